@@ -21,7 +21,7 @@ class StepPart:
 
     terms: Mapping[Side, Term]
     logprobs: Mapping[str, tuple[Tensor, Tensor]]
-    """For forget and retain where known: (sum of token log-probabilities, completion tokens), both detached."""
+    """For the forget and retain sets where known: (sum of token log-probabilities, completion tokens), detached."""
 
 
 def batch_terms(
@@ -53,7 +53,7 @@ def batch_terms(
     known = {
         stream: (shown.token_logprobs.detach().sum(), shown.completion_mask.sum())
         for stream, shown in seen["current"].items()
-        if shown.token_logprobs is not None and stream in ("forget", "retain")
+        if shown.token_logprobs is not None and stream != "alternate"
     }
     return StepPart(objective.terms(lookup), known)
 
@@ -99,11 +99,10 @@ def _reference(
 def _missing(objective: Objective, stream: str) -> str:
     names = [loss.name for loss, _ in objective.losses.values() if any(n.stream == stream for n in loss.needs.values())]
     what = {
-        "retain": "Give a retain set, or use a retain loss of 'none'.",
         "alternate": "Give rows with alternate answers (a refusal, say) to the same prompts.",
         "forget": "Give a forget set.",
-    }
-    return f"{' and '.join(names)} needs {stream} rows, and none came. {what[stream]}"
+    }.get(stream, "Give a retain set, or use a retain loss of 'none'.")
+    return f"{' and '.join(names)} needs {stream} rows, and none came. {what}"
 
 
 def row_counts(batch: Batch) -> Tensor:
@@ -166,7 +165,7 @@ def compute_loss(
         method, retain=retain_loss, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters
     )
     given: dict[Stream, Batch] = {
-        cast(Stream, stream): _checked(stream, batch)
+        stream: _checked(stream, batch)
         for stream, batch in (("forget", forget), ("retain", retain), ("alternate", alternate))
         if batch is not None
     }

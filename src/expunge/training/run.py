@@ -29,7 +29,9 @@ from expunge.training.callbacks import (
     WarnOfCollapse,
 )
 from expunge.training.config import TrainingConfig
+from expunge.training.dual import DualAscent
 from expunge.training.rows import RunRows
+from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -142,7 +144,13 @@ def train(
         progress: called at each step.
     """
     arguments = training_arguments(rows, config, scratch, model)
-    trainer = ObjectiveTrainer(model=model, args=arguments, rows=rows, objective=objective, reference=reference)
+    surgery = Surgery(model, smoothing=config.smoothing) if config.surgery == "gru" else None
+    trainer = ObjectiveTrainer(
+        model=model, args=arguments, rows=rows, objective=objective, reference=reference, surgery=surgery
+    )
+    if objective.dual is not None:
+        warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
+        trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
     stop, clock = StopWhenAsked(), Clock()
     trainer.add_callback(stop)
     trainer.add_callback(clock)

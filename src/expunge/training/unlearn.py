@@ -1,6 +1,7 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def unlearn(
     retain: str | None = None,
     gamma: float | None = None,
     alpha: float | None = None,
+    retain_sets: Mapping[str, float] | None = None,
     reference: ReferencePolicy = "auto",
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -50,6 +52,8 @@ def unlearn(
         retain: retain loss, `none` for none; None takes the method's default.
         gamma: weight of the forget loss; None takes the method's default.
         alpha: weight of the retain loss; None takes the method's default.
+        retain_sets: several retain sets with their weights, by split of the corpus: `{"retain": 1, "general": 0.5}`.
+            Each brings `retain_per_forget` rows to a step and has a mean of its own. None: the split `retain` alone.
         reference: how the start model's values are had: `auto` (computed once before training where one number a token
             suffices, else a frozen second model), `precomputed`, or `model`.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
@@ -72,8 +76,19 @@ def unlearn(
     check_tokenizer_fits(model, tokenizer)
     config, hyperparameters = split_settings(settings)
     depth = len(blocks(causal_lm(model)))
-    objective = build(method, retain=retain, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters)
+    objective = build(
+        method,
+        retain=retain,
+        gamma=gamma,
+        alpha=alpha,
+        depth=depth,
+        retain_sets=retain_sets,
+        hyperparameters=hyperparameters,
+    )
     config = with_defaults(config, objective)
+    if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
+        what = f"surgery={config.surgery}" if config.surgery != "none" else method
+        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
     rows = run_rows(
         corpus,
         tokenizer,
@@ -84,6 +99,7 @@ def unlearn(
         template=template or Template(),
         max_length=max_length,
     )
+    _check_eps(model, rows, objective)
     manifest = Manifest(
         stage="unlearn",
         arguments=_arguments(method, objective, config, template or Template(), max_length, reference),
@@ -149,8 +165,10 @@ def _arguments(
             "retain": objective.retain.name if objective.retain else "none",
             "gamma": objective.gamma,
             "alpha": objective.alpha,
+            "retain_sets": dict(objective.retain_sets),
             "hyperparameters": objective.forget.hyperparameters if objective.forget else {},
             "retain_hyperparameters": objective.retain.hyperparameters if objective.retain else {},
+            **({"dual": asdict(objective.dual)} if objective.dual else {}),
             "layer": objective.layer,
             "positions": objective.positions,
             "reference": reference,
@@ -158,6 +176,18 @@ def _arguments(
             "max_length": max_length,
             **asdict(config),
         }
+    )
+
+
+def _check_eps(model: PreTrainedModel, rows: RunRows, objective: Objective) -> None:
+    if objective.dual is None or objective.dual.eps is not None:
+        return
+    tables = {name: precompute(model, rows.encoded[name]) for name in objective.retain_sets}
+    start = sum(weight * -float(tables[name].flat.mean()) for name, weight in objective.retain_sets.items())
+    assert objective.forget is not None
+    raise ExpungeError(
+        f"{objective.forget.name} holds the retain loss below eps, which has no default: the start model's is "
+        f"{start:.4g} nats a token here; give eps=<somewhat more>, such as eps={max(1.5 * start, start + 0.1):.2g}."
     )
 
 
