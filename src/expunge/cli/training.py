@@ -61,6 +61,7 @@ def dry_run(
     from expunge.models.load import check_tokenizer_fits
     from expunge.models.reference import choose
     from expunge.training.rows import run_rows
+    from expunge.training.unlearn import reference_size
 
     config, problems = call.config, preview.Problems()
     model = tokenizer = data = planned = rows = None
@@ -93,7 +94,8 @@ def dry_run(
         return problems.concluded()
     with problems.collected():
         size = preview.show_work(data, rows, planned.training)
-        how = choose(reference, {str(k): v for k, v in planned.objective.needs("reference").items()})  # type: ignore[arg-type]
+        size_kept = reference_size(model, rows, planned.objective)
+        how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
         preview.show_memory(
             preview.memory(
                 model,

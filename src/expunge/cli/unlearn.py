@@ -31,7 +31,8 @@ class UnlearnConfig(RunConfig):
     """Several retain sets with their weights, by split: `retain_sets.retain=1 retain_sets.general=0.5`;
     none named: `retain` alone."""
     reference: Literal["auto", "precomputed", "model"] = "auto"
-    """How the start model's values are had: computed once before training, or from a frozen second model."""
+    """How the start model's values are had: computed once before training, or from a frozen second model; `auto`
+    computes them once where they fit into a gigabyte."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,6 +28,9 @@ class Method:
     dual: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters with defaults of primal-dual training (`eps`, `dual_step`, `dual_warmup`), for methods whose
     retain weight is a multiplier that moves during training."""
+    generates: Mapping[str, Any] = field(default_factory=dict)
+    """Hyperparameters with defaults (`alternates`, `alternate_temperature`) of methods whose alternate answers the
+    start model makes up itself where the data has none."""
     trains: Literal["all", "down_projections"] = "all"
     """Which parameters are trained by default: all, or the MLP down-projections of the three blocks up to `layer`."""
     skips: str | None = None
@@ -37,7 +40,7 @@ class Method:
     @property
     def beside(self) -> dict[str, Any]:
         """Hyperparameters with defaults that belong to the method, and not to its function."""
-        return {**self.observes, **self.dual}
+        return {**self.observes, **self.dual, **self.generates}
 
 
 def method_of(function: Callable[..., Any]) -> Method:

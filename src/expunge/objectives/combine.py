@@ -135,6 +135,8 @@ class Objective:
     retain_sets: Mapping[str, float] = field(default_factory=lambda: {"retain": 1.0})
     """Weight of each retain set within the retain term; every set has its own mean."""
 
+    generates: Mapping[str, Any] = field(default_factory=dict)
+    """How the start model makes up alternate answers where the data has none; empty: refusals are taken."""
     dual: Dual | None = None
     """How alpha moves during training; None: it stays."""
 
@@ -224,12 +226,14 @@ def build(
         observed |= {k: v for k, v in method_of(retain_function).observes.items() if k not in observed}
     forget_known = catalogue.hyperparameters(forget_function) if forget_function else {}
     retain_known = catalogue.hyperparameters(retain_function) if retain_function else {}
-    dual = dict(defaults.dual)
+    dual, generates = dict(defaults.dual), dict(defaults.generates)
     for name in given:
-        if name not in {*forget_known, *retain_known, *observed, *dual}:
+        known = {*forget_known, *retain_known, *observed, *dual, *generates}
+        if name not in known:
             what = f"hyperparameter of {method or 'fine-tuning'} with retain loss {retain_name}"
-            raise unknown(what, name, [*forget_known, *retain_known, *observed, *dual])
+            raise unknown(what, name, known)
     dual |= {k: v for k, v in given.items() if k in dual}
+    generates |= {k: v for k, v in given.items() if k in generates}
     observed |= {k: v for k, v in given.items() if k in observed}
     if "layer" in observed and observed["layer"] is None and depth is not None:
         observed["layer"] = min(7, depth // 3)
@@ -251,6 +255,7 @@ def build(
         positions=observed.get("positions", "holding"),
         retain_sets=dict(retain_sets),
         dual=_dual(dual) if dual else None,
+        generates=generates,
     )
 
 

@@ -12,6 +12,7 @@ from expunge.core.logprobs import IGNORED
 from expunge.core.types import Batch
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.observe import Observed, observe
+from expunge.models.reference import kept_of
 from expunge.objectives.combine import Need, Objective, Side, Stream, Term, build
 
 
@@ -33,7 +34,7 @@ def batch_terms(
         model: the model in training.
         batches: the rows of each stream that the objective needs.
         objective: what to compute.
-        reference: the frozen start model; not needed where the batches carry `reference_token_logprobs`.
+        reference: the frozen start model; not needed where the batches carry `reference_...` values.
     """
     missing = [stream for stream in sorted(objective.streams) if stream not in batches]
     if missing:
@@ -78,21 +79,23 @@ def _reference(
         with torch.no_grad():
             return _observe(reference, batches, objective, "reference")
     shown = {}
-    for stream in needs:
+    for stream, names in needs.items():
         batch = batches[stream]
-        if "reference_token_logprobs" not in batch:
-            names = [
+        values = {name: batch.get(f"reference_{name}") for name in kept_of(names)}
+        if any(value is None for value in values.values()):
+            losses = [
                 loss.name
                 for loss, _ in objective.losses.values()
                 if any(n.by == "reference" for n in loss.needs.values())
             ]
             raise ExpungeError(
-                f"{' and '.join(names)} compares with the start model: pass it as reference=<frozen model>."
+                f"{' and '.join(losses)} compares with the start model: pass it as reference=<frozen model>."
             )
-        kept = batch["reference_token_logprobs"]
-        supervised = (batch["labels"] != IGNORED).sum(1, keepdim=True)
-        mask = torch.arange(kept.shape[1], device=kept.device) < supervised
-        shown[str(stream)] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), token_logprobs=kept)
+        first = next(iter(values.values()))
+        assert isinstance(first, Tensor)
+        supervised = (batch["labels"] != IGNORED).sum(1, keepdim=True).to(first.device)
+        mask = torch.arange(first.shape[1], device=first.device) < supervised
+        shown[stream] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), **values)  # type: ignore[arg-type]
     return shown
 
 

@@ -14,7 +14,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
-from expunge.models.reference import TokenTable, attach
+from expunge.models.reference import ReferenceTable, attach
 from expunge.objectives.combine import Stream
 
 Item = dict[Stream, list[int]]
@@ -29,7 +29,7 @@ class RunRows(Dataset[Item]):
     """The stream whose rows are counted as epochs: forget, or a retain set when there is nothing to forget."""
     encoded: Mapping[Stream, Sequence[Encoded]]
     alternate_of: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    tables: Mapping[Stream, TokenTable] = field(default_factory=dict)
+    tables: Mapping[Stream, ReferenceTable] = field(default_factory=dict)
     """Precomputed reference values by stream."""
     pad_id: int = 0
 
@@ -64,6 +64,10 @@ class RunRows(Dataset[Item]):
             batch = collate([self.encoded[stream][n] for n in numbers], pad_id=self.pad_id, index=numbers)
             batches[stream] = attach(batch, self.tables[stream]) if stream in self.tables else batch
         return batches
+
+    def used(self, stream: Stream) -> list[int]:
+        """Numbers of the rows of a stream that the run meets."""
+        return sorted({number for k in range(len(self)) for number in self[k].get(stream, ())})
 
     def tokens(self, stream: Stream) -> int:
         """Real tokens of all rows of a stream."""

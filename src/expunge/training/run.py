@@ -235,9 +235,6 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     warmup = round(config.warmup * rows.pairs.n_forget / config.batch_size)
     if config.epochs <= 1 and config.warmup == TrainingConfig.warmup:
         warmup = min(warmup, steps // 10)
-    bf16 = config.precision == "bfloat16" or (
-        config.precision == "auto" and not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=micro,
@@ -250,7 +247,7 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
         warmup_steps=warmup,
         lr_scheduler_type={"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
         seed=config.seed,
-        bf16=bf16,
+        bf16=uses_bf16(model, config),
         use_cpu=on_cpu,
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
@@ -266,6 +263,12 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for several processes, never for copies within one
     return arguments
+
+
+def uses_bf16(model: nn.Module, config: TrainingConfig) -> bool:
+    """Does training compute in bfloat16?"""
+    on_gpu = next(model.parameters()).device.type != "cpu" and torch.cuda.is_available()
+    return config.precision == "bfloat16" or (config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -99,7 +99,7 @@ class ObjectiveTrainer(Trainer):
             self.objective = whole
         if self.accelerator.sync_gradients:
             self.numbers["gradient_cosine"] = self.surgery.operate()
-        return losses[0] + losses[1]
+        return cast(Tensor, losses[0] + losses[1])
 
     def weigh_retain(self, alpha: float) -> None:
         """From the next step on, weigh the retain loss by `alpha`."""

@@ -43,17 +43,18 @@ def files(
     Raises:
         ExpungeError: nothing given, or something that cannot be read; the message says what came and what to do.
     """
-    given = {name: s for name, s in (("forget", forget), ("retain", retain), ("holdout", holdout)) if s is not None}
+    named: dict[str, Source | None] = {"forget": forget, "retain": retain, "holdout": holdout}
+    given = {name: source for name, source in named.items() if source is not None}
     for name in sets or {}:
-        if name in ("forget", "retain", "holdout", "alternate"):
+        if name in (*named, "alternate"):
             raise ExpungeError(f"sets.{name}: that name is taken. Say {name}=<file>, or call the set otherwise.")
     given |= sets or {}
     if not given:
         raise ExpungeError("no data: name at least one of forget, retain and holdout (a file, a dataset id or a list).")
-    sets = {_named(name, source): _rows(name, source) for name, source in given.items()}
-    check_columns(sets, columns or {})
+    read = {_named(name, source): _rows(name, source) for name, source in given.items()}
+    check_columns(read, columns or {})
     splits = {
-        name: examples(rows, what=what, columns=columns) for name, (what, rows) in zip(given, sets.items(), strict=True)
+        name: examples(rows, what=what, columns=columns) for name, (what, rows) in zip(given, read.items(), strict=True)
     }
     return Corpus(splits, name="files")
 
