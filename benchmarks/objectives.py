@@ -174,7 +174,8 @@ def joined(rows: RunRows) -> Any:
     """Forget and retain rows of a step as one padded batch, as a plain collator makes it."""
 
     def together(items: list[Any]) -> dict[str, torch.Tensor]:
-        found = [rows.encoded[stream][n] for stream in ("forget", "retain") for item in items for n in item[stream]]
+        sets = [(stream, item.rows[stream]) for stream in ("forget", "retain") for item in items]
+        found = [rows.encoded[stream][n] for stream, numbers in sets for n in numbers]
         batch = collate(found)
         return {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
 

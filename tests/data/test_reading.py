@@ -77,7 +77,7 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 def test_an_unknown_suffix_names_the_known(tmp_path):
-    with pytest.raises(ExpungeError, match=r"'f\.tsv': cannot read \.tsv; known are \.json, \.jsonl, \.csv, \.parquet, \.txt"):
+    with pytest.raises(ExpungeError, match=r"'f\.tsv': cannot read \.tsv; known are \.json, .* \.txt"):
         read_file(written(tmp_path, "f.tsv", "a"))
 
 

@@ -52,6 +52,7 @@ def same(folder: Path, run: expunge.Run) -> None:
     "how",
     [
         {"method": "npo"},
+        {"method": "grad_diff", "epochs": 1.5, "batch_size": 4},
         {"method": "grad_diff", "micro_batch_size": 1},
         {"method": "grad_diff", "surgery": "gru"},
         {"method": "pdu", "eps": 1.0, "dual_step": 0.5, "dual_warmup": 0.5, "alpha": 2.0},

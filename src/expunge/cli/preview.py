@@ -130,7 +130,7 @@ def work(rows: "RunRows", config: "TrainingConfig") -> Work:
     items = [rows[k] for k in range(len(rows))]
 
     def total(per_row: Callable[["Encoded"], int]) -> list[int]:
-        return [sum(per_row(rows.encoded[s][n]) for s, numbers in item.items() for n in numbers) for item in items]
+        return [sum(per_row(rows.encoded[s][n]) for s, numbers in item.rows.items() for n in numbers) for item in items]
 
     tokens, completions = total(lambda row: len(row.ids)), total(lambda row: len(row.ids) - row.start)
     return Work(

@@ -125,7 +125,7 @@ def model_fingerprint(model: nn.Module) -> str:
             continue  # a tied weight counts once
         seen.add(id(tensor))
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"xxh3:{digest.hexdigest()}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from expunge.core import catalogue
@@ -100,6 +101,14 @@ class Loss:
             return completion_tokens.new_ones(completion_tokens.shape)
         skip = self.hyperparameters.get(self.method.skips) if self.method.skips else 0
         return (completion_tokens - (skip or 0)).clamp(min=0)
+
+    def weighed(self, term: Term, weights: Tensor | None) -> Term:
+        """A term with rows of weight 0 left out; None: every row counts."""
+        if weights is None:
+            return term
+        weights = weights.to(term.values)
+        counts = weights if term.counts is None else term.counts * weights
+        return Term(torch.where(weights > 0, term.values, 0.0), None if term.counts is None else counts)
 
     @property
     def counted_stream(self) -> Stream:

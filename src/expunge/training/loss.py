@@ -13,7 +13,7 @@ from expunge.core.types import Batch
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.observe import Observed, observe
 from expunge.models.reference import kept_of
-from expunge.objectives.combine import Need, Objective, Side, Stream, Term, build
+from expunge.objectives.combine import Loss, Need, Objective, Side, Stream, Term, build
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,27 @@ def batch_terms(
         return cast(Tensor, value)
 
     known = {
-        stream: (shown.token_logprobs.detach().sum(), shown.completion_mask.sum())
+        stream: _totals(shown, batches[stream].get("weights"))
         for stream, shown in seen["current"].items()
         if shown.token_logprobs is not None and stream != "alternate"
     }
-    return StepPart(objective.terms(lookup), known)
+    terms = {
+        side: objective.losses[side][0].weighed(term, _weights(batches, objective.losses[side][0]))
+        for side, term in objective.terms(lookup).items()
+    }
+    return StepPart(terms, known)
+
+
+def _weights(batches: Mapping[Stream, Batch], loss: Loss) -> Tensor | None:
+    return batches[loss.own if loss.own in batches else loss.counted_stream].get("weights")
+
+
+def _totals(shown: Observed, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    assert shown.token_logprobs is not None
+    values, mask = shown.token_logprobs.detach(), shown.completion_mask
+    if weights is not None:
+        mask = mask & (weights.to(mask.device) > 0)[:, None]
+    return torch.where(mask, values, 0.0).sum(), mask.sum()
 
 
 def _observe(
@@ -118,10 +134,12 @@ def row_counts(batch: Batch) -> Tensor:
 
 def denominators(batches: Mapping[Stream, Batch], objective: Objective) -> dict[Side, Tensor]:
     """What a micro-batch adds to the denominators of its step, known without a forward pass."""
-    return {
-        side: loss.counted(row_counts(batches[loss.counted_stream])).sum()
-        for side, (loss, _) in objective.losses.items()
-    }
+    found = {}
+    for side, (loss, _) in objective.losses.items():
+        counted = loss.counted(row_counts(batches[loss.counted_stream]))
+        weights = _weights(batches, loss)
+        found[side] = (counted if weights is None else counted * weights.to(counted)).sum()
+    return found
 
 
 def compute_loss(

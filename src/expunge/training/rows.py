@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch.utils.data import Dataset
 
 from expunge.core.checks import ExpungeError
@@ -17,7 +18,14 @@ from expunge.data.tokenizing import encode
 from expunge.models.reference import ReferenceTable, attach
 from expunge.objectives.combine import Stream
 
-Item = dict[Stream, list[int]]
+
+@dataclass(frozen=True)
+class Item:
+    """Row numbers that meet in one item, by stream."""
+
+    rows: Mapping[Stream, list[int]]
+    counts: bool = True
+    """False: a filler, computed so that every process has as many rows, and weighed 0."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,6 @@ class RunRows(Dataset[Item]):
     alternate_of: Mapping[tuple[int, int], int] = field(default_factory=dict)
     tables: Mapping[Stream, ReferenceTable] = field(default_factory=dict)
     """Precomputed reference values by stream."""
-    pad_id: int = 0
 
     @property
     def more_retained(self) -> list[Stream]:
@@ -42,10 +49,12 @@ class RunRows(Dataset[Item]):
         return len(self.pairs)
 
     def __getitem__(self, k: int) -> Item:
-        """Row numbers of item k by stream."""
+        """Row numbers of item k by stream; beyond the last item come fillers."""
+        if k >= len(self):
+            return replace(self[k - len(self)], counts=False)
         pair = self.pairs[k]
         forget, epoch = int(pair["forget"]), int(pair["epoch"])  # type: ignore[call-overload]
-        item: Item = {self.anchor: [forget]}
+        item: dict[Stream, list[int]] = {self.anchor: [forget]}
         if pair["retain"]:
             item["retain"] = list(pair["retain"])  # type: ignore[call-overload]
         for name in self.more_retained:
@@ -54,20 +63,22 @@ class RunRows(Dataset[Item]):
             )
         if "alternate" in self.encoded:
             item["alternate"] = [self.alternate_of[forget, epoch]]
-        return item
+        return Item(item)
 
     def collate(self, items: Sequence[Item]) -> dict[Stream, Batch]:
         """Items to one padded batch per stream, with reference values where they were precomputed."""
         batches: dict[Stream, Batch] = {}
-        for stream in items[0]:
-            numbers = [number for item in items for number in item[stream]]
-            batch = collate([self.encoded[stream][n] for n in numbers], pad_id=self.pad_id, index=numbers)
+        for stream in items[0].rows:
+            numbers = [number for item in items for number in item.rows[stream]]
+            batch = collate([self.encoded[stream][n] for n in numbers], index=numbers)
+            if not all(item.counts for item in items):
+                batch["weights"] = torch.tensor([float(item.counts) for item in items for _ in item.rows[stream]])
             batches[stream] = attach(batch, self.tables[stream]) if stream in self.tables else batch
         return batches
 
     def used(self, stream: Stream) -> list[int]:
         """Numbers of the rows of a stream that the run meets."""
-        return sorted({number for k in range(len(self)) for number in self[k].get(stream, ())})
+        return sorted({number for k in range(len(self)) for number in self[k].rows.get(stream, ())})
 
     def tokens(self, stream: Stream) -> int:
         """Real tokens of all rows of a stream."""

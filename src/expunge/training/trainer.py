@@ -62,7 +62,12 @@ class ObjectiveTrainer(Trainer):
         self.add_callback(_GuardAndLog(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        return SequentialSampler(cast(Any, self.train_dataset))  # the rows are already in the run's order
+        rows = cast(RunRows, self.train_dataset)  # already in the run's order
+        if self.accelerator.num_processes == 1:
+            return SequentialSampler(rows)
+        # A last step of fewer rows is filled up, so that each process has its share; fillers weigh nothing.
+        step = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
+        return SequentialSampler(range(-(-len(rows) // step) * step))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
