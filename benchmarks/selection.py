@@ -2,8 +2,8 @@
 
     python benchmarks/selection.py --sizes 200e6,1e9 --sorted-up-to 200e6 --output benchmarks/results/selection.json
 
-Scores are float32, in 200 matrices of like size; "over the scores" is the peak of resident memory over that after making
-them, measured in a process of its own. Sorting: concatenate, argsort, argsort of that for ranks, compare with K.
+Scores are float32, in 200 matrices of like size; "over the scores" is the peak of resident memory over that after
+making them, measured in a process of its own. Sorting: concatenate, argsort, argsort of that for ranks, compare with K.
 """
 
 import argparse
