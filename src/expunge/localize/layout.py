@@ -139,6 +139,6 @@ def _check_known(block: nn.Module, names: dict[int, str]) -> None:
     for parameter in block.parameters():
         if parameter.dim() > 1 and id(parameter) not in known:
             raise ExpungeError(
-                f"{names[id(parameter)]} is {list(parameter.shape)} and no linear layer's weight (experts are often kept "
-                "in one tensor). Say by patterns what is meant: modules=['<regular expression>', ...]."
+                f"{names[id(parameter)]} is {list(parameter.shape)} and no linear layer's weight (experts are often "
+                "kept in one tensor). Say by patterns what is meant: modules=['<regular expression>', ...]."
             )

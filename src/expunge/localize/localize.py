@@ -65,8 +65,8 @@ def localize(
             vectors), or `package.module:function`.
         unit: `weight`, `value_vector`, `neuron` or `matrix`; None: value vectors where the attribution has them.
         modules: which parameters are scored: a set by name (`linear`, `mlp`, `down`, `attention`, `all`) or regular
-            expressions for parameter names. None: all linear layers of the decoder blocks, or the MLPs for value vectors
-            and neurons.
+            expressions for parameter names. None: all linear layers of the decoder blocks, or the MLPs for value
+            vectors and neurons.
         down_projection: where the MLP's down-projection lies inside a block, for families not known.
         forget_objective: loss whose gradient is taken on the forget set: `nll` (each completion's token mean), or any
             method of `expunge list methods`, `idk` for refusals. The model is its own reference.
@@ -122,7 +122,7 @@ def localize(
                 "unit": plan.unit,
                 "modules": modules,
                 "down_projection": down_projection,
-                "hyperparameters": plan.own | plan.reading,
+                "hyperparameters": {**plan.own, **plan.reading},
                 "forget_objective": forget_objective,
                 "forget_hyperparameters": plan.of_objective,
                 "gradient": gradient,
@@ -404,9 +404,5 @@ def unit_rows(units: Layout, group: str, tensors: Mapping[str, Tensor]) -> Tenso
         if part.group != group:
             continue
         values = tensors[name].detach().double()
-        rows.append(
-            values.movedim(part.dim, 0).reshape(part.units, -1)
-            if part.cut == "slices"
-            else values.reshape(part.units, -1)
-        )
+        rows.append((values.movedim(part.dim, 0) if part.cut == "slices" else values).reshape(part.units, -1))
     return torch.cat(rows, 1)

@@ -83,7 +83,8 @@ def gradients(
         key = _key(side, list(parameters), how, model_fingerprint, next(inner.parameters()).dtype)
         path = cache_path("gradients", key).with_suffix(".safetensors")
         if path.is_file():
-            return load_file(path, device=str(next(inner.parameters()).device))
+            kept: dict[str, Tensor] = load_file(path, device=str(next(inner.parameters()).device))
+            return kept
     sums = {name: torch.zeros_like(wide(p.detach())) for name, p in parameters.items()}
     scale = 1.0 if how == "sum" else 1 / len(side)
     done = 0

@@ -46,8 +46,8 @@ def memflex(
 
     Source: Tian et al. 2024 (KnowUnDo, MemFlex), arXiv:2407.01920. The ranking is ours, the reference only thresholds
     (mu 0.92, mean |g_f| 6e-4); `memflex_down` of Lee et al. 2025, arXiv:2505.16252, is `unit="value_vector"`.
-    Departures: the reference replaces half of the draws of answer tokens by random tokens, in input and labels, in three
-    copies of each example; here the clean answer is used, and `label_noise=0.5, copies=3` gives that back.
+    Departures: the reference replaces half of the draws of answer tokens by random tokens, in input and labels, in
+    three copies of each example; here the clean answer is used, and `label_noise=0.5, copies=3` gives that back.
     """
     require_between("memflex: mu", mu, -1, 1)
     if variant not in ("rank", "threshold"):
@@ -57,10 +57,9 @@ def memflex(
     zero = (strength == 0) | (other == 0)
     one = torch.ones_like(strength)
     # Divided one by one, so that the cosine of two single weights is exactly 1 or -1 and ties stay ties.
-    directions = [
-        g / torch.where(zero, one, n)[:, None] for g, n in ((forget_gradients, strength), (retain_gradients, other))
-    ]
-    cosine = torch.where(zero, one, (directions[0] * directions[1]).sum(1))
+    forget = forget_gradients / torch.where(zero, one, strength)[:, None]
+    retain = retain_gradients / torch.where(zero, one, other)[:, None]
+    cosine = torch.where(zero, one, (forget * retain).sum(1))
     candidates = cosine < mu
     kept = strength if variant == "rank" else size(forget_gradients, "matrix")
     return torch.where(candidates, kept, -(1 + cosine)), {CANDIDATES: candidates}

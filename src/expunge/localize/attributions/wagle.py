@@ -13,8 +13,8 @@ ATTRIBUTION = Attribution(
     warns={
         DOMINATED: (
             0.99,
-            "wagle's score is then close to |g_r * g_f| / gamma and hardly depends on gamma or on the weights; a larger "
-            "gamma lets the weights count.",
+            "the score is then close to |g_r * g_f| / gamma and hardly depends on gamma or on the weights; with a "
+            "larger gamma the weights count.",
         )
     }
 )
