@@ -36,8 +36,8 @@ def layout(
         unit: `weight` (a scalar), `value_vector` (an input channel of the MLP's down-projection), `neuron` (the value
             vector with its rows, and bias entries, of gate and up projection), or `matrix` (a whole parameter).
         modules: for weights and matrices: `linear` (default), `mlp`, `down`, `attention` (linear layers of the blocks
-            outside the MLP), `all` (every parameter), or regular expressions for parameter names. For value vectors and
-            neurons: `mlp` (default), or regular expressions for the down-projection's name.
+            outside the MLP), `all` (every parameter), regular expressions for parameter names, or a list of these. For
+            value vectors and neurons: `mlp` (default), or regular expressions for the down-projection's name.
         down_projection: where the MLP's down-projection lies inside a decoder block, for families not known here.
 
     Raises:
@@ -60,74 +60,79 @@ def layout(
 
 
 def _sliced(inner: nn.Module, unit: Unit, modules: Modules | None, down: str | None) -> dict[str, Part]:
-    patterns = _patterns(modules if modules is not None else "mlp")
+    asked = _asked("mlp" if modules is None else modules)
     allowed = ("mlp", "down") if unit == "value_vector" else ("mlp",)
-    if isinstance(modules, str) and modules in SETS and modules not in allowed:
+    if wrong := [name for name in asked if name in SETS and name not in allowed]:
         raise ExpungeError(
             f"unit={unit} lies in the MLPs, so modules is {' or '.join(allowed)}, or patterns for the names of "
-            f"down-projections; got modules={modules}."
+            f"down-projections; got {wrong[0]}."
         )
+    patterns = [".*" if name in SETS else name for name in asked]
+    layers = [(block, down_projection(block, down)) for block in blocks(inner)]
     names = {id(p): name for name, p in inner.named_parameters()}
+    for pattern in patterns:
+        _matching(pattern, [names[id(layer.weight)] for _, layer in layers], "down-projection")
     found: dict[str, Part] = {}
-    groups = []
-    for block in blocks(inner):
-        layer = down_projection(block, down)
+    for block, layer in layers:
         group = names[id(layer.weight)]
-        groups.append(group)
-        if patterns is not None and not any(re.search(pattern, group) for pattern in patterns):
+        if not any(re.search(pattern, group) for pattern in patterns):
             continue
         found[group] = Part(tuple(layer.weight.shape), "slices", group, 1 - output_dim(layer))  # type: ignore[arg-type]
         for up in up_projections(block, down) if unit == "neuron" else ():
             found[names[id(up.weight)]] = Part(tuple(up.weight.shape), "slices", group, output_dim(up))  # type: ignore[arg-type]
             if up.bias is not None:
                 found[names[id(up.bias)]] = Part(tuple(up.bias.shape), "slices", group)  # type: ignore[arg-type]
-    for pattern in patterns or ():
-        _check_matches(pattern, groups, "down-projection")
     return {name: found[name] for name, _ in inner.named_parameters() if name in found}
 
 
 def _chosen(inner: nn.Module, modules: Modules, down: str | None) -> set[str]:
-    """Names of the parameters in a set of modules."""
-    names = {id(p): name for name, p in inner.named_parameters()}
-    patterns = _patterns(modules)
-    if patterns is not None:
-        for pattern in patterns:
-            _check_matches(pattern, list(names.values()), "parameter")
-        return {name for name in names.values() if any(re.search(pattern, name) for pattern in patterns)}
-    if modules == "all":
+    """Names of the parameters in sets of modules or with a name that a pattern matches."""
+    found: set[str] = set()
+    for name in _asked(modules):
+        if name in SETS:
+            found |= _of_set(inner, name, down)
+        else:
+            found |= _matching(name, [known for known, _ in inner.named_parameters()], "parameter")
+    return found
+
+
+def _of_set(inner: nn.Module, name: str, down: str | None) -> set[str]:
+    names = {id(p): known for known, p in inner.named_parameters()}
+    if name == "all":
         return set(names.values())
-    if modules == "down":
-        return {names[id(down_projection(block, down).weight)] for block in blocks(inner)}
+    if name == "down":
+        return {names[id(down_projection(block, down).weight)] for block in blocks(inner)}  # type: ignore[arg-type]
     found: set[str] = set()
     for block in blocks(inner):
         _check_known(block, names)
-        mlp = [] if modules == "linear" else mlp_layers(block, down)
+        mlp = [] if name == "linear" else mlp_layers(block, down)
         for layer in _linear(block):
             of_mlp = any(layer is other for other in mlp)
-            if modules == "linear" or of_mlp == (modules == "mlp"):
+            if name == "linear" or of_mlp == (name == "mlp"):
                 found.add(names[id(layer.weight)])
     return found
 
 
-def _patterns(modules: Modules) -> list[str] | None:
-    """Regular expressions, or None for a set that goes by name."""
-    if isinstance(modules, str):
-        return None if modules in SETS else [modules]
-    if not modules:
+def _asked(modules: Modules) -> list[str]:
+    """Sets and patterns as a list."""
+    asked = [modules] if isinstance(modules, str) else list(modules)
+    if not asked:
         raise ExpungeError(f"modules is an empty list. Give patterns for names, or one of {', '.join(SETS)}.")
-    return list(modules)
+    return asked
 
 
-def _check_matches(pattern: str, names: Sequence[str], what: str) -> None:
+def _matching(pattern: str, names: Sequence[str], what: str) -> set[str]:
+    """Names that a pattern matches; at least one."""
     try:
-        matched = any(re.search(pattern, name) for name in names)
+        found = {name for name in names if re.search(pattern, name)}
     except re.error as error:
         raise ExpungeError(f"modules: '{pattern}' is no regular expression ({error}).") from error
-    if not matched:
+    if not found:
         raise ExpungeError(
             f"modules: '{pattern}' matches the name of no {what}; they go from {names[0]} to {names[-1]}. "
             f"Sets by name: {', '.join(SETS)}."
         )
+    return found
 
 
 def _linear(block: nn.Module) -> Iterator[nn.Module]:
