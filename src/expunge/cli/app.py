@@ -25,8 +25,9 @@ register(data_app, data.SHOW_MASK)
 app.add_typer(data_app, name="data")
 
 mask_app = typer.Typer(help="Look at masks, and make more of them.", no_args_is_help=True, rich_markup_mode=None)
-for verb in (mask.INFO, mask.SELECT, mask.COMPLEMENT):
-    register(mask_app, verb)
+register(mask_app, mask.INFO)
+register(mask_app, mask.SELECT)
+register(mask_app, mask.COMPLEMENT)
 app.add_typer(mask_app, name="mask")
 
 

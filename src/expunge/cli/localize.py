@@ -113,10 +113,10 @@ def localize(call: Call[LocalizeConfig]) -> int:
         scope=config.scope,
         order=config.order,
     )
-    path = mask.save(config.output)
+    saved = mask.save(config.output)
     print_ = fingerprint(mask, config.attribution)
-    say(f"mask: {path}, {describe(print_.units, print_.share, mask.share().weights, print_.unit)}")
-    say(f"next: expunge mask info {path} output=mask.svg")
+    say(f"mask: {saved}, {describe(print_.units, print_.share, mask.share().weights, print_.unit)}")
+    say(f"next: expunge mask info {saved} output=mask.svg")
     return 0
 
 

@@ -1,15 +1,16 @@
 """`expunge mask`: looking at masks, selecting from stored scores, drawing random controls."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.console import heading, say, table
 from expunge.cli.localize import check_file, describe
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.places import OUTSIDE
 
 if TYPE_CHECKING:
     from expunge.core.mask import Mask
@@ -95,9 +96,8 @@ def _made(mask: "Mask") -> str:
     return f"made by {how} on {manifest.results.get('start_model') or manifest.inputs.get('model', 'an unknown model')}"
 
 
-def _listed(densities: "dict[str | int, float]") -> str:
-    names = {-1: "outside"}
-    return ", ".join(f"{names.get(k, k)} {100 * v:.3g} %" for k, v in densities.items())  # type: ignore[call-overload]
+def _listed(densities: Mapping[Any, float]) -> str:
+    return ", ".join(f"{'outside' if k == OUTSIDE else k} {100 * v:.3g} %" for k, v in densities.items())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
@@ -37,36 +39,44 @@ def fingerprints(prints: Sequence[Fingerprint]) -> Figure:
         raise ExpungeError("a fingerprint needs at least one mask; got none.")
     kinds = [kind for kind in KINDS if any(p.kind == kind for print_ in prints for p in print_.places)]
     layers = sorted({place.layer for print_ in prints for place in print_.places}, key=lambda n: (n == OUTSIDE, n))
-    highest = max(place.density for print_ in prints for place in print_.places) or 1.0
-    height = 1.1 + max(1.6, (0.26 if len(layers) <= WRITTEN else 0.12) * len(layers))
-    panel = 0.9 + 0.46 * len(kinds)
-    figure = Figure(figsize=(0.9 + panel * len(prints) + 0.7, height), layout="constrained")
-    widths = [width for _ in prints for width in (0.46 * len(kinds), 0.8)]
-    grid = figure.subplots(1, 2 * len(prints), squeeze=False, width_ratios=widths)[0]
-    scale = Normalize(0, highest)
+    scale = Normalize(0, max(place.density for print_ in prints for place in print_.places) or 1.0)
+    across = min(len(prints), max(1, int(9 / (0.5 * len(kinds) + 1.4))))
+    down = -(-len(prints) // across)
+    # In inches: labels, then for each panel its cells, the layers' bars and a gap; above each two lines of title.
+    left, cells, bars, gap, right = 0.75, max(1.1, 0.5 * len(kinds)), 0.45, 0.45, 0.9
+    title, height, below = 0.62, max(1.3, (0.26 if len(layers) <= WRITTEN else 0.12) * len(layers)), 0.5
+    width = left + across * (cells + bars + gap) + right
+    tall = down * (title + height + below)
+    figure = Figure(figsize=(width, tall))
+
+    def placed(x: float, y: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((x / width, 1 - (y + high) / tall, wide / width, high / tall))
+
     for number, print_ in enumerate(prints):
-        axes, beside = grid[2 * number], grid[2 * number + 1]
-        cells = np.full((len(layers), len(kinds)), np.nan)
+        row, column = divmod(number, across)
+        x, y = left + column * (cells + bars + gap), title + row * (title + height + below)
+        axes = placed(x, y, cells, height)
+        values = np.full((len(layers), len(kinds)), np.nan)
         for place in print_.places:
-            cells[layers.index(place.layer), kinds.index(place.kind)] = place.density
-        drawn = _cells(axes, cells, scale, written=len(layers) <= WRITTEN)
-        axes.set_xticks(np.arange(len(kinds)) + 0.5, kinds)
-        axes.set_title(
-            f"{one_line(print_.label)}\n", fontsize=9.5, color=INK, loc="left", fontweight="bold", parse_math=False
-        )
+            values[layers.index(place.layer), kinds.index(place.kind)] = place.density
+        drawn = _cells(axes, values, scale, written=len(layers) <= WRITTEN)
+        axes.set_xticks(np.arange(len(kinds)) + 0.5, kinds, rotation=0 if len(kinds) < 7 else 40)
+        heads: dict[str, Any] = {"transform": axes.transAxes, "color": INK, "ha": "left", "va": "bottom"}
+        lift = 1 + 0.08 / height
         about = f"{_percent(print_.share)} of {print_.unit.replace('_', ' ')}s, Gini {print_.gini:.2f}"
-        axes.text(0, -0.25, about, fontsize=8, color=INK, ha="left", va="bottom")
+        axes.text(
+            0, lift + 0.17 / height, one_line(print_.label), fontsize=9.5, weight="bold", parse_math=False, **heads
+        )
+        axes.text(0, lift, about, fontsize=8, **heads)
         names = ["outside" if layer == OUTSIDE else str(layer) for layer in layers]
-        axes.set_yticks(np.arange(len(layers)) + 0.5, names if number == 0 else [])
-        if number == 0:
+        axes.set_yticks(np.arange(len(layers)) + 0.5, names if column == 0 else [])
+        if column == 0:
             axes.set_ylabel("layer", fontsize=9, color=INK)
-        _layer_bars(beside, [print_.by("layer").get(layer, 0.0) for layer in layers], highest)
-    bar = figure.colorbar(drawn, ax=list(grid), shrink=0.9, aspect=30, pad=0.01)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+        _layer_bars(placed(x + cells + 0.06, y, bars, height), [print_.by("layer").get(n, 0.0) for n in layers], scale)
+    bar = figure.colorbar(drawn, cax=placed(width - right + 0.1, title, 0.13, height))
+    _key(bar, "weights selected")
     bar.ax.yaxis.set_major_formatter(lambda value, _: _percent(value))
-    bar.set_label("weights selected", fontsize=9, color=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    return _laid_out(figure)
+    return figure
 
 
 def agreement(labels: Sequence[str], found: Sequence[Agreement]) -> Figure:
@@ -95,10 +105,10 @@ def agreement(labels: Sequence[str], found: Sequence[Agreement]) -> Figure:
     for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         text.set_parse_math(False)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, aspect=25)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
-    bar.set_label("intersection over union\n(random masks: in brackets)", fontsize=9, color=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    return _laid_out(figure)
+    _key(bar, "intersection over union\n(in brackets: random masks)")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, so that no later drawing moves anything
+    return figure
 
 
 def save(figure: Figure, path: str | Path, *, title: str) -> Path:
@@ -119,7 +129,7 @@ def save(figure: Figure, path: str | Path, *, title: str) -> Path:
 
 def _cells(
     axes: Axes, cells: np.ndarray, scale: Normalize, *, written: bool = True, below: np.ndarray | None = None
-) -> "matplotlib.cm.ScalarMappable":
+) -> ScalarMappable:
     axes.patch.set_alpha(0)
     drawn = axes.pcolormesh(np.ma.masked_invalid(cells), cmap=_SHADES, norm=scale, edgecolors="white", linewidth=1.2)
     axes.set(xlim=(0, cells.shape[1]), ylim=(cells.shape[0], 0))
@@ -135,21 +145,21 @@ def _cells(
     return drawn
 
 
-def _layer_bars(axes: Axes, densities: Sequence[float], highest: float) -> None:
+def _layer_bars(axes: Axes, densities: Sequence[float], scale: Normalize) -> None:
     axes.patch.set_alpha(0)
     axes.barh(np.arange(len(densities)) + 0.5, densities, height=0.7, color=PALETTE[5])
-    axes.set(xlim=(0, highest), ylim=(len(densities), 0), yticks=[], xticks=[])
-    axes.set_xlabel("layer", fontsize=8, color=INK)
+    axes.set(xlim=(scale.vmin, scale.vmax), ylim=(len(densities), 0), yticks=[], xticks=[])
+    axes.set_xlabel("all", fontsize=8, color=INK)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "left")
         spine.set(color=INK, alpha=0.4)
 
 
+def _key(bar: Colorbar, label: str) -> None:
+    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+    bar.set_label(label, fontsize=9, color=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _laid_out(figure: Figure) -> Figure:
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, so that no later drawing moves anything
-    return figure
