@@ -47,10 +47,11 @@ def localized(name: str, corpus: Corpus | None = None, *, model: Any = None, **s
         )
 
 
-def assert_same(one: Scores, other: Scores, rtol: float = 1e-5) -> None:
+def assert_same(one: Scores, other: Scores) -> None:
     assert list(one.values) == list(other.values)
     for group, values in one.values.items():
-        torch.testing.assert_close(other.values[group], values, rtol=rtol, atol=0)
+        # transformers computes norms and positions in float32 whatever the model's type
+        torch.testing.assert_close(other.values[group], values, rtol=1e-4, atol=1e-5 * float(values.abs().max()))
 
 
 def test_the_attributions_are_there() -> None:

@@ -108,7 +108,7 @@ def test_patterns():
         layout(model, unit="weight", modules="*.mlp")
     with pytest.raises(ExpungeError, match="empty list"):
         layout(model, unit="weight", modules=[])
-    with pytest.raises(ExpungeError, match="unit=neuron lies in the MLPs, so modules is mlp, .* got attention"):
+    with pytest.raises(ExpungeError, match=r"unit=neuron lies in the MLPs, so modules is mlp, .* got attention"):
         layout(model, unit="neuron", modules="attention")
 
 
@@ -118,9 +118,7 @@ def test_an_mlp_that_is_not_known_can_be_named():
         block.mlp.mystery = block.mlp.down_proj
         del block.mlp.down_proj
         block.mlp.forward = lambda x, mlp=block.mlp: mlp.mystery(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x))
-    with pytest.raises(
-        ExpungeError, match=r"cannot tell .* it holds mlp\.gate_proj, mlp\.up_proj, mlp\.mystery\..*down_p"
-    ):
+    with pytest.raises(ExpungeError, match=r"cannot tell .* mlp\.gate_proj, mlp\.up_proj, mlp\.mystery\..*down_p"):
         layout(model)
     found = layout(model, unit="neuron", down_projection="mlp.mystery")
     assert "model.layers.0.mlp.mystery.weight" in found.parts and len(found.parts) == 9
@@ -133,7 +131,7 @@ def test_experts_in_one_tensor_are_not_passed_over():
         "mixtral", **{**zoo.SIZES, "num_local_experts": 2, "num_experts_per_tok": 1, "vocab_size": 40}
     )
     model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ExpungeError, match="no linear layer's weight .* Say by patterns"):
+    with pytest.raises(ExpungeError, match=r"no linear layer's weight .* Say by patterns"):
         layout(model, unit="weight")
     assert any("experts" in name for name in layout(model, unit="weight", modules="experts").parts)
 

@@ -52,7 +52,8 @@ def test_gradients_agree_with_one_example_at_a_time(architecture):
     for how, values in expected.items():
         ours = gradients(model, nll_side(rows), names, how=how, batch_size=4)
         for name in names:
-            torch.testing.assert_close(ours[name], values[name], rtol=1e-9, atol=1e-14)
+            # transformers computes norms and positions in float32 whatever the model's type
+            assert (ours[name] - values[name]).norm() <= 2e-6 * values[name].norm()
 
 
 def test_only_named_parameters_are_computed():
@@ -95,7 +96,7 @@ def test_the_model_is_its_own_reference():
         sides[method] = Side("forget", objective, {"forget": rows_of(n=1)})
     npo, ascent = (gradients(model, side, names)[names[0]] for side in sides.values())
     length = len(rows_of(n=1)[0].ids) - rows_of(n=1)[0].start
-    torch.testing.assert_close(npo, ascent * length)
+    torch.testing.assert_close(npo, ascent * length, rtol=1e-4, atol=1e-8)
 
 
 def test_refusals_are_what_idk_looks_at():
@@ -130,8 +131,8 @@ def test_inputs_agree_with_one_example_at_a_time(architecture, positions):
                 for x, row in zip(captured, rows, strict=True)
             ]
         )
-        torch.testing.assert_close(absolute[name], looked.abs().mean(0), rtol=1e-9, atol=0)
-        torch.testing.assert_close(squared[name], looked.square().mean(0), rtol=1e-9, atol=0)
+        torch.testing.assert_close(absolute[name], looked.abs().mean(0), rtol=1e-5, atol=0)
+        torch.testing.assert_close(squared[name], looked.square().mean(0), rtol=1e-5, atol=0)
 
 
 def test_gradients_are_kept_by_content(monkeypatch, tmp_path):

@@ -44,7 +44,11 @@ def fingerprints(prints: Sequence[Fingerprint]) -> Figure:
     down = -(-len(prints) // across)
     # In inches: labels, then for each panel its cells, the layers' bars and a gap; above each two lines of title.
     left, cells, bars, gap, right = 0.75, max(1.1, 0.5 * len(kinds)), 0.45, 0.45, 0.9
-    title, height, below = 0.62, max(1.3, (0.26 if len(layers) <= WRITTEN else 0.12) * len(layers)), 0.5
+    title, height, below = (
+        0.62,
+        max(1.3, (0.26 if len(layers) <= WRITTEN else 0.12) * len(layers)),
+        0.5 if len(kinds) < 7 else 0.8,
+    )
     width = left + across * (cells + bars + gap) + right
     tall = down * (title + height + below)
     figure = Figure(figsize=(width, tall))
@@ -140,7 +144,7 @@ def _cells(
         if not written or math.isnan(value):
             continue
         text = f"{100 * value:.0f}" if below is None else f"{value:.2f}\n({below[row, column]:.2f})"
-        color = _ON_DARK if scale(value) > 0.45 else _ON_LIGHT
+        color = _ON_DARK if scale(value) > 0.55 else _ON_LIGHT
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7.5, color=color)
     return drawn
 
