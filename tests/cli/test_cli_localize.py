@@ -69,7 +69,7 @@ def test_a_dry_run_writes_nothing(call: Callable[..., Any], words: list[str], tm
 def test_mistakes(call: Callable[..., Any], words: list[str], tmp_path: Path, model_folder: Path) -> None:
     assert "output is missing" in call("localize", f"model={model_folder}").err
     assert "Did you mean 'wagle'" in call("localize", *words, "attribution=wagl").err
-    assert "no setting is called 'gama'" in call("localize", *words, "gama=1").err.replace("unknown", "")
+    assert "no setting is called 'gama'" in call("localize", *words, "gama=1").err
     (tmp_path / "mask.safetensors").write_text("mine")
     told = call("localize", *words)
     assert told.code == 2 and "is there already" in told.err and (tmp_path / "mask.safetensors").read_text() == "mine"
@@ -78,7 +78,7 @@ def test_mistakes(call: Callable[..., Any], words: list[str], tmp_path: Path, mo
 
 def test_help_shows_the_settings_of_an_attribution(call: Callable[..., Any]) -> None:
     out = call("localize", "attribution=memflex", "--help").out
-    assert "label_noise" in out and "mu" in out and "gamma=" not in out.split("Settings of memflex")[1].split("\n\n")[0]
+    assert "label_noise" in out and "mu" in out
 
 
 def test_masks_are_compared_drawn_and_controlled(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
