@@ -44,11 +44,8 @@ def fingerprints(prints: Sequence[Fingerprint]) -> Figure:
     down = -(-len(prints) // across)
     # In inches: labels, then for each panel its cells, the layers' bars and a gap; above each two lines of title.
     left, cells, bars, gap, right = 0.75, max(1.1, 0.5 * len(kinds)), 0.45, 0.45, 0.9
-    title, height, below = (
-        0.62,
-        max(1.3, (0.26 if len(layers) <= WRITTEN else 0.12) * len(layers)),
-        0.5 if len(kinds) < 7 else 0.8,
-    )
+    title, below = 0.62, 0.5 if len(kinds) < 7 else 0.8
+    height = max(1.3, (0.26 if len(layers) <= WRITTEN else 0.12) * len(layers))
     width = left + across * (cells + bars + gap) + right
     tall = down * (title + height + below)
     figure = Figure(figsize=(width, tall))
@@ -68,9 +65,8 @@ def fingerprints(prints: Sequence[Fingerprint]) -> Figure:
         heads: dict[str, Any] = {"transform": axes.transAxes, "color": INK, "ha": "left", "va": "bottom"}
         lift = 1 + 0.08 / height
         about = f"{_percent(print_.share)} of {print_.unit.replace('_', ' ')}s, Gini {print_.gini:.2f}"
-        axes.text(
-            0, lift + 0.17 / height, one_line(print_.label), fontsize=9.5, weight="bold", parse_math=False, **heads
-        )
+        name = one_line(print_.label)
+        axes.text(0, lift + 0.17 / height, name, fontsize=9.5, weight="bold", parse_math=False, **heads)
         axes.text(0, lift, about, fontsize=8, **heads)
         names = ["outside" if layer == OUTSIDE else str(layer) for layer in layers]
         axes.set_yticks(np.arange(len(layers)) + 0.5, names if column == 0 else [])
