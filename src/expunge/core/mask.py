@@ -170,8 +170,6 @@ class Mask:
         same = self.layout == other.layout
         return same and all(torch.equal(bits, other.bits[group]) for group, bits in self.bits.items())
 
-    __hash__ = None  # type: ignore[assignment]
-
     def selected(self, group: str) -> Tensor:
         """The selection of a group: bool `[units]`."""
         return unpack(self.bits[group], self.layout.groups[group])

@@ -210,9 +210,9 @@ def planned(
     chosen = about.units[0] if unit is None else unit
     if chosen not in about.units:
         raise ExpungeError(f"{name} is not defined for unit={chosen}. It takes: {', '.join(about.units)}.")
-    own = {k: v for k, v in catalogue.hyperparameters(function).items()}
+    own = dict(catalogue.hyperparameters(function))
     reading = dict(about.observes)
-    # Built here for its checks alone; what is left over must be the objective's own.
+    # What neither the function nor the reading of data knows must be the objective's.
     of_objective = {k: v for k, v in hyperparameters.items() if k not in {*own, *reading}}
     known = {*own, *reading}
     if forget_objective != "nll":
