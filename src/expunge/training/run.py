@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
@@ -29,6 +30,7 @@ from expunge.training.callbacks import (
     WarnOfCollapse,
 )
 from expunge.training.config import TrainingConfig
+from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
@@ -121,6 +123,7 @@ def train(
     manifest: Manifest,
     *,
     reference: nn.Module | None = None,
+    mask: Mask | None = None,
     folder: Path | None = None,
     scratch: Path,
     what: str,
@@ -136,6 +139,7 @@ def train(
         config: with learning rate and epochs resolved.
         manifest: stored with the result.
         reference: the frozen start model, where one is held.
+        mask: what may change; None: every parameter that has gradients.
         folder: run folder, already opened; None keeps the result in memory only.
         scratch: where checkpoints go.
         what: a word for progress: `npo`, `fine-tune`.
@@ -163,6 +167,8 @@ def train(
         if folder is not None:
             around.enter_context(stop.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
+        if mask is not None:
+            trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
         except NonFiniteLoss as error:
