@@ -9,17 +9,18 @@ multiplies the gradient by the mask after clipping and before AdamW: there decou
 weight outside the mask, and clipping uses the norm of the unmasked gradient.
 """
 
-import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from expunge.core.checks import ExpungeError, nearest
+from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
 from expunge.core.mask import Mask, Part
 from expunge.models.anatomy import parameters_up_to
@@ -76,11 +77,22 @@ class Selection:
             into.index_copy_(self.part.dim, self.index.long(), values)
 
 
+def given_mask(mask: Mask | str | Path | None) -> Mask | None:
+    """A mask as it is, or read from its file."""
+    return Mask.load(mask) if isinstance(mask, str | Path) else mask
+
+
 def mask_fingerprint(mask: Mask) -> str:
-    """Fingerprint of what a mask selects and in which units."""
-    layout = {"unit": mask.layout.unit, "parts": {name: asdict(part) for name, part in mask.layout.parts.items()}}
+    """Fingerprint of what a mask selects, and in which units."""
     bits = {group: fingerprint(bits.cpu().numpy().tobytes()) for group, bits in mask.bits.items()}
-    return fingerprint(json.loads(json.dumps({"layout": layout, "bits": bits})))
+    return fingerprint({"layout": mask.layout.to_json(), "bits": bits})
+
+
+def mask_summary(model: nn.Module, mask: Mask) -> dict[str, Any]:
+    """What a mask lets change of a model, for manifests: units, weights, and their share of all weights."""
+    weights = sum(selection.count for selection in selections(model, mask))
+    share = weights / sum(parameter.numel() for parameter in model.parameters())
+    return {"unit": mask.layout.unit, "units": sum(mask.counts().values()), "weights": weights, "share": share}
 
 
 def selections(model: nn.Module, mask: Mask) -> list[Selection]:
@@ -90,40 +102,25 @@ def selections(model: nn.Module, mask: Mask) -> list[Selection]:
         ExpungeError: the mask does not fit (the first parameter that differs is named), selects nothing, or selects
             differently from the two names of one tied parameter.
     """
+    mask.check(model)
     named = dict(model.named_parameters(remove_duplicate=False))
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[int, Selection] = {}
     for name, part in mask.layout.parts.items():
-        parameter = named.get(name)
-        if parameter is None:
-            near = nearest(name, named)
-            raise ExpungeError(
-                f"the mask does not fit the model: it speaks of the parameter '{name}', and the model has none of that "
-                f"name{f' (the nearest is {near[0]!r})' if near else ''}. Make the mask on this model."
-            )
-        if tuple(parameter.shape) != tuple(part.shape):
-            raise ExpungeError(
-                f"the mask does not fit the model: '{name}' is {list(part.shape)} in the mask and "
-                f"{list(parameter.shape)} in the model. Make the mask on this model."
-            )
-        index = mask.indices(name).to(torch.int32)
+        parameter, index = named[name], mask.indices(name).to(torch.int32)
         everything = part.cut == "whole" or len(index) == part.units
-        made = Selection(first[id(parameter)], parameter, part, index.to(parameter.device), everything)
-        before = found.get(id(parameter))
-        if before is not None and not _same(before, made):
+        made = Selection(first[id(parameter)], parameter, part, index, everything)
+        before = found.get(id(parameter), made)
+        if (before.part.cut, before.part.dim) != (part.cut, part.dim) or not torch.equal(before.index, index):
             raise ExpungeError(
                 f"'{before.name}' and '{name}' are one tied parameter, and the mask selects other parts of the two. "
                 "Name it once."
             )
-        if len(index):
-            found[id(parameter)] = made
-    if not found:
+        found[id(parameter)] = made
+    chosen = [selection for selection in found.values() if len(selection.index)]
+    if not chosen:
         raise ExpungeError("the mask selects nothing, so nothing could change. Select at least one unit.")
-    return list(found.values())
-
-
-def _same(a: Selection, b: Selection) -> bool:
-    return (a.part.cut, a.part.dim) == (b.part.cut, b.part.dim) and torch.equal(a.index, b.index)
+    return chosen
 
 
 class Selected(nn.Module):
@@ -158,6 +155,19 @@ class Selected(nn.Module):
     def count(self) -> int:
         """Number of weights that may change."""
         return sum(selection.count for selection in self.chosen)
+
+    @torch.no_grad()
+    def values(self) -> dict[str, Tensor]:
+        """Copies of what the parameters hold in the selected places, on the CPU."""
+        return {s.name: s.gather(_whole(s.parameter)).to("cpu", copy=True) for s in self.chosen}
+
+    @torch.no_grad()
+    def with_values(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Each parameter as it would be with other values in the selected places, one at a time, on the CPU."""
+        for selection in self.chosen:
+            whole = _whole(selection.parameter).to("cpu", copy=True)
+            _on_device(selection, "cpu").scatter(values[selection.name], whole)
+            yield selection.name, whole
 
     @torch.no_grad()
     def read(self) -> None:
@@ -248,19 +258,19 @@ def masked(model: nn.Module, mask: Mask, *, reached: set[int] | None = None) -> 
     Args:
         model: not wrapped yet.
         mask: fits the model.
-        reached: ids of the parameters that the loss can reach; None: all. Selected weights of others stay as they are.
+        reached: ids of the parameters that the loss can reach; None: all. Selected weights of others stay as they are,
+            and a warning says how many.
 
     Raises:
-        ExpungeError: the mask does not fit, or nothing of it is reached.
+        ExpungeError: the mask does not fit, nothing of it is reached, or what it selects is frozen.
     """
-    chosen = selections(model, mask)
-    if reached is not None:
-        chosen = [selection for selection in chosen if id(selection.parameter) in reached]
-        if not chosen:
-            raise ExpungeError(
-                "the loss reaches none of the weights that the mask selects: all lie above the decoder block whose "
-                "output it reads. Choose a higher layer=..., or a mask below it."
-            )
+    chosen = _within(reached, [_on_device(s, s.parameter.device) for s in selections(model, mask)])
+    frozen = [selection.name for selection in chosen if not selection.parameter.requires_grad]
+    if frozen:
+        raise ExpungeError(
+            f"the mask selects weights of {len(frozen)} parameters that are frozen, {frozen[0]} first. "
+            "Call model.requires_grad_(True) if they may change."
+        )
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     holder = Selected(chosen)
     model.requires_grad_(False)
@@ -278,6 +288,30 @@ def masked(model: nn.Module, mask: Mask, *, reached: set[int] | None = None) -> 
             step()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
+
+
+def _on_device(selection: Selection, device: torch.device | str) -> Selection:
+    return replace(selection, index=selection.index.to(device))
+
+
+def _within(reached: set[int] | None, chosen: list[Selection]) -> list[Selection]:
+    """The selections that the loss can reach; says how much of the mask lies beyond."""
+    if reached is None:
+        return chosen
+    found = [selection for selection in chosen if id(selection.parameter) in reached]
+    if not found:
+        raise ExpungeError(
+            "the loss reaches none of the weights that the mask selects: all lie above the decoder block whose output "
+            "it reads. Choose a higher layer=..., or a mask below it."
+        )
+    if len(found) < len(chosen):
+        beyond = 1 - sum(s.count for s in found) / sum(s.count for s in chosen)
+        warnings.warn(
+            f"{beyond:.1%} of the weights that the mask selects lie above the decoder block whose output the loss reads; "
+            "they have no gradient and stay as they are.",
+            stacklevel=2,
+        )
+    return found
 
 
 def _replaced(model: nn.Module, selection: Selection, compact: nn.Parameter) -> list[Callable[[], None]]:

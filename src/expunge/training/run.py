@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +21,7 @@ from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
+from expunge.models.patch import patch_of
 from expunge.objectives.combine import Objective
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
@@ -36,6 +37,7 @@ from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.csv"
+PATCH = "patch.safetensors"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def train(
     *,
     reference: nn.Module | None = None,
     mask: Mask | None = None,
+    patch: bool = False,
     folder: Path | None = None,
     scratch: Path,
     what: str,
@@ -140,6 +143,7 @@ def train(
         manifest: stored with the result.
         reference: the frozen start model, where one is held.
         mask: what may change; None: every parameter that has gradients.
+        patch: with a mask, write what it changed into the folder, too.
         folder: run folder, already opened; None keeps the result in memory only.
         scratch: where checkpoints go.
         what: a word for progress: `npo`, `fine-tune`.
@@ -160,6 +164,7 @@ def train(
         )
     if progress is not None:
         trainer.add_callback(ReportProgress(what, progress))
+    start: dict[str, Tensor] = {}
     latest = _checkpoints(scratch.parent)[-1:] if folder is not None else []
     transformers_logging.disable_progress_bar()
     with ExitStack() as around:
@@ -169,6 +174,8 @@ def train(
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
             trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
+            if patch:
+                start = trainer.selected.values()
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
         except NonFiniteLoss as error:
@@ -203,6 +210,9 @@ def train(
     if folder is not None and trainer.is_world_process_zero():
         save_model(model, tokenizer, folder)
         write_history(history, folder / HISTORY)
+        if patch and trainer.selected is not None:
+            put_back = trainer.selected.with_values(start)
+            patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(folder / PATCH)
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
         kept = _checkpoints(folder)
@@ -222,6 +232,15 @@ def _engine_taken_off(model: PreTrainedModel, *, checkpointing: bool) -> Iterato
         vars(model).update(own)
         if checkpointing:
             model.activation_checkpointing_disable()
+
+
+def check_patch(patch: bool, mask: Mask | None, output_dir: str | Path | None) -> None:
+    """Raise where a patch is asked for that a run cannot write."""
+    if patch and (mask is None or output_dir is None):
+        raise ExpungeError(
+            "a patch holds what a masked run changed, and is written into its run folder: give a mask and an output "
+            "folder, or compare two model folders: expunge patch create base=... model=... output=patch.safetensors"
+        )
 
 
 def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module) -> TrainingArguments:
