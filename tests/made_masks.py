@@ -12,7 +12,7 @@ from expunge.models.anatomy import blocks, down_projection
 def made_mask(
     model: nn.Module, unit: Unit = "weight", names: str = ".*", *, share: float = 0.25, seed: int = 0
 ) -> Mask:
-    """A random mask of the parameters whose names match, at least one unit of each group; share 1 selects everything."""
+    """A random mask of the parameters whose names match, with at least one unit of each group."""
     generator = torch.Generator().manual_seed(seed)
     parts: dict[str, Part] = {}
     for name, parameter in model.named_parameters():

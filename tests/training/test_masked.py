@@ -276,7 +276,7 @@ def test_the_manifest_names_the_mask_and_another_one_is_refused(tmp_path: Path) 
     assert told["unit"] == "value_vector" and told["weights"] == selected == 32 * told["units"]
     assert told["share"] == selected / sum(p.numel() for p in model.parameters())
     for wrong in (other, None):
-        with pytest.raises(ExpungeError, match="cannot resume .* its inputs were others: mask: 'xxh3:"):
+        with pytest.raises(ExpungeError, match=r"cannot resume .* its inputs were others: mask: 'xxh3:"):
             unlearn(zoo.tiny_model(), wrong, output_dir=tmp_path / "run", resume=True)
     unlearn(zoo.tiny_model(), mask, output_dir=tmp_path / "run", resume=True)  # from memory as well as from its file
 

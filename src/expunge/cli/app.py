@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import data, demo, evaluate, list, report, train, unlearn
+from expunge.cli import data, demo, evaluate, list, patch, report, train, unlearn
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -23,6 +23,15 @@ data_app = typer.Typer(
 )
 register(data_app, data.SHOW_MASK)
 app.add_typer(data_app, name="data")
+
+patch_app = typer.Typer(
+    help="Patches: what a run changed, applied to its base or taken back bit for bit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
+    register(patch_app, verb)
+app.add_typer(patch_app, name="patch")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Patches: the difference between two models of one kind, small enough to send and exact enough to take back.
 
-For every weight that differs a patch holds the exclusive or of the old and the new bits. The same bits turn the base into
-the result and the result into the base, exactly, at half the size of keeping both values.
+For every weight that differs a patch holds the exclusive or of the old and the new bits. The same bits turn the base
+into the result and the result into the base, exactly, at half the size of keeping both values.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Masked training: what a mask does not select stays bit for bit as it is.
 
 The selected entries of each parameter are held in a compact tensor. Gradients, clipping, both moments of AdamW, weight
-decay and the update act on compact tensors alone, so nothing can reach the rest; after each step the entries are written
-back into the parameter. Where the parameter is stored in 16 bits, the compact tensor is the float32 master copy.
+decay and the update act on compact tensors alone, so nothing can reach the rest; after each step the entries are
+written back into the parameter. Where the parameter is stored in 16 bits, the compact tensor is the float32 master
+copy.
 
 Source: the localization paper (arXiv:2505.16252) and WAGLE (arXiv:2410.17509). Departures from WAGLE's code, which
 multiplies the gradient by the mask after clipping and before AdamW: there decoupled weight decay still shrinks every
@@ -307,8 +308,8 @@ def _within(reached: set[int] | None, chosen: list[Selection]) -> list[Selection
     if len(found) < len(chosen):
         beyond = 1 - sum(s.count for s in found) / sum(s.count for s in chosen)
         warnings.warn(
-            f"{beyond:.1%} of the weights that the mask selects lie above the decoder block whose output the loss reads; "
-            "they have no gradient and stay as they are.",
+            f"{beyond:.1%} of the weights that the mask selects lie above the decoder block whose output the loss "
+            "reads; they have no gradient and stay as they are.",
             stacklevel=2,
         )
     return found

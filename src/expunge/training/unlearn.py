@@ -57,7 +57,8 @@ def unlearn(
         alpha: weight of the retain loss; None takes the method's default.
         reference: how the start model's values are had: `auto` (computed once before training where one number a token
             suffices, else a frozen second model), `precomputed`, or `model`.
-        mask: what may change: a mask or its file; all else stays bit for bit as it is. None: what the method trains by default.
+        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
+            method trains by default.
         patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
