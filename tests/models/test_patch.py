@@ -37,14 +37,15 @@ class Two(nn.Module):
 def test_flips_by_hand() -> None:
     base, result = Two(), Two()
     with torch.no_grad():
-        result.weight[:, 1] = torch.tensor([2.0, 5.0, -9.0])
+        result.weight[:, 1] = torch.tensor([2.0, 6.0, -9.0])
     patch = make_patch(base, result)
-    # Column 1 was 1, 5, 9. 1.0 is 0x3F800000 and 2.0 is 0x40000000: they differ in 0x7F800000; 9 and -9 in the sign.
+    # Column 1 was 1, 5, 9. Bits of 1 and 2: 0x3F800000 and 0x40000000; of 5 and 6: 0x40A00000 and 0x40C00000; 9 and -9
+    # differ in the sign.
     assert list(patch.changes) == ["weight"] and patch.weights == 3
     change = patch.changes["weight"]
     assert (change.part.cut, change.part.dim) == ("slices", 1)
     assert change.bits.tolist() == [0b0010]
-    assert change.flips.tolist() == [[0x7F800000], [0], [-(2**31)]]
+    assert change.flips.tolist() == [[0x7F800000], [0x00600000], [-(2**31)]]
 
 
 def test_few_weights_are_kept_one_by_one() -> None:
@@ -53,8 +54,9 @@ def test_few_weights_are_kept_one_by_one() -> None:
     with torch.no_grad():
         result.weight[3, 5] += 1
         result.weight[40, 60] += 1
+        result.weight[63, 0] += 1
     change = make_patch(base, result).changes["weight"]
-    assert change.part.cut == "weights" and change.weights == 2
+    assert change.part.cut == "weights" and change.weights == 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
