@@ -17,6 +17,7 @@ _HOMES = {
     "Example": "expunge.data.corpus",
     "Manifest": "expunge.core.manifest",
     "Measure": "expunge.core.results",
+    "Patch": "expunge.models.patch",
     "Records": "expunge.core.records",
     "Run": "expunge.training.run",
     "Template": "expunge.data.template",
@@ -28,6 +29,7 @@ _HOMES = {
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
+    "make_patch": "expunge.models.patch",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
 }
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from expunge.evaluation.evaluate import evaluate
     from expunge.evaluation.interop import load_records
     from expunge.models.load import load_model
+    from expunge.models.patch import Patch, make_patch
     from expunge.report.html import report
     from expunge.training.finetune import finetune
     from expunge.training.loss import compute_loss

@@ -211,6 +211,20 @@ def test_only_the_slice_is_kept_for_the_backward_pass() -> None:
     assert 0 < chosen < 48 and sorted(kept) == sorted([(7, chosen), (32, 48), (chosen,)])
 
 
+@pytest.mark.parametrize(("flag", "why"), [("is_deepspeed_enabled", "flat parti"), ("is_fsdp_enabled", "shards it")])
+def test_engines_that_a_mask_cannot_follow_are_refused(flag: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = ObjectiveTrainer.__init__
+
+    def made(self: ObjectiveTrainer, **arguments: Any) -> None:
+        make(self, **arguments)
+        setattr(self, flag, True)
+
+    monkeypatch.setattr(ObjectiveTrainer, "__init__", made)
+    model = zoo.tiny_model()
+    with pytest.raises(ExpungeError, match=why):
+        unlearn(model, made_mask(model, "value_vector"))
+
+
 class TestHalfPrecision:
     def test_master_copies_hold_what_16_bits_cannot(self) -> None:
         """Steps of 1e-4 vanish when they are rounded to bfloat16 each time; in the master copy they add up."""

@@ -17,8 +17,15 @@ from made_masks import made_mask
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("unit", ["neuron", "weight"])
+@pytest.mark.parametrize(
+    ("engine", "unit"),
+    [
+        ("ddp", "weight"),
+        ("fsdp2", "neuron"),
+        pytest.param("ddp", "neuron", marks=pytest.mark.slow),
+        pytest.param("fsdp2", "weight", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_end_where_one_does(tmp_path: Path, engine: str, unit: str) -> None:
     start = zoo.tiny_model()
     start.save_pretrained(tmp_path / "model")

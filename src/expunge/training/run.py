@@ -173,6 +173,7 @@ def train(
             around.enter_context(stop.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
+            _check_engine(trainer)
             trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
             if patch:
                 start = trainer.selected.values()
@@ -218,6 +219,20 @@ def train(
         kept = _checkpoints(folder)
         manifest.save(folder)  # last: `finished` is only true once everything else lies there
     return Run(model, history, manifest, folder, kept)
+
+
+def _check_engine(trainer: ObjectiveTrainer) -> None:
+    """Raise for engines that move parameters to where a mask cannot follow."""
+    if trainer.is_deepspeed_enabled:
+        raise ExpungeError(
+            "masks do not go with DeepSpeed: it keeps weights in flat partitions that do not tell where a weight lies. "
+            "Use one process, data-parallel processes, or FSDP2."
+        )
+    if trainer.is_fsdp_enabled and not trainer.is_distributed_loading_by_transformers:
+        raise ExpungeError(
+            "a mask needs the model to be sharded before training starts; accelerate's FSDP shards it later, compact "
+            "tensors included. Load it sharded: from_pretrained(..., distributed_config=DistributedConfig(fsdp_size=2))."
+        )
 
 
 @contextmanager
