@@ -230,8 +230,8 @@ def _check_engine(trainer: ObjectiveTrainer) -> None:
         )
     if trainer.is_fsdp_enabled and not trainer.is_distributed_loading_by_transformers:
         raise ExpungeError(
-            "a mask needs the model to be sharded before training starts; accelerate's FSDP shards it later, compact "
-            "tensors included. Load it sharded: from_pretrained(..., distributed_config=DistributedConfig(fsdp_size=2))."
+            "a mask needs the model to be sharded before training starts; accelerate's FSDP shards it later, with the "
+            "compact tensors. Load it sharded: from_pretrained(..., distributed_config=DistributedConfig(fsdp_size=2))."
         )
 
 
