@@ -29,8 +29,8 @@ patch_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-for verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
-    register(patch_app, verb)
+for patch_verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
+    register(patch_app, patch_verb)
 app.add_typer(patch_app, name="patch")
 
 

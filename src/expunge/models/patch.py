@@ -104,7 +104,8 @@ class Patch:
         """Write one safetensors file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors, parts = {}, {}
+        tensors: dict[str, Tensor] = {}
+        parts: dict[str, list[object]] = {}
         for name, change in self.changes.items():
             tensors |= {f"{name}:bits": change.bits, f"{name}:flips": change.flips.contiguous()}
             parts[name] = [list(change.part.shape), change.part.cut, change.part.dim]

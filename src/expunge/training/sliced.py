@@ -6,7 +6,7 @@ T = rows times positions, I = inputs, O = outputs, K = selected inputs or output
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +77,16 @@ def slice_linear(module: nn.Module, values: nn.Parameter, index: Tensor, dim: in
     own = vars(module).get("forward")
 
     def forward(x: Tensor) -> Tensor:
-        x, weight, bias = as_autocast(x, module.weight, module.bias)  # type: ignore[assignment, arg-type]
-        given = values.t() if turned else values
-        return _SlicedLinear.apply(x, weight.t() if turned else weight, bias, given, index, of_inputs)  # type: ignore[no-any-return, no-untyped-call]
+        weight, bias = as_autocast(cast(Tensor, module.weight)), cast(Tensor | None, module.bias)
+        out = _SlicedLinear.apply(  # type: ignore[no-untyped-call]
+            as_autocast(x),
+            weight.t() if turned else weight,
+            as_autocast(bias) if bias is not None else None,
+            values.t() if turned else values,
+            index,
+            of_inputs,
+        )
+        return cast(Tensor, out)
 
     def undo() -> None:
         vars(module).pop("forward")
@@ -121,10 +128,9 @@ def route(module: nn.Module, name: str, values: nn.Parameter, gather: Gather) ->
     return undo
 
 
-def as_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Tensors in the type in which autocast would compute a linear layer; unchanged outside of it."""
-    device = next(t.device.type for t in tensors if t is not None)
-    if not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+def as_autocast(tensor: Tensor) -> Tensor:
+    """A tensor in the type in which autocast would compute a linear layer; unchanged outside of it."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))

@@ -61,14 +61,12 @@ class ObjectiveTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over everything that has gradients, or over what a mask selects."""
-        if self.selected is None:
-            return super().create_optimizer(model)
-        if self.optimizer is None:
+        if self.selected is not None and self.optimizer is None:
             whole = cast(Any, self.model if model is None else model)
             kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, whole)
             decayed = set(self.get_decay_parameter_names(whole))
             self.optimizer = self.selected.optimizer(kind, arguments, decay=self.args.weight_decay, decayed=decayed)
-        return self.optimizer
+        return cast(torch.optim.Optimizer, super().create_optimizer(model))  # the one that is there, if any
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
