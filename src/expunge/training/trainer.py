@@ -24,6 +24,7 @@ class NonFiniteLoss(ExpungeError):
 class ObjectiveTrainer(Trainer):
     """Trains an objective. A step's loss is divided by counts over the whole step: every micro-batch, every rank."""
 
+    optimizer: torch.optim.Optimizer | None
     loss_is_scaled_for_ga = True  # our denominators already span the accumulation steps
 
     def __init__(
