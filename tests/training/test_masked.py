@@ -81,13 +81,17 @@ def test_every_architecture(architecture: str, unit: str) -> None:
     check_outside(model, before, mask)
 
 
+OWN = {"pdu": {"eps": 3.0}, "altpo": {"alternates": 1}}
+"""Settings that methods cannot do without."""
+
+
 @pytest.mark.parametrize("method", names("methods"))
 def test_each_method_works_with_a_mask(method: str) -> None:
     model = zoo.tiny_model()
     mask, before = made_mask(model, "value_vector"), weights(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of methods that read one layer only
-        unlearn(model, mask, method=method, epochs=1, batch_size=6, warmup=0)
+        unlearn(model, mask, method=method, epochs=1, batch_size=6, warmup=0, **OWN.get(method, {}))
     changed = [name for name, p in model.named_parameters() if not torch.equal(p, before[name])]
     assert changed and set(changed) <= set(mask.layout.parts)
     for name in changed:
@@ -359,6 +363,27 @@ def test_what_a_loss_on_hidden_states_reaches_is_what_gets_a_gradient(architectu
     assert {n for n, p in model.named_parameters() if p.grad is not None} == {
         n for n, p in model.named_parameters() if id(p) in (reached or ())
     }
+
+
+def test_gradient_surgery_looks_at_the_selected_entries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cosine is that of the two losses' gradients inside the mask, by a second way in float64."""
+    seen: list[Any] = []
+    collate = RunRows.collate
+    monkeypatch.setattr(RunRows, "collate", lambda self, items: seen.append(collate(self, items)) or seen[-1])
+    model, plain = zoo.tiny_model().double(), zoo.tiny_model().double()
+    mask, before = made_mask(model, "neuron"), weights(model)
+    run = unlearn(model, mask, method="grad_diff", surgery="gru", epochs=1, batch_size=6)
+    check_outside(model, before, mask)
+    sides = []
+    for gamma, alpha in ((1.0, 0.0), (0.0, 1.0)):
+        plain.zero_grad()
+        compute_loss(
+            plain, forget=seen[0]["forget"], retain=seen[0]["retain"], method="grad_diff", gamma=gamma, alpha=alpha
+        ).backward()
+        inside = [plain.get_parameter(name).grad[mask.dense(name)] for name in mask.layout.parts]
+        sides.append(torch.cat(inside))
+    cosine = torch.nn.functional.cosine_similarity(*sides, dim=0).item()
+    assert run.history[0]["gradient_cosine"] == pytest.approx(cosine, rel=1e-4)
 
 
 def test_finetuning_teaches_into_a_region() -> None:

@@ -73,6 +73,7 @@ def dry_run(
     from expunge.models.reference import choose
     from expunge.training.masked import mask_summary
     from expunge.training.rows import run_rows
+    from expunge.training.unlearn import reference_size
 
     config, problems = call.config, preview.Problems()
     model = tokenizer = data = planned = rows = None
@@ -105,7 +106,8 @@ def dry_run(
         return problems.concluded()
     with problems.collected():
         size = preview.show_work(data, rows, planned.training)
-        how = choose(reference, {str(k): v for k, v in planned.objective.needs("reference").items()})  # type: ignore[arg-type]
+        size_kept = reference_size(model, rows, planned.objective)
+        how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
         told = None
         if config.mask is not None:
             told = mask_summary(model, Mask.load(config.mask))

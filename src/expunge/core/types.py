@@ -19,3 +19,7 @@ class Batch(TypedDict, total=False):
     reference_token_logprobs: Tensor
     """Log-probabilities of each row's completion tokens under the start model, moved to the left edge,
     float32 [B, C]."""
+    reference_hidden: Tensor
+    """Hidden states at completion tokens under the start model, likewise, [B, C, D]."""
+    reference_logits: Tensor
+    """Logits that predict each completion token under the start model, likewise, [B, C, V]."""

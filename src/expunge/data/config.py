@@ -20,6 +20,8 @@ class DataConfig:
     """Retain set, likewise."""
     holdout: str | None = None
     """Holdout set, never trained on, likewise."""
+    sets: dict[str, str] = field(default_factory=dict)
+    """More sets of your own by name, such as further retain sets: `sets.general=general.jsonl`."""
     columns: dict[str, str] = field(default_factory=dict)
     """Which column of your files holds what: `columns.question=q columns.answer=a`."""
     template: Literal["auto", "chat", "plain"] = "auto"

@@ -1,7 +1,7 @@
 """Collect: show a model every answer once and let it answer every prompt once; Records come out."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -20,7 +20,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.probe import Probe, completions, lacking
 from expunge.models.anatomy import causal_lm
-from expunge.models.generate import greedy
+from expunge.models.generate import end_tokens, generate
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
 from expunge.models.observe import observe
 
@@ -244,7 +244,7 @@ def _generations(
     longest: dict[tuple[int, ...], int] = {}
     for item in asked.values():
         longest[item.prompt_ids] = max(item.probe.max_new_tokens, longest.get(item.prompt_ids, 0))
-    eos_ids = _end_tokens(model, tokenizer, items)
+    eos_ids = end_tokens(model, tokenizer, (item.row for item in items))
     said: dict[tuple[int, ...], list[int]] = {}
     for length in sorted(set(longest.values())):
         prompts = [prompt for prompt, n in longest.items() if n == length]
@@ -253,22 +253,13 @@ def _generations(
             if progress is not None:
                 progress("generating answers", done, total)
 
-        new = greedy(model, prompts, max_new_tokens=length, eos_ids=eos_ids, batch_size=batch_size, progress=tell)
+        new = generate(model, prompts, max_new_tokens=length, eos_ids=eos_ids, batch_size=batch_size, progress=tell)
         said |= dict(zip(prompts, new, strict=True))
     texts = {}
     for i, item in asked.items():
         tokens = said[item.prompt_ids][: item.probe.max_new_tokens]
         texts[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
     return texts
-
-
-def _end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Sequence[_Item]) -> Collection[int]:
-    """What ends an answer: end tokens of tokenizer and generation settings, and those that close the true answers."""
-    found = {item.row.ids[-1] for item in items if item.row.ended}
-    settings = getattr(getattr(causal_lm(model), "generation_config", None), "eos_token_id", None)
-    for ids in (tokenizer.eos_token_id, settings):
-        found |= {ids} if isinstance(ids, int) else set(ids or ())
-    return found
 
 
 @contextmanager

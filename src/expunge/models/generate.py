@@ -1,31 +1,53 @@
-"""Greedy generation with a key-value cache: rows of like length together, finished rows dropped as they end."""
+"""Generation with a key-value cache: rows of like length together, finished rows dropped as they end."""
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.checks import ExpungeError, require_at_least, require_positive
+from expunge.core.rows import Encoded
 from expunge.models.anatomy import causal_lm
 
 BATCH_TOKENS = 2**15
 """Prompt and new tokens of one batch: the cache of a model of 8 billion with grouped heads takes 4 GB for them."""
 
 
+Pick = Callable[[Tensor], Tensor]
+"""Chooses the next token of each row: logits [B, V] to token ids [B]."""
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """The most probable token of each row."""
+    return logits.argmax(-1)
+
+
+def sampler(*, temperature: float, seed: int, device: torch.device) -> Pick:
+    """Draws tokens from softmax(logits / temperature); the same seed and batches give the same draws."""
+    require_positive("temperature", temperature)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def pick(logits: Tensor) -> Tensor:
+        return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+    return pick
+
+
 @torch.no_grad()
-def greedy(
+def generate(
     model: nn.Module,
     prompts: Sequence[tuple[int, ...]],
     *,
     max_new_tokens: int,
     eos_ids: Collection[int],
+    pick: Pick = most_probable,
     batch_size: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """Continue prompts with the most probable token, one after the other.
+    """Continue prompts token by token, greedily unless `pick` says otherwise.
 
     Each distinct prompt is computed once. Prompts are sorted by length, so that padding is small, padded on the left
     and given explicit positions; a row leaves the batch when it ends. Batches change rounding only, never which tokens
@@ -36,6 +58,7 @@ def greedy(
         prompts: token ids, none empty.
         max_new_tokens: longest continuation.
         eos_ids: tokens that end a continuation; they are not part of it.
+        pick: chooses the next tokens.
         batch_size: most prompts computed at once; None: as many as `batch_tokens` holds.
         batch_tokens: budget of a batch, in tokens of prompt and continuation.
         progress: called with (prompts done, prompts in all) after each batch.
@@ -64,7 +87,7 @@ def greedy(
         fitting = max(1, batch_tokens // (len(distinct[start]) + max_new_tokens)) if batch_size is None else most
         batch = distinct[start : start + min(most, fitting)]
         try:
-            generated = _generate(inner, batch, max_new_tokens, frozenset(eos_ids), limit)
+            generated = _generate(inner, batch, max_new_tokens, frozenset(eos_ids), limit, pick)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -84,8 +107,22 @@ def greedy(
     return [found[prompt] for prompt in prompts]
 
 
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Iterable[Encoded]) -> set[int]:
+    """What ends an answer: end tokens of tokenizer and generation settings, and those that close the true answers."""
+    found = {row.ids[-1] for row in rows if row.ended}
+    settings = getattr(getattr(causal_lm(model), "generation_config", None), "eos_token_id", None)
+    for ids in (tokenizer.eos_token_id, settings):
+        found |= {ids} if isinstance(ids, int) else set(ids or ())
+    return found
+
+
 def _generate(
-    inner: nn.Module, batch: Sequence[tuple[int, ...]], max_new_tokens: int, eos_ids: frozenset[int], limit: int | None
+    inner: nn.Module,
+    batch: Sequence[tuple[int, ...]],
+    max_new_tokens: int,
+    eos_ids: frozenset[int],
+    limit: int | None,
+    pick: Pick,
 ) -> list[tuple[list[int], bool]]:
     """The new tokens of each row, and whether it ended because the model has no more positions."""
     device = next(inner.parameters()).device
@@ -105,7 +142,7 @@ def _generate(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        tokens = logits.argmax(-1)
+        tokens = pick(logits)
         for row, token in zip(computed, tokens.tolist(), strict=True):
             if row not in live:
                 continue

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from expunge.core.checks import ExpungeError
@@ -91,7 +92,9 @@ def observe(
                 f"no observable is called {unknown} (asked for '{stream}'). Known: {', '.join(OBSERVABLES)}."
             )
     inner = causal_lm(model)
-    rows = _Rows.gather(batches, next(inner.parameters()).device)
+    # Processes that share the weights of a layer must call it equally often, however long their rows are.
+    sharded = isinstance(next(inner.parameters()), DTensor)
+    rows = _Rows.gather(batches, next(inner.parameters()).device, together=sharded)
     wanted = frozenset().union(*needs.values())
     through_head = bool(wanted & {"logprobs", "token_logprobs", "hits", "logits"})
     if "hidden" in wanted and layer is None:
@@ -143,7 +146,7 @@ class _Rows:
     streams: dict[str, _Part]
 
     @classmethod
-    def gather(cls, batches: Mapping[str, Batch], device: torch.device) -> "_Rows":
+    def gather(cls, batches: Mapping[str, Batch], device: torch.device, *, together: bool) -> "_Rows":
         ids, labels, lengths = _stacked(batches, device)
         supervised = labels != IGNORED
         supervised[:, 0] = False  # nothing predicts the first token
@@ -164,7 +167,8 @@ class _Rows:
             targets[mask] = ids[token_row[flat], token_at[flat]]
             streams[stream] = _Part(flat, mask, targets)
             first += n
-        return cls(ids, _groups(lengths), token_row, token_at, streams)
+        every = [(torch.arange(len(lengths)), int(lengths.max()))]
+        return cls(ids, every if together else _groups(lengths), token_row, token_at, streams)
 
 
 def _stacked(batches: Mapping[str, Batch], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

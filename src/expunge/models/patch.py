@@ -180,13 +180,13 @@ def patch_of(
         base: fingerprint of the base.
         manifest: how the result was made.
     """
-    after, changes, seen = result.state_dict(), {}, set()
+    after, changes, seen = result.state_dict(keep_vars=True), {}, set()
     for name, old in before:
-        new = after[name].detach()
-        if new.data_ptr() in seen and new.numel():
+        new = after[name]
+        if id(new) in seen:
             continue  # a tied weight counts once
-        seen.add(new.data_ptr())
-        change = _difference(name, old.detach().cpu(), new.cpu())
+        seen.add(id(new))
+        change = _difference(name, old.detach().cpu(), new.detach().cpu())
         if change is not None:
             changes[name] = change
     return Patch(changes, base, model_fingerprint(result), manifest)

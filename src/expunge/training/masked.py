@@ -25,6 +25,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
 from expunge.core.mask import Mask, Part
 from expunge.models.anatomy import parameters_up_to
+from expunge.models.load import whole
 from expunge.objectives.combine import Objective
 from expunge.training.sliced import route, slice_linear, slices_linear
 
@@ -59,13 +60,13 @@ class Selection:
         """Weights at each selected position."""
         return 1 if self.flat else self.parameter.numel() // self.part.units
 
-    def gather(self, whole: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         """From a tensor of the parameter's shape, the selected entries: [K], or slices along the part's dimension."""
         if self.everything:
-            return whole
+            return tensor
         if self.flat:
-            return whole.reshape(-1).index_select(0, self.index)
-        return whole.index_select(self.part.dim, self.index)
+            return tensor.reshape(-1).index_select(0, self.index)
+        return tensor.index_select(self.part.dim, self.index)
 
     def scatter(self, values: Tensor, into: Tensor) -> None:
         """Write selected entries into a tensor of the parameter's shape, in its type; others are not touched."""
@@ -144,7 +145,7 @@ class Selected(nn.Module):
         wide = torch.float32 if parameter.dtype in (torch.bfloat16, torch.float16) else parameter.dtype
         if selection.everything and wide == parameter.dtype and not isinstance(parameter, DTensor):
             return parameter  # its own compact tensor
-        return nn.Parameter(selection.gather(_whole(parameter)).to(wide, copy=True).contiguous())
+        return nn.Parameter(selection.gather(whole(parameter.detach())).to(wide, copy=True).contiguous())
 
     def _save_to_state_dict(self, *_: Any) -> None:
         return  # the values lie in the model's own parameters
@@ -160,22 +161,22 @@ class Selected(nn.Module):
     @torch.no_grad()
     def values(self) -> dict[str, Tensor]:
         """Copies of what the parameters hold in the selected places, on the CPU."""
-        return {s.name: s.gather(_whole(s.parameter)).to("cpu", copy=True) for s in self.chosen}
+        return {s.name: s.gather(whole(s.parameter.detach())).to("cpu", copy=True) for s in self.chosen}
 
     @torch.no_grad()
     def with_values(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Each parameter as it would be with other values in the selected places, one at a time, on the CPU."""
         for selection in self.chosen:
-            whole = _whole(selection.parameter).to("cpu", copy=True)
-            _on_device(selection, "cpu").scatter(values[selection.name], whole)
-            yield selection.name, whole
+            put_back = whole(selection.parameter.detach()).to("cpu", copy=True)
+            _on_device(selection, "cpu").scatter(values[selection.name], put_back)
+            yield selection.name, put_back
 
     @torch.no_grad()
     def read(self) -> None:
         """Take the values from the parameters, such as after a checkpoint was loaded into them."""
         for selection, compact in zip(self.chosen, self.compact, strict=True):
             if compact is not selection.parameter:
-                compact.copy_(selection.gather(_whole(selection.parameter)))
+                compact.copy_(selection.gather(whole(selection.parameter.detach())))
 
     @torch.no_grad()
     def write(self) -> None:
@@ -234,10 +235,6 @@ def reached_parameters(model: nn.Module, objective: Objective) -> set[int] | Non
     if shown != {"hidden"} or objective.layer is None:
         return None
     return {id(parameter) for parameter in parameters_up_to(model, objective.layer)}
-
-
-def _whole(parameter: Tensor) -> Tensor:
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach()
 
 
 def _write_shard(selection: Selection, compact: Tensor) -> None:

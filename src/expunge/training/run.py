@@ -31,8 +31,10 @@ from expunge.training.callbacks import (
     WarnOfCollapse,
 )
 from expunge.training.config import TrainingConfig
+from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
+from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -151,6 +153,9 @@ def train(
     """
     arguments = training_arguments(rows, config, scratch, model)
     trainer = ObjectiveTrainer(model=model, args=arguments, rows=rows, objective=objective, reference=reference)
+    if objective.dual is not None:
+        warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
+        trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
     stop, clock = StopWhenAsked(), Clock()
     trainer.add_callback(stop)
     trainer.add_callback(clock)
@@ -173,10 +178,12 @@ def train(
             around.enter_context(stop.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
-            _check_engine(trainer)
+            _check_engine(trainer, patch=patch)
             trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
             if patch:
                 start = trainer.selected.values()
+        if config.surgery == "gru":
+            trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
         except NonFiniteLoss as error:
@@ -221,8 +228,13 @@ def train(
     return Run(model, history, manifest, folder, kept)
 
 
-def _check_engine(trainer: ObjectiveTrainer) -> None:
-    """Raise for engines that move parameters to where a mask cannot follow."""
+def _check_engine(trainer: ObjectiveTrainer, *, patch: bool) -> None:
+    """Raise for engines that move parameters to where a mask, or a patch, cannot follow."""
+    if patch and trainer.is_distributed_loading_by_transformers:
+        raise ExpungeError(
+            "a patch is made of whole weights, and this model is sharded. Make it of the two folders afterwards: "
+            "expunge patch create base=... model=... output=patch.safetensors"
+        )
     if trainer.is_deepspeed_enabled:
         raise ExpungeError(
             "masks do not go with DeepSpeed: it keeps weights in flat partitions that do not tell where a weight lies. "
@@ -267,9 +279,6 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     warmup = round(config.warmup * rows.pairs.n_forget / config.batch_size)
     if config.epochs <= 1 and config.warmup == TrainingConfig.warmup:
         warmup = min(warmup, steps // 10)
-    bf16 = config.precision == "bfloat16" or (
-        config.precision == "auto" and not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=micro,
@@ -282,7 +291,7 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
         warmup_steps=warmup,
         lr_scheduler_type={"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
         seed=config.seed,
-        bf16=bf16,
+        bf16=uses_bf16(model, config),
         use_cpu=on_cpu,
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
@@ -298,6 +307,12 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for several processes, never for copies within one
     return arguments
+
+
+def uses_bf16(model: nn.Module, config: TrainingConfig) -> bool:
+    """Does training compute in bfloat16?"""
+    on_gpu = next(model.parameters()).device.type != "cpu" and torch.cuda.is_available()
+    return config.precision == "bfloat16" or (config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks, causal_lm, down_projection
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
-from expunge.models.reference import ReferencePolicy, choose, frozen_copy, precompute
+from expunge.models.reference import ReferencePolicy, bytes_kept, choose, frozen_copy, kept_of, precompute
 from expunge.objectives.combine import Objective, build
+from expunge.training import alternates
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import RunRows, run_rows
-from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train
+from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train, uses_bf16
 
 
 def unlearn(
@@ -34,6 +36,7 @@ def unlearn(
     retain: str | None = None,
     gamma: float | None = None,
     alpha: float | None = None,
+    retain_sets: Mapping[str, float] | None = None,
     reference: ReferencePolicy = "auto",
     mask: Mask | str | Path | None = None,
     patch: bool = False,
@@ -55,8 +58,10 @@ def unlearn(
         retain: retain loss, `none` for none; None takes the method's default.
         gamma: weight of the forget loss; None takes the method's default.
         alpha: weight of the retain loss; None takes the method's default.
-        reference: how the start model's values are had: `auto` (computed once before training where one number a token
-            suffices, else a frozen second model), `precomputed`, or `model`.
+        retain_sets: several retain sets with their weights, by split of the corpus: `{"retain": 1, "general": 0.5}`.
+            Each brings `retain_per_forget` rows to a step and has a mean of its own. None: the split `retain` alone.
+        reference: how the start model's values are had: `precomputed` (once before training, on the rows that the run
+            meets), `model` (a frozen second model), or `auto` (precomputed up to a gigabyte).
         mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
             method trains by default.
         patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
@@ -82,8 +87,24 @@ def unlearn(
     check_patch(patch, mask, output_dir)
     config, hyperparameters = split_settings(settings)
     depth = len(blocks(causal_lm(model)))
-    objective = build(method, retain=retain, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters)
+    objective = build(
+        method,
+        retain=retain,
+        gamma=gamma,
+        alpha=alpha,
+        depth=depth,
+        retain_sets=retain_sets,
+        hyperparameters=hyperparameters,
+    )
     config = with_defaults(config, objective)
+    if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
+        what = f"surgery={config.surgery}" if config.surgery != "none" else method
+        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+    folder = Path(output_dir) if output_dir is not None else None
+    if objective.generates:
+        corpus = _with_alternates(
+            model, tokenizer, corpus, objective, folder if resume else None, config.seed, template, max_length, progress
+        )
     rows = run_rows(
         corpus,
         tokenizer,
@@ -94,6 +115,7 @@ def unlearn(
         template=template or Template(),
         max_length=max_length,
     )
+    _check_eps(model, rows, objective)
     manifest = Manifest(
         stage="unlearn",
         arguments=_arguments(method, objective, config, template or Template(), max_length, reference),
@@ -110,10 +132,11 @@ def unlearn(
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
         },
     )
-    folder = Path(output_dir) if output_dir is not None else None
     if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
         return finished
-    rows, second = _with_reference(model, rows, objective, reference, progress)
+    if folder is not None and objective.generates:
+        alternates.write(corpus["forget"], folder)
+    rows, second = _with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
     with tempfile.TemporaryDirectory() as temporary:
         scratch = folder / CHECKPOINTS if folder is not None else Path(temporary) / CHECKPOINTS
         with _trainable(model, objective) if mask is None else nullcontext():
@@ -166,8 +189,11 @@ def _arguments(
             "retain": objective.retain.name if objective.retain else "none",
             "gamma": objective.gamma,
             "alpha": objective.alpha,
+            "retain_sets": dict(objective.retain_sets),
             "hyperparameters": objective.forget.hyperparameters if objective.forget else {},
             "retain_hyperparameters": objective.retain.hyperparameters if objective.retain else {},
+            **({"dual": asdict(objective.dual)} if objective.dual else {}),
+            **objective.generates,
             "layer": objective.layer,
             "positions": objective.positions,
             "reference": reference,
@@ -178,24 +204,93 @@ def _arguments(
     )
 
 
+def _with_alternates(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    objective: Objective,
+    resumed: Path | None,
+    seed: int,
+    template: Template | None,
+    max_length: int,
+    progress: Progress | None,
+) -> Corpus:
+    """The corpus with alternates made up by the start model, or those that the run to be resumed was made with."""
+    if resumed is not None and (resumed / alternates.FILE).is_file():
+        forget = alternates.read(corpus["forget"], resumed)
+    else:
+        forget = alternates.made_up(
+            model,
+            tokenizer,
+            corpus["forget"],
+            alternates=objective.generates["alternates"],
+            temperature=objective.generates["alternate_temperature"],
+            seed=seed,
+            template=template,
+            max_length=max_length,
+            progress=progress,
+        )
+    return replace(corpus, splits={**corpus.splits, "forget": forget})
+
+
+def _check_eps(model: PreTrainedModel, rows: RunRows, objective: Objective) -> None:
+    if objective.dual is None or objective.dual.eps is not None:
+        return
+    tables = {name: precompute(model, rows.encoded[name]) for name in objective.retain_sets}
+    start = sum(
+        weight * -float(tables[name].values["token_logprobs"].mean()) for name, weight in objective.retain_sets.items()
+    )
+    assert objective.forget is not None
+    raise ExpungeError(
+        f"{objective.forget.name} holds the retain loss below eps, which has no default: the start model's is "
+        f"{start:.4g} nats a token here; give eps=<somewhat more>, such as eps={max(1.5 * start, start + 0.1):.2g}."
+    )
+
+
 def _rows_fingerprint(rows: RunRows, stream: Any) -> str:
     return fingerprint([[row.ids, row.start] for row in rows.encoded[stream]])
 
 
 def _with_reference(
-    model: PreTrainedModel, rows: RunRows, objective: Objective, policy: ReferencePolicy, progress: Progress | None
+    model: PreTrainedModel,
+    rows: RunRows,
+    objective: Objective,
+    policy: ReferencePolicy,
+    progress: Progress | None,
+    *,
+    autocast: bool = False,
 ) -> tuple[RunRows, nn.Module | None]:
     needs = objective.needs("reference")
-    how = choose(policy, {str(k): v for k, v in needs.items()})
+    how = choose(policy, needs, reference_size(model, rows, objective) if policy == "auto" else 0)
     if how == "none":
         return rows, None
     if how == "model":
         return rows, frozen_copy(model)
-    tables = {}
-    for stream in needs:
-        report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
-        tables[stream] = precompute(model, rows.encoded[stream], progress=report)
+    report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
+    tables = {
+        stream: precompute(
+            model,
+            rows.encoded[stream],
+            observables=kept_of(names),
+            layer=objective.layer,
+            positions=objective.positions,
+            used=rows.used(stream),
+            autocast=autocast,
+            progress=report,
+        )
+        for stream, names in needs.items()
+    }
     return replace(rows, tables=tables), None
+
+
+def reference_size(model: nn.Module, rows: RunRows, objective: Objective) -> int:
+    """Bytes that the reference values of a run take when they are kept."""
+    return sum(
+        bytes_kept(
+            model, sum(len(r.ids) - r.start for r in map(rows.encoded[stream].__getitem__, rows.used(stream))), names
+        )
+        for stream, names in objective.needs("reference").items()
+    )
 
 
 class _trainable:
