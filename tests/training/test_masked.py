@@ -411,6 +411,10 @@ def test_a_masked_run_leaves_a_patch_on_request(tmp_path: Path, unit: str, dtype
     assert 0.5 * selected < patch.weights <= selected and set(patch.changes) <= set(mask.layout.parts)
     patch.revert(run.model)
     assert model_fingerprint(run.model) == start
+    assert unlearn(zoo.tiny_model().to(dtype), mask, output_dir=tmp_path / "run", patch=True, resume=True).history
+    (tmp_path / "run/patch.safetensors").unlink()
+    with pytest.raises(ExpungeError, match=r"is finished and left no patch\. Make one of the two models"):
+        unlearn(zoo.tiny_model().to(dtype), mask, output_dir=tmp_path / "run", patch=True, resume=True)
     for wrong in ({"mask": None, "output_dir": tmp_path / "new"}, {"mask": mask}):
         with pytest.raises(ExpungeError, match="a patch holds what a masked run changed"):
             unlearn(zoo.tiny_model(), patch=True, **wrong)

@@ -103,7 +103,9 @@ def finetune(
         },
     )
     folder = Path(output_dir) if output_dir is not None else None
-    if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
+    if folder is not None and (
+        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+    ):
         return finished
     model.requires_grad_(True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -56,7 +56,7 @@ class Run:
     """Checkpoints that were kept, in order of steps."""
 
 
-def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool) -> Run | None:
+def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool, patch: bool = False) -> Run | None:
     """Make the run folder ready; return the finished run where `resume` finds one.
 
     Raises:
@@ -74,6 +74,11 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
         before = Manifest.load(folder)
         _check_same(before, manifest, folder)
         if before.results.get("finished"):
+            if patch and not (folder / PATCH).is_file():
+                raise ExpungeError(
+                    f"the run in {folder} is finished and left no patch. Make one of the two models: "
+                    f"expunge patch create base=... model={folder} output=patch.safetensors"
+                )
             return Run(load_model(folder), read_history(folder / HISTORY), before, folder, _checkpoints(folder))
     elif not overwrite:
         raise ExpungeError(

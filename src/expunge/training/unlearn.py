@@ -132,7 +132,9 @@ def unlearn(
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
         },
     )
-    if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
+    if folder is not None and (
+        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+    ):
         return finished
     if folder is not None and objective.generates:
         alternates.write(corpus["forget"], folder)
