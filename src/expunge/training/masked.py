@@ -138,6 +138,7 @@ class Selected(nn.Module):
         self.compact = [self._leaf(c) for c in chosen]
         for number, compact in enumerate(self.compact):
             self.register_parameter(f"compact_{number}", compact)
+        self.shards = {c.name: _in_shard(c) for c in chosen if isinstance(c.parameter, DTensor)}
 
     @staticmethod
     def _leaf(selection: Selection) -> nn.Parameter:
@@ -185,7 +186,9 @@ class Selected(nn.Module):
             if compact is selection.parameter:
                 continue
             if isinstance(selection.parameter, DTensor):
-                _write_shard(selection, compact)
+                here, entries = self.shards[selection.name]
+                shard = selection.parameter.to_local()
+                shard.view(-1).index_copy_(0, here, compact.reshape(-1)[entries].to(shard.dtype))
             else:
                 selection.scatter(compact, selection.parameter)
 
@@ -237,16 +240,16 @@ def reached_parameters(model: nn.Module, objective: Objective) -> set[int] | Non
     return {id(parameter) for parameter in parameters_up_to(model, objective.layer)}
 
 
-def _write_shard(selection: Selection, compact: Tensor) -> None:
-    """Write the entries that lie in this process's shard, whatever the placement."""
+def _in_shard(selection: Selection) -> tuple[Tensor, Tensor]:
+    """Where selected entries lie in this process's shard, and which of the compact tensor's entries these are."""
     parameter = selection.parameter
     assert isinstance(parameter, DTensor)
-    numbers = torch.full(parameter.shape, -1, dtype=torch.int32, device=compact.device)
-    selection.scatter(torch.arange(compact.numel(), device=compact.device).view(compact.shape), numbers)
+    numbers = torch.full(parameter.shape, -1, device=selection.index.device)
+    shape = selection.gather(numbers).shape
+    selection.scatter(torch.arange(shape.numel(), device=numbers.device).view(shape), numbers)
     local = distribute_tensor(numbers, parameter.device_mesh, parameter.placements).to_local().reshape(-1)
     here = (local >= 0).nonzero().flatten()
-    shard = parameter.to_local()
-    shard.view(-1).index_copy_(0, here, compact.reshape(-1)[local[here].long()].to(shard.dtype))
+    return here, local[here]
 
 
 @contextmanager
@@ -271,17 +274,17 @@ def masked(model: nn.Module, mask: Mask, *, reached: set[int] | None = None) -> 
         )
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     holder = Selected(chosen)
-    model.requires_grad_(False)
     undo: list[Callable[[], None]] = []
-    for selection, compact in zip(chosen, holder.compact, strict=True):
-        compact.requires_grad_(True)
-        if compact is not selection.parameter:
-            undo += _replaced(model, selection, compact)
-    model.add_module(HOLDER, holder)
+    model.requires_grad_(False)
     try:
+        for selection, compact in zip(chosen, holder.compact, strict=True):
+            compact.requires_grad_(True)
+            if compact is not selection.parameter:
+                undo += _replaced(model, selection, compact)
+        model.add_module(HOLDER, holder)
         yield holder
     finally:
-        delattr(model, HOLDER)
+        model._modules.pop(HOLDER, None)
         for step in reversed(undo):
             step()
         for name, parameter in model.named_parameters():
