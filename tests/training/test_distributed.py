@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 import expunge
 import zoo
+from expunge.core.mask import Unit
+from made_masks import made_mask
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 0}
@@ -70,3 +72,27 @@ def test_sharded_over_two_processes(tmp_path: Path) -> None:
     settings = {**SETTINGS, "method": "grad_diff"}
     launched({**settings, "sharded": True, "model": str(tmp_path / "start")}, tmp_path)
     same(tmp_path, alone(settings))
+
+
+@pytest.mark.parametrize(
+    ("unit", "sharded", "how"),
+    [
+        ("weight", False, {}),
+        ("neuron", True, {}),
+        pytest.param("neuron", False, {"surgery": "gru", "micro_batch_size": 1}, marks=pytest.mark.slow),
+        pytest.param("weight", True, {"method": "npo"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_mask_over_two_processes(tmp_path: Path, unit: Unit, sharded: bool, how: dict[str, Any]) -> None:
+    """The update that one process makes, and not a bit outside, replicated and sharded."""
+    start = zoo.tiny_model()
+    start.save_pretrained(tmp_path / "start")
+    mask = made_mask(start, unit, "layers")
+    settings = {"method": "grad_diff", **SETTINGS, **how, "mask": str(mask.save(tmp_path / "mask.safetensors"))}
+    launched({**settings, "sharded": sharded, "model": str(tmp_path / "start")}, tmp_path)
+    same(tmp_path, alone(settings))
+    ours = load_file(tmp_path / "rank1.safetensors")
+    for name, before in start.named_parameters():
+        inside = mask.dense(name) if name in mask.layout.parts else torch.zeros_like(before, dtype=torch.bool)
+        assert torch.equal(ours[name][~inside], before[~inside]), name
+        assert not inside.any() or not torch.equal(ours[name], before), name

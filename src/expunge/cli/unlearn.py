@@ -69,6 +69,8 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             alpha=config.alpha,
             retain_sets=config.retain_sets or None,
             reference=config.reference,
+            mask=config.mask,
+            patch=config.patch,
             output_dir=config.output,
             overwrite=call.overwrite,
             resume=call.resume,

@@ -15,6 +15,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.types import Batch
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
+from expunge.training.masked import Selected
 from expunge.training.rows import RunRows
 from expunge.training.surgery import Surgery
 
@@ -26,6 +27,7 @@ class NonFiniteLoss(ExpungeError):
 class ObjectiveTrainer(Trainer):
     """Trains an objective. A step's loss is divided by counts over the whole step: every micro-batch, every rank."""
 
+    optimizer: torch.optim.Optimizer | None
     loss_is_scaled_for_ga = True  # our denominators already span the accumulation steps
 
     def __init__(
@@ -51,6 +53,8 @@ class ObjectiveTrainer(Trainer):
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
         self.objective = objective
         self.reference = reference
+        self.selected: Selected | None = None
+        """What may change, where a mask says so; set before training."""
         self.surgery = surgery
         self.numbers: dict[str, float] = {}
         """The history row of the step in progress."""
@@ -68,6 +72,15 @@ class ObjectiveTrainer(Trainer):
         # A last step of fewer rows is filled up, so that each process has its share; fillers weigh nothing.
         step = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
         return SequentialSampler(range(-(-len(rows) // step) * step))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over everything that has gradients, or over what a mask selects."""
+        if self.selected is not None and self.optimizer is None:
+            whole = cast(Any, self.model if model is None else model)
+            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, whole)
+            decayed = set(self.get_decay_parameter_names(whole))
+            self.optimizer = self.selected.optimizer(kind, arguments, decay=self.args.weight_decay, decayed=decayed)
+        return cast(torch.optim.Optimizer, super().create_optimizer(model))  # the one that is there, if any
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

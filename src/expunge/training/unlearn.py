@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint, jsonable
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
@@ -20,8 +22,9 @@ from expunge.models.reference import ReferencePolicy, bytes_kept, choose, frozen
 from expunge.objectives.combine import Objective, build
 from expunge.training import alternates
 from expunge.training.config import TrainingConfig
+from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import RunRows, run_rows
-from expunge.training.run import CHECKPOINTS, Run, open_folder, train, uses_bf16
+from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train, uses_bf16
 
 
 def unlearn(
@@ -35,6 +38,8 @@ def unlearn(
     alpha: float | None = None,
     retain_sets: Mapping[str, float] | None = None,
     reference: ReferencePolicy = "auto",
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -57,6 +62,9 @@ def unlearn(
             Each brings `retain_per_forget` rows to a step and has a mean of its own. None: the split `retain` alone.
         reference: how the start model's values are had: `precomputed` (once before training, on the rows that the run
             meets), `model` (a frozen second model), or `auto` (precomputed up to a gigabyte).
+        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
+            method trains by default.
+        patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
         resume: go on with a run that was stopped there; it ends with the weights of a run that was not.
@@ -75,6 +83,8 @@ def unlearn(
     """
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
+    mask = given_mask(mask)
+    check_patch(patch, mask, output_dir)
     config, hyperparameters = split_settings(settings)
     depth = len(blocks(causal_lm(model)))
     objective = build(
@@ -114,17 +124,24 @@ def unlearn(
             "model": model_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **{stream: _rows_fingerprint(rows, stream) for stream in sorted(rows.encoded)},
+            **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
         },
-        results={"rows": {s: len(r) for s, r in rows.encoded.items()}, "start_model": str(model.config._name_or_path)},
+        results={
+            "rows": {s: len(r) for s, r in rows.encoded.items()},
+            "start_model": str(model.config._name_or_path),
+            **({"mask": mask_summary(model, mask)} if mask is not None else {}),
+        },
     )
-    if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
+    if folder is not None and (
+        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+    ):
         return finished
     if folder is not None and objective.generates:
         alternates.write(corpus["forget"], folder)
     rows, second = _with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
     with tempfile.TemporaryDirectory() as temporary:
         scratch = folder / CHECKPOINTS if folder is not None else Path(temporary) / CHECKPOINTS
-        with _trainable(model, objective):
+        with _trainable(model, objective) if mask is None else nullcontext():
             return train(
                 model,
                 tokenizer,
@@ -133,6 +150,8 @@ def unlearn(
                 config,
                 manifest,
                 reference=second,
+                mask=mask,
+                patch=patch,
                 folder=folder,
                 scratch=scratch,
                 what=method,
