@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.progress import Progress
@@ -32,7 +33,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.rows import RunRows
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = FOLDER
 HISTORY = "history.csv"
 
 
@@ -68,7 +69,7 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
         before = Manifest.load(folder)
         _check_same(before, manifest, folder)
         if before.results.get("finished"):
-            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, _checkpoints(folder))
+            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, checkpoints(folder))
     elif not overwrite:
         raise ExpungeError(
             f"the output folder {folder} is in use. Choose another output, go on with what is there (--resume), "
@@ -156,7 +157,7 @@ def train(
         )
     if progress is not None:
         trainer.add_callback(ReportProgress(what, progress))
-    latest = _checkpoints(scratch.parent)[-1:] if folder is not None else []
+    latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
     transformers_logging.disable_progress_bar()
     with ExitStack() as around:
         around.enter_context(without_dropout(model))
@@ -199,7 +200,7 @@ def train(
         write_history(history, folder / HISTORY)
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
-        kept = _checkpoints(folder)
+        kept = checkpoints(folder)
         manifest.save(folder)  # last: `finished` is only true once everything else lies there
     return Run(model, history, manifest, folder, kept)
 
@@ -258,12 +259,6 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for several processes, never for copies within one
     return arguments
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    # A checkpoint cut off while being written lacks trainer_state.json, which is written last.
-    found = [p.parent for p in (folder / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -93,7 +93,11 @@ def unlearn(
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **{stream: _rows_fingerprint(rows, stream) for stream in sorted(rows.encoded)},
         },
-        results={"rows": {s: len(r) for s, r in rows.encoded.items()}, "start_model": str(model.config._name_or_path)},
+        results={
+            "rows": {s: len(r) for s, r in rows.encoded.items()},
+            "start_model": str(model.config._name_or_path),
+            "corpus": jsonable(corpus.origin),
+        },
     )
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
