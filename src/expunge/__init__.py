@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "expunge.core.curve",
     "Corpus": "expunge.data.corpus",
     "Evaluation": "expunge.core.results",
     "ExpungeError": "expunge.core.checks",
@@ -22,6 +23,7 @@ _HOMES = {
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
     "collect": "expunge.evaluation.collect",
+    "compare": "expunge.evaluation.compare",
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
@@ -36,12 +38,14 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from expunge.core.checks import ExpungeError
+    from expunge.core.curve import Comparison
     from expunge.core.manifest import Manifest
     from expunge.core.records import Records
     from expunge.core.results import Evaluation, Measure
     from expunge.data.corpus import Corpus, Example, load_corpus
     from expunge.data.template import Template
     from expunge.evaluation.collect import collect
+    from expunge.evaluation.compare import compare
     from expunge.evaluation.evaluate import evaluate
     from expunge.evaluation.interop import load_records
     from expunge.models.load import load_model

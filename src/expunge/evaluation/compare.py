@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from expunge.core.checkpoints import checkpoints, step
 from expunge.core.checks import ExpungeError, require_between
 from expunge.core.curve import Comparison, Curve, Point, Trace
+from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
 from expunge.core.records import Records
@@ -49,7 +50,7 @@ class _Folder:
 
 
 def compare(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     *,
     corpus: Corpus | None = None,
     start: str | Path | Records | None = None,
@@ -69,7 +70,8 @@ def compare(
     evaluation left beside a model serve too.
 
     Args:
-        runs: folders that `unlearn` wrote. Runs that differ by their seed alone become one row of the summary.
+        runs: folders that `unlearn` wrote; other folders and files among them, such as the retain model's, are left
+            out with a note. Runs that differ by their seed alone become one row of the summary.
         corpus: what models are measured on; None: the data that the first run was made on.
         start: the start model, a folder or id, or records of it; None: the model that the runs began from.
         retain: the retain model, likewise; without it there is no forget quality and no MU95.
@@ -94,7 +96,7 @@ def compare(
     require_between("level", level, 0, 1)
     if trace not in ("checkpoints", "mixing"):
         raise ExpungeError(f"trace must be checkpoints or mixing; got {trace!r}.")
-    folders = _opened(runs)
+    folders, others = _opened(runs)
     if trace == "checkpoints":
         _require_checkpoints(folders)
     _require_alike(folders)
@@ -143,7 +145,9 @@ def compare(
     if progress is not None:
         progress("runs", len(folders), len(folders), "")
     about = {"inputs": start_records.manifest.inputs, "settings": start_records.manifest.arguments}
-    return compared(curves, start=of_start, retain=of_retain, level=level, about=about)
+    found = compared(curves, start=of_start, retain=of_retain, level=level, about=about)
+    left_out = [f"Left out, as no runs of unlearn: {', '.join(others)}."] if others else []
+    return replace(found, notes=(*found.notes, *left_out))
 
 
 def _along_checkpoints(
@@ -232,27 +236,24 @@ def _notes(curves: Sequence[Curve], retain: Point | None, level: float) -> list[
     return notes
 
 
-def _opened(runs: Sequence[str | Path]) -> list[_Folder]:
-    if isinstance(runs, str | Path):
-        runs = [runs]
-    found = []
-    for path in dict.fromkeys(Path(run) for run in runs):
-        if not (path / "manifest.json").is_file():
-            raise ExpungeError(
-                f"'{path}' is no run: it holds no manifest.json. Make one: expunge unlearn ... output={path}"
-            )
-        manifest = Manifest.load(path)
-        if manifest.stage != "unlearn":
-            raise ExpungeError(
-                f"'{path}' is a run of '{manifest.stage}', and compare takes runs of unlearn. "
-                "A start or retain model is named by --start or --retain; leave the folder out of the runs."
-            )
+def _opened(runs: str | Path | Sequence[str | Path]) -> tuple[list[_Folder], list[str]]:
+    """The unlearning runs, and the paths of what is none."""
+    found, others = [], []
+    for path in dict.fromkeys(Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)):
+        if not path.exists():
+            raise ExpungeError(f"no run at '{path}'. Make one: expunge unlearn ... output={path}")
+        manifest = Manifest.load(path) if (path / MANIFEST).is_file() else None
+        if manifest is None or manifest.stage != "unlearn":
+            others.append(str(path))
+            continue
         if not manifest.results.get("finished"):
             raise ExpungeError(f"the run in '{path}' is not finished. Go on with it: expunge unlearn ... --resume")
         found.append(_Folder(path, manifest))
     if not found:
-        raise ExpungeError("name the runs to compare: expunge compare runs/npo runs/simnpo")
-    return found
+        raise ExpungeError(
+            f"no run of unlearn among {', '.join(others) or 'nothing'}. Name some: expunge compare runs/npo runs/simnpo"
+        )
+    return found, others
 
 
 def _labels(folders: Sequence[_Folder]) -> list[str]:

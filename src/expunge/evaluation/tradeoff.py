@@ -28,6 +28,18 @@ STRENGTHS = {
         text=f"RS = mean ES over the retain examples ({_STRENGTH})", source=PAPER, better="higher"
     ),
 }
+_LAST: dict[str, Definition] = {
+    "model_utility": Definition(
+        text="harmonic mean of up to nine values on retain set, real authors and world facts",
+        source="TOFU, arXiv:2401.06121",
+        better="higher",
+    ),
+    "log10_forget_quality": Definition(
+        text="log10 of the p-value of the exact two-sample KS test of truth ratios against the retain model's",
+        source="TOFU, arXiv:2401.06121",
+        better="higher",
+    ),
+}
 AREAS: dict[str, Definition] = {
     "hypervolume": Definition(
         text="AUES (hypervolume): area below the steps through the Pareto front of the points (FS, RS), the start "
@@ -188,12 +200,16 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 def _strengths(point: Point) -> dict[str, Measure]:
     forget, retain = 1 - np.array(point.forget), np.array(point.retain)
-    return {
+    found = {
         name: definition.measure(value, n=len(values), interval=_of_mean(values), per_example=tuple(values.tolist()))
         for (name, definition), value, values in zip(
             STRENGTHS.items(), (point.fs, point.rs), (forget, retain), strict=True
         )
     }
+    for (name, definition), last in zip(_LAST.items(), (point.utility, point.log10_quality), strict=True):
+        if last is not None:
+            found[name] = definition.measure(last, n=len(forget))
+    return found
 
 
 def _of_mean(values: np.ndarray) -> tuple[float, float]:

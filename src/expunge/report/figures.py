@@ -25,6 +25,8 @@ from expunge.report.placing import Box, place
 from expunge.report.wording import one_line, words
 
 FORGET, RETAIN = "forget_extraction_strength", "retain_extraction_strength"
+FS, RS = "forget_strength", "retain_strength"
+"""What summaries of curves hold instead: FS = 1 - extraction strength on the forget set, and RS."""
 
 # Each has a contrast of 3 or more with white and near-black. Shapes differ too, for whoever cannot tell the colors.
 PALETTE = ("#2478b8", "#d1580a", "#0d8f6b", "#b75a9c", "#a67a00", "#7d6bd0", "#5f7f8f", "#c2475a")
@@ -122,6 +124,9 @@ def tradeoff_of(
 
 def strengths(evaluation: Evaluation) -> Point | None:
     """(forgetting, retention) of a model; None where one of the two is missing or not a number."""
+    if FS in evaluation and RS in evaluation:
+        fs, rs = evaluation[FS], evaluation[RS]
+        return None if fs.value is None or rs.value is None else Point(fs.value, rs.value, fs.interval, rs.interval)
     forget, kept = evaluation.get(FORGET), evaluation.get(RETAIN)
     if forget is None or forget.value is None or kept is None or kept.value is None:
         return None
