@@ -26,6 +26,8 @@ from expunge.evaluation.tradeoff import measures, over_seeds, pareto, summary
 from expunge.models.load import load_model, load_tokenizer
 
 START, RETAIN = "start model", "retain model"
+MIXTURES = 26
+"""Models measured of a run that is traced by mixing, at most."""
 FEWEST_CHECKPOINTS = 10
 """Fewer points than these make a curve coarse."""
 CALIBRATION_LEVEL = 0.95
@@ -111,7 +113,6 @@ def compare(
         template=Template(**first.manifest.arguments["template"]),
         max_length=first.manifest.arguments["max_length"],
         batch_size=batch_size,
-        progress=progress,
     )
 
     def load(source: str | Path) -> PreTrainedModel:
@@ -119,7 +120,9 @@ def compare(
 
     def records_of(source: str | Path | Records, what: str) -> Records:
         held = _records_at(source)
-        return held if isinstance(held, Records) else measuring.records(load(held), what, beside=Path(held))
+        if isinstance(held, Records):
+            return held
+        return measuring.records(load(held), beside=Path(held), progress=_telling(progress, what, 1)(0, what))
 
     of_retain = None
     if retain is not None:
@@ -131,19 +134,16 @@ def compare(
     of_start = measuring.point(start_records, START)
     groups = _groups(folders)
     curves = []
-    for done, (folder, label) in enumerate(zip(folders, _labels(folders), strict=True)):
-        if progress is not None:
-            progress("runs", done, len(folders), label)
+    for folder, label in zip(folders, _labels(folders), strict=True):
         chosen: Point | None = None
         if trace == "mixing":
             model = load(start)  # type: ignore[arg-type]
-            points, chosen = along_mixing(measuring, model, load(folder.path), label, level=level)
+            telling = _telling(progress, label, MIXTURES)
+            points, chosen = along_mixing(measuring, model, load(folder.path), level=level, telling=telling)
         else:
-            points = (of_start, *_along_checkpoints(folder, label, measuring, load))
+            points = (of_start, *_along_checkpoints(folder, label, measuring, load, progress))
         group, seed = groups[folder.path], folder.manifest.seed
         curves.append(Curve(label=label, group=group, trace=trace, points=points, seed=seed, calibrated=chosen))
-    if progress is not None:
-        progress("runs", len(folders), len(folders), "")
     about = {"inputs": start_records.manifest.inputs, "settings": start_records.manifest.arguments}
     found = compared(curves, start=of_start, retain=of_retain, level=level, about=about)
     left_out = [f"Left out, as no runs of unlearn: {', '.join(others)}."] if others else []
@@ -151,14 +151,35 @@ def compare(
 
 
 def _along_checkpoints(
-    folder: _Folder, label: str, measuring: Measuring, load: Callable[[str | Path], PreTrainedModel]
+    folder: _Folder,
+    label: str,
+    measuring: Measuring,
+    load: Callable[[str | Path], PreTrainedModel],
+    progress: Progress | None,
 ) -> Iterator[Point]:
     """The points of the checkpoints that a run kept, then of its last model."""
     last = int(folder.manifest.results["steps"])
-    models = [(step(path), path) for path in checkpoints(folder.path)]
-    for at, path in [*((at, path) for at, path in models if at < last), (last, folder.path)]:
+    models = [(at, path) for path in checkpoints(folder.path) if (at := step(path)) < last]
+    models.append((last, folder.path))
+    telling = _telling(progress, label, len(models))
+    for done, (at, path) in enumerate(models):
         name = f"step {at}"
-        yield measuring.point(measuring.records(load(path), f"{label}, {name}", beside=path), name, float(at))
+        yield measuring.point(measuring.records(load(path), beside=path, progress=telling(done, name)), name, float(at))
+    if progress is not None:
+        progress(label, len(models), len(models), "")
+
+
+def _telling(
+    progress: Progress | None, what: str, total: int
+) -> Callable[[int, str], Callable[[str, int, int], None] | None]:
+    """The progress of measuring one of several models, told as that of all of them."""
+
+    def telling(done: int, name: str) -> Callable[[str, int, int], None] | None:
+        if progress is None:
+            return None
+        return lambda stage, rows, of: progress(what, min(done, total), total, f"{name}: {stage} {rows}/{of}")
+
+    return telling
 
 
 def compared(

@@ -13,12 +13,11 @@ from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError
 from expunge.core.curve import Point
 from expunge.core.manifest import Manifest, fingerprint
-from expunge.core.progress import Progress
 from expunge.core.records import FILE, Records
 from expunge.core.results import Measure
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
-from expunge.evaluation.collect import collect, identity
+from expunge.evaluation.collect import Progress, collect, identity
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.suite import Suite, measure, probes
 from expunge.evaluation.suites.tradeoff import FORGET, PARAPHRASED, QUALITY, RETAIN, UTILITY, tradeoff
@@ -38,7 +37,6 @@ class Measuring:
         template: how questions are framed.
         max_length: longest row in tokens.
         batch_size: rows computed at once; None: as many as fit.
-        progress: called with (what, done, total, numbers).
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -48,15 +46,14 @@ class Measuring:
     template: Template | None = None
     max_length: int = 512
     batch_size: int | None = None
-    progress: Progress | None = None
 
-    def records(self, model: nn.Module, what: str, *, beside: Path | None = None) -> Records:
+    def records(self, model: nn.Module, *, beside: Path | None = None, progress: Progress | None = None) -> Records:
         """Records of a model: those beside it or in the cache where they are of the same content, else made now.
 
         Args:
             model: the model.
-            what: what it is called in progress.
             beside: folder of the model, in which records of an evaluation may lie.
+            progress: called with (what, done, total).
         """
         wanted = self._probes()
         made = identity(model, self.tokenizer, self.corpus, wanted, template=self.template, max_length=self.max_length)
@@ -64,7 +61,6 @@ class Measuring:
         for folder in (cached, *([beside / "records"] if beside else [])):
             if (folder / FILE).is_file() and _serve(Manifest.load(folder), made, wanted):
                 return Records.load(folder)
-        tell = self.progress
         found = collect(
             model,
             self.tokenizer,
@@ -73,7 +69,7 @@ class Measuring:
             template=self.template,
             max_length=self.max_length,
             batch_size=self.batch_size,
-            progress=None if tell is None else lambda stage, done, total: tell(f"{what}: {stage}", done, total, ""),
+            progress=progress,
         )
         found.save(cached)
         return found
@@ -130,9 +126,15 @@ def _serve(there: Manifest, made: Manifest, wanted: list[Probe]) -> bool:
 
 @contextmanager
 def mixed(
-    measuring: Measuring, start: PreTrainedModel, unlearned: PreTrainedModel, what: str
+    measuring: Measuring,
+    start: PreTrainedModel,
+    unlearned: PreTrainedModel,
+    telling: Callable[[int, str], Progress | None],
 ) -> Iterator[Callable[[int], Point]]:
-    """Let mixtures of two models be asked for their points, by share in hundredths; each is measured once."""
+    """Let mixtures of two models be asked for their points, by share in hundredths; each is measured once.
+
+    `telling` gives the progress of one measurement from how many there were before and the name of the mixture.
+    """
     known: dict[int, Point] = {}
     with mixing(start, unlearned) as mix:
 
@@ -140,7 +142,7 @@ def mixed(
             if share not in known:
                 mix(share / 100)
                 name = f"alpha {share / 100:.2f}" if share else "start model"
-                records = measuring.records(start, f"{what}, {name}")
+                records = measuring.records(start, progress=telling(len(known), name))
                 known[share] = measuring.point(records, name, share / 100)
             return known[share]
 
@@ -148,7 +150,12 @@ def mixed(
 
 
 def along_mixing(
-    measuring: Measuring, start: PreTrainedModel, unlearned: PreTrainedModel, what: str, *, level: float
+    measuring: Measuring,
+    start: PreTrainedModel,
+    unlearned: PreTrainedModel,
+    *,
+    level: float,
+    telling: Callable[[int, str], Progress | None],
 ) -> tuple[tuple[Point, ...], Point]:
     """(the points at mixing shares 0, 0.05, ..., 1; the calibrated one).
 
@@ -156,9 +163,9 @@ def along_mixing(
         measuring: how points are measured.
         start: the start model, changed meanwhile and itself again afterwards.
         unlearned: the unlearned model.
-        what: what it is called in progress.
         level: share of the start model's retain strength that calibration keeps.
+        telling: as for `mixed`.
     """
-    with mixed(measuring, start, unlearned, what) as point:
+    with mixed(measuring, start, unlearned, telling) as point:
         points = tuple(point(share) for share in range(0, 101, COARSE))
         return points, point(calibrated(lambda share: point(share).rs, level=level))

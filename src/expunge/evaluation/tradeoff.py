@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -273,23 +274,22 @@ def over_seeds(found: Sequence[Measure]) -> Measure:
         found: the measure of each seed. A single one is returned as it is.
 
     Returns:
-        The mean; `details` holds `std` (with n - 1) and `seeds`. Without a value where any seed has none.
+        The mean, said in its note; `details` holds `std` (with n - 1) and `seeds`. Without a value where any seed has
+        none.
     """
     first = found[0]
-    if len(found) == 1:
-        return first
-    definition = Definition(text=f"{first.definition}. Mean over seeds", source=first.source, better=first.better)
-    values = [measure.value for measure in found]
-    known = np.array([value for value in values if value is not None])
-    if len(known) < len(values):
-        return definition.missing(next(measure.note for measure in found if measure.value is None))
-    std = float(known.std(ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(known) - 1)) * std / math.sqrt(len(known))
-    mean = float(known.mean())
-    return definition.measure(
-        mean,
-        n=first.n,
+    without = [measure for measure in found if measure.value is None]
+    if len(found) == 1 or without:
+        return without[0] if without else first
+    values = np.array([measure.value for measure in found], dtype=np.float64)
+    mean, std = float(values.mean()), float(values.std(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * std / math.sqrt(len(values))
+    told = f"Mean of {len(values)} seeds; the interval is Student's t over seeds, not over examples."
+    return replace(
+        first,
+        value=mean,
         interval=(mean - half, mean + half),
-        details={"std": std, "seeds": float(len(known))},
-        note=" ".join(dict.fromkeys(measure.note for measure in found if measure.note)),
+        per_example=(),
+        details={"std": std, "seeds": float(len(values))},
+        note=" ".join(dict.fromkeys([told, *(measure.note for measure in found if measure.note)])),
     )

@@ -32,13 +32,11 @@ def figure(comparison: Comparison) -> Figure:
     are several, with a bar over the 95 % interval.
     """
     models = _models(comparison)
-    drawn = tradeoff_of(models)
+    drawn = tradeoff_of(models, [(curve.group, curve.path) for curve in comparison.curves])
     (axes,) = drawn.axes
     groups = [model.label for model in models if not model.role]
     for curve in comparison.curves:
         color = PALETTE[groups.index(curve.group) % len(PALETTE)]
-        xs, ys = zip(*curve.path, strict=True)
-        axes.plot(xs, ys, color=color, linewidth=1.1, alpha=0.75, marker=".", markersize=5, zorder=2)
         if curve.calibrated is not None:
             ring: dict[str, Any] = {
                 "markerfacecolor": "none",
