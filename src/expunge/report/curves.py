@@ -44,7 +44,7 @@ def figure(comparison: Comparison) -> Figure:
                 "markersize": 11,
                 "linestyle": "none",
             }
-            axes.plot([curve.calibrated.fs], [curve.calibrated.rs], marker="o", linestyle="none", zorder=4, **ring)
+            axes.plot([curve.calibrated.fs], [curve.calibrated.rs], marker="o", zorder=4, **ring)
     _front(axes, _front_points(comparison))
     return drawn
 
