@@ -110,6 +110,7 @@ def compare(
         tokenizer=load_tokenizer(tokenizer or first.path, trust_remote_code=trust_remote_code),
         corpus=corpus if corpus is not None else _corpus_of(first),
         quality=retain is not None,
+        paraphrased=trace == "mixing",
         template=Template(**first.manifest.arguments["template"]),
         max_length=first.manifest.arguments["max_length"],
         batch_size=batch_size,

@@ -33,6 +33,7 @@ class Measuring:
         tokenizer: shared by all models.
         corpus: what they are measured on.
         quality: collect what forget quality and model utility need?
+        paraphrased: ask the forget set by paraphrased questions too, as calibration reports?
         retain: records of the retain model, which forget quality compares with.
         template: how questions are framed.
         max_length: longest row in tokens.
@@ -42,6 +43,7 @@ class Measuring:
     tokenizer: PreTrainedTokenizerBase
     corpus: Corpus
     quality: bool = False
+    paraphrased: bool = False
     retain: Records | None = None
     template: Template | None = None
     max_length: int = 512
@@ -86,20 +88,21 @@ class Measuring:
                 raise ExpungeError(
                     f"the {name} has no place on the curve: {needed} cannot be had. {found[needed].note}"
                 )
-        quality = found.get(QUALITY)
+        quality, paraphrased = found.get(QUALITY), found.get(PARAPHRASED)
         return Point(
             name=name,
             at=at,
             forget=found[FORGET].per_example,
             retain=found[RETAIN].per_example,
-            paraphrased=found[PARAPHRASED].per_example,
+            paraphrased=() if paraphrased is None else paraphrased.per_example,
             utility=_value(found.get(UTILITY)),
             log10_quality=None if quality is None or quality.value is None else quality.details["log10_p"],
         )
 
     def _suite(self, splits: list[str]) -> Suite:
         # Utility costs generations, and without forget quality nothing asks for it.
-        return tradeoff(splits).select(None if self.quality else [FORGET, RETAIN, PARAPHRASED])
+        more = [*([QUALITY, UTILITY] if self.quality else []), *([PARAPHRASED] if self.paraphrased else [])]
+        return tradeoff(splits).select([FORGET, RETAIN, *more])
 
     def _probes(self) -> list[Probe]:
         wanted, _ = probes(self._suite(list(self.corpus)), self.corpus, self.retain, None)
