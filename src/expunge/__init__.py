@@ -17,9 +17,11 @@ _HOMES = {
     "ExpungeError": "expunge.core.checks",
     "Example": "expunge.data.corpus",
     "Manifest": "expunge.core.manifest",
+    "Mask": "expunge.core.mask",
     "Measure": "expunge.core.results",
     "Records": "expunge.core.records",
     "Run": "expunge.training.run",
+    "Scores": "expunge.core.scores",
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
     "collect": "expunge.evaluation.collect",
@@ -30,6 +32,7 @@ _HOMES = {
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
+    "localize": "expunge.localize.localize",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
 }
@@ -40,14 +43,17 @@ if TYPE_CHECKING:
     from expunge.core.checks import ExpungeError
     from expunge.core.curve import Comparison
     from expunge.core.manifest import Manifest
+    from expunge.core.mask import Mask
     from expunge.core.records import Records
     from expunge.core.results import Evaluation, Measure
+    from expunge.core.scores import Scores
     from expunge.data.corpus import Corpus, Example, load_corpus
     from expunge.data.template import Template
     from expunge.evaluation.collect import collect
     from expunge.evaluation.compare import compare
     from expunge.evaluation.evaluate import evaluate
     from expunge.evaluation.interop import load_records
+    from expunge.localize.localize import localize
     from expunge.models.load import load_model
     from expunge.report.html import report
     from expunge.training.finetune import finetune

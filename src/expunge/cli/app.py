@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import compare, data, demo, evaluate, list, report, train, unlearn
+from expunge.cli import compare, data, demo, evaluate, list, localize, mask, report, train, unlearn
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.VERB, train.VERB, unlearn.VERB, evaluate.VERB, compare.VERB, report.VERB, list.VERB):
+for verb in (demo.VERB, train.VERB, localize.VERB, unlearn.VERB, evaluate.VERB, compare.VERB, report.VERB, list.VERB):
     register(app, verb)
 
 data_app = typer.Typer(
@@ -23,6 +23,12 @@ data_app = typer.Typer(
 )
 register(data_app, data.SHOW_MASK)
 app.add_typer(data_app, name="data")
+
+mask_app = typer.Typer(help="Look at masks, and make more of them.", no_args_is_help=True, rich_markup_mode=None)
+register(mask_app, mask.INFO)
+register(mask_app, mask.SELECT)
+register(mask_app, mask.COMPLEMENT)
+app.add_typer(mask_app, name="mask")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -120,6 +120,67 @@ def observe(
     return result
 
 
+@torch.no_grad()
+def observe_inputs(
+    model: nn.Module,
+    batch: Batch,
+    layers: Mapping[str, nn.Module],
+    read: Callable[[str, Tensor], None],
+    *,
+    positions: str = "predicting",
+) -> int:
+    """Show the inputs of linear layers inside the decoder, without gradients and without the vocabulary head.
+
+    Args:
+        model: a causal language model, possibly wrapped.
+        batch: rows, padded on either side.
+        layers: layers by a name of your own.
+        read: called with a name and the inputs of that layer, [positions, in], for each group of rows.
+        positions: `predicting` shows the positions that predict a completion token, `all` every real token.
+
+    Returns:
+        How many positions were shown.
+
+    Raises:
+        ExpungeError: a layer that did not run, or not on whole rows; a row without a completion token.
+    """
+    inner = causal_lm(model)
+    rows = _Rows.gather({"rows": batch}, next(inner.parameters()).device)
+    lengths = batch["attention_mask"].sum(1).to(rows.input_ids.device)
+    shown, seen = 0, set()
+    where: tuple[Tensor, Tensor] = (rows.token_row, rows.token_at)
+
+    def hooked(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].dim() != 3:
+                raise ExpungeError(f"{name} does not see whole rows [rows, positions, in] but {list(inputs[0].shape)}.")
+            seen.add(name)
+            read(name, inputs[0][where])
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
+    try:
+        for numbers, length in rows.groups:
+            if positions == "all":
+                columns = torch.arange(length, device=lengths.device)
+                row, at = (columns < lengths[numbers, None]).nonzero(as_tuple=True)
+            else:
+                of_row = torch.full((len(rows.input_ids),), -1, dtype=torch.long, device=lengths.device)
+                of_row[numbers] = torch.arange(len(numbers), device=lengths.device)
+                row = of_row[rows.token_row]
+                row, at = row[row >= 0], rows.token_at[row >= 0] - 1
+            where = (row, at)
+            shown += len(row)
+            backbone(inner)(input_ids=rows.input_ids[numbers, :length], use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if silent := [name for name in layers if name not in seen]:
+        raise ExpungeError(f"{silent[0]} has no inputs inside the decoder: it did not run.")
+    return shown
+
+
 @dataclass(frozen=True)
 class _Part:
     """One stream inside the flat list of completion tokens."""
