@@ -19,6 +19,7 @@ _HOMES = {
     "Manifest": "expunge.core.manifest",
     "Mask": "expunge.core.mask",
     "Measure": "expunge.core.results",
+    "Patch": "expunge.models.patch",
     "Records": "expunge.core.records",
     "Run": "expunge.training.run",
     "Scores": "expunge.core.scores",
@@ -33,6 +34,7 @@ _HOMES = {
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
     "localize": "expunge.localize.localize",
+    "make_patch": "expunge.models.patch",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
 }
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from expunge.evaluation.interop import load_records
     from expunge.localize.localize import localize
     from expunge.models.load import load_model
+    from expunge.models.patch import Patch, make_patch
     from expunge.report.html import report
     from expunge.training.finetune import finetune
     from expunge.training.loss import compute_loss

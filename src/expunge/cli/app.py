@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import compare, data, demo, evaluate, list, localize, mask, report, train, unlearn
+from expunge.cli import compare, data, demo, evaluate, list, localize, mask, patch, report, train, unlearn
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -29,6 +29,15 @@ register(mask_app, mask.INFO)
 register(mask_app, mask.SELECT)
 register(mask_app, mask.COMPLEMENT)
 app.add_typer(mask_app, name="mask")
+
+patch_app = typer.Typer(
+    help="Patches: what a run changed, applied to its base or taken back bit for bit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
+    register(patch_app, verb)
+app.add_typer(patch_app, name="patch")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -213,6 +213,22 @@ def memory(
     }
 
 
+def show_mask(told: Mapping[str, Any]) -> None:
+    """Print what a mask lets change; `told` is its summary."""
+    heading("Mask")
+    say(
+        f"{told['units']} units ({told['unit']}): {told['weights']} weights may change, {told['share']:.2%} of the "
+        "model; all others stay bit for bit as they are"
+    )
+
+
+def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes that a mask of this summary takes beside weights and activations: all of it in float32, selected only."""
+    weights = told["weights"]
+    copies = weights * (8 if told["unit"] == "weight" else 4)  # single weights bring their positions along
+    return {"selected weights": copies, "gradients": 4 * weights, "optimizer": 8 * weights}
+
+
 def show_memory(parts: Mapping[str, float]) -> None:
     """Print an estimate of memory and its sum."""
     heading("Memory on each device, estimated roughly")

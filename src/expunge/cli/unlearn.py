@@ -64,6 +64,8 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             gamma=config.gamma,
             alpha=config.alpha,
             reference=config.reference,
+            mask=config.mask,
+            patch=config.patch,
             output_dir=config.output,
             overwrite=call.overwrite,
             resume=call.resume,

@@ -47,6 +47,17 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     return found[0]
 
 
+def parameters_up_to(model: nn.Module, layer: int) -> list[nn.Parameter]:
+    """The parameters that the output of decoder block `layer` depends on: those of earlier modules and of itself."""
+    last = blocks(model)[layer]
+    found: list[nn.Parameter] = []
+    for module in backbone(model).modules():  # in the order in which they were registered, which is that of use
+        if module is last:
+            return [*found, *last.parameters()]
+        found += module.parameters(recurse=False)
+    raise AssertionError("the blocks lie in the backbone")
+
+
 _DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.fc2", "mlp.c_proj", "mlp.dense_4h_to_h", "fc2")
 
 

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
+from expunge.models.patch import patch_of
 from expunge.objectives.combine import Objective
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
@@ -30,11 +32,13 @@ from expunge.training.callbacks import (
     WarnOfCollapse,
 )
 from expunge.training.config import TrainingConfig
+from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
 CHECKPOINTS = FOLDER
 HISTORY = "history.csv"
+PATCH = "patch.safetensors"
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ def train(
     manifest: Manifest,
     *,
     reference: nn.Module | None = None,
+    mask: Mask | None = None,
+    patch: bool = False,
     folder: Path | None = None,
     scratch: Path,
     what: str,
@@ -137,6 +143,8 @@ def train(
         config: with learning rate and epochs resolved.
         manifest: stored with the result.
         reference: the frozen start model, where one is held.
+        mask: what may change; None: every parameter that has gradients.
+        patch: with a mask, write what it changed into the folder, too.
         folder: run folder, already opened; None keeps the result in memory only.
         scratch: where checkpoints go.
         what: a word for progress: `npo`, `fine-tune`.
@@ -157,6 +165,7 @@ def train(
         )
     if progress is not None:
         trainer.add_callback(ReportProgress(what, progress))
+    start: dict[str, Tensor] = {}
     latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
     transformers_logging.disable_progress_bar()
     with ExitStack() as around:
@@ -164,6 +173,11 @@ def train(
         if folder is not None:
             around.enter_context(stop.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
+        if mask is not None:
+            _check_engine(trainer)
+            trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
+            if patch:
+                start = trainer.selected.values()
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
         except NonFiniteLoss as error:
@@ -198,11 +212,28 @@ def train(
     if folder is not None and trainer.is_world_process_zero():
         save_model(model, tokenizer, folder)
         write_history(history, folder / HISTORY)
+        if patch and trainer.selected is not None:
+            put_back = trainer.selected.with_values(start)
+            patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(folder / PATCH)
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
         kept = checkpoints(folder)
         manifest.save(folder)  # last: `finished` is only true once everything else lies there
     return Run(model, history, manifest, folder, kept)
+
+
+def _check_engine(trainer: ObjectiveTrainer) -> None:
+    """Raise for engines that move parameters to where a mask cannot follow."""
+    if trainer.is_deepspeed_enabled:
+        raise ExpungeError(
+            "masks do not go with DeepSpeed: it keeps weights in flat partitions that do not tell where a weight lies. "
+            "Use one process, data-parallel processes, or FSDP2."
+        )
+    if trainer.is_fsdp_enabled and not trainer.is_distributed_loading_by_transformers:
+        raise ExpungeError(
+            "a mask needs the model to be sharded before training starts; accelerate's FSDP shards it later, compact "
+            "tensors included. Load it sharded: from_pretrained(..., distributed_config=DistributedConfig(fsdp_size=2))."
+        )
 
 
 @contextmanager
@@ -217,6 +248,15 @@ def _engine_taken_off(model: PreTrainedModel, *, checkpointing: bool) -> Iterato
         vars(model).update(own)
         if checkpointing:
             model.activation_checkpointing_disable()
+
+
+def check_patch(patch: bool, mask: Mask | None, output_dir: str | Path | None) -> None:
+    """Raise where a patch is asked for that a run cannot write."""
+    if patch and (mask is None or output_dir is None):
+        raise ExpungeError(
+            "a patch holds what a masked run changed, and is written into its run folder: give a mask and an output "
+            "folder, or compare two model folders: expunge patch create base=... model=... output=patch.safetensors"
+        )
 
 
 def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module) -> TrainingArguments:

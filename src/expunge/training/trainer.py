@@ -13,6 +13,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.types import Batch
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
+from expunge.training.masked import Selected
 from expunge.training.rows import RunRows
 
 
@@ -46,6 +47,8 @@ class ObjectiveTrainer(Trainer):
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
         self.objective = objective
         self.reference = reference
+        self.selected: Selected | None = None
+        """What may change, where a mask says so; set before training."""
         self.step = _StepSums()
         self.gradient_norm: float | None = None
         for callback in list(self.callback_handler.callbacks):
@@ -55,6 +58,17 @@ class ObjectiveTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         return SequentialSampler(cast(Any, self.train_dataset))  # the rows are already in the run's order
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over everything that has gradients, or over what a mask selects."""
+        if self.selected is None:
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            whole = cast(Any, self.model if model is None else model)
+            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, whole)
+            decayed = set(self.get_decay_parameter_names(whole))
+            self.optimizer = self.selected.optimizer(kind, arguments, decay=self.args.weight_decay, decayed=decayed)
+        return self.optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

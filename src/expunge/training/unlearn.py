@@ -1,6 +1,7 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint, jsonable
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
@@ -18,8 +20,9 @@ from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_
 from expunge.models.reference import ReferencePolicy, choose, frozen_copy, precompute
 from expunge.objectives.combine import Objective, build
 from expunge.training.config import TrainingConfig
+from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import RunRows, run_rows
-from expunge.training.run import CHECKPOINTS, Run, open_folder, train
+from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train
 
 
 def unlearn(
@@ -32,6 +35,8 @@ def unlearn(
     gamma: float | None = None,
     alpha: float | None = None,
     reference: ReferencePolicy = "auto",
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -52,6 +57,9 @@ def unlearn(
         alpha: weight of the retain loss; None takes the method's default.
         reference: how the start model's values are had: `auto` (computed once before training where one number a token
             suffices, else a frozen second model), `precomputed`, or `model`.
+        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
+            method trains by default.
+        patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
         resume: go on with a run that was stopped there; it ends with the weights of a run that was not.
@@ -70,6 +78,8 @@ def unlearn(
     """
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
+    mask = given_mask(mask)
+    check_patch(patch, mask, output_dir)
     config, hyperparameters = split_settings(settings)
     depth = len(blocks(causal_lm(model)))
     objective = build(method, retain=retain, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters)
@@ -92,11 +102,13 @@ def unlearn(
             "model": model_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **{stream: _rows_fingerprint(rows, stream) for stream in sorted(rows.encoded)},
+            **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
         },
         results={
             "rows": {s: len(r) for s, r in rows.encoded.items()},
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
+            **({"mask": mask_summary(model, mask)} if mask is not None else {}),
         },
     )
     folder = Path(output_dir) if output_dir is not None else None
@@ -105,7 +117,7 @@ def unlearn(
     rows, second = _with_reference(model, rows, objective, reference, progress)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = folder / CHECKPOINTS if folder is not None else Path(temporary) / CHECKPOINTS
-        with _trainable(model, objective):
+        with _trainable(model, objective) if mask is None else nullcontext():
             return train(
                 model,
                 tokenizer,
@@ -114,6 +126,8 @@ def unlearn(
                 config,
                 manifest,
                 reference=second,
+                mask=mask,
+                patch=patch,
                 folder=folder,
                 scratch=scratch,
                 what=method,
