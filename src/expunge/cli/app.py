@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import compare, data, demo, evaluate, list, localize, mask, patch, report, train, unlearn
+from expunge.cli import compare, data, demo, evaluate, experiment, list, localize, mask, patch, report, train, unlearn
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -38,6 +38,10 @@ patch_app = typer.Typer(
 for verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
     register(patch_app, verb)
 app.add_typer(patch_app, name="patch")
+
+experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
+register(experiment_app, experiment.LOCALITY)
+app.add_typer(experiment_app, name="experiment")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
