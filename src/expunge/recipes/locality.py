@@ -215,13 +215,13 @@ class _Bench:
             progress=self._named(f"seed {seed}: teach the region"),
             **{**method, **teaching},
         )
-        last = int(Manifest.load(work / "teaching").results["steps"])
-        steps = [(step(path), path) for path in checkpoints(work / "teaching")] + [(last, work / "teaching")]
-        model, strength, reached = load_model(self.retain_model), 0.0, 0
-        for reached, path in steps:
+        taught = work / "teaching"
+        model, strength, reached = load_model(taught), 0.0, int(Manifest.load(taught).results["steps"])
+        for path in [*checkpoints(taught), taught]:
             model = load_model(path)
             strength = self._strength(model)
             if strength >= KNOWN * full:
+                reached = reached if path == taught else step(path)
                 break
         start = work / "start"
         model.save_pretrained(start)
@@ -231,7 +231,7 @@ class _Bench:
         model = load_model(start)
         before = model_fingerprint(model)
         untouched = model_fingerprint(_put_back(model, base, regions["random"])) == before
-        shutil.rmtree(work / "teaching")
+        shutil.rmtree(taught)
         _write(told, asdict(Taught(seed, strength, full, reached, holds, untouched)))
         return start
 
