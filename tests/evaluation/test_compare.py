@@ -122,7 +122,7 @@ class TestCheckpoints:
 def tmp_records(folder, corpus):
     """Records of a model, through evaluate."""
     output = folder / "made"
-    evaluate(load_model(folder), zoo.tokenizer(), corpus, suite="tofu", output_dir=output)
+    evaluate(load_model(folder), zoo.tokenizer(), corpus, suite="tofu", output_dir=output, overwrite=True)
     return output
 
 
@@ -164,6 +164,11 @@ class TestErrors:
     def test_another_start_model(self, data):
         with pytest.raises(ExpungeError, match="weights differ"):
             compare([data / "npo-s0"], start=data / "retain")
+
+    def test_records_of_other_data(self, data):
+        corpus = load_corpus(forget=data / "forget.jsonl", retain=data / "forget.jsonl")
+        with pytest.raises(ExpungeError, match="retain model were made on other retain examples"):
+            compare([data / "npo-s0"], retain=tmp_records(data / "retain", corpus))
 
     def test_unfinished(self, data, tmp_path):
         run = tmp_path / "run"

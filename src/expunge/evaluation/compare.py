@@ -122,6 +122,7 @@ def compare(
     def records_of(source: str | Path | Records, what: str) -> Records:
         held = _records_at(source)
         if isinstance(held, Records):
+            _check_data(held, measuring.corpus, what)
             return held
         return measuring.records(load(held), beside=Path(held), progress=_telling(progress, what, 1)(0, what))
 
@@ -134,13 +135,13 @@ def compare(
     _check_start(folders, start_records)
     of_start = measuring.point(start_records, START)
     groups = _groups(folders)
+    begun = load(start) if trace == "mixing" and not isinstance(start, Records) else None
     curves = []
     for folder, label in zip(folders, _labels(folders), strict=True):
         chosen: Point | None = None
-        if trace == "mixing":
-            model = load(start)  # type: ignore[arg-type]
+        if begun is not None:
             telling = _telling(progress, label, MIXTURES)
-            points, chosen = along_mixing(measuring, model, load(folder.path), level=level, telling=telling)
+            points, chosen = along_mixing(measuring, begun, load(folder.path), level=level, telling=telling)
         else:
             points = (of_start, *_along_checkpoints(folder, label, measuring, load, progress))
         group, seed = groups[folder.path], folder.manifest.seed
@@ -314,6 +315,17 @@ def _start_of(folders: Sequence[_Folder]) -> str:
     if not told:
         raise ExpungeError(f"{folders[0].path} does not say which model it began from. Name it: --start <model>")
     return told
+
+
+def _check_data(records: Records, corpus: Corpus, what: str) -> None:
+    """Raise for records of other data; a log does not say what it was made on."""
+    for name, known in records.manifest.inputs.items():
+        split = name.removeprefix("data.")
+        if name.startswith("data.") and split in corpus and corpus.fingerprint(split) != known:
+            raise ExpungeError(
+                f"the records of the {what} were made on other {split} examples. Name the model instead, so that it is "
+                "measured on the same, or other data: data.forget=... data.retain=..."
+            )
 
 
 def _check_start(folders: Sequence[_Folder], records: Records) -> None:

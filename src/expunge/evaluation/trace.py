@@ -1,5 +1,7 @@
 """From models to the points of a curve; no model is run twice on the same content."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -73,7 +75,10 @@ class Measuring:
             batch_size=self.batch_size,
             progress=progress,
         )
-        found.save(cached)
+        aside = cached.with_name(f"{cached.name}.{os.getpid()}.partial")
+        found.save(aside)
+        shutil.rmtree(cached, ignore_errors=True)
+        aside.rename(cached)  # whole or not at all
         return found
 
     def point(self, records: Records, name: str, at: float = 0.0) -> Point:
