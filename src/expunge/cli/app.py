@@ -35,8 +35,10 @@ patch_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-for verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
-    register(patch_app, verb)
+register(patch_app, patch.CREATE)
+register(patch_app, patch.APPLY)
+register(patch_app, patch.REVERT)
+register(patch_app, patch.INFO)
 app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
