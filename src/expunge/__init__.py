@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "expunge.core.curve",
     "Corpus": "expunge.data.corpus",
     "Evaluation": "expunge.core.results",
     "ExpungeError": "expunge.core.checks",
@@ -25,6 +26,7 @@ _HOMES = {
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
     "collect": "expunge.evaluation.collect",
+    "compare": "expunge.evaluation.compare",
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
@@ -41,6 +43,7 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from expunge.core.checks import ExpungeError
+    from expunge.core.curve import Comparison
     from expunge.core.manifest import Manifest
     from expunge.core.mask import Mask
     from expunge.core.records import Records
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from expunge.data.corpus import Corpus, Example, load_corpus
     from expunge.data.template import Template
     from expunge.evaluation.collect import collect
+    from expunge.evaluation.compare import compare
     from expunge.evaluation.evaluate import evaluate
     from expunge.evaluation.interop import load_records
     from expunge.localize.localize import localize

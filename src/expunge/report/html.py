@@ -116,9 +116,9 @@ def page(
         questions=by_split(side_by_side(models)),
         shown=SAMPLES_SHOWN,
         columns=_columns(len(models)),
-        masks=_inline(fingerprints(masks), "Where the masks lie") if masks else "",
-        history=_inline(history(histories), "Losses of training") if histories else "",
-        definitions=_definitions(models, table),
+        masks=inline(fingerprints(masks), "Where the masks lie") if masks else "",
+        history=inline(history(histories), "Losses of training") if histories else "",
+        definitions=definitions(models, table),
         numbers=list(_numbers(models, table)),
         names=[model.name for model in models],
         same=same,
@@ -129,10 +129,11 @@ def page(
 def _tradeoff(models: Sequence[Model], trajectories: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     if not trajectories and not any(strengths(model.evaluation) for model in models):
         return ""
-    return _inline(tradeoff_of(models, trajectories), "Forgetting against retention, one marker a model")
+    return inline(tradeoff_of(models, trajectories), "Forgetting against retention, one marker a model")
 
 
-def _inline(figure: Figure, title: str) -> Markup:
+def inline(figure: Figure, title: str) -> Markup:
+    """The figure as part of a page."""
     # A page knows what <svg> is, so the name of the vocabulary can go: the page then holds no address at all.
     return Markup(svg(figure, title=title).replace(f' xmlns="{SVG}"', "", 1))
 
@@ -158,7 +159,8 @@ class _Entry:
     """(definition, source, names of the models it goes for), one for all where they agree."""
 
 
-def _definitions(models: Sequence[Model], table: Table) -> list[_Entry]:
+def definitions(models: Sequence[Model], table: Table) -> list[_Entry]:
+    """What each column means, with its source, for all models or for those that it goes for."""
     names = {model.label: model.name for model in models}
     held = measured(models)
     entries = []

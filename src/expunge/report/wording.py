@@ -10,6 +10,7 @@ from expunge.core.results import Direction, Measure
 
 _SPELLED = {
     "auc": "AUC",
+    "aues": "AUES",
     "em": "EM",
     "es": "ES",
     "kl": "KL",
@@ -17,6 +18,7 @@ _SPELLED = {
     "mia": "MIA",
     "min_k": "Min-K",
     "mmlu": "MMLU",
+    "mu95": "MU95",
     "privleak": "PrivLeak",
     "rouge": "ROUGE",
     "wmdp": "WMDP",

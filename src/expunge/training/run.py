@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.mask import Mask
@@ -37,7 +38,7 @@ from expunge.training.rows import RunRows
 from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = FOLDER
 HISTORY = "history.csv"
 PATCH = "patch.safetensors"
 
@@ -79,7 +80,7 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
                     f"the run in {folder} is finished and left no patch. Make one of the two models: "
                     f"expunge patch create base=... model={folder} output=patch.safetensors"
                 )
-            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, _checkpoints(folder))
+            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, checkpoints(folder))
     elif not overwrite:
         raise ExpungeError(
             f"the output folder {folder} is in use. Choose another output, go on with what is there (--resume), "
@@ -175,7 +176,7 @@ def train(
     if progress is not None:
         trainer.add_callback(ReportProgress(what, progress))
     start: dict[str, Tensor] = {}
-    latest = _checkpoints(scratch.parent)[-1:] if folder is not None else []
+    latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
     transformers_logging.disable_progress_bar()
     with ExitStack() as around:
         around.enter_context(without_dropout(model))
@@ -228,7 +229,7 @@ def train(
             patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(folder / PATCH)
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
-        kept = _checkpoints(folder)
+        kept = checkpoints(folder)
         manifest.save(folder)  # last: `finished` is only true once everything else lies there
     return Run(model, history, manifest, folder, kept)
 
@@ -318,12 +319,6 @@ def uses_bf16(model: nn.Module, config: TrainingConfig) -> bool:
     """Does training compute in bfloat16?"""
     on_gpu = next(model.parameters()).device.type != "cpu" and torch.cuda.is_available()
     return config.precision == "bfloat16" or (config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    # A checkpoint cut off while being written lacks trainer_state.json, which is written last.
-    found = [p.parent for p in (folder / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -129,6 +129,7 @@ def unlearn(
         results={
             "rows": {s: len(r) for s, r in rows.encoded.items()},
             "start_model": str(model.config._name_or_path),
+            "corpus": jsonable(corpus.origin),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
         },
     )
