@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from expunge.core.checks import ExpungeError
-from expunge.core.logprobs import IGNORED, masked_sum, token_logprobs
+from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
 from expunge.core.types import Batch
 from expunge.models.anatomy import backbone, blocks, causal_lm, head
 
-OBSERVABLES = ("logprobs", "token_logprobs", "hits", "logits", "hidden")
+OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "logits", "hidden")
+_FROM_HEAD = frozenset({"logprobs", "token_logprobs", "hits", "moments", "logits"})
 
 HEAD_CHUNK = 2**25
 """Most logits (tokens x vocabulary) computed at once; more are computed in chunks
@@ -44,6 +45,9 @@ class Observed:
     """log p of each completion token, float32 or wider; 0 where there is none."""
     hits: Bool[Tensor, "b c"] | None = None
     """Is the token the most probable one?"""
+    moments: Float[Tensor, "b c 2"] | None = None
+    """Mean and variance of log p over the vocabulary under p where each completion token is predicted; 0 where there is
+    none. They carry no gradient."""
     logits: Float[Tensor, "b c v"] | None = None
     """Logits that predict each completion token; 0 where there is none."""
     hidden: Float[Tensor, "b c d"] | None = None
@@ -93,7 +97,7 @@ def observe(
     inner = causal_lm(model)
     rows = _Rows.gather(batches, next(inner.parameters()).device)
     wanted = frozenset().union(*needs.values())
-    through_head = bool(wanted & {"logprobs", "token_logprobs", "hits", "logits"})
+    through_head = bool(wanted & _FROM_HEAD)
     if "hidden" in wanted and layer is None:
         raise ExpungeError("hidden states were asked for without saying of which layer.")
     result: dict[str, Observed] = {}
@@ -255,16 +259,17 @@ def _read(
     seen = Observed(part.mask, part.targets)
     if hidden is not None and "hidden" in names:
         seen = replace(seen, hidden=_scatter(part.mask, hidden[part.flat]))
-    if final is None or not names & {"logprobs", "token_logprobs", "hits", "logits"}:
+    if final is None or not names & _FROM_HEAD:
         return seen
     state, targets = final[part.flat], part.targets[part.mask]
     if "logits" in names:
         logits = _logits(inner, state)
         seen = replace(seen, logits=_scatter(part.mask, logits))
-        values, hits = token_logprobs(logits, targets), logits.argmax(-1) == targets
+        scored = _scores(logits, targets, moments="moments" in names)
     else:
-        values, hits = _scored_in_chunks(inner, state, targets)
-    return replace(seen, token_logprobs=_scatter(part.mask, values), hits=_scatter(part.mask, hits))
+        scored = _scored_in_chunks(inner, state, targets, moments="moments" in names)
+    values, hits, *more = (_scatter(part.mask, found) for found in scored)
+    return replace(seen, token_logprobs=values, hits=hits, moments=more[0] if more else None)
 
 
 def _scatter(mask: Bool[Tensor, "b c"], flat: Tensor) -> Tensor:
@@ -272,10 +277,15 @@ def _scatter(mask: Bool[Tensor, "b c"], flat: Tensor) -> Tensor:
     return out.masked_scatter(mask.view(*mask.shape, *[1] * (flat.dim() - 1)).expand_as(out), flat)
 
 
-def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    def score(state: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = _logits(inner, state)
-        return token_logprobs(logits, targets), logits.detach().argmax(-1) == targets
+def _scores(logits: Tensor, targets: Tensor, *, moments: bool) -> tuple[Tensor, ...]:
+    """Log-probabilities and hits of the targets, and the moments of log p where they are wanted."""
+    found = (token_logprobs(logits, targets), logits.detach().argmax(-1) == targets)
+    return (*found, torch.stack(logprob_moments(logits.detach()), -1)) if moments else found
+
+
+def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor, *, moments: bool) -> tuple[Tensor, ...]:
+    def score(state: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        return _scores(_logits(inner, state), targets, moments=moments)
 
     config: Any = inner.config
     chunk: int = max(1, HEAD_CHUNK // config.vocab_size)
@@ -285,7 +295,7 @@ def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor) -> tuple
         checkpoint(score, s, t, use_reentrant=False) if torch.is_grad_enabled() else score(s, t)
         for s, t in zip(state.split(chunk), targets.split(chunk), strict=True)
     ]
-    return torch.cat([values for values, _ in found]), torch.cat([hits for _, hits in found])
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def _logits(inner: nn.Module, state: Tensor) -> Tensor:
