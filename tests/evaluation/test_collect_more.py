@@ -218,7 +218,9 @@ def test_ranks_share_the_work_and_find_what_one_process_finds(tmp_path):
 
 def test_texts_are_continued_from_their_prefixes(model, tokenizer):
     texts = Corpus({"forget": (Example(kind="text", completion="Arvo lives in the town of Arvo7 and nothing else."),)})
-    found = collect(model, tokenizer, texts, [Probe(split="forget", answer="sequence", generate=True, max_new_tokens=200)])
+    found = collect(
+        model, tokenizer, texts, [Probe(split="forget", answer="sequence", generate=True, max_new_tokens=200)]
+    )
     assert found.column("ended") == [False] and math.isclose(
         np.sum(found.arrays("hits")[0] >= 0), len(found.column("tokens")[0]) - 1
     )
