@@ -206,3 +206,13 @@ def test_another_setup_is_named(model, tokenizer, corpus, tmp_path):
 
 def test_a_single_name_is_a_name(corpus):
     assert tofu(list(corpus)).select("forget_quality").names == ["forget_quality"]
+
+
+def test_the_start_model_stands_beside_every_measure_it_has(model, other_model, tokenizer, corpus, tmp_path):
+    before = evaluate(other_model, tokenizer, corpus, suite="tofu", output_dir=tmp_path)
+    found = evaluate(model, tokenizer, corpus, suite="tofu", start=tmp_path)
+    had = {name for name, m in before.items() if m.value is not None}
+    assert {name for name, m in found.items() if "start_value" in m.details} == had
+    for name in had:
+        assert found[name].details["start_value"] == pytest.approx(before[name].value)
+    assert " start " in str(found).splitlines()[1]

@@ -228,11 +228,30 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     reads = entry.reads or entry.definition.reads
     views = {name: sources.rows(view) for name, view in entry.views.items() if not sources.absent(view, reads)}
     result = entry.metric(**views, **entry.options)
-    result = replace(result, details={**result.details, **_differences(entry, sources, result)})
+    result = replace(
+        result,
+        details={**result.details, **_of_the_start_model(entry, sources), **_differences(entry, sources, result)},
+    )
     compared = {view.whose for name, view in entry.views.items() if name in views}
     compared |= {whose for whose in OTHERS if f"{whose}_difference" in result.details}
     notes = [entry.note, *(sources.setup_differs(whose) for whose in OTHERS if whose in compared), result.note]
     return replace(result, note=" ".join(note for note in notes if note))
+
+
+def _of_the_start_model(entry: Entry, sources: Sources) -> dict[str, float]:
+    """The same measure of the start model, where its records hold the same examples."""
+    if sources.start is None or any(view.whose == "start" for view in entry.views.values()):
+        return {}
+    reads = entry.reads or entry.definition.reads
+    views = {name: View(view.probe, "start") if view.whose == "model" else view for name, view in entry.views.items()}
+    there = {name: sources.absent(view, reads) == "" for name, view in views.items()}
+    here = {name: sources.absent(view, reads) == "" for name, view in entry.views.items()}
+    if there != here:
+        return {}
+    found = entry.metric(
+        **{name: sources.rows(views[name]) for name, is_there in there.items() if is_there}, **entry.options
+    )
+    return {} if found.value is None else {"start_value": found.value}
 
 
 def _differences(entry: Entry, sources: Sources, result: Measure) -> dict[str, float]:
