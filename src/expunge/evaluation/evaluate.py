@@ -54,7 +54,8 @@ def evaluate(
         model: the model to evaluate, with `tokenizer` and `corpus`; or none of the three, and `records`.
         tokenizer: its tokenizer.
         corpus: forget, retain and whatever else the suite looks at.
-        suite: `default`, `tofu`, `unlearun`, or `package.module:function`.
+        suite: `default`, `tofu`, `muse`, `tdec`, `wmdp`, `multiple_choice`, `lume`, `wagle`, `unlearun`, or
+            `package.module:function`.
         records: records made earlier, or a path that `load_records` reads (a folder, or another program's log).
         reference: records of the retain model, likewise.
         start: records of the start model, likewise.

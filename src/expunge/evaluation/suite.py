@@ -228,10 +228,8 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     reads = entry.reads or entry.definition.reads
     views = {name: sources.rows(view) for name, view in entry.views.items() if not sources.absent(view, reads)}
     result = entry.metric(**views, **entry.options)
-    result = replace(
-        result,
-        details={**result.details, **_of_the_start_model(entry, sources), **_differences(entry, sources, result)},
-    )
+    beside = _of_the_start_model(entry, sources) | _differences(entry, sources, result)
+    result = replace(result, details={**result.details, **beside})
     compared = {view.whose for name, view in entry.views.items() if name in views}
     compared |= {whose for whose in OTHERS if f"{whose}_difference" in result.details}
     notes = [entry.note, *(sources.setup_differs(whose) for whose in OTHERS if whose in compared), result.note]
@@ -248,9 +246,8 @@ def _of_the_start_model(entry: Entry, sources: Sources) -> dict[str, float]:
     here = {name: sources.absent(view, reads) == "" for name, view in entry.views.items()}
     if there != here:
         return {}
-    found = entry.metric(
-        **{name: sources.rows(views[name]) for name, is_there in there.items() if is_there}, **entry.options
-    )
+    held = {name: sources.rows(view) for name, view in views.items() if there[name]}
+    found = entry.metric(**held, **entry.options)
     return {} if found.value is None else {"start_value": found.value}
 
 
