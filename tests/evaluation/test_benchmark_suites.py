@@ -11,6 +11,7 @@ from expunge.data.tokenizing import encode
 from expunge.evaluation import judges
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.suites.wmdp import wmdp
+from expunge.evaluation.thresholds import forgotten_thresholds
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,13 @@ def test_a_model_that_knows_a_text_by_heart_has_el_and_ma_of_one(tokenizer, text
         optimizer.zero_grad()
     found = evaluate(model, tokenizer, Corpus({"forget": texts["forget"][:1]}), suite="tdec")
     assert found["memorization_accuracy"].value == 1 and found["extraction_likelihood"].value == 1
+
+
+def test_thresholds_are_the_start_models_values_on_unseen_text(model, tokenizer, texts):
+    found = forgotten_thresholds(model, tokenizer, texts)
+    suite = evaluate(model, tokenizer, texts, suite="tdec")
+    for name in ("extraction_likelihood", "memorization_accuracy"):
+        assert found[name].value == suite[f"unseen_{name}"].value and found[name].n == 3
 
 
 def test_wmdp_on_real_questions(tokenizer, shared_data):

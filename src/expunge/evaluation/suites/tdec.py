@@ -10,7 +10,7 @@ from expunge.evaluation.suite import Entry, Suite, View
 
 TOKENS = 200
 NOTE = (
-    "Forgotten when this and the other lie below the start model's means on unseen text: its unseen_ values with "
+    "Forgotten when EL and MA both lie below the start model's on unseen text: the unseen_ measures' start values, with "
     "start=<start model>."
 )
 
