@@ -10,8 +10,8 @@ from expunge.evaluation.suite import Entry, Suite, View
 
 TOKENS = 200
 NOTE = (
-    "Forgotten when EL and MA both lie below the start model's on unseen text: the unseen_ measures' start values, with "
-    "start=<start model>."
+    "Forgotten when EL and MA both lie below the start model's on unseen text: the unseen_ measures' start value, "
+    "with start=<start model>."
 )
 
 
