@@ -30,6 +30,8 @@ _HOMES = {
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
+    "forgotten_thresholds": "expunge.evaluation.thresholds",
+    "harness": "expunge.evaluation.harness",
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
     from expunge.evaluation.collect import collect
     from expunge.evaluation.compare import compare
     from expunge.evaluation.evaluate import evaluate
+    from expunge.evaluation.harness import harness
     from expunge.evaluation.interop import load_records
+    from expunge.evaluation.thresholds import forgotten_thresholds
     from expunge.localize.localize import localize
     from expunge.models.load import load_model
     from expunge.models.patch import Patch, make_patch

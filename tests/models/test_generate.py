@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from expunge.core.checks import ExpungeError
-from expunge.models import generate as module
-from expunge.models.generate import generate
+from expunge.models import generate
+from expunge.models.generate import greedy
 from zoo import ARCHITECTURES, tiny_model
 
 VOCABULARY = 61
@@ -47,16 +47,16 @@ def test_equals_generate_of_transformers_and_does_not_depend_on_the_batch(archit
     expected = [_theirs(model, prompt, 12) for prompt in prompts]
     assert len({tuple(e) for e in expected}) > 3  # a model that always says the same would show nothing
     for batch_size in (1, 3, None):
-        assert generate(model, prompts, max_new_tokens=12, eos_ids=EOS, batch_size=batch_size) == expected
+        assert greedy(model, prompts, max_new_tokens=12, eos_ids=EOS, batch_size=batch_size) == expected
 
 
 def test_some_rows_end_early_and_are_dropped():
     model, prompts = _made("llama"), _prompts()
-    free = generate(model, prompts, max_new_tokens=12, eos_ids=set())
+    free = greedy(model, prompts, max_new_tokens=12, eos_ids=set())
     ends = {free[0][2], free[3][5]}  # tokens that are known to come
     widths = []
     model.register_forward_pre_hook(lambda _m, _a, kw: widths.append(len(kw["input_ids"])), with_kwargs=True)
-    cut = generate(model, prompts, max_new_tokens=12, eos_ids=ends)
+    cut = greedy(model, prompts, max_new_tokens=12, eos_ids=ends)
     for ours, whole in zip(cut, free, strict=True):
         assert ours == whole[: next((i for i, token in enumerate(whole) if token in ends), len(whole))]
     assert widths[0] == len(set(prompts))  # the prompt that stands twice is computed once
@@ -65,15 +65,15 @@ def test_some_rows_end_early_and_are_dropped():
 
 def test_a_cache_that_cannot_drop_rows_gives_the_same(monkeypatch):
     model, prompts = _made("gpt2"), _prompts()
-    ends = {generate(model, prompts, max_new_tokens=12, eos_ids=set())[0][2]}
-    expected = generate(model, prompts, max_new_tokens=12, eos_ids=ends)
-    monkeypatch.setattr(module, "_can_drop_rows", lambda cache: False)
-    assert generate(model, prompts, max_new_tokens=12, eos_ids=ends) == expected
+    ends = {greedy(model, prompts, max_new_tokens=12, eos_ids=set())[0][2]}
+    expected = greedy(model, prompts, max_new_tokens=12, eos_ids=ends)
+    monkeypatch.setattr(generate, "_can_drop_rows", lambda cache: False)
+    assert greedy(model, prompts, max_new_tokens=12, eos_ids=ends) == expected
 
 
 def test_too_little_memory_halves_the_batch_and_goes_on():
     model, prompts = _made("llama"), _prompts()
-    expected = generate(model, prompts, max_new_tokens=6, eos_ids=EOS)
+    expected = greedy(model, prompts, max_new_tokens=6, eos_ids=EOS)
     tried = []
 
     def hook(_module, _args, kwargs):
@@ -82,7 +82,7 @@ def test_too_little_memory_halves_the_batch_and_goes_on():
             raise torch.OutOfMemoryError("no memory")
 
     model.register_forward_pre_hook(hook, with_kwargs=True)
-    assert generate(model, prompts, max_new_tokens=6, eos_ids=EOS) == expected
+    assert greedy(model, prompts, max_new_tokens=6, eos_ids=EOS) == expected
     assert tried[0] == 7 and 3 in tried and tried[2] == 1  # 7, then 3, then 1 at a time
 
 
@@ -94,7 +94,7 @@ def test_too_little_memory_for_one_row_is_an_error():
 
     model.register_forward_pre_hook(hook, with_kwargs=True)
     with pytest.raises(torch.OutOfMemoryError):
-        generate(model, [(20,)], max_new_tokens=2, eos_ids=EOS)
+        greedy(model, [(20,)], max_new_tokens=2, eos_ids=EOS)
 
 
 @pytest.mark.parametrize("batch_size", [1, None])
@@ -102,10 +102,10 @@ def test_generation_stops_where_the_positions_end_and_says_so(batch_size):
     model = _made("gpt2")  # 64 positions
     long, short = tuple(range(12, 12 + 40)) + tuple(range(12, 12 + 20)), (20, 21)
     with pytest.warns(UserWarning, match=r"1 of 2 generations stopped .* positions for 64"):
-        said = generate(model, [long, short], max_new_tokens=10, eos_ids=set(), batch_size=batch_size)
+        said = greedy(model, [long, short], max_new_tokens=10, eos_ids=set(), batch_size=batch_size)
     # 60 tokens stand on positions 0-59; positions 60-63 take four new ones, whose last predicts a fifth.
     assert [len(s) for s in said] == [5, 10]
-    assert said[1] == generate(model, [short], max_new_tokens=10, eos_ids=set())[0]
+    assert said[1] == greedy(model, [short], max_new_tokens=10, eos_ids=set())[0]
 
 
 def test_the_batch_keeps_its_budget_and_progress_is_told():
@@ -114,7 +114,7 @@ def test_the_batch_keeps_its_budget_and_progress_is_told():
     def progress(done, of):
         told.append((done, of))
 
-    generate(_made("llama"), _prompts(), max_new_tokens=8, eos_ids=EOS, batch_tokens=40, progress=progress)
+    greedy(_made("llama"), _prompts(), max_new_tokens=8, eos_ids=EOS, batch_tokens=40, progress=progress)
     # lengths 12 9 | 9 7 | 5 3 1: 40 // (12 + 8) = 2 rows, 40 // (9 + 8) = 2, 40 // (5 + 8) = 3
     assert told == [(2, 7), (4, 7), (7, 7)]
 
@@ -122,9 +122,9 @@ def test_the_batch_keeps_its_budget_and_progress_is_told():
 def test_bad_prompts_are_refused():
     model = _made("gpt2")
     with pytest.raises(ExpungeError, match="without tokens"):
-        generate(model, [()], max_new_tokens=2, eos_ids=EOS)
+        greedy(model, [()], max_new_tokens=2, eos_ids=EOS)
     with pytest.raises(ExpungeError, match=r"65 tokens.*64"):
-        generate(model, [tuple([20] * 65)], max_new_tokens=2, eos_ids=EOS)
+        greedy(model, [tuple([20] * 65)], max_new_tokens=2, eos_ids=EOS)
     with pytest.raises(ExpungeError, match="max_new_tokens"):
-        generate(model, [(20,)], max_new_tokens=0, eos_ids=EOS)
-    assert generate(model, [], max_new_tokens=2, eos_ids=EOS) == []
+        greedy(model, [(20,)], max_new_tokens=0, eos_ids=EOS)
+    assert greedy(model, [], max_new_tokens=2, eos_ids=EOS) == []

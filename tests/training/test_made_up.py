@@ -40,7 +40,7 @@ def test_alternates_of_the_data_are_left_alone():
 def test_a_model_that_says_nothing_else_is_told(monkeypatch: pytest.MonkeyPatch):
     example = zoo.corpus()["forget"][0]
     answer = zoo.tokenizer()(example.completion, add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(alternates, "generate", lambda model, prompts, **_: [answer for _ in prompts])
+    monkeypatch.setattr(alternates, "continuations", lambda model, wanted, **_: dict.fromkeys(wanted, answer))
     with pytest.raises(expunge.ExpungeError, match="answers 1 of 1 questions with the true answer"):
         made_up(zoo.tiny_model(), zoo.tokenizer(), [example])
 
@@ -56,7 +56,7 @@ def test_altpo_keeps_them_with_the_run_and_takes_them_up_again(tmp_path: Path, m
     kept = alternates.read(zoo.corpus()["forget"], tmp_path / "run")
     assert all(len(e.alternates) == 2 for e in kept)
     assert run.manifest.arguments["alternates"] == 2
-    monkeypatch.setattr(alternates, "generate", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr(alternates, "continuations", lambda *_, **__: pytest.fail("sampled again"))
     assert altpo(resume=True).manifest.results["finished"]
     with pytest.raises(expunge.ExpungeError, match="alternates of another forget set"):
         alternates.read(zoo.corpus()["forget"][1:], tmp_path / "run")

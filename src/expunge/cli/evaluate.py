@@ -158,21 +158,13 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
 
 def show(result: Evaluation) -> None:
     """Print every measure with its interval, direction, number of examples and reading."""
-    from expunge.report.wording import direction_text, interval_text, one_line, value_text
+    from expunge.core.wording import measures_table
 
     heading(f"{result.label}, suite {result.suite}")
-    rows = [
-        (
-            name,
-            value_text(measure),
-            interval_text(measure.interval),
-            direction_text(measure.better, measure.target),
-            str(measure.n),
-            one_line(measure.note),
-        )
-        for name, measure in result.items()
-    ]
-    table(("measure", "value", "95 % interval", "direction", "n", "note"), rows, numeric=(1, 4))
+    header, rows, numeric, notes = measures_table(result)
+    table(header, rows, numeric=numeric)
+    for note in notes:
+        say(note)
 
 
 VERB = Verb(

@@ -11,7 +11,8 @@ class DataConfig:
     """Which data a stage reads, and how it becomes token rows."""
 
     source: str = "files"
-    """Where the corpus comes from: `files`, `synthetic`, `tofu`, or `package.module:function`."""
+    """Where the corpus comes from: `files`, `synthetic`, `tofu`, `muse`, `wmdp`, `lume`, or
+    `package.module:function`."""
     path: str | None = None
     """Folder of a benchmark's files, for sources that read one."""
     forget: str | None = None

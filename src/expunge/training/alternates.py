@@ -13,7 +13,7 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
-from expunge.models.generate import end_tokens, generate, sampler
+from expunge.models.generate import continuations, end_tokens, sampler
 
 FILE = "alternates.jsonl"
 ROUNDS = 4
@@ -71,9 +71,10 @@ def made_up(
         short = [i for i in bare if len(found[i]) < alternates]
         if not short:
             break
-        said = generate(model, [rows[i].prompt_ids for i in short], max_new_tokens=longest, eos_ids=ends, pick=pick)
-        for i, tokens in zip(short, said, strict=True):
-            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        wanted = {rows[i].prompt_ids: longest for i in short}
+        said = continuations(model, wanted, eos_ids=ends, pick=pick)
+        for i in short:
+            text = tokenizer.decode(said[rows[i].prompt_ids], skip_special_tokens=True).strip()
             if text and text != examples[i].completion.strip() and text not in found[i]:
                 found[i].append(text)
         if progress is not None:
