@@ -102,10 +102,11 @@ def check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 
 def refuse_adapters(model: nn.Module) -> None:
-    """Raise for a model that carries adapters: all parameters are trained, and only the adapters would be saved."""
+    """Raise for a model that carries adapters, where all parameters are trained."""
     if getattr(model, "peft_config", None):
         raise ExpungeError(
-            "the model carries PEFT adapters, which are not trained yet. Merge them first: model.merge_and_unload()."
+            "the model carries PEFT adapters, and fine-tuning trains all parameters. Merge them first: "
+            "model.merge_and_unload()."
         )
 
 

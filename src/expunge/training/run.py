@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -21,6 +22,7 @@ from expunge.core.progress import Progress
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
 from expunge.objectives.combine import Objective
+from expunge.training.adapting import Keep
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
     Clock,
@@ -30,6 +32,7 @@ from expunge.training.callbacks import (
 )
 from expunge.training.config import TrainingConfig
 from expunge.training.rows import RunRows
+from expunge.training.stopping import StopWhen
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -40,7 +43,8 @@ HISTORY = "history.csv"
 class Run:
     """What training returns."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel | PeftModel
+    """A plain model; a PEFT model only where one was handed in, or over a quantized base."""
     history: Sequence[Mapping[str, float]]
     """One row a step: step, epoch, loss, forget_loss, retain_loss (unweighted), probabilities, learning rate,
     gradient norm."""
@@ -113,7 +117,7 @@ def _check_same(before: Manifest, now: Manifest, folder: Path) -> None:
 
 
 def train(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: RunRows,
     objective: Objective,
@@ -125,6 +129,8 @@ def train(
     scratch: Path,
     what: str,
     progress: Progress | None = None,
+    keep: Keep | None = None,
+    stop: StopWhen | None = None,
 ) -> Run:
     """Run the steps, and write the result into `folder` where there is one.
 
@@ -140,11 +146,15 @@ def train(
         scratch: where checkpoints go.
         what: a word for progress: `npo`, `fine-tune`.
         progress: called at each step.
+        keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
+        stop: ends the run early.
     """
     arguments = training_arguments(rows, config, scratch, model)
     trainer = ObjectiveTrainer(model=model, args=arguments, rows=rows, objective=objective, reference=reference)
-    stop, clock = StopWhenAsked(), Clock()
-    trainer.add_callback(stop)
+    asked, clock = StopWhenAsked(), Clock()
+    trainer.add_callback(asked)
+    if stop is not None:
+        trainer.add_callback(stop)
     trainer.add_callback(clock)
     trainer.add_callback(WarnOfCollapse())
     if folder is not None:
@@ -161,7 +171,7 @@ def train(
     with ExitStack() as around:
         around.enter_context(without_dropout(model))
         if folder is not None:
-            around.enter_context(stop.listening())
+            around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
@@ -177,7 +187,7 @@ def train(
     # The trainer takes all epochs for one; a row's epoch counts passes over the anchor set.
     per_step = config.batch_size / rows.pairs.n_forget
     history = [{**row, "epoch": row["step"] * per_step} for row in trainer.state.log_history if "loss" in row]
-    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+    if asked.asked and trainer.state.global_step < trainer.state.max_steps:
         where = scratch / f"checkpoint-{trainer.state.global_step}"
         raise KeyboardInterrupt(
             f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint {where} "
@@ -191,11 +201,16 @@ def train(
             "finished": True,
             "steps": trainer.state.global_step,
             "seconds_a_step": seconds_a_step,
+            **({"stopped": stop.reason} if stop is not None and stop.reason else {}),
         },
     )
     kept: list[Path] = []
-    if folder is not None and trainer.is_world_process_zero():
+    main = trainer.is_world_process_zero()
+    if keep is not None:
+        model = keep(model, folder if main else None)
+    elif folder is not None and main:
         save_model(model, tokenizer, folder)
+    if folder is not None and main:
         write_history(history, folder / HISTORY)
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -205,7 +220,7 @@ def train(
 
 
 @contextmanager
-def _engine_taken_off(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
+def _engine_taken_off(model: PreTrainedModel | PeftModel, *, checkpointing: bool) -> Iterator[None]:
     """Take off afterwards what the engine puts on a model: the wrapper for half precision, and checkpointing."""
     own = {name: vars(model)[name] for name in ("forward", "_original_forward") if name in vars(model)}
     try:

@@ -1,29 +1,38 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
+from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm, down_projection
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, choose, frozen_copy, precompute
-from expunge.objectives.combine import Objective, build
+from expunge.objectives.combine import Objective, Stream, build
+from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
+from expunge.training.adapting import Adaptation, adapted_matrices, adapter_on, asked, check_adaptable, keeping
 from expunge.training.config import TrainingConfig
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, open_folder, train
+from expunge.training.stopping import StopRule, StopWhen
 
 
 def unlearn(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
@@ -32,6 +41,11 @@ def unlearn(
     gamma: float | None = None,
     alpha: float | None = None,
     reference: ReferencePolicy = "auto",
+    adapter: str | None = None,
+    targets: str | None = None,
+    save: Save | None = None,
+    stop: StopRule | None = None,
+    stop_every: float = 1.0,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -43,7 +57,8 @@ def unlearn(
     """Make a model forget.
 
     Args:
-        model: the start model; it is changed in place and returned inside the run.
+        model: the start model; it is changed in place and returned inside the run. A PEFT model with a trainable LoRA
+            has that adapter trained and nothing else, and stays one.
         tokenizer: its tokenizer.
         corpus: holds `forget`, and `retain` where the retain loss needs one.
         method: forget loss: a name of `expunge list methods`, or `package.module:function`.
@@ -51,7 +66,16 @@ def unlearn(
         gamma: weight of the forget loss; None takes the method's default.
         alpha: weight of the retain loss; None takes the method's default.
         reference: how the start model's values are had: `auto` (computed once before training where one number a token
-            suffices, else a frozen second model), `precomputed`, or `model`.
+            suffices, else from a frozen second model), `precomputed`, or `model`. With an adapter no second model is
+            held: the start model is the same one with its adapter switched off.
+        adapter: train low-rank factors instead of the weights: a name of `expunge list adapters`; its settings (`rank`,
+            ...) go beside those of the method.
+        targets: which matrices the adapter is put on: `all-linear`, `attention`, `mlp`, or a regular expression; None:
+            those that the method trains where these are few, else `all-linear`.
+        save: what is written of an adapter: `merged` (a plain model, the default), `adapter` (its factors alone), or
+            `both`.
+        stop: asked now and then with (model, step); a text, the reason, ends the run early.
+        stop_every: epochs between two such questions.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
         resume: go on with a run that was stopped there; it ends with the weights of a run that was not.
@@ -59,7 +83,7 @@ def unlearn(
         max_length: longest row in tokens.
         progress: called with (what, steps done, steps in all, numbers).
         **settings: fields of `TrainingConfig` (`learning_rate`, `epochs`, `batch_size`, ...) and hyperparameters of the
-            method (`beta`, ...).
+            method (`beta`, ...) and of the adapter.
 
     Returns:
         The run: the unlearned model, one history row a step, the manifest.
@@ -68,12 +92,14 @@ def unlearn(
         ExpungeError: unknown names, settings out of range, missing sets, a folder in use, a non-finite loss.
         KeyboardInterrupt: after Ctrl-C, once the step is finished and a checkpoint is saved.
     """
-    refuse_adapters(model)
+    config, others = split_settings(settings)
+    adaptation, hyperparameters = asked(adapter, targets, save, others)
+    check_adaptable(model, adaptation)
     check_tokenizer_fits(model, tokenizer)
-    config, hyperparameters = split_settings(settings)
     depth = len(blocks(causal_lm(model)))
     objective = build(method, retain=retain, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters)
-    config = with_defaults(config, objective)
+    config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
+    matrices = adapted_matrices(model, objective, targets) if adaptation else ()
     rows = run_rows(
         corpus,
         tokenizer,
@@ -84,37 +110,65 @@ def unlearn(
         template=template or Template(),
         max_length=max_length,
     )
+    base = model_fingerprint(model)
+    arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
+    looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
     manifest = Manifest(
         stage="unlearn",
-        arguments=_arguments(method, objective, config, template or Template(), max_length, reference),
+        arguments=arguments | (jsonable(adaptation.arguments()) if adaptation else {}),
         seed=config.seed,
         inputs={
-            "model": model_fingerprint(model),
+            "model": base,
             "tokenizer": tokenizer_fingerprint(tokenizer),
-            **{stream: _rows_fingerprint(rows, stream) for stream in sorted(rows.encoded)},
+            **{stream: _rows_fingerprint(found) for stream, found in sorted({**looked_at, **rows.encoded}.items())},
         },
         results={"rows": {s: len(r) for s, r in rows.encoded.items()}, "start_model": str(model.config._name_or_path)},
     )
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
         return finished
-    rows, second = _with_reference(model, rows, objective, reference, progress)
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = folder / CHECKPOINTS if folder is not None else Path(temporary) / CHECKPOINTS
-        with _trainable(model, objective):
-            return train(
-                model,
-                tokenizer,
-                rows,
-                objective,
-                config,
-                manifest,
-                reference=second,
-                folder=folder,
-                scratch=scratch,
-                what=method,
-                progress=progress,
-            )
+    how = choose(reference, {str(k): v for k, v in objective.needs("reference").items()})
+    if how == "precomputed":
+        rows = _precomputed(model, rows, objective, progress)
+    with ExitStack() as around:
+        temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
+        second: nn.Module | None = None
+        keep = None
+        trained = model
+        if adaptation is not None:
+            assert isinstance(model, PreTrainedModel)
+            supplies = {**looked_at, "seed": config.seed, "progress": progress}
+            adapted = around.enter_context(adapter_on(model, adaptation, matrices, supplies=supplies))
+            trained = adapted.model
+            numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+            results = {"trained_parameters": numbers, "adapted_matrices": len(matrices), **adapted.report}
+            manifest = replace(manifest, results=manifest.results | results)
+        else:
+            around.enter_context(_trainable(model, objective))
+        if isinstance(trained, PeftModel):
+            about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
+            about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
+            keep = keeping(adaptation, tokenizer, about)
+            second = StartModel(trained, own_adapter=adaptation is None) if how == "model" else None
+        elif how == "model":
+            second = frozen_copy(trained)
+        return train(
+            trained,
+            tokenizer,
+            rows,
+            objective,
+            config,
+            manifest,
+            reference=second,
+            folder=folder,
+            scratch=folder / CHECKPOINTS if folder is not None else temporary / CHECKPOINTS,
+            what=method,
+            progress=progress,
+            keep=keep,
+            stop=StopWhen(stop, every=stop_every, rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size)
+            if stop is not None
+            else None,
+        )
 
 
 def split_settings(settings: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
@@ -125,12 +179,13 @@ def split_settings(settings: dict[str, Any]) -> tuple[TrainingConfig, dict[str, 
     }
 
 
-def with_defaults(config: TrainingConfig, objective: Objective) -> TrainingConfig:
-    """The configuration with learning rate and epochs filled in from the method."""
+def with_defaults(config: TrainingConfig, objective: Objective, *, adapter: bool = False) -> TrainingConfig:
+    """The configuration with learning rate and epochs filled in from the method, or from what suits an adapter."""
     (loss, _), *_ = objective.losses.values()
+    rate = ADAPTER_RATE if adapter else loss.method.learning_rate
     return replace(
         config,
-        learning_rate=loss.method.learning_rate if config.learning_rate is None else config.learning_rate,
+        learning_rate=rate if config.learning_rate is None else config.learning_rate,
         epochs=loss.method.epochs if config.epochs is None else config.epochs,
     )
 
@@ -161,35 +216,53 @@ def _arguments(
     )
 
 
-def _rows_fingerprint(rows: RunRows, stream: Any) -> str:
-    return fingerprint([[row.ids, row.start] for row in rows.encoded[stream]])
+def _rows_fingerprint(rows: Sequence[Encoded]) -> str:
+    return fingerprint([[row.ids, row.start] for row in rows])
 
 
-def _with_reference(
-    model: PreTrainedModel, rows: RunRows, objective: Objective, policy: ReferencePolicy, progress: Progress | None
-) -> tuple[RunRows, nn.Module | None]:
-    needs = objective.needs("reference")
-    how = choose(policy, {str(k): v for k, v in needs.items()})
-    if how == "none":
-        return rows, None
-    if how == "model":
-        return rows, frozen_copy(model)
-    tables = {}
-    for stream in needs:
-        report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
-        tables[stream] = precompute(model, rows.encoded[stream], progress=report)
-    return replace(rows, tables=tables), None
+def _looked_at(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: RunRows,
+    adaptation: Adaptation | None,
+    template: Template,
+    max_length: int,
+) -> dict[Stream, Sequence[Encoded]]:
+    """The rows that an adapter looks at before training: forget and retain set, even where no loss reads the latter."""
+    if adaptation is None or not adaptation.wants_retain:
+        return {}
+    retain = rows.encoded.get("retain")
+    if retain is None:
+        if "retain" not in corpus:
+            raise ExpungeError(
+                f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus "
+                f"'{corpus.name}' holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
+            )
+        retain = encode(corpus["retain"], tokenizer, template=template, max_length=max_length)
+    return {"forget": list(rows.encoded["forget"]), "retain": list(retain)}
+
+
+def _precomputed(
+    model: nn.Module, rows: RunRows, objective: Objective, progress: Progress | None
+) -> RunRows:
+    report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
+    tables = {
+        stream: precompute(model, rows.encoded[stream], progress=report) for stream in objective.needs("reference")
+    }
+    return replace(rows, tables=tables)
 
 
 class _trainable:
     """Only what the method trains by default has gradients meanwhile."""
 
-    def __init__(self, model: PreTrainedModel, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
         self.model, self.objective = model, objective
 
     def __enter__(self) -> None:
         self.before = {name: p.requires_grad for name, p in self.model.named_parameters()}
         forget, layer = self.objective.forget, self.objective.layer
+        if isinstance(self.model, PeftModel):
+            return  # trains what it came with
         if forget is None or forget.method.trains == "all":
             if all(self.before.values()):
                 return
