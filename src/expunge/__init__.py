@@ -25,6 +25,7 @@ _HOMES = {
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
+    "load_adapter": "expunge.models.adapter_files",
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from expunge.evaluation.collect import collect
     from expunge.evaluation.evaluate import evaluate
     from expunge.evaluation.interop import load_records
+    from expunge.models.adapter_files import load_adapter
     from expunge.models.load import load_model
     from expunge.report.html import report
     from expunge.training.finetune import finetune

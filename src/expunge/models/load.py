@@ -1,5 +1,6 @@
 """Load and save models and tokenizers; safetensors only, no remote code unless asked for."""
 
+import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, cast
 import torch
 import xxhash
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checks import ExpungeError
@@ -17,29 +18,78 @@ Dtype = str | torch.dtype
 
 
 def load_model(
-    source: str | Path, *, dtype: Dtype = "auto", device: str | None = None, trust_remote_code: bool = False
+    source: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    device: str | None = None,
+    bits: int | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model from a local folder (a run folder too) or from the hub.
+
+    A folder that holds an adapter alone gives the model that the adapter names as its base, with the adapter merged in.
 
     Args:
         source: folder or hub id.
         dtype: `auto` (as stored), `float32`, `bfloat16`, ...
         device: where to put it; None: the first GPU if there is one, else the CPU.
+        bits: 8 or 4 keep the weights quantized, through bitsandbytes; None: as they are.
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
-        ExpungeError: a folder without configuration or without safetensors weights, or an id that cannot be had.
+        ExpungeError: a folder without configuration or without safetensors weights, an id that cannot be had, an
+            adapter whose base is missing or another model, or bits without bitsandbytes.
     """
     check_model_folder(source)
     transformers_logging.disable_progress_bar()
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if holds_adapter_alone(source):
+        if bits is not None:
+            raise ExpungeError(f"bits={bits}: '{source}' is an adapter. Load its base so, and the adapter on it.")
+        return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            str(source),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
         )
     except (OSError, ValueError) as error:
         raise ExpungeError(f"cannot load the model '{source}': {error}") from error
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(place).eval()
+    return (model if bits is not None else model.to(place)).eval()
+
+
+def _quantization(bits: int) -> BitsAndBytesConfig:
+    if bits not in (4, 8):
+        raise ExpungeError(f"bits must be 8 or 4; got {bits}.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ExpungeError(f"bits={bits} needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def holds_adapter_alone(source: str | Path) -> bool:
+    """Is it a folder with an adapter and no model?"""
+    folder = Path(source)
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: bool) -> PreTrainedModel:
+    from expunge.models.adapter_files import about_adapter, load_adapter  # they take fingerprints from here
+    from expunge.models.lowrank import merged
+
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ExpungeError(
+            f"the adapter in {folder} does not say where its start model lies. Load that yourself, then "
+            "expunge.load_adapter(model, folder)."
+        )
+    about = about_adapter(folder)
+    start = load_model(base, dtype=about.get("dtype", "auto"), device=place, trust_remote_code=trust_remote_code)
+    model = merged(load_adapter(start, folder))
+    return (model if dtype == "auto" else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)).eval()
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

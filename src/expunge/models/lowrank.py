@@ -179,6 +179,7 @@ def merged(model: PeftModel) -> PreTrainedModel:
                 weight.data = weight.data.float()
     with torch.no_grad():
         plain = model.merge_and_unload()
+    vars(plain).pop("peft_config", None)
     for weight, dtype in narrow:
         weight.data = weight.data.to(dtype)
     assert isinstance(plain, PreTrainedModel)
@@ -188,6 +189,7 @@ def merged(model: PeftModel) -> PreTrainedModel:
 def taken_off(model: PeftModel) -> PreTrainedModel:
     """The plain model without the adapter: the start model."""
     plain = model.unload()
+    vars(plain).pop("peft_config", None)
     assert isinstance(plain, PreTrainedModel)
     return plain
 

@@ -169,7 +169,6 @@ def adapter_on(
         if not any(True for name, _ in model.named_parameters() if ".lora_" in name):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(before[name])
-            vars(model).pop("peft_config", None)
 
 
 Keep = Callable[[Any, Path | None], Any]
