@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from expunge.core.checks import ExpungeError
 from expunge.models.load import model_fingerprint
-from expunge.models.lowrank import halves, keeps_start, lora_layers
+from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
 
 CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "adapter.json"
 
@@ -102,7 +102,8 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = Fal
                 f"the adapter in {folder} was trained on another model ({about['base']}, this one is {now}), and on "
                 "other weights it is a different change. Load its own start model, or say force=True."
             )
-    return PeftModel.from_pretrained(base, str(folder))
+    with without_known_warnings():
+        return PeftModel.from_pretrained(base, str(folder))
 
 
 def about_adapter(folder: str | Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ one pair of factors. The weight W stays as it is stored, in bfloat16 or quantize
 adapter switched off.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def attach(
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), without_known_warnings():
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
@@ -92,6 +93,14 @@ def attach(
         if start is not None:
             _begin(layer, start[name.removeprefix("base_model.model.")])
     return adapted
+
+
+@contextmanager
+def without_known_warnings() -> Iterator[None]:
+    """PEFT reads a name that transformers has deprecated; whoever trains an adapter can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def check(
