@@ -134,9 +134,9 @@ def check_model_folder(source: str | Path) -> None:
         raise ExpungeError(f"'{source}' has no weights: no *.safetensors file. {why}")
 
 
-def check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise where the tokenizer can write ids that the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest + 1 < 0.9 * rows - 256:
         warnings.warn(
