@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peft import PeftModel
 from torch import nn
@@ -127,14 +127,10 @@ def unlearn(
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
         return finished
-    how = choose(reference, {str(k): v for k, v in objective.needs("reference").items()})
-    if how == "precomputed":
-        rows = _precomputed(model, rows, objective, progress)
+    rows, how = _with_reference(model, rows, objective, reference, progress)
     with ExitStack() as around:
         temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
-        second: nn.Module | None = None
-        keep = None
-        trained = model
+        second, keep, trained = None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
             supplies = {**looked_at, "seed": config.seed, "progress": progress}
@@ -149,9 +145,9 @@ def unlearn(
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
             keep = keeping(adaptation, tokenizer, about)
-            second = StartModel(trained, own_adapter=adaptation is None) if how == "model" else None
-        elif how == "model":
-            second = frozen_copy(trained)
+        if how == "model":
+            own = adaptation is None
+            second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
         return train(
             trained,
             tokenizer,
@@ -242,14 +238,17 @@ def _looked_at(
     return {"forget": list(rows.encoded["forget"]), "retain": list(retain)}
 
 
-def _precomputed(
-    model: nn.Module, rows: RunRows, objective: Objective, progress: Progress | None
-) -> RunRows:
+def _with_reference(
+    model: nn.Module, rows: RunRows, objective: Objective, policy: ReferencePolicy, progress: Progress | None
+) -> tuple[RunRows, Literal["none", "precomputed", "model"]]:
+    """How reference values are had, and the rows with them where they are computed beforehand."""
+    needs = objective.needs("reference")
+    how = choose(policy, {str(k): v for k, v in needs.items()})
+    if how != "precomputed":
+        return rows, how
     report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
-    tables = {
-        stream: precompute(model, rows.encoded[stream], progress=report) for stream in objective.needs("reference")
-    }
-    return replace(rows, tables=tables)
+    tables = {stream: precompute(model, rows.encoded[stream], progress=report) for stream in needs}
+    return replace(rows, tables=tables), how
 
 
 class _trainable:
