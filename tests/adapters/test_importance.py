@@ -132,9 +132,7 @@ def test_vila_goes_on_with_products_of_variances() -> None:
     names = target_matrices(model, "mlp")
     probes = drawn_probes(model, names, rank=2, sigma=0.05, seed=0)
     common = {"probes": probes, "scaling": 2.0}
-    found = vila_module.row_importance(
-        model, names, rows(), rows("retain"), centered=True, epsilon=1e-5, **common
-    )
+    found = vila_module.row_importance(model, names, rows(), rows("retain"), centered=True, epsilon=1e-5, **common)
     forget, retain = (probe_variances(model, names, rows(split), **common) for split in ("forget", "retain"))
     for name in names:
         expected = (forget[name].b @ forget[name].a) / (1e-5 + retain[name].b @ retain[name].a)

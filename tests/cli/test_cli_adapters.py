@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+import zoo
+from expunge.cli.training import trained_parameters
 from expunge.core.manifest import Manifest
 from expunge.models.load import load_model
+from expunge.objectives.combine import build
+from expunge.training.adapting import asked
 
 
 @pytest.fixture
@@ -45,10 +49,11 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     code, out, err = call(*words, "adapter=lora", "rank=4", "method=undial", "--dry-run")
     assert code == 0, err
     assert "default of lora" in out and "frozen start model" not in out
-    # 5568 factors of 4 bytes, and twice as much for the optimizer.
-    assert "22.3 kB" in out or "0.0 MB" in out
     code, out, err = call(*words, "adapter=lora", "rank=64", "--dry-run")
-    assert code == 2 and "rank=64 is more than" in out + err
+    assert code == 1 and "rank=64 is more than" in out + err
+    # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
+    adaptation, _ = asked("lora", None, None, {"rank": 4})
+    assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation) == 5568
 
 
 @pytest.mark.parametrize(
@@ -69,14 +74,14 @@ def test_mistakes_are_told(
     assert code == 2 and message in out + err
 
 
-def test_a_run_stops_by_what_it_measured(
-    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path, data: Path
-) -> None:
+def test_a_run_stops_by_what_it_measured(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
+    unseen = tmp_path / "holdout.jsonl"
+    unseen.write_text('{"question": "Where does Cleo live?", "answer": "In a house by the sea."}\n' * 2)
     code, _, err = call(
         *words,
         "adapter=lora",
         "epochs=5",
-        f"holdout={data}/retain.jsonl",
+        f"holdout={unseen}",
         "stop=forget_probability<=1,forget_exact_memorization<=unseen",
         "learning_rate=1e-6",
         "stop_rows=2",

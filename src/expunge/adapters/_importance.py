@@ -125,7 +125,7 @@ def kept(
                     f"the importance file {file} belongs to another model, other data or other settings; name another "
                     "file, or remove it to measure anew."
                 )
-            rows = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            rows = {name: opened.get_tensor(name) for name in opened.keys()}
         return Importance(rows, json.loads(about["report"]) | {"importance": "stored"})
     found = measure()
     file.parent.mkdir(parents=True, exist_ok=True)

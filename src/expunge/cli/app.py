@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import data, demo, evaluate, list, report, train, unlearn
+from expunge.cli import data, demo, evaluate, list, loku, report, train, unlearn
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.VERB, train.VERB, unlearn.VERB, evaluate.VERB, report.VERB, list.VERB):
+for verb in (demo.VERB, loku.VERB, train.VERB, unlearn.VERB, evaluate.VERB, report.VERB, list.VERB):
     register(app, verb)
 
 data_app = typer.Typer(

@@ -41,7 +41,9 @@ def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel, PreTrain
 
     check_model_folder(source)  # first: a missing folder lacks a tokenizer too, which is not what is wrong
     tokenizer = tokenizer_of(source, config)
-    model = load_model(source, dtype=config.dtype, device=config.device, bits=config.bits, trust_remote_code=config.trust_remote_code)
+    model = load_model(
+        source, dtype=config.dtype, device=config.device, bits=config.bits, trust_remote_code=config.trust_remote_code
+    )
     check_tokenizer_fits(model, tokenizer)
     return model, tokenizer
 

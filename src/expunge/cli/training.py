@@ -114,9 +114,7 @@ def dry_run(
     return problems.concluded()
 
 
-def trained_parameters(
-    model: "PreTrainedModel", objective: "Objective", adaptation: "Adaptation | None" = None
-) -> int:
+def trained_parameters(model: "PreTrainedModel", objective: "Objective", adaptation: "Adaptation | None" = None) -> int:
     """How many parameters are trained: those of the adapter, else what the objective's method trains by default."""
     from expunge.models.anatomy import blocks, down_projection
 

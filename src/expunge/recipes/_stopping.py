@@ -46,9 +46,7 @@ def measured_rule(
     small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
 
     def values(model: nn.Module, corpus: Corpus, names: Sequence[str]) -> Mapping[str, float]:
-        found = evaluate(
-            model, tokenizer, corpus, suite=suite, metrics=names, template=template, max_length=max_length
-        )
+        found = evaluate(model, tokenizer, corpus, suite=suite, metrics=names, template=template, max_length=max_length)
         return {name: float(found[name]) for name in names}
 
     named = [_measure(text) for text in conditions if text.rstrip().endswith(UNSEEN)]

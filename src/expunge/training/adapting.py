@@ -197,4 +197,3 @@ def keeping(adaptation: Adaptation | None, tokenizer: PreTrainedTokenizerBase, a
         return plain
 
     return keep
-
