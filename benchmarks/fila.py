@@ -3,9 +3,10 @@
     python benchmarks/fila.py --model <folder> --forget f.jsonl --retain r.jsonl
 
 The unit is one epoch of unlearning through a plain LoRA of the same rank with IHL and one retain row a forget row. The
-pass is timed with as many retain rows as forget rows (the default), with a quarter of them, with 4 times as many, and for
-VILA; each in turn in every round, the median over rounds is kept. The effect on the result is the loss at the last step
-and the overlap of what is picked: 1 - |P - P'|_F^2 / (2 r) of the projections on the rows of A, 1 for the same subspace.
+pass is timed with as many retain rows as forget rows (the default), with a quarter of them, with 4 times as many, and
+for VILA; each in turn in every round, the median over rounds is kept. The effect on the result is the loss at the last
+step and the overlap of what is picked: 1 - |P - P'|_F^2 / (2 r) of the projections on the rows of A, 1 for the same
+subspace.
 """
 
 import argparse

@@ -16,7 +16,7 @@ def matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_a_two_by_two_case_by_hand() -> None:
-    # W = [[3, 0], [0, 1]]; one example, gradient [[1, 0], [0, 4]] on the forget set, [[1, 1], [1, 1]] on the retain set.
+    # W = [[3, 0], [0, 1]]; one forget example with gradient [[1, 0], [0, 4]], one retain example with [[1, 1], [1, 1]].
     # F_f = [[1, 0], [0, 16]], F_r = all 1. With epsilon 1: I = F_f / 2 = [[.5, 0], [0, 8]].
     importance = relative_importance(torch.tensor([[1.0, 0], [0, 16]], dtype=D), torch.ones(2, 2, dtype=D), epsilon=1.0)
     assert_close(importance, torch.tensor([[0.5, 0], [0, 8]], dtype=D))

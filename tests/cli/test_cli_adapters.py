@@ -1,4 +1,4 @@
-"""`expunge unlearn adapter=...`: what reaches the stage, what a dry run says, and a run that stops by what it measured."""
+"""`expunge unlearn adapter=...`: runs, what a dry run says, and a run that stops by what it measured."""
 
 from collections.abc import Callable
 from pathlib import Path

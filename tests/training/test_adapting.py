@@ -1,4 +1,4 @@
-"""Runs with adapters: any objective on any architecture, the same files, references without a second model, resuming."""
+"""Runs with adapters: any objective on any architecture, files, references without a second model, resuming."""
 
 import math
 from collections.abc import Iterator
@@ -258,7 +258,7 @@ def test_a_mask_of_matrices_says_which_are_adapted_and_others_are_refused() -> N
     assert {f"{name}.weight" for name in names} == chosen
     with pytest.raises(ExpungeError, match="mask of unit=weight does not go with an adapter: the product B A changes"):
         adapted_matrices(model, objective, None, mask_of("weight", chosen))
-    with pytest.raises(ExpungeError, match="selects none of the 12 matrices|selects none of the"):
+    with pytest.raises(ExpungeError, match="selects none of the 3 matrices"):
         adapted_matrices(model, objective, "down_proj", mask_of("matrix", chosen))
 
 

@@ -46,7 +46,7 @@ def test_all_conditions_must_hold_at_once() -> None:
     assert rule(model, 5) is None
     values["el"] = 0.05
     assert rule(model, 6) == "step 6: el 0.05 (wanted el<=0.1), ma 0.2 (wanted ma<=0.3)"
-    with pytest.raises(ExpungeError, match="no measure to stop by is called 'em'. Did you mean 'el'|called 'em'"):
+    with pytest.raises(ExpungeError, match="no measure to stop by is called 'em'"):
         when_all([Condition.read("em<=0.1")], lambda _: values)(model, 1)
     with pytest.raises(ExpungeError, match="at least one condition"):
         when_all([], lambda _: values)

@@ -115,8 +115,8 @@ def row_importance(
 ) -> Importance:
     """`sum_j I[o, j]` of every matrix; the retain set once for a full map, then the forget set for its row sums alone.
 
-    The importance is linear in F_f, so `sum_j I[o, j] = sum_i n_i sum_j g_i[o, j]^2 / (epsilon + F_r[o, j]) / sum_i n_i`
-    needs one number a row while the forget set passes by.
+    The importance is linear in F_f, so that `sum_j I[o, j] = sum_i n_i sum_j g_i[o, j]^2 / (epsilon + F_r[o, j])` over
+    `sum_i n_i` needs one number a row while the forget set passes by.
     """
     began = time.perf_counter()
     fisher_retain = fisher_map(

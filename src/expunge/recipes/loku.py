@@ -74,7 +74,8 @@ def loku(
         retain_model: folder of the model that never saw the forget set; without it there is no forget quality.
         ranks: of the adapters.
         arms: names of `ARMS`.
-        epsilon: of FILA. The published 1e-5 lies far above the importances of models that know their retain set by heart.
+        epsilon: of FILA. The published 1e-5 lies far above the importances of models that know their retain set by
+            heart.
         settings: `learning_rate`, `full_learning_rate` and further training settings, over those of `EMBEDDED` or
             `FOLDERS`.
         measures: what is compared; None: extraction strength and probability, forget quality where there is a retain

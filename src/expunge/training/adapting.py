@@ -48,7 +48,7 @@ class Adaptation:
 def asked(
     adapter: str | None, targets: str | None, save: Save | None, given: Mapping[str, Any]
 ) -> tuple[Adaptation | None, dict[str, Any]]:
-    """Settings that are no training settings to (the adapter with those it knows, the rest, which the method must know).
+    """Settings that are no training settings to (the adapter with those it knows, the rest, for the method).
 
     Raises:
         ExpungeError: an unknown adapter, or settings of adapters without one.
