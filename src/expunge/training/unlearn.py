@@ -133,7 +133,7 @@ def unlearn(
         second, keep, trained = None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
-            supplies = {**looked_at, "seed": config.seed, "progress": progress}
+            supplies: dict[str, Any] = {"seed": config.seed, "progress": progress, **looked_at}
             adapted = around.enter_context(adapter_on(model, adaptation, matrices, supplies=supplies))
             trained = adapted.model
             numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
