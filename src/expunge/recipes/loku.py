@@ -117,7 +117,8 @@ def loku(
             tokenizer,
             corpus,
             suite=suite,
-            metrics=[m for m in wanted if reference is not None or m != "forget_quality"],
+            # The retain model's truth ratios are what forget quality compares with.
+            metrics=[m if reference or m != "forget_quality" else "forget_truth_ratio" for m in wanted],
             reference=reference,
             output_dir=where,
             overwrite=True,
