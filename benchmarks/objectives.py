@@ -34,6 +34,7 @@ from expunge.core.rows import collate
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks
 from expunge.models.load import load_model, load_tokenizer
+from expunge.models.reference import frozen_copy
 from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
 from expunge.training.callbacks import Clock
@@ -164,7 +165,8 @@ def set_up(arguments: argparse.Namespace, name: str, scratch: Path) -> tuple[Tra
     with tempfile.TemporaryDirectory() as cache:
         os.environ["EXPUNGE_CACHE"] = cache
         started = time.perf_counter()
-        rows, second = _with_reference(model, rows, objective, "auto", None)
+        rows, how = _with_reference(model, rows, objective, "auto", None)
+        second = frozen_copy(model) if how == "model" else None
         once = time.perf_counter() - started
     _trainable(model, objective).__enter__()
     return ObjectiveTrainer(model=model, args=training, rows=rows, objective=objective, reference=second), once

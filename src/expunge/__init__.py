@@ -32,6 +32,7 @@ _HOMES = {
     "finetune": "expunge.training.finetune",
     "forgotten_thresholds": "expunge.evaluation.thresholds",
     "harness": "expunge.evaluation.harness",
+    "load_adapter": "expunge.models.adapter_files",
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from expunge.evaluation.interop import load_records
     from expunge.evaluation.thresholds import forgotten_thresholds
     from expunge.localize.localize import localize
+    from expunge.models.adapter_files import load_adapter
     from expunge.models.load import load_model
     from expunge.models.patch import Patch, make_patch
     from expunge.report.html import report

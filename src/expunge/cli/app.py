@@ -4,7 +4,21 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import compare, data, demo, evaluate, experiment, list, localize, mask, patch, report, train, unlearn
+from expunge.cli import (
+    compare,
+    data,
+    demo,
+    evaluate,
+    experiment,
+    list,
+    localize,
+    loku,
+    mask,
+    patch,
+    report,
+    train,
+    unlearn,
+)
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -15,7 +29,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.VERB, train.VERB, localize.VERB, unlearn.VERB, evaluate.VERB, compare.VERB, report.VERB, list.VERB):
+VERBS = (
+    demo.VERB,
+    train.VERB,
+    localize.VERB,
+    unlearn.VERB,
+    evaluate.VERB,
+    compare.VERB,
+    loku.VERB,
+    report.VERB,
+    list.VERB,
+)
+for verb in VERBS:
     register(app, verb)
 
 data_app = typer.Typer(

@@ -26,6 +26,9 @@ class LoadingConfig:
     """Folder or hub id of the tokenizer; null: the one that lies with the model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; `auto` takes the one that they are stored in."""
+    bits: int | None = None
+    """8 or 4: keep the weights quantized, through bitsandbytes; such a model can be evaluated, and trained with an
+    adapter."""
     device: str | None = None
     """Where the model is put, such as `cpu` or `cuda:1`; null: the first GPU, else the CPU."""
     trust_remote_code: bool = False
@@ -38,7 +41,9 @@ def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel, PreTrain
 
     check_model_folder(source)  # first: a missing folder lacks a tokenizer too, which is not what is wrong
     tokenizer = tokenizer_of(source, config)
-    model = load_model(source, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
+    model = load_model(
+        source, dtype=config.dtype, device=config.device, bits=config.bits, trust_remote_code=config.trust_remote_code
+    )
     check_tokenizer_fits(model, tokenizer)
     return model, tokenizer
 

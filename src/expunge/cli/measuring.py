@@ -40,7 +40,7 @@ def lacks_records(source: str) -> bool:
 
     folder = Path(source)
     held = any((place / FILE).is_file() for place in (folder, folder / "records"))
-    return not held and (folder / "config.json").is_file()
+    return not held and any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
 
 
 _ROLES = {"reference": "retain model", "start": "start model"}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from expunge.data.corpus import Corpus
     from expunge.objectives.combine import Objective
+    from expunge.training.adapting import Adaptation
     from expunge.training.run import Run
 
 
@@ -55,6 +56,8 @@ class Plan:
     """With learning rate and epochs filled in."""
     filled: Mapping[str, tuple[Any, str]]
     """What the stage takes for settings left at nothing, and where that comes from."""
+    adaptation: "Adaptation | None" = None
+    """The adapter, where one is trained."""
 
 
 def dry_run(
@@ -109,15 +112,15 @@ def dry_run(
         size_kept = reference_size(model, rows, planned.objective)
         how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
         told = None
-        if config.mask is not None:
+        if config.mask is not None and planned.adaptation is None:
             told = mask_summary(model, Mask.load(config.mask))
             preview.show_mask(told)
         memory = preview.memory(
             model,
             size,
             objective=planned.objective,
-            second=how == "model",
-            trained=trained_parameters(model, planned.objective),
+            second=how == "model" and planned.adaptation is None,
+            trained=trained_parameters(model, planned.objective, planned.adaptation),
             dtype=config.dtype,
             checkpointing=config.gradient_checkpointing,
         )
@@ -128,10 +131,19 @@ def dry_run(
     return problems.concluded()
 
 
-def trained_parameters(model: "PreTrainedModel", objective: "Objective") -> int:
-    """How many parameters the objective's method trains by default."""
+def trained_parameters(model: "PreTrainedModel", objective: "Objective", adaptation: "Adaptation | None" = None) -> int:
+    """How many parameters are trained: those of the adapter, else what the objective's method trains by default."""
     from expunge.models.anatomy import blocks, down_projection
 
+    if adaptation is not None:
+        from expunge.models.lowrank import check
+        from expunge.models.matrices import parameter_count
+        from expunge.training.adapting import adapted_matrices
+
+        names = adapted_matrices(model, objective, adaptation.targets)
+        rank = adaptation.settings["rank"]
+        check(model, names, rank=rank, lora_alpha=adaptation.settings["lora_alpha"])
+        return parameter_count(model, names, rank)
     if objective.forget is None or objective.forget.method.trains == "all" or objective.layer is None:
         return sum(p.numel() for p in model.parameters())
     chosen = blocks(model)[max(0, objective.layer - 2) : objective.layer + 1]

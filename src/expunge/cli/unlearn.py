@@ -8,7 +8,7 @@ from expunge.cli.inputs import check_output, corpus_of, load, source_settings, t
 from expunge.cli.training import Plan, RunConfig, conclude, dry_run, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
-from expunge.core.checks import require_at_least
+from expunge.core.checks import require_at_least, require_positive
 from expunge.core.method import method_of
 from expunge.core.progress import shown
 from expunge.core.settings import DEFAULT, Setting, parameters
@@ -31,14 +31,31 @@ class UnlearnConfig(RunConfig):
     """Several retain sets with their weights, by split: `retain_sets.retain=1 retain_sets.general=0.5`;
     none named: `retain` alone."""
     reference: Literal["auto", "precomputed", "model"] = "auto"
-    """How the start model's values are had: computed once before training, or from a frozen second model; `auto`
-    computes them once where they fit into a gigabyte."""
+    """How the start model's values are had: computed once before training, or from a frozen second model (with an
+    adapter: from the same model with its adapter switched off); `auto` computes them once where they fit into a
+    gigabyte."""
+    adapter: str | None = None
+    """Train low-rank factors instead of the weights: a name of `expunge list adapters`; null: all weights."""
+    targets: str | None = None
+    """Matrices that the adapter is put on: `all-linear`, `attention`, `mlp`, or a regular expression on their names;
+    null: those that the method trains where these are few, else all-linear."""
+    save: Literal["merged", "adapter", "both"] | None = None
+    """What is written of an adapter: `merged` into the weights (the default), the `adapter` alone, or `both`."""
+    stop: tuple[str, ...] = ()
+    """End the run early once all of these hold, such as `forget_rouge<=0.1`, or `forget_rouge<=unseen` for what the
+    start model has on the holdout set."""
+    stop_every: float = 1.0
+    """Epochs between two measurements for `stop`."""
+    stop_rows: int = 32
+    """Rows of each set that are measured for `stop`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("gamma", "alpha"):
             if getattr(self, name) is not None:
                 require_at_least(name, getattr(self, name), 0)
+        require_positive("stop_every", self.stop_every)
+        require_at_least("stop_rows", self.stop_rows, 1)
 
 
 def unlearn(call: Call[UnlearnConfig]) -> int:
@@ -58,6 +75,19 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
 
     corpus = corpus_of(config, more)
     model, tokenizer = load(config.model, config)
+    rule = None
+    if config.stop:
+        from expunge.recipes._stopping import measured_rule
+
+        rule = measured_rule(
+            model,
+            tokenizer,
+            corpus,
+            config.stop,
+            rows=config.stop_rows,
+            template=template_of(config),
+            max_length=config.max_length,
+        )
     with shown() as report:
         run = stage(
             model,
@@ -71,6 +101,11 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             reference=config.reference,
             mask=config.mask,
             patch=config.patch,
+            adapter=config.adapter,
+            targets=config.targets,
+            save=config.save,
+            stop=rule,
+            stop_every=config.stop_every,
             output_dir=config.output,
             overwrite=call.overwrite,
             resume=call.resume,
@@ -80,12 +115,13 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             **training_fields(config),
             **of_method,
         )
-    conclude(run, f"unlearned with {config.method}")
+    through = f" through {config.adapter}" if config.adapter else ""
+    conclude(run, f"unlearned with {config.method}{through}")
     return 0
 
 
 def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
-    """The settings of the source, the method and the retain loss that the values name."""
+    """The settings of the source, the method, the retain loss and the adapter that the values name."""
     name = values["method"]
     function = catalogue.resolve("methods", name)
     method = method_of(function)
@@ -94,14 +130,18 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     if retain != "none":
         loss = catalogue.resolve("retain_losses", retain)
         found += parameters(loss, owner=retain, beside=method_of(loss).beside)
+    if values["adapter"]:
+        found += parameters(catalogue.resolve("adapters", values["adapter"]), owner=values["adapter"])
     return found
 
 
 def planned(config: UnlearnConfig, given: dict[str, Any], depth: int) -> Plan:
     """The run that a configuration describes, on a model of so many decoder blocks."""
     from expunge.objectives.combine import build
+    from expunge.training.adapting import asked
     from expunge.training.unlearn import with_defaults
 
+    adaptation, given = asked(config.adapter, config.targets, config.save, given)
     objective = build(
         config.method,
         retain=config.retain_loss,
@@ -111,14 +151,20 @@ def planned(config: UnlearnConfig, given: dict[str, Any], depth: int) -> Plan:
         retain_sets=config.retain_sets or None,
         hyperparameters=given,
     )
-    training = with_defaults(TrainingConfig(**training_fields(config)), objective)
+    training = with_defaults(TrainingConfig(**training_fields(config)), objective, adapter=adaptation is not None)
     taken = asdict(training) | {
         "retain_loss": objective.retain.name if objective.retain else "none",
         "gamma": objective.gamma,
         "alpha": objective.alpha,
         "layer": objective.layer,
     }
-    return Plan(objective, training, {name: (value, f"{DEFAULT} of {config.method}") for name, value in taken.items()})
+    if adaptation is not None:
+        taken["save"] = adaptation.save
+    origins = {name: config.method for name in taken} | (
+        {"learning_rate": config.adapter, "save": config.adapter} if adaptation else {}
+    )
+    filled = {name: (value, f"{DEFAULT} of {origins[name]}") for name, value in taken.items()}
+    return Plan(objective, training, filled, adaptation)
 
 
 VERB = Verb(

@@ -97,9 +97,9 @@ def export(
     if not content:
         raise ExpungeError(f"these records hold nothing of a {LOG}; their splits are {', '.join(held.splits)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    written: Mapping[str, Any]
-    for path, written in zip(paths, (content, summary), strict=True):
-        path.write_text(json.dumps(dict(sorted(written.items())), indent=4) + "\n", encoding="utf-8")
+    written: tuple[Mapping[str, Any], ...] = (content, summary)
+    for path, values in zip(paths, written, strict=True):
+        path.write_text(json.dumps(dict(sorted(values.items())), indent=4) + "\n", encoding="utf-8")
     return paths
 
 

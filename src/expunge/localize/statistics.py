@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -113,7 +112,7 @@ def example_losses(model: nn.Module, side: Side, numbers: Sequence[int]) -> Tens
     for by in ("current", "reference"):
         for stream, observables in objective.needs(by).items():  # type: ignore[arg-type]
             needs[stream] = needs.get(stream, frozenset()) | observables
-    batches = {stream: collate([side.rows[cast(Stream, stream)][i] for i in numbers]) for stream in needs}
+    batches = {stream: collate([side.rows[stream][i] for i in numbers]) for stream in needs}
     seen: dict[str, Observed] = observe(model, batches, needs, layer=objective.layer, positions=objective.positions)
 
     def lookup(need: Need) -> Tensor:

@@ -10,10 +10,13 @@ from torch import nn
 def without_dropout(model: nn.Module) -> Iterator[None]:
     """Set every dropout rate inside `model` to 0 and put it back afterwards.
 
-    Losses compare a model with its frozen start model; dropout would make the two differ before the first step.
+    Losses compare a model with its frozen start model; dropout would make the two differ before the first step. That of
+    an adapter stays: whoever sets it asks for it.
     """
     changed: list[tuple[nn.Module, str, float]] = []
-    for module in model.modules():
+    for name, module in model.named_modules():
+        if ".lora_dropout" in name:
+            continue
         if isinstance(module, nn.Dropout):
             changed.append((module, "p", module.p))
         # Attention modules hand their rate to a function instead of holding a Dropout.

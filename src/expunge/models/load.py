@@ -1,5 +1,6 @@
 """Load and save models and tokenizers; safetensors only, no remote code unless asked for."""
 
+import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -9,7 +10,13 @@ import torch
 import xxhash
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checks import ExpungeError
@@ -18,29 +25,78 @@ Dtype = str | torch.dtype
 
 
 def load_model(
-    source: str | Path, *, dtype: Dtype = "auto", device: str | None = None, trust_remote_code: bool = False
+    source: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    device: str | None = None,
+    bits: int | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model from a local folder (a run folder too) or from the hub.
+
+    A folder that holds an adapter alone gives the model that the adapter names as its base, with the adapter merged in.
 
     Args:
         source: folder or hub id.
         dtype: `auto` (as stored), `float32`, `bfloat16`, ...
         device: where to put it; None: the first GPU if there is one, else the CPU.
+        bits: 8 or 4 keep the weights quantized, through bitsandbytes; None: as they are.
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
-        ExpungeError: a folder without configuration or without safetensors weights, or an id that cannot be had.
+        ExpungeError: a folder without configuration or without safetensors weights, an id that cannot be had, an
+            adapter whose base is missing or another model, or bits without bitsandbytes.
     """
     check_model_folder(source)
     transformers_logging.disable_progress_bar()
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if holds_adapter_alone(source):
+        if bits is not None:
+            raise ExpungeError(f"bits={bits}: '{source}' is an adapter. Load its base so, and the adapter on it.")
+        return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            str(source),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
         )
     except (OSError, ValueError) as error:
         raise ExpungeError(f"cannot load the model '{source}': {error}") from error
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(place).eval()
+    return (model if bits is not None else model.to(place)).eval()
+
+
+def _quantization(bits: int) -> BitsAndBytesConfig:
+    if bits not in (4, 8):
+        raise ExpungeError(f"bits must be 8 or 4; got {bits}.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ExpungeError(f"bits={bits} needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def holds_adapter_alone(source: str | Path) -> bool:
+    """Is it a folder with an adapter and no model?"""
+    folder = Path(source)
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: bool) -> PreTrainedModel:
+    from expunge.models.adapter_files import about_adapter, load_adapter  # they take fingerprints from here
+    from expunge.models.lowrank import merged
+
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ExpungeError(
+            f"the adapter in {folder} does not say where its start model lies. Load that yourself, then "
+            "expunge.load_adapter(model, folder)."
+        )
+    about = about_adapter(folder)
+    start = load_model(base, dtype=about.get("dtype", "auto"), device=place, trust_remote_code=trust_remote_code)
+    model = merged(load_adapter(start, folder))
+    return (model if dtype == "auto" else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)).eval()
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -85,9 +141,9 @@ def check_model_folder(source: str | Path) -> None:
         raise ExpungeError(f"'{source}' has no weights: no *.safetensors file. {why}")
 
 
-def check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise where the tokenizer can write ids that the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest + 1 < 0.9 * rows - 256:
         warnings.warn(
@@ -103,10 +159,11 @@ def check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 
 def refuse_adapters(model: nn.Module) -> None:
-    """Raise for a model that carries adapters: all parameters are trained, and only the adapters would be saved."""
+    """Raise for a model that carries adapters, where all parameters are trained."""
     if getattr(model, "peft_config", None):
         raise ExpungeError(
-            "the model carries PEFT adapters, which are not trained yet. Merge them first: model.merge_and_unload()."
+            "the model carries PEFT adapters, and fine-tuning trains all parameters. Merge them first: "
+            "model.merge_and_unload()."
         )
 
 

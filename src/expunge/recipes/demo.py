@@ -139,6 +139,15 @@ def demo(
     return Demo(tuple(evaluations), page, folder)
 
 
+def embedded(
+    authors: int = 60, seed: int = 0, *, fresh: bool = False, progress: Progress | None = None
+) -> tuple[Corpus, Path, Path]:
+    """The embedded default: its corpus, and the folders of its target and retain model, trained where need be."""
+    corpus, precision = embedded_corpus(authors, seed), "bfloat16" if bfloat16_pays() else "float32"
+    target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
+    return corpus, target, embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
+
+
 def embedded_corpus(authors: int, seed: int) -> Corpus:
     """The invented authors, and the part of the retained questions that is measured.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -24,6 +25,7 @@ from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
 from expunge.objectives.combine import Objective
+from expunge.training.adapting import Keep
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
     Clock,
@@ -35,6 +37,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
+from expunge.training.stopping import StopWhen
 from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
@@ -47,7 +50,8 @@ PATCH = "patch.safetensors"
 class Run:
     """What training returns."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel | PeftModel
+    """A plain model; a PEFT model only where one was handed in, or over a quantized base."""
     history: Sequence[Mapping[str, float]]
     """One row a step: step, epoch, loss, forget_loss, retain_loss (unweighted), probabilities, learning rate,
     gradient norm."""
@@ -125,7 +129,7 @@ def _check_same(before: Manifest, now: Manifest, folder: Path) -> None:
 
 
 def train(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: RunRows,
     objective: Objective,
@@ -139,6 +143,8 @@ def train(
     scratch: Path,
     what: str,
     progress: Progress | None = None,
+    keep: Keep | None = None,
+    stop: StopWhen | None = None,
 ) -> Run:
     """Run the steps, and write the result into `folder` where there is one.
 
@@ -156,14 +162,18 @@ def train(
         scratch: where checkpoints go.
         what: a word for progress: `npo`, `fine-tune`.
         progress: called at each step.
+        keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
+        stop: ends the run early.
     """
     arguments = training_arguments(rows, config, scratch, model)
     trainer = ObjectiveTrainer(model=model, args=arguments, rows=rows, objective=objective, reference=reference)
     if objective.dual is not None:
         warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
         trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
-    stop, clock = StopWhenAsked(), Clock()
-    trainer.add_callback(stop)
+    asked, clock = StopWhenAsked(), Clock()
+    trainer.add_callback(asked)
+    if stop is not None:
+        trainer.add_callback(stop)
     trainer.add_callback(clock)
     trainer.add_callback(WarnOfCollapse())
     if folder is not None:
@@ -181,7 +191,7 @@ def train(
     with ExitStack() as around:
         around.enter_context(without_dropout(model))
         if folder is not None:
-            around.enter_context(stop.listening())
+            around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
             _check_engine(trainer, patch=patch)
@@ -204,7 +214,7 @@ def train(
     # The trainer takes all epochs for one; a row's epoch counts passes over the anchor set.
     per_step = config.batch_size / rows.pairs.n_forget
     history = [{**row, "epoch": row["step"] * per_step} for row in trainer.state.log_history if "loss" in row]
-    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+    if asked.asked and trainer.state.global_step < trainer.state.max_steps:
         where = scratch / f"checkpoint-{trainer.state.global_step}"
         raise KeyboardInterrupt(
             f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint {where} "
@@ -218,11 +228,16 @@ def train(
             "finished": True,
             "steps": trainer.state.global_step,
             "seconds_a_step": seconds_a_step,
+            **({"stopped": stop.reason} if stop is not None and stop.reason else {}),
         },
     )
     kept: list[Path] = []
-    if folder is not None and trainer.is_world_process_zero():
+    main = trainer.is_world_process_zero()
+    if keep is not None:
+        model = keep(model, folder if main else None)
+    elif folder is not None and main:
         save_model(model, tokenizer, folder)
+    if folder is not None and main:
         write_history(history, folder / HISTORY)
         if patch and trainer.selected is not None:
             put_back = trainer.selected.with_values(start)
@@ -254,7 +269,7 @@ def _check_engine(trainer: ObjectiveTrainer, *, patch: bool) -> None:
 
 
 @contextmanager
-def _engine_taken_off(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
+def _engine_taken_off(model: PreTrainedModel | PeftModel, *, checkpointing: bool) -> Iterator[None]:
     """Take off afterwards what the engine puts on a model: the wrapper for half precision, and checkpointing."""
     own = {name: vars(model)[name] for name in ("forward", "_original_forward") if name in vars(model)}
     try:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.core.checks import ExpungeError
 from expunge.core.types import Batch
+from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
@@ -164,6 +166,19 @@ class ObjectiveTrainer(Trainer):
             grad_norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
             self.gradient_norm = float(grad_norm) if grad_norm is not None else None
         return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if isinstance(self.model, PeftModel):
+            if self.args.should_save:
+                write_adapter(self.model, output_dir or str(self.args.output_dir))
+            return
+        super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if isinstance(self.model, PeftModel):
+            read_adapter_into(self.model, resume_from_checkpoint)
+            return
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the estimate of transformers knows nothing of streams."""

@@ -1,12 +1,13 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,21 +15,27 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.mask import Mask
 from expunge.core.progress import Progress
+from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm, down_projection
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, bytes_kept, choose, frozen_copy, kept_of, precompute
-from expunge.objectives.combine import Objective, build
+from expunge.objectives.combine import Objective, Stream, build
 from expunge.training import alternates
+from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
+from expunge.training.adapting import Adaptation, adapted_matrices, adapter_on, asked, check_adaptable, keeping
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train, uses_bf16
+from expunge.training.stopping import StopRule, StopWhen
 
 
 def unlearn(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
@@ -40,6 +47,11 @@ def unlearn(
     reference: ReferencePolicy = "auto",
     mask: Mask | str | Path | None = None,
     patch: bool = False,
+    adapter: str | None = None,
+    targets: str | None = None,
+    save: Save | None = None,
+    stop: StopRule | None = None,
+    stop_every: float = 1.0,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -51,7 +63,8 @@ def unlearn(
     """Make a model forget.
 
     Args:
-        model: the start model; it is changed in place and returned inside the run.
+        model: the start model; it is changed in place and returned inside the run. A PEFT model with a trainable LoRA
+            has that adapter trained and nothing else, and stays one.
         tokenizer: its tokenizer.
         corpus: holds `forget`, and `retain` where the retain loss needs one.
         method: forget loss: a name of `expunge list methods`, or `package.module:function`.
@@ -61,10 +74,19 @@ def unlearn(
         retain_sets: several retain sets with their weights, by split of the corpus: `{"retain": 1, "general": 0.5}`.
             Each brings `retain_per_forget` rows to a step and has a mean of its own. None: the split `retain` alone.
         reference: how the start model's values are had: `precomputed` (once before training, on the rows that the run
-            meets), `model` (a frozen second model), or `auto` (precomputed up to a gigabyte).
-        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
-            method trains by default.
+            meets), `model` (a frozen second model; with an adapter the same model with its adapter switched off), or
+            `auto` (precomputed up to a gigabyte).
+        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. With an
+            adapter, a mask of whole matrices, which says which are adapted. None: what the method trains by default.
         patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
+        adapter: train low-rank factors instead of the weights: a name of `expunge list adapters`; its settings (`rank`,
+            ...) go beside those of the method.
+        targets: which matrices the adapter is put on: `all-linear`, `attention`, `mlp`, or a regular expression; None:
+            those that the method trains where these are few, else `all-linear`.
+        save: what is written of an adapter: `merged` (a plain model, the default), `adapter` (its factors alone), or
+            `both`.
+        stop: asked now and then with (model, step); a text, the reason, ends the run early.
+        stop_every: epochs between two such questions.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
         resume: go on with a run that was stopped there; it ends with the weights of a run that was not.
@@ -72,7 +94,7 @@ def unlearn(
         max_length: longest row in tokens.
         progress: called with (what, steps done, steps in all, numbers).
         **settings: fields of `TrainingConfig` (`learning_rate`, `epochs`, `batch_size`, ...) and hyperparameters of the
-            method (`beta`, ...).
+            method (`beta`, ...) and of the adapter.
 
     Returns:
         The run: the unlearned model, one history row a step, the manifest.
@@ -81,11 +103,12 @@ def unlearn(
         ExpungeError: unknown names, settings out of range, missing sets, a folder in use, a non-finite loss.
         KeyboardInterrupt: after Ctrl-C, once the step is finished and a checkpoint is saved.
     """
-    refuse_adapters(model)
+    config, others = split_settings(settings)
+    adaptation, hyperparameters = asked(adapter, targets, save, others)
+    check_adaptable(model, adaptation)
     check_tokenizer_fits(model, tokenizer)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
-    config, hyperparameters = split_settings(settings)
     depth = len(blocks(causal_lm(model)))
     objective = build(
         method,
@@ -96,10 +119,15 @@ def unlearn(
         retain_sets=retain_sets,
         hyperparameters=hyperparameters,
     )
-    config = with_defaults(config, objective)
+    config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
     if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
         what = f"surgery={config.surgery}" if config.surgery != "none" else method
         raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+    if isinstance(model, PeftModel) and mask is not None:
+        raise ExpungeError("mask=: the model carries a PEFT adapter, and what that changes is set when it is made.")
+    if adaptation is not None and patch:
+        raise ExpungeError("patch=True is for masked weights; an adapter is small by itself: save=adapter.")
+    matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
     folder = Path(output_dir) if output_dir is not None else None
     if objective.generates:
         corpus = _with_alternates(
@@ -116,14 +144,17 @@ def unlearn(
         max_length=max_length,
     )
     _check_eps(model, rows, objective)
+    base = model_fingerprint(model)
+    arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
+    looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
     manifest = Manifest(
         stage="unlearn",
-        arguments=_arguments(method, objective, config, template or Template(), max_length, reference),
+        arguments=arguments | (jsonable(adaptation.arguments()) if adaptation else {}),
         seed=config.seed,
         inputs={
-            "model": model_fingerprint(model),
+            "model": base,
             "tokenizer": tokenizer_fingerprint(tokenizer),
-            **{stream: _rows_fingerprint(rows, stream) for stream in sorted(rows.encoded)},
+            **{stream: _rows_fingerprint(found) for stream, found in sorted({**looked_at, **rows.encoded}.items())},
             **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
         },
         results={
@@ -139,25 +170,46 @@ def unlearn(
         return finished
     if folder is not None and objective.generates:
         alternates.write(corpus["forget"], folder)
-    rows, second = _with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = folder / CHECKPOINTS if folder is not None else Path(temporary) / CHECKPOINTS
-        with _trainable(model, objective) if mask is None else nullcontext():
-            return train(
-                model,
-                tokenizer,
-                rows,
-                objective,
-                config,
-                manifest,
-                reference=second,
-                mask=mask,
-                patch=patch,
-                folder=folder,
-                scratch=scratch,
-                what=method,
-                progress=progress,
-            )
+    rows, how = _with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
+    with ExitStack() as around:
+        temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
+        second, keep, trained = None, None, model
+        if adaptation is not None:
+            assert isinstance(model, PreTrainedModel)
+            supplies: dict[str, Any] = {"seed": config.seed, "progress": progress, **looked_at}
+            adapted = around.enter_context(adapter_on(model, adaptation, matrices, supplies=supplies))
+            trained = adapted.model
+            numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+            results = {"trained_parameters": numbers, "adapted_matrices": len(matrices), **adapted.report}
+            manifest = replace(manifest, results=manifest.results | results)
+        elif mask is None:
+            around.enter_context(_trainable(model, objective))
+        if isinstance(trained, PeftModel):
+            about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
+            about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
+            keep = keeping(adaptation, tokenizer, about)
+        if how == "model":
+            own = adaptation is None
+            second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
+        return train(
+            trained,
+            tokenizer,
+            rows,
+            objective,
+            config,
+            manifest,
+            reference=second,
+            mask=mask if adaptation is None else None,
+            patch=patch,
+            folder=folder,
+            scratch=folder / CHECKPOINTS if folder is not None else temporary / CHECKPOINTS,
+            what=method,
+            progress=progress,
+            keep=keep,
+            stop=StopWhen(stop, every=stop_every, rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size)
+            if stop is not None
+            else None,
+        )
 
 
 def split_settings(settings: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
@@ -168,12 +220,13 @@ def split_settings(settings: dict[str, Any]) -> tuple[TrainingConfig, dict[str, 
     }
 
 
-def with_defaults(config: TrainingConfig, objective: Objective) -> TrainingConfig:
-    """The configuration with learning rate and epochs filled in from the method."""
+def with_defaults(config: TrainingConfig, objective: Objective, *, adapter: bool = False) -> TrainingConfig:
+    """The configuration with learning rate and epochs filled in from the method, or from what suits an adapter."""
     (loss, _), *_ = objective.losses.values()
+    rate = ADAPTER_RATE if adapter else loss.method.learning_rate
     return replace(
         config,
-        learning_rate=loss.method.learning_rate if config.learning_rate is None else config.learning_rate,
+        learning_rate=rate if config.learning_rate is None else config.learning_rate,
         epochs=loss.method.epochs if config.epochs is None else config.epochs,
     )
 
@@ -250,25 +303,46 @@ def _check_eps(model: PreTrainedModel, rows: RunRows, objective: Objective) -> N
     )
 
 
-def _rows_fingerprint(rows: RunRows, stream: Any) -> str:
-    return fingerprint([[row.ids, row.start] for row in rows.encoded[stream]])
+def _rows_fingerprint(rows: Sequence[Encoded]) -> str:
+    return fingerprint([[row.ids, row.start] for row in rows])
+
+
+def _looked_at(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: RunRows,
+    adaptation: Adaptation | None,
+    template: Template,
+    max_length: int,
+) -> dict[Stream, Sequence[Encoded]]:
+    """The rows that an adapter looks at before training: forget and retain set, even where no loss reads the latter."""
+    if adaptation is None or not adaptation.wants_retain:
+        return {}
+    retain = rows.encoded.get("retain")
+    if retain is None:
+        if "retain" not in corpus:
+            raise ExpungeError(
+                f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus "
+                f"'{corpus.name}' holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
+            )
+        retain = encode(corpus["retain"], tokenizer, template=template, max_length=max_length)
+    return {"forget": list(rows.encoded["forget"]), "retain": list(retain)}
 
 
 def _with_reference(
-    model: PreTrainedModel,
+    model: nn.Module,
     rows: RunRows,
     objective: Objective,
     policy: ReferencePolicy,
     progress: Progress | None,
     *,
     autocast: bool = False,
-) -> tuple[RunRows, nn.Module | None]:
+) -> tuple[RunRows, Literal["none", "precomputed", "model"]]:
+    """How reference values are had, and the rows with them where they are computed beforehand."""
     needs = objective.needs("reference")
     how = choose(policy, needs, reference_size(model, rows, objective) if policy == "auto" else 0)
-    if how == "none":
-        return rows, None
-    if how == "model":
-        return rows, frozen_copy(model)
+    if how != "precomputed":
+        return rows, how
     report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
     tables = {
         stream: precompute(
@@ -283,7 +357,7 @@ def _with_reference(
         )
         for stream, names in needs.items()
     }
-    return replace(rows, tables=tables), None
+    return replace(rows, tables=tables), how
 
 
 def reference_size(model: nn.Module, rows: RunRows, objective: Objective) -> int:
@@ -299,12 +373,14 @@ def reference_size(model: nn.Module, rows: RunRows, objective: Objective) -> int
 class _trainable:
     """Only what the method trains by default has gradients meanwhile."""
 
-    def __init__(self, model: PreTrainedModel, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
         self.model, self.objective = model, objective
 
     def __enter__(self) -> None:
         self.before = {name: p.requires_grad for name, p in self.model.named_parameters()}
         forget, layer = self.objective.forget, self.objective.layer
+        if isinstance(self.model, PeftModel):
+            return  # trains what it came with
         if forget is None or forget.method.trains == "all":
             if all(self.before.values()):
                 return

@@ -1,0 +1,138 @@
+"""What FILA's importance pass costs beside the unlearning that follows, and what sampling the retain set changes.
+
+    python benchmarks/fila.py --model <folder> --forget f.jsonl --retain r.jsonl
+
+The unit is one epoch of unlearning through a plain LoRA of the same rank with IHL and one retain row a forget row. The
+pass is timed with as many retain rows as forget rows (the default), with a quarter of them, with 4 times as many, and
+for VILA; each in turn in every round, the median over rounds is kept. The effect on the result is the loss at the last
+step and the overlap of what is picked: 1 - |P - P'|_F^2 / (2 r) of the projections on the rows of A, 1 for the same
+subspace.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import expunge
+from expunge.adapters._factor import weighted_factors
+from expunge.adapters._importance import Importance
+from expunge.adapters._passes import retain_sample
+from expunge.adapters.fila import row_importance
+from expunge.adapters.vila import drawn_probes
+from expunge.adapters.vila import row_importance as vila_importance
+from expunge.core.manifest import versions
+from expunge.data.template import Template
+from expunge.data.tokenizing import encode
+from expunge.models.load import load_model, load_tokenizer
+from expunge.models.matrices import linear_layers, target_matrices
+
+RANK, SCALING = 8, 2.0
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("--model", "--forget", "--retain"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/fila.json")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    corpus = expunge.load_corpus("files", forget=arguments.forget, retain=arguments.retain)
+    model, tokenizer = load_model(arguments.model, dtype="float32"), load_tokenizer(arguments.model)
+    rows = {s: encode(corpus[s], tokenizer, template=Template(), max_length=512) for s in ("forget", "retain")}
+    names, n = target_matrices(model, "all-linear"), len(rows["forget"])
+    counts = {"quarter": max(1, n // 4), "equal": n, "fourfold": min(4 * n, len(rows["retain"]))}
+    seconds: dict[str, list[float]] = {}
+    found: dict[str, Importance] = {}
+
+    def timed(what: str, call: Any) -> Any:
+        began = time.perf_counter()
+        made = call()
+        seconds.setdefault(what, []).append(time.perf_counter() - began)
+        return made
+
+    for _ in range(arguments.rounds):
+        for what, count in counts.items():
+            sample = retain_sample(rows["retain"], count, 0)
+            found[what] = timed(what, lambda s=sample: row_importance(model, names, rows["forget"], s, epsilon="auto"))
+        probes = drawn_probes(model, names, rank=RANK, sigma=0.05, seed=0)
+        sample = retain_sample(rows["retain"], n, 0)
+        timed(
+            "vila",
+            lambda p=probes, s=sample: vila_importance(
+                model, names, rows["forget"], s, probes=p, scaling=SCALING, centered=False, epsilon="auto"
+            ),
+        )
+        seconds.setdefault("epoch", []).append(epoch(arguments.model, tokenizer, corpus, n))
+    medians = {what: statistics.median(values) for what, values in seconds.items()}
+    result = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+        "versions": versions(),
+        "model_parameters": sum(p.numel() for p in model.parameters()),
+        "forget_rows": n,
+        "retain_rows": counts,
+        "rounds": arguments.rounds,
+        "seconds": {what: round(value, 3) for what, value in medians.items()},
+        "share_of_an_epoch": {w: round(v / medians["epoch"], 3) for w, v in medians.items() if w != "epoch"},
+        "same_subspace_as_fourfold": {w: round(overlap(model, found[w], found["fourfold"]), 4) for w in found},
+        "result": {w: outcome(arguments.model, tokenizer, corpus, count) for w, count in counts.items()},
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({k: result[k] for k in ("seconds", "share_of_an_epoch", "same_subspace_as_fourfold", "result")}))
+
+
+def epoch(folder: str, tokenizer: Any, corpus: Any, n: int) -> float:
+    """Seconds of one epoch through a plain LoRA: its median step times its steps."""
+    run = unlearned(folder, tokenizer, corpus, adapter="lora", epochs=1)
+    return float(run.manifest.results["seconds_a_step"]) * (n / 8)
+
+
+def outcome(folder: str, tokenizer: Any, corpus: Any, retain_samples: int) -> dict[str, float]:
+    """Where unlearning ends with a number of retain rows in the importance pass."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run = unlearned(
+            folder,
+            tokenizer,
+            corpus,
+            adapter="fila",
+            epochs=5,
+            epsilon="auto",
+            retain_samples=retain_samples,
+            importance=str(Path(scratch) / "importance.safetensors"),
+        )
+    last = run.history[-1]
+    return {k: round(last[k], 6) for k in ("forget_loss", "retain_loss", "forget_probability", "retain_probability")}
+
+
+def unlearned(folder: str, tokenizer: Any, corpus: Any, **settings: Any) -> expunge.Run:
+    """One run with IHL."""
+    common = {"method": "ihl", "rank": RANK, "batch_size": 8, "learning_rate": 1e-3}
+    return expunge.unlearn(load_model(folder, dtype="float32"), tokenizer, corpus, **common, **settings)
+
+
+def overlap(model: Any, one: Importance, other: Importance) -> float:
+    """Mean over matrices of the overlap of the row spaces that two importances pick."""
+    shares = []
+    for name, layer in linear_layers(model).items():
+        bases = []
+        for importance in (one, other):
+            factors = weighted_factors(layer.weight.detach(), importance.rows[name].sqrt(), rank=RANK, scaling=SCALING)
+            bases.append(torch.linalg.qr(factors.a.T)[0])
+        shares.append(float((bases[0].T @ bases[1]).square().sum()) / RANK)
+    return statistics.mean(shares)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Low-rank adapters: one file each, found by name; each puts its factors on a model and says what it found."""

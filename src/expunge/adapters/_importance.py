@@ -1,0 +1,174 @@
+"""Row weights of every adapted matrix, kept in files, and the adapter that they give."""
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.utils.integrations import dequantize_module_weight
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from expunge.adapters._factor import Svd, weighted_factors
+from expunge.core.cache import cache_path
+from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.manifest import fingerprint
+from expunge.core.rows import Encoded
+from expunge.models.load import model_fingerprint
+from expunge.models.lowrank import Adapted, Factors, attach, check
+from expunge.models.matrices import as_out_in, linear_layers
+
+LEAST_SHARE = 0.01
+"""Below this share of entries with a retain importance above epsilon the retain set has no say."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much the rows of each matrix matter to the forget set, relative to the retain set."""
+
+    rows: Mapping[str, Tensor]
+    """By matrix, `sum_j I[o, j]`, float32 [out]."""
+    report: Mapping[str, Any]
+    """`seconds`, `retain_median` (median over matrices of the median of F_r), `share_above_epsilon`."""
+
+
+class Tally:
+    """How the retain importance compares with epsilon, over all matrices."""
+
+    def __init__(self) -> None:
+        self.above = self.entries = 0
+        self.medians: list[float] = []
+
+    def add(self, retain: Tensor, epsilon: float | Tensor) -> None:
+        """Count one matrix."""
+        self.above += int((retain > epsilon).sum())
+        self.entries += retain.numel()
+        self.medians.append(float(retain.median()))
+
+    def report(self) -> dict[str, float]:
+        """In numbers."""
+        return {
+            "retain_median": float(torch.tensor(self.medians).median()),
+            "share_above_epsilon": self.above / self.entries,
+        }
+
+
+def epsilon_of(epsilon: float | str, retain: Tensor) -> float | Tensor:
+    """A number as it is, and `auto` as a tenth of the mean retain importance of a matrix."""
+    return 0.1 * retain.mean() if isinstance(epsilon, str) else epsilon
+
+
+def check_settings(epsilon: float | str, fisher: str, fisher_batch_size: int, svd: str) -> None:
+    """Raise on settings out of range."""
+    if isinstance(epsilon, str) and epsilon != "auto":
+        raise ExpungeError(f"epsilon must be a number or auto; got {epsilon!r}.")
+    if not isinstance(epsilon, str) and not epsilon > 0:
+        raise ExpungeError(f"epsilon must be above 0; got {epsilon!r}.")
+    for name, value, known in (
+        ("fisher", fisher, ("example", "batch")),
+        ("svd", svd, ("exact", "randomized")),
+    ):
+        if value not in known:
+            raise ExpungeError(f"{name} must be {' or '.join(known)}; got {value!r}.")
+    require_at_least("fisher_batch_size", fisher_batch_size, 1)
+
+
+def kept(
+    measure: Callable[[], Importance],
+    *,
+    kind: str,
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+    settings: Mapping[str, Any],
+    path: str | None,
+) -> Importance:
+    """Importance out of its file where the content it belongs to is known, else measured and written there.
+
+    Args:
+        measure: makes it.
+        kind: of the adapter.
+        model: the start model.
+        matrices: what is adapted.
+        forget: rows to forget.
+        retain: rows of the retain set that are looked at.
+        settings: what else decides the values.
+        path: a file of one's own; None: the cache.
+
+    Raises:
+        ExpungeError: the file belongs to other content.
+    """
+    key = fingerprint(
+        {
+            "kind": kind,
+            "model": model_fingerprint(model),
+            "matrices": list(matrices),
+            "forget": [[row.ids, row.start] for row in forget],
+            "retain": [[row.ids, row.start] for row in retain],
+            **settings,
+        }
+    )
+    file = Path(path) if path else cache_path("importance", key).with_suffix(".safetensors")
+    if file.is_file():
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata() or {}
+            if about.get("key") != key:
+                raise ExpungeError(
+                    f"the importance file {file} belongs to another model, other data or other settings; name another "
+                    "file, or remove it to measure anew."
+                )
+            rows = {name: opened.get_tensor(name) for name in opened.keys()}
+        return Importance(rows, json.loads(about["report"]) | {"importance": "stored"})
+    found = measure()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    values = {name: value.cpu().contiguous() for name, value in found.rows.items()}
+    save_file(values, partial, {"key": key, "report": json.dumps(dict(found.report))})
+    partial.replace(file)
+    return Importance(found.rows, {**found.report, "importance": "measured"})
+
+
+def begun_with(
+    importance: Importance,
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    *,
+    kind: str,
+    epsilon: float | str,
+    rank: int,
+    lora_alpha: float | None,
+    svd: Svd,
+    seed: int,
+) -> Adapted:
+    """The model with adapters that begin as the weighted low-rank part of their matrices."""
+    share = importance.report["share_above_epsilon"]
+    if share < LEAST_SHARE:
+        warnings.warn(
+            f"{kind}: only {share:.2%} of the retain importances lie above epsilon={epsilon} (their median is "
+            f"{importance.report['retain_median']:.2g}), so the retain set hardly bears on what is picked. "
+            "epsilon=auto scales it to each matrix.",
+            stacklevel=2,
+        )
+    scaling = check(model, matrices, rank=rank, lora_alpha=lora_alpha)
+    layers, start = linear_layers(model), {}
+    began = time.perf_counter()
+    for name in matrices:
+        row_weights = importance.rows[name].sqrt()
+        if not bool(row_weights.any()):
+            raise ExpungeError(f"{kind}: the forget set gives {name} no gradient at all, so it has no important part.")
+        weight = as_out_in(layers[name], dequantize_module_weight(layers[name]).detach())
+        with torch.no_grad():
+            start[name] = weighted_factors(
+                weight.float(), row_weights.to(weight.device), rank=rank, scaling=scaling, svd=svd, seed=seed
+            )
+    report = {**importance.report, "svd_seconds": round(time.perf_counter() - began, 3)}
+    factors: dict[str, Factors] = start
+    return Adapted(attach(model, matrices, rank=rank, lora_alpha=lora_alpha, start=factors, seed=seed), report)

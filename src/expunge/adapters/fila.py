@@ -1,0 +1,186 @@
+"""FILA: an adapter that begins with what the forget set needs most, relative to the retain set."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from expunge.adapters._factor import Svd, relative_importance
+from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
+from expunge.adapters._passes import Fisher, gradient_pass, retain_sample
+from expunge.core.progress import Progress
+from expunge.core.rows import Encoded
+from expunge.models.lowrank import Adapted, check
+
+
+def fila(
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+    seed: int,
+    progress: Progress | None,
+    *,
+    rank: int = 8,
+    lora_alpha: float | None = None,
+    epsilon: float | str = 1e-5,
+    fisher: Fisher = "example",
+    fisher_batch_size: int = 2,
+    retain_samples: int | None = None,
+    svd: Svd = "exact",
+    importance: str | None = None,
+) -> Adapted:
+    """Low-rank adapter that begins with the part of each matrix that Fisher information ties to the forget set.
+
+    For each matrix W: `I = F_f / (epsilon + F_r)` of the element-wise Fisher estimates, `s_o = sqrt(sum_j I[o, j])`,
+    and the top `rank` of `svd(diag(s) W)` becomes the adapter; what is left of W is frozen.
+
+    Args:
+        model: the start model, changed in place.
+        matrices: full names of the linear layers to adapt.
+        forget: rows to forget, all of which are looked at once.
+        retain: rows to keep.
+        seed: of the retain rows that are drawn, and of a randomized decomposition.
+        progress: told how far the pass is.
+        rank: of A [rank, in] and B [out, rank].
+        lora_alpha: numerator of the scaling `lora_alpha / rank`; null: 2 * rank.
+        epsilon: added to the retain importance; `auto`: a tenth of its mean over each matrix.
+        fisher: `example` squares the gradient of each example; `batch` that of each micro-batch, as published.
+        fisher_batch_size: rows of a micro-batch with `batch`.
+        retain_samples: retain rows to look at, drawn without replacement; null: as many as there are forget rows, or
+            all where there are fewer.
+        svd: `exact`, or `randomized`.
+        importance: file to take the row weights from, or to write them to; null: the cache.
+
+    Raises:
+        ExpungeError: settings out of range, a matrix without any gradient, an importance file of other content.
+
+    Source: LoKU (OpenReview 1ExfUpmIW4), section 3.3. Departures: squares of examples by default, because the square of
+    a micro-batch's mean is no Fisher estimate and changes with its size; an exact decomposition; the residual is never
+    rounded to half precision (models/lowrank.py); weights in the token mean are completion tokens.
+    """
+    check_settings(epsilon, fisher, fisher_batch_size, svd)
+    check(model, matrices, rank=rank, lora_alpha=lora_alpha)
+    samples = min(len(forget), len(retain)) if retain_samples is None else retain_samples
+    sample = retain_sample(retain, samples, seed)
+
+    def measure() -> Importance:
+        return row_importance(
+            model,
+            matrices,
+            forget,
+            sample,
+            epsilon=epsilon,
+            fisher=fisher,
+            batch_size=fisher_batch_size,
+            progress=progress,
+        )
+
+    batches = {"fisher_batch_size": fisher_batch_size} if fisher == "batch" else {}
+    found = kept(
+        measure,
+        kind="fila",
+        model=model,
+        matrices=matrices,
+        forget=forget,
+        retain=sample,
+        settings={"epsilon": epsilon, "fisher": fisher, **batches},
+        path=importance,
+    )
+    return begun_with(
+        found,
+        model,
+        matrices,
+        kind="fila",
+        epsilon=epsilon,
+        rank=rank,
+        lora_alpha=lora_alpha,
+        svd=svd,
+        seed=seed,
+    )
+
+
+def row_importance(
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+    *,
+    epsilon: float | str,
+    fisher: Fisher = "example",
+    batch_size: int = 2,
+    progress: Progress | None = None,
+) -> Importance:
+    """`sum_j I[o, j]` of every matrix; the retain set once for a full map, then the forget set for its row sums alone.
+
+    The importance is linear in F_f, so that `sum_j I[o, j] = sum_i n_i sum_j g_i[o, j]^2 / (epsilon + F_r[o, j])` over
+    `sum_i n_i` needs one number a row while the forget set passes by.
+    """
+    began = time.perf_counter()
+    fisher_retain = fisher_map(
+        model, matrices, retain, fisher=fisher, batch_size=batch_size, progress=progress, what="importance: retain set"
+    )
+    tally, inverse = Tally(), {}
+    for name in matrices:
+        limit = epsilon_of(epsilon, fisher_retain[name])
+        tally.add(fisher_retain[name], limit)
+        inverse[name] = relative_importance(torch.ones_like(fisher_retain[name]), fisher_retain.pop(name), limit)
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, gradients: tuple[Tensor, ...]) -> None:
+        (g,) = gradients
+        share = (g.square_() * inverse[name]).sum(1)
+        sums[name] = sums[name] + share if name in sums else share
+
+    tokens = gradient_pass(
+        model,
+        forget,
+        matrices,
+        gradient=of_weight,
+        square=add,
+        fisher=fisher,
+        batch_size=batch_size,
+        progress=progress,
+        what="importance: forget set",
+    )
+    seconds = round(time.perf_counter() - began, 3)
+    rows = {name: value / tokens for name, value in sums.items()}
+    return Importance(rows, {"importance_seconds": seconds, "retain_rows": len(retain), **tally.report()})
+
+
+def fisher_map(
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    rows: Sequence[Encoded],
+    *,
+    fisher: Fisher = "example",
+    batch_size: int = 2,
+    progress: Progress | None = None,
+    what: str = "importance",
+) -> dict[str, Tensor]:
+    """Element-wise Fisher estimate of every matrix, `sum_i n_i g_i^2 / sum_i n_i`, float32 [out, in]."""
+    maps: dict[str, Tensor] = {}
+
+    def add(name: str, gradients: tuple[Tensor, ...]) -> None:
+        (g,) = gradients
+        maps[name] = maps[name].addcmul_(g, g) if name in maps else g.square()
+
+    tokens = gradient_pass(
+        model,
+        rows,
+        matrices,
+        gradient=of_weight,
+        square=add,
+        fisher=fisher,
+        batch_size=batch_size,
+        progress=progress,
+        what=what,
+    )
+    return {name: value.div_(tokens) for name, value in maps.items()}
+
+
+def of_weight(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of a layer's weight, [out, in]."""
+    return (d.float().T @ x.float(),)

@@ -1,0 +1,112 @@
+"""Adapters on disk: PEFT's own files, so that PEFT alone can load them on the start model, and what made them.
+
+An adapter that began at (A0, B0) is written as the plain LoRA of twice the rank that it equals on the start model's
+own weights: `B A - B0 A0 = [B, -B0] [A; A0]`.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from expunge.core.checks import ExpungeError
+from expunge.models.load import model_fingerprint
+from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
+
+CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "adapter.json"
+
+
+def write_adapter(model: PeftModel, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
+    """Write the adapter of a model as PEFT reads it.
+
+    Args:
+        model: carries one adapter.
+        folder: made where it is missing.
+        about: its kind, its settings, and `base`, the fingerprint of the start model it belongs on.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = model.active_adapter
+    assert isinstance(name, str)
+    config = copy.copy(model.peft_config[name])
+    assert isinstance(config, LoraConfig)
+    if keeps_start(model):
+        config.r, config.lora_alpha = 2 * config.r, 2 * config.lora_alpha
+        state = {
+            f"{layer_name}.{factor}.weight": getattr(layer, factor)[name].weight
+            for layer_name, layer in lora_layers(model).items()
+            for factor in ("lora_A", "lora_B")
+        }
+    else:
+        state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    config.inference_mode = True
+    base = config.base_model_name_or_path
+    if base and Path(base).is_dir():
+        config.base_model_name_or_path = str(Path(base).resolve())
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
+    config.save_pretrained(str(folder))
+    if about is not None:
+        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def read_adapter_into(model: PeftModel, folder: str | Path) -> None:
+    """Put the values that `write_adapter` wrote back into the adapter that wrote them."""
+    state = load_file(Path(folder) / WEIGHTS)
+    name = model.active_adapter
+    assert isinstance(name, str)
+    if not keeps_start(model):
+        set_peft_model_state_dict(model, state, adapter_name=name)
+        return
+    with torch.no_grad():
+        for layer_name, layer in lora_layers(model).items():
+            a, b, a0, b0 = halves(layer, name)
+            assert a0 is not None and b0 is not None
+            for factor, dim, first, second in (("lora_A", 0, a, a0), ("lora_B", 1, b, b0)):
+                trained, start = _in_two(state[f"{layer_name}.{factor}.weight"], dim)
+                first.copy_(trained)
+                second.copy_(start)
+
+
+def _in_two(value: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    first, second = value.chunk(2, dim)
+    return first, second
+
+
+def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = False) -> PeftModel:
+    """Put a stored adapter on the model it was trained on.
+
+    Args:
+        base: the start model.
+        folder: what `unlearn(..., save="adapter")` wrote, or any PEFT adapter.
+        force: load it on other weights too.
+
+    Raises:
+        ExpungeError: no adapter there, or the base is not the model that it was trained on.
+    """
+    folder = Path(folder)
+    missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
+    if missing:
+        raise ExpungeError(f"{folder} is not an adapter: it lacks {' and '.join(missing)}.")
+    about = about_adapter(folder)
+    if about.get("base") and not force:
+        now = model_fingerprint(base)
+        if now != about["base"]:
+            raise ExpungeError(
+                f"the adapter in {folder} was trained on another model ({about['base']}, this one is {now}), and on "
+                "other weights it is a different change. Load its own start model, or say force=True."
+            )
+    with without_known_warnings():
+        return PeftModel.from_pretrained(base, str(folder))
+
+
+def about_adapter(folder: str | Path) -> dict[str, Any]:
+    """What made a stored adapter; empty for adapters from elsewhere."""
+    path = Path(folder) / ABOUT
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

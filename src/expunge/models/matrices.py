@@ -1,0 +1,90 @@
+"""The weight matrices of a model's decoder blocks: which linear layers there are, and choosing among them."""
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from expunge.core.checks import ExpungeError
+from expunge.models.anatomy import blocks, causal_lm, down_projection
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers of the decoder blocks by their full name; never head, embeddings or norms."""
+    inner = causal_lm(model)
+    stack = blocks(inner)
+    place = next(name for name, module in inner.named_modules() if module is stack)
+    return {
+        f"{place}.{name}": module for name, module in stack.named_modules() if isinstance(module, nn.Linear | Conv1D)
+    }
+
+
+def target_matrices(model: nn.Module, targets: str) -> tuple[str, ...]:
+    """Names of the linear layers that an adapter is put on.
+
+    Args:
+        model: a causal language model.
+        targets: `all-linear`, `attention`, `mlp`, or a regular expression that is looked for in the names.
+
+    Raises:
+        ExpungeError: a broken expression, or one that finds nothing; the message lists names.
+    """
+    layers = linear_layers(model)
+    if not layers:
+        raise ExpungeError(f"the decoder blocks of {type(causal_lm(model)).__name__} hold no linear layer to adapt.")
+    if targets == "all-linear":
+        return tuple(layers)
+    if targets in ("attention", "mlp"):
+        found = [name for name in layers if _in_attention(name) == (targets == "attention")]
+    else:
+        try:
+            found = [name for name in layers if re.search(targets, name)]
+        except re.error as error:
+            raise ExpungeError(
+                f"targets={targets!r} is neither all-linear, attention nor mlp, nor a regular expression: {error}."
+            ) from error
+    if not found:
+        first = list(layers)[: len(layers) // len(blocks(causal_lm(model)))]
+        raise ExpungeError(
+            f"targets={targets!r} finds none of the {len(layers)} linear layers of the decoder blocks. Those of the "
+            f"first block: {', '.join(first)}."
+        )
+    return tuple(found)
+
+
+def _in_attention(name: str) -> bool:
+    return any("attn" in part or "attention" in part for part in name.split("."))
+
+
+def down_projections(model: nn.Module, layer: int) -> tuple[str, ...]:
+    """Names of the MLP down-projections of the three blocks up to `layer`."""
+    inner = causal_lm(model)
+    chosen = {id(down_projection(block)) for block in blocks(inner)[max(0, layer - 2) : layer + 1]}
+    return tuple(name for name, module in linear_layers(inner).items() if id(module) in chosen)
+
+
+def block_of(model: nn.Module, name: str) -> int:
+    """Number of the decoder block that a linear layer stands in."""
+    stack = blocks(causal_lm(model))
+    place = next(n for n, module in causal_lm(model).named_modules() if module is stack)
+    return int(name.removeprefix(f"{place}.").partition(".")[0])
+
+
+def as_out_in(module: nn.Module, weight: Tensor) -> Tensor:
+    """A layer's weight, or its gradient, as [out, in]; GPT-2 keeps its own the other way round."""
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def shape_of(module: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear layer."""
+    if isinstance(module, Conv1D):
+        return module.weight.shape[1], module.weight.shape[0]
+    assert isinstance(module, nn.Linear)  # quantized layers keep their weights packed, and their sizes as attributes
+    return module.out_features, module.in_features
+
+
+def parameter_count(model: nn.Module, names: Sequence[str], rank: int) -> int:
+    """Numbers in the factors A and B of a rank on these layers."""
+    layers = linear_layers(model)
+    return sum(rank * sum(shape_of(layers[name])) for name in names)

@@ -1,0 +1,71 @@
+"""Rules to stop by that measure the model with a suite, as the command line and recipes hand them to `unlearn`."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from expunge.core.checks import ExpungeError, require_at_least
+from expunge.data.corpus import Corpus
+from expunge.data.template import Template
+from expunge.evaluation.evaluate import evaluate
+from expunge.training.stopping import Condition, StopRule, when_all
+
+UNSEEN = "unseen"
+
+
+def measured_rule(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    conditions: Sequence[str],
+    *,
+    suite: str = "default",
+    rows: int = 32,
+    template: Template | None = None,
+    max_length: int = 512,
+) -> StopRule:
+    """A rule that stops once measures on a small part of the corpus are where they should be.
+
+    Args:
+        model: the start model; asked once for the level of unseen text where a condition names it.
+        tokenizer: its tokenizer.
+        corpus: what training uses; `holdout` is the unseen text.
+        conditions: such as `forget_rouge<=0.1`, or `forget_extraction_strength<=unseen`: at most what the start model
+            has on the holdout set in place of the forget set. All of them must hold.
+        suite: where the measures come from.
+        rows: the first so many rows of each split are looked at.
+        template: how questions are framed.
+        max_length: longest row in tokens.
+
+    Raises:
+        ExpungeError: no conditions or unreadable ones, unknown measures, or no holdout set for the level of unseen
+            text.
+    """
+    require_at_least("stop_rows", rows, 1)
+    small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
+
+    def values(model: nn.Module, corpus: Corpus, names: Sequence[str]) -> Mapping[str, float]:
+        found = evaluate(model, tokenizer, corpus, suite=suite, metrics=names, template=template, max_length=max_length)
+        return {name: float(found[name]) for name in names}
+
+    named = [_measure(text) for text in conditions if text.rstrip().endswith(UNSEEN)]
+    levels: Mapping[str, float] = {}
+    if named:
+        if "holdout" not in corpus:
+            raise ExpungeError(
+                f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
+                f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
+            )
+        levels = values(model, Corpus({**small.splits, "forget": small["holdout"]}, corpus.name), named)
+    read = []
+    for text in conditions:
+        name = _measure(text)
+        read.append(Condition.read(text, {UNSEEN: levels[name]} if name in levels else {}))
+    return when_all(read, lambda now: values(now, small, [c.measure for c in read]))
+
+
+def _measure(text: str) -> str:
+    for sign in ("<", ">"):
+        text = text.partition(sign)[0]
+    return text.strip()

@@ -1,0 +1,199 @@
+"""Training through an adapter: what was asked, putting it on, and giving the plain model back."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from expunge.core import catalogue
+from expunge.core.checks import ExpungeError, unknown
+from expunge.core.mask import Mask
+from expunge.models.adapter_files import write_adapter
+from expunge.models.load import save_model
+from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
+from expunge.models.matrices import block_of, down_projections, target_matrices
+from expunge.objectives.combine import Objective
+
+LEARNING_RATE = 1e-4
+"""Default with an adapter, whatever the method's own is for full-parameter training."""
+
+ADAPTER_FOLDER = "adapter"
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Which adapter was asked for."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its keyword arguments, defaults filled in."""
+    targets: str | None = None
+    save: Save = "merged"
+
+    @property
+    def wants_retain(self) -> bool:
+        """Does it look at the retain set before training?"""
+        return "retain" in catalogue.needs(catalogue.resolve("adapters", self.name))
+
+    def arguments(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"adapter": self.name, "adapter_settings": dict(self.settings), "targets": self.targets}
+
+
+def asked(
+    adapter: str | None, targets: str | None, save: Save | None, given: Mapping[str, Any]
+) -> tuple[Adaptation | None, dict[str, Any]]:
+    """Settings that are no training settings to (the adapter with those it knows, the rest, for the method).
+
+    Raises:
+        ExpungeError: an unknown adapter, or settings of adapters without one.
+    """
+    if adapter is None:
+        for name, value in (("targets", targets), ("save", save)):
+            if value is not None:
+                raise ExpungeError(f"{name}={value} is about an adapter, and none was asked for. Say adapter=lora.")
+        return None, dict(given)
+    known = catalogue.hyperparameters(catalogue.resolve("adapters", adapter))
+    if save not in (None, "merged", "adapter", "both"):
+        raise unknown("way to save an adapter", str(save), ("merged", "adapter", "both"))
+    settings = known | {k: v for k, v in given.items() if k in known}
+    rest = {k: v for k, v in given.items() if k not in known}
+    return Adaptation(adapter, settings, targets, save or "merged"), rest
+
+
+def adapted_matrices(
+    model: nn.Module, objective: Objective, targets: str | None, mask: Mask | None = None
+) -> tuple[str, ...]:
+    """Names of the matrices that the adapter goes on.
+
+    Args:
+        model: the start model.
+        objective: a method that trains a few matrices by default has these adapted by default.
+        targets: what was asked for; None: the method's own matrices, else `all-linear`.
+        mask: of whole matrices; only those selected are adapted.
+
+    Raises:
+        ExpungeError: targets that find nothing or lie where no gradient comes, or a mask inside matrices.
+    """
+    own = objective.forget is not None and objective.forget.method.trains == "down_projections"
+    if targets is None and own and objective.layer is not None:
+        names = down_projections(model, objective.layer)
+    else:
+        names = target_matrices(model, targets or "all-linear")
+    if objective.layer is not None and not _through_head(objective):
+        beyond = [name for name in names if block_of(model, name) > objective.layer]
+        if beyond:
+            raise ExpungeError(
+                f"targets={targets!r}: {len(beyond)} of the matrices ({beyond[0]}, ...) lie behind layer "
+                f"{objective.layer}, whose hidden states are all that this objective reads, so they would never learn. "
+                "Leave targets out for the method's own matrices, or name some with a regular expression."
+            )
+    if mask is None:
+        return names
+    if mask.layout.unit != "matrix":
+        raise ExpungeError(
+            f"a mask of unit={mask.layout.unit} does not go with an adapter: the product B A changes every entry of a "
+            "matrix. Use a mask of unit=matrix, which says which matrices are adapted, or no adapter."
+        )
+    chosen = {
+        name.removesuffix(".weight")
+        for name in mask.layout.parts
+        if name.endswith(".weight") and mask.indices(name).numel()
+    }
+    kept = tuple(name for name in names if name in chosen)
+    if not kept:
+        raise ExpungeError(f"the mask selects none of the {len(names)} matrices that targets={targets!r} names.")
+    return kept
+
+
+def _through_head(objective: Objective) -> bool:
+    return any(names - {"hidden", "completion_mask", "counts"} for names in objective.needs("current").values())
+
+
+def check_adaptable(model: nn.Module, adaptation: Adaptation | None) -> None:
+    """Raise where a model and an adapter, or its absence, do not go together."""
+    if isinstance(model, PeftModel):
+        if adaptation is not None:
+            raise ExpungeError(
+                f"the model carries a PEFT adapter already, and adapter={adaptation.name} would be a second one. Leave "
+                "adapter out to train its own, or merge it first: model.merge_and_unload()."
+            )
+        check_peft(model)
+    elif getattr(model, "peft_config", None):
+        raise ExpungeError(
+            "the model carries adapters without PEFT's wrapper, which cannot be told from its own weights. Load them "
+            "with peft.PeftModel.from_pretrained(base, folder, is_trainable=True), or merge them."
+        )
+    elif is_quantized(model):
+        if adaptation is None:
+            raise ExpungeError("quantized weights cannot be trained themselves. Train an adapter: adapter=lora.")
+        if adaptation.save != "adapter":
+            raise ExpungeError(
+                f"save={adaptation.save}: merged into a quantized model the adapter would be rounded away. "
+                "Say save=adapter."
+            )
+
+
+@contextmanager
+def adapter_on(
+    model: PreTrainedModel,
+    adaptation: Adaptation,
+    matrices: tuple[str, ...],
+    *,
+    supplies: Mapping[str, Any],
+) -> Iterator[Adapted]:
+    """The model with its adapter; where anything fails, the adapter comes off and the start model is back.
+
+    Args:
+        model: changed in place meanwhile.
+        adaptation: which adapter.
+        matrices: what is adapted.
+        supplies: what adapters may ask for by name: `forget`, `retain`, `seed`, `progress`.
+    """
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    put_on = catalogue.resolve("adapters", adaptation.name)
+    has: dict[str, Any] = {"model": model, "matrices": matrices, **supplies}
+    adapted = put_on(*(has[name] for name in catalogue.needs(put_on)), **adaptation.settings)
+    try:
+        yield adapted
+    except BaseException:
+        if not is_quantized(model):
+            taken_off(adapted.model)
+        raise
+    finally:
+        if not any(True for name, _ in model.named_parameters() if ".lora_" in name):
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(before[name])
+
+
+Keep = Callable[[Any, Path | None], Any]
+"""(trained model, run folder or None) to the model that the run returns, written into the folder."""
+
+
+def keeping(adaptation: Adaptation | None, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]) -> Keep:
+    """How the result of a run is written and handed back.
+
+    Args:
+        adaptation: the adapter; None for a model that was handed in with one of its own.
+        tokenizer: written beside it.
+        about: what is said of an adapter beside its weights.
+    """
+
+    def keep(model: PeftModel, folder: Path | None) -> Any:
+        save = adaptation.save if adaptation else "adapter"
+        if folder is not None and save != "merged":
+            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, dict(about))
+            tokenizer.save_pretrained(folder)
+        if adaptation is None or is_quantized(model):
+            return model
+        plain = merged(model)
+        if folder is not None and save != "adapter":
+            save_model(plain, tokenizer, folder)
+        return plain
+
+    return keep

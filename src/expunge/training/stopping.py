@@ -1,0 +1,126 @@
+"""Stopping a run by what was measured: any metric against any threshold, asked every so many epochs."""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from expunge.core.checks import ExpungeError, require_positive, unknown
+
+StopRule = Callable[[nn.Module, int], str | None]
+"""Told (model in training, steps done); a text ends the run and is its reason, None lets it go on."""
+
+_COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A measure and the value at which it is far enough: `forget_rouge <= 0.1`."""
+
+    measure: str
+    comparison: str
+    threshold: float
+
+    @classmethod
+    def read(cls, text: str, levels: Mapping[str, float] | None = None) -> "Condition":
+        """A condition from text.
+
+        Args:
+            text: `measure<=number`, or `measure<=name` with a name of `levels`; also with `<`, `>=`, `>`.
+            levels: numbers by name, such as what the start model reaches on unseen text.
+
+        Raises:
+            ExpungeError: it is no condition, or the name is unknown.
+        """
+        found = re.fullmatch(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*(\S+)\s*", text)
+        if found is None:
+            raise ExpungeError(f"stop={text!r} is no condition; write one as forget_rouge<=0.1.")
+        measure, comparison, limit = found.groups()
+        try:
+            threshold = float(limit)
+        except ValueError:
+            if limit not in (levels or {}):
+                raise unknown("level to stop at", limit, levels or {}) from None
+            threshold = (levels or {})[limit]
+        if not math.isfinite(threshold):
+            raise ExpungeError(f"stop={text!r}: the threshold must be a finite number; it is {threshold}.")
+        return cls(measure, comparison, threshold)
+
+    def holds(self, values: Mapping[str, float]) -> bool:
+        """Is the measure there? A value that is not a number never is."""
+        if self.measure not in values:
+            raise unknown("measure to stop by", self.measure, values)
+        return bool(_COMPARISONS[self.comparison](values[self.measure], self.threshold))
+
+    def __str__(self) -> str:
+        """As it could be read."""
+        return f"{self.measure}{self.comparison}{self.threshold:g}"
+
+
+def when_all(conditions: Sequence[Condition], measure: Callable[[nn.Module], Mapping[str, float]]) -> StopRule:
+    """A rule that stops once every condition holds.
+
+    With the extraction likelihood and the memorization accuracy of the forget sequences, each at most what the start
+    model has on unseen text, this is the rule of Jang et al. 2022 (arXiv:2210.01504).
+
+    Args:
+        conditions: at least one.
+        measure: values by name of the model as it is; asked as often as the rule is.
+    """
+    if not conditions:
+        raise ExpungeError("a rule to stop by needs at least one condition.")
+
+    def rule(model: nn.Module, step: int) -> str | None:
+        values = measure(model)
+        if not all(condition.holds(values) for condition in conditions):
+            return None
+        shown = ", ".join(f"{c.measure} {values[c.measure]:.4g} (wanted {c})" for c in conditions)
+        return f"step {step}: {shown}"
+
+    return rule
+
+
+class StopWhen(TrainerCallback):
+    """Asks a rule every so many epochs, in eval mode, and ends the run once it gives a reason."""
+
+    def __init__(self, rule: StopRule, *, every: float, rows_per_epoch: int, batch_size: int) -> None:
+        """Set up the question.
+
+        Args:
+            rule: what is asked.
+            every: epochs between two questions; a step is the shortest time between them.
+            rows_per_epoch: rows of one pass.
+            batch_size: rows of one step.
+        """
+        require_positive("stop_every", every)
+        self.rule, self.every, self.rows_per_epoch, self.batch_size = rule, every, rows_per_epoch, batch_size
+        self.reason: str | None = None
+
+    def _passed(self, step: int) -> int:
+        return math.floor(step * self.batch_size / (self.rows_per_epoch * self.every) + 1e-9)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        """Ask where a multiple of `every` was passed."""
+        step = state.global_step
+        if self._passed(step) == self._passed(step - 1):
+            return
+        training = model.training
+        model.eval()
+        try:
+            self.reason = self.rule(model, step)
+        finally:
+            model.train(training)
+        if self.reason is not None:
+            control.should_training_stop = True

@@ -1,0 +1,92 @@
+"""`expunge unlearn adapter=...`: runs, what a dry run says, and a run that stops by what it measured."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zoo
+from expunge.cli.training import trained_parameters
+from expunge.core.manifest import Manifest
+from expunge.models.load import load_model
+from expunge.objectives.combine import build
+from expunge.training.adapting import asked
+
+
+@pytest.fixture
+def words(model_folder: Path, data: Path, tmp_path: Path) -> tuple[str, ...]:
+    return (
+        "unlearn",
+        f"model={model_folder}",
+        f"forget={data}/forget.jsonl",
+        f"retain={data}/retain.jsonl",
+        f"output={tmp_path}/run",
+        "epochs=1",
+        "batch_size=3",
+    )
+
+
+def test_adapters_are_listed(call: Callable[..., Any]) -> None:
+    code, out, _ = call("list", "adapters")
+    assert code == 0 and all(name in out for name in ("lora", "fila", "vila")) and "starts at zero" in out
+
+
+def test_a_run_through_an_adapter_is_an_ordinary_model(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    code, out, err = call(*words, "adapter=fila", "rank=2", "epsilon=auto", "method=ihl", "save=both", "targets=mlp")
+    assert code == 0, err
+    assert "unlearned with ihl through fila: 2 steps" in out
+    manifest = Manifest.load(tmp_path / "run")
+    assert manifest.arguments["adapter_settings"]["rank"] == 2 and manifest.arguments["targets"] == "mlp"
+    assert manifest.arguments["learning_rate"] == 1e-4 and manifest.results["adapted_matrices"] == 9
+    load_model(tmp_path / "run")
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
+
+
+def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str, ...]) -> None:
+    code, out, err = call(*words, "adapter=lora", "rank=4", "method=undial", "--dry-run")
+    assert code == 0, err
+    assert "default of lora" in out and "frozen start model" not in out
+    code, out, err = call(*words, "adapter=lora", "rank=64", "--dry-run")
+    assert code == 1 and "rank=64 is more than" in out + err
+    # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
+    adaptation, _ = asked("lora", None, None, {"rank": 4})
+    assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation) == 5568
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("adapter=lorra",), "Did you mean 'lora'"),
+        (("rank=4",), "no setting is called 'rank'"),
+        (("targets=mlp",), "targets=mlp is about an adapter"),
+        (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs bitsandbytes"),
+        (("stop=forget_rouge=0.1",), "is no condition"),
+        (("stop=forget_rouge<=unseen",), "needs a holdout set"),
+    ],
+)
+def test_mistakes_are_told(
+    call: Callable[..., Any], words: tuple[str, ...], given: tuple[str, ...], message: str
+) -> None:
+    code, out, err = call(*words, *given)
+    assert code == 2 and message in out + err
+
+
+def test_a_run_stops_by_what_it_measured(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
+    unseen = tmp_path / "holdout.jsonl"
+    unseen.write_text('{"question": "Where does Cleo live?", "answer": "In a house by the sea."}\n' * 2)
+    code, _, err = call(
+        *words,
+        "adapter=lora",
+        "epochs=5",
+        f"holdout={unseen}",
+        "stop=forget_probability<=1,forget_exact_memorization<=unseen",
+        "learning_rate=1e-6",
+        "stop_rows=2",
+    )
+    # A random model knows neither set by heart, so the first question, after one epoch of two steps, ends the run.
+    assert code == 0, err
+    results = Manifest.load(tmp_path / "run").results
+    assert results["steps"] == 2 and results["stopped"].startswith("step 2: forget_probability")

@@ -1,0 +1,284 @@
+"""Runs with adapters: any objective on any architecture, files, references without a second model, resuming."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch import nn
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM
+
+import expunge
+import zoo
+from expunge.core import catalogue
+from expunge.core.checks import ExpungeError
+from expunge.core.manifest import Manifest
+from expunge.core.mask import Layout, Mask, Part, pack
+from expunge.models.load import load_model, model_fingerprint, save_model
+from expunge.models.lowrank import without_known_warnings
+from expunge.models.matrices import linear_layers
+from expunge.objectives.combine import build
+from expunge.training.adapting import adapted_matrices, asked
+from expunge.training.config import TrainingConfig
+from expunge.training.trainer import ObjectiveTrainer
+
+ADAPTERS = catalogue.names("adapters")
+SETTINGS: dict[str, dict[str, Any]] = {"lora": {}, "fila": {"epsilon": "auto"}, "vila": {"epsilon": "auto"}}
+
+
+def unlearn(adapter: str | None = "lora", *, model: nn.Module | None = None, **changes: Any) -> expunge.Run:
+    settings = {"method": "npo", "epochs": 2, "batch_size": 3, "learning_rate": 1e-2, "rank": 4}
+    own = SETTINGS[adapter] if adapter else {}
+    given = settings | own | changes
+    if adapter is None:
+        given.pop("rank")
+    return expunge.unlearn(
+        zoo.tiny_model() if model is None else model, zoo.tokenizer(), zoo.corpus(), adapter=adapter, **given
+    )
+
+
+def test_the_adapters_are_found() -> None:
+    assert ADAPTERS == ["fila", "lora", "vila"]
+
+
+def test_settings_of_adapters_share_no_name_with_others() -> None:
+    taken = {*TrainingConfig.__dataclass_fields__, "gamma", "alpha", "method", "retain", "reference", "save", "targets"}
+    for kind in ("methods", "retain_losses"):
+        for name in catalogue.names(kind):
+            taken |= {*catalogue.hyperparameters(catalogue.resolve(kind, name))}
+    for name in ADAPTERS:
+        assert not {*catalogue.hyperparameters(catalogue.resolve("adapters", name))} & taken, name
+
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "npo": {},  # one reference number a sequence
+    "ihl": {},  # logits
+    "dpo": {"retain": "none"},  # alternate answers, no retain rows in the loss
+    "undial": {},  # logits of the start model
+    "kl_min": {},  # the same on the retain set
+    "rmu": {"layer": 1},  # hidden states, few matrices
+}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
+def test_every_adapter_with_every_kind_of_objective_on_every_architecture(architecture: str, adapter: str) -> None:
+    kinds = OBJECTIVES if architecture == "llama" else {k: OBJECTIVES[k] for k in ("npo", "kl_min", "rmu")}
+    for method, extra in kinds.items():
+        model = zoo.tiny_model(architecture)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        run = unlearn(adapter, model=model, method=method, epochs=1, **extra)
+        changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
+        expected = 2 if method == "rmu" else len(linear_layers(model))
+        assert run.model is model and len(changed) == expected == run.manifest.results["adapted_matrices"], method
+        assert changed <= {f"{name}.weight" for name in linear_layers(model)}
+        assert math.isfinite(run.history[-1]["loss"]) and all(p.requires_grad for p in model.parameters())
+        if method in ("npo", "dpo"):  # the first step sees the start model
+            assert run.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-5)
+        if method == "kl_min":
+            assert run.history[0]["retain_loss"] == pytest.approx(0, abs=1e-6)
+
+
+@contextmanager
+def every_gradient_seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+    """Largest gradient that each trained parameter received, over the steps of a run."""
+    largest: dict[str, float] = {}
+    clip = ObjectiveTrainer._clip_grad_norm
+
+    def note(self: ObjectiveTrainer, model: nn.Module) -> Any:
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                value = 0.0 if p.grad is None else float(p.grad.abs().max())
+                largest[name] = max(largest.get(name, 0.0), value)
+        return clip(self, model)
+
+    monkeypatch.setattr(ObjectiveTrainer, "_clip_grad_norm", note)
+    yield largest
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_every_factor_gets_gradient_under_gradient_checkpointing(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for checkpointing in (False, True):
+        with every_gradient_seen(monkeypatch) as largest:
+            run = unlearn(adapter, gradient_checkpointing=checkpointing, epochs=3)
+        assert len(largest) == 42 and all(value > 0 for value in largest.values()), largest
+        ends.append(dict(run.model.named_parameters()))
+        assert not run.model.is_activation_checkpointing
+    for name, p in ends[0].items():
+        assert_close(ends[1][name], p, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("method", ["npo", "undial"])
+def test_reference_values_come_without_a_second_model(
+    adapter: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+    if method == "npo":
+        ends.append(unlearn(adapter, method=method, reference="precomputed"))
+
+    def refuse(model: nn.Module) -> nn.Module:
+        raise AssertionError("a second model")
+
+    monkeypatch.setattr("expunge.training.unlearn.frozen_copy", refuse)
+    ends.append(unlearn(adapter, method=method, reference="model"))
+    ends.append(unlearn(adapter, method=method, reference="auto"))
+    for other in ends[1:]:
+        for name, p in ends[0].model.named_parameters():
+            assert_close(dict(other.model.named_parameters())[name], p, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_in_bfloat16_weights_and_compute() -> None:
+    run = unlearn("fila", model=zoo.tiny_model().bfloat16(), precision="bfloat16")
+    assert run.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-2)
+    assert all(p.dtype == torch.bfloat16 for p in run.model.parameters())
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("save", ["merged", "adapter", "both"])
+def test_a_run_folder_loads_as_the_model_that_the_run_returned(tmp_path: Path, adapter: str, save: str) -> None:
+    save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
+    start = load_model(tmp_path / "start")
+    base = model_fingerprint(start)
+    run = unlearn(adapter, model=start, output_dir=tmp_path / "run", save=save)
+    assert isinstance(run.model, type(zoo.tiny_model()))
+    loaded = load_model(tmp_path / "run")
+    for name, p in run.model.named_parameters():
+        assert_close(dict(loaded.named_parameters())[name], p, rtol=1e-5, atol=1e-6)
+    if save != "adapter":
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+        assert all(torch.equal(dict(plain.named_parameters())[n], p) for n, p in run.model.named_parameters())
+    if save != "merged":
+        folder = tmp_path / "run" if save == "adapter" else tmp_path / "run/adapter"
+        on_base = expunge.load_adapter(load_model(tmp_path / "start"), folder)
+        ids = torch.tensor([[1, 17, 40, 3]])
+        assert_close(on_base(input_ids=ids).logits, run.model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+        with pytest.raises(ExpungeError, match="was trained on another model"):
+            expunge.load_adapter(zoo.tiny_model(seed=1), folder)
+    assert (tmp_path / "run/model.safetensors").exists() == (save != "adapter")
+    manifest = Manifest.load(tmp_path / "run")
+    assert manifest.arguments["adapter"] == adapter and manifest.arguments["adapter_settings"]["rank"] == 4
+    assert manifest.inputs["model"] == base and manifest.results["trained_parameters"] == 5568
+    again = unlearn(adapter, model=load_model(tmp_path / "start"), output_dir=tmp_path / "run", save=save, resume=True)
+    assert len(again.history) == 4
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, adapter: str) -> None:
+    whole = unlearn(adapter, output_dir=tmp_path / "whole")
+
+    def progress(what: str, done: int, total: int, text: str) -> None:
+        if what == "npo" and done == 3:
+            raise Killed
+
+    model = zoo.tiny_model()
+    before = model_fingerprint(model)
+    with pytest.raises(Killed):
+        unlearn(adapter, model=model, output_dir=tmp_path / "killed", progress=progress)
+    assert model_fingerprint(model) == before and all(p.requires_grad for p in model.parameters())
+    (checkpoint,) = (tmp_path / "killed/checkpoints").glob("checkpoint-*")
+    assert (checkpoint / "adapter_model.safetensors").is_file() and not (checkpoint / "model.safetensors").exists()
+    resumed = unlearn(adapter, output_dir=tmp_path / "killed", resume=True)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(a[name], b[name]) for name in a) and resumed.history == whole.history
+
+
+def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
+    with without_known_warnings():
+        model = get_peft_model(zoo.tiny_model(), LoraConfig(target_modules=["q_proj", "down_proj"], r=3))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    run = unlearn(None, model=model, method="undial", output_dir=tmp_path / "run")
+    assert run.model is model
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if "lora_" in name} and len(changed) == 12
+    # The start model is the one with its adapter, so NPO begins at (2 / beta) ln 2 here too.
+    for reference in ("precomputed", "model"):
+        run = unlearn(None, model=model, reference=reference)
+        assert run.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-5)
+    loaded = expunge.load_adapter(zoo.tiny_model(), tmp_path / "run", force=True)
+    assert isinstance(loaded, PeftModel)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"adapter": "lorra"}, "no adapter is called 'lorra'. Did you mean 'lora'"),
+        ({"adapter": None, "targets": "mlp"}, "targets=mlp is about an adapter, and none was asked for"),
+        ({"adapter": None, "save": "both"}, "save=both is about an adapter"),
+        ({"adapter": None, "rank": 8}, "rank"),
+        ({"adapter": "fila", "dropout": 0.1}, "dropout"),
+        ({"rank": 64}, "rank=64 is more than"),
+        ({"targets": "query"}, "finds none of the 21 linear layers"),
+        ({"method": "rmu", "layer": 0, "targets": "mlp"}, "lie behind layer 0.*would never learn"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path, settings: dict, message: str) -> None:
+    given = {"adapter": "lora", "method": "npo", "epochs": 1, "batch_size": 3} | settings
+    with pytest.raises(ExpungeError, match=message):
+        expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **given)
+
+
+def test_adapters_on_adapters_and_missing_retain_sets_are_refused() -> None:
+    with without_known_warnings():
+        model = get_peft_model(zoo.tiny_model(), LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ExpungeError, match="carries a PEFT adapter already, and adapter=fila would be a second one"):
+        unlearn("fila", model=model)
+    corpus = expunge.Corpus({"forget": zoo.corpus()["forget"]}, "alone")
+    with pytest.raises(ExpungeError, match="adapter=fila weighs the forget set against a retain set"):
+        expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), corpus, method="grad_ascent", adapter="fila")
+
+
+def mask_of(unit: str, chosen: set[str]) -> Mask:
+    names = {f"{name}.weight": module for name, module in linear_layers(zoo.tiny_model()).items()}
+    cut = "whole" if unit == "matrix" else "weights"
+    parts = {n: Part(tuple(m.weight.shape), cut, n) for n, m in names.items()}
+    bits = {n: pack(torch.full((part.units,), n in chosen)) for n, part in parts.items()}
+    return Mask(Layout(unit, parts), bits)
+
+
+def test_a_mask_of_matrices_says_which_are_adapted_and_others_are_refused() -> None:
+    model, objective = zoo.tiny_model(), build("npo", depth=3)
+    chosen = {"model.layers.0.mlp.up_proj.weight", "model.layers.2.self_attn.q_proj.weight"}
+    names = adapted_matrices(model, objective, None, mask_of("matrix", chosen))
+    assert {f"{name}.weight" for name in names} == chosen
+    with pytest.raises(ExpungeError, match="mask of unit=weight does not go with an adapter: the product B A changes"):
+        adapted_matrices(model, objective, None, mask_of("weight", chosen))
+    with pytest.raises(ExpungeError, match="selects none of the 3 matrices"):
+        adapted_matrices(model, objective, "down_proj", mask_of("matrix", chosen))
+
+
+def test_settings_go_to_the_adapter_first_and_the_rest_to_the_method() -> None:
+    adaptation, rest = asked("fila", None, None, {"rank": 2, "beta": 0.3, "epsilon": "auto"})
+    assert rest == {"beta": 0.3} and adaptation is not None and adaptation.save == "merged"
+    assert adaptation.settings["rank"] == 2 and adaptation.settings["fisher"] == "example"
+
+
+def test_a_stop_rule_ends_a_run_with_its_reason(tmp_path: Path) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def rule(model: nn.Module, step: int) -> str | None:
+        seen.append((step, model.training))
+        return "far enough" if step == 4 else None
+
+    run = unlearn("lora", epochs=6, stop=rule, output_dir=tmp_path)
+    assert seen == [(2, False), (4, False)] and len(run.history) == 4  # two steps an epoch, asked at each epoch
+    assert run.manifest.results["stopped"] == "far enough" and run.manifest.results["finished"]
+    assert (tmp_path / "model.safetensors").is_file()
+    seen.clear()
+    unlearn("lora", epochs=2, stop=rule, stop_every=0.5)
+    assert [step for step, _ in seen] == [1, 2, 3, 4]

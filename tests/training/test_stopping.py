@@ -1,0 +1,52 @@
+"""Conditions and rules that end a run."""
+
+import pytest
+from torch import nn
+
+from expunge.core.checks import ExpungeError
+from expunge.training.stopping import Condition, when_all
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "holds"),
+    [
+        ("a<=0.1", 0.1, True),
+        ("a<0.1", 0.1, False),
+        ("a >= 0.5", 0.6, True),
+        ("a>0.5", 0.5, False),
+        ("a<=0.1", float("nan"), False),
+    ],
+)
+def test_conditions(text: str, value: float, holds: bool) -> None:
+    assert Condition.read(text).holds({"a": value}) is holds
+
+
+def test_thresholds_may_be_levels_measured_before() -> None:
+    condition = Condition.read("forget_ma<=unseen_ma", {"unseen_ma": 0.3})
+    assert condition == Condition("forget_ma", "<=", 0.3) and str(condition) == "forget_ma<=0.3"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a=0.1", "is no condition; write one as"),
+        ("a<=b", "no level to stop at is called 'b'"),
+        ("a<=nan", "must be a finite number"),
+    ],
+)
+def test_what_is_no_condition_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ExpungeError, match=message):
+        Condition.read(text)
+
+
+def test_all_conditions_must_hold_at_once() -> None:
+    model = nn.Linear(1, 1)
+    values = {"el": 0.2, "ma": 0.2}
+    rule = when_all([Condition.read("el<=0.1"), Condition.read("ma<=0.3")], lambda _: values)
+    assert rule(model, 5) is None
+    values["el"] = 0.05
+    assert rule(model, 6) == "step 6: el 0.05 (wanted el<=0.1), ma 0.2 (wanted ma<=0.3)"
+    with pytest.raises(ExpungeError, match="no measure to stop by is called 'em'"):
+        when_all([Condition.read("em<=0.1")], lambda _: values)(model, 1)
+    with pytest.raises(ExpungeError, match="at least one condition"):
+        when_all([], lambda _: values)
