@@ -20,6 +20,7 @@ def words(model_folder: Path, data: Path, tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.filterwarnings("always:wagle")
 def test_a_mask_and_its_scores_are_written(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
     code, out, err = call("localize", *words, "ratio=0.25", f"scores={tmp_path}/scores.safetensors")
     assert code == 0, err
