@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from expunge.core.mask import Mask
+from expunge.core.results import Evaluation, Measure
 from expunge.core.scores import Scores
 
 
@@ -20,6 +21,7 @@ def words(model_folder: Path, data: Path, tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.filterwarnings("always:wagle")
 def test_a_mask_and_its_scores_are_written(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
     code, out, err = call("localize", *words, "ratio=0.25", f"scores={tmp_path}/scores.safetensors")
     assert code == 0, err
@@ -113,3 +115,12 @@ def test_masks_of_one_name_are_told_apart_by_their_folders(
     assert "named twice" in call("mask", "info", paths[0], paths[0]).err
     assert "name a mask" in call("mask", "info").err
     assert "name one mask" in call("mask", "complement", *paths, "output=x").err
+
+
+def test_a_report_can_show_masks(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
+    call("localize", *words, "attribution=magnitude")
+    measure = Measure(value=0.5, better="lower", n=3, definition="d", source="s")
+    Evaluation({"rouge": measure}).save(tmp_path / "run" / "evaluation.json")
+    told = call("report", tmp_path / "run", f"masks={tmp_path}/mask.safetensors", f"output={tmp_path}/page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert told.code == 0 and "Where the masks lie" in page and "9.72 % of value vectors" in page  # 14 of 144

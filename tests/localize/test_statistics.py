@@ -10,7 +10,8 @@ from expunge.core.rows import Encoded
 from expunge.data.tokenizing import encode
 from expunge.localize import statistics
 from expunge.localize.layout import layout
-from expunge.localize.localize import _noisy, unit_rows
+from expunge.localize.shown import unit_rows
+from expunge.localize.sides import noisy_copies
 from expunge.localize.statistics import Side, gradients, input_means
 from expunge.models.anatomy import blocks, down_projection
 from expunge.objectives.combine import build
@@ -164,13 +165,13 @@ def test_gradients_are_kept_by_content(monkeypatch, tmp_path):
 
 def test_noisy_copies_replace_draws_of_completion_tokens():
     row = Encoded(tuple(range(100, 140)), 20, True, 0)
-    copies = _noisy([row], 0.5, 3, 50, "0")
+    copies = noisy_copies([row], 0.5, 3, 50, "0")
     assert len(copies) == 3 and len({copy.ids for copy in copies}) == 3
     for copy in copies:
         assert copy.ids[:20] == row.ids[:20] and len(copy.ids) == 40
         changed = [t for t in copy.ids[20:] if t < 50]
         assert 5 <= len(changed) <= 10  # ten draws with replacement out of 20
-    assert _noisy([row], 0.5, 3, 50, "0") == copies and _noisy([row], 0.5, 3, 50, "1") != copies
+    assert noisy_copies([row], 0.5, 3, 50, "0") == copies and noisy_copies([row], 0.5, 3, 50, "1") != copies
 
 
 def test_unit_rows_by_hand():

@@ -16,7 +16,7 @@ from expunge.core.settings import Setting, parameters
 from expunge.data.config import DataConfig
 
 if TYPE_CHECKING:
-    from expunge.localize.localize import Plan
+    from expunge.localize.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
 
 
 def _planned(config: LocalizeConfig, given: dict[str, Any]) -> "Plan":
-    from expunge.localize.localize import planned
+    from expunge.localize.plan import planned
 
     return planned(config.attribution, config.unit, given, config.forget_objective)
 

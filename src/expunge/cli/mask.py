@@ -39,7 +39,7 @@ def info(call: Call[InfoConfig]) -> int:
     overlap = drawing.with_stem(f"{drawing.stem}-overlap") if drawing and len(call.positional) > 1 else None
     for path in (drawing, overlap):
         check_file(str(path) if path else None, overwrite=call.overwrite)
-    masks = {label: Mask.load(path) for label, path in zip(_labels(call.positional), call.positional, strict=True)}
+    masks = {label: Mask.load(path) for label, path in zip(labels(call.positional), call.positional, strict=True)}
     region = Mask.load(config.region) if config.region is not None else None
     prints = [fingerprint(mask, label) for label, mask in masks.items()]
     for label, mask, print_ in zip(masks, masks.values(), prints, strict=True):
@@ -77,7 +77,7 @@ def info(call: Call[InfoConfig]) -> int:
     return 0
 
 
-def _labels(paths: Sequence[str]) -> list[str]:
+def labels(paths: Sequence[str]) -> list[str]:
     """A short name for each path, no two alike: the file's stem where that tells them apart."""
     if len(set(paths)) < len(paths):
         raise ExpungeError(f"a mask was named twice: {', '.join(paths)}.")

@@ -1,10 +1,16 @@
 """`expunge report`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from expunge.cli.console import draw, say
+from expunge.cli.mask import labels
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError
+
+if TYPE_CHECKING:
+    from expunge.core.places import Fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,8 @@ class ReportConfig:
     """Label of the evaluation of the start model (before unlearning), which is marked as such."""
     retain: str | None = None
     """Label of the evaluation of the retain model, likewise."""
+    masks: tuple[str, ...] = ()
+    """Files of masks to draw where they lie, as `a.safetensors,b.safetensors`."""
 
 
 def report(call: Call[ReportConfig]) -> int:
@@ -38,10 +46,20 @@ def report(call: Call[ReportConfig]) -> int:
         start=config.start,
         retain=config.retain,
         overwrite=call.overwrite,
+        masks=_fingerprints(config.masks),
     )
     draw(terminal(comparison(evaluations, start=config.start, retain=config.retain)))
     say(f"report: {path}")
     return 0
+
+
+def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":
+    if not paths:
+        return []
+    from expunge.core.mask import Mask
+    from expunge.localize.fingerprint import fingerprint
+
+    return [fingerprint(Mask.load(path), label) for label, path in zip(labels(paths), paths, strict=True)]
 
 
 VERB = Verb(

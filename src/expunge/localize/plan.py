@@ -1,0 +1,93 @@
+"""A localization as far as it is known before a model is loaded: the attribution, its unit, its hyperparameters."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge.core import catalogue
+from expunge.core.checks import ExpungeError, require_at_least, require_between, unknown
+from expunge.core.mask import Unit
+from expunge.localize.attribution import ALIASES, SHOWN, attribution_of
+
+_OF_FORGET = {"forget_gradients", "forget_squares", "mean_inputs", "mean_squared_inputs"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An attribution with everything filled in that can be without a model's weights."""
+
+    name: str
+    function: Callable[..., Any]
+    unit: Unit
+    own: Mapping[str, Any]
+    """Hyperparameters of the function."""
+    reading: Mapping[str, Any]
+    """Hyperparameters that say how data is read."""
+    objective: str
+    of_objective: Mapping[str, Any] = field(default_factory=dict)
+    depth: int | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the function is shown."""
+        return frozenset(catalogue.needs(self.function))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The sets that it looks at."""
+        forget = ("forget",) if self.needs & _OF_FORGET else ()
+        return (*forget, *(("retain",) if "retain_gradients" in self.needs else ()))
+
+
+def planned(
+    attribution: str,
+    unit: str | None,
+    hyperparameters: Mapping[str, Any],
+    forget_objective: str = "nll",
+    depth: int | None = None,
+) -> Plan:
+    """Fill in an attribution; arguments as for `localize`, `depth` is the number of decoder blocks.
+
+    Raises:
+        ExpungeError: an unknown attribution or hyperparameter, or a unit that it is not defined for.
+    """
+    name = attribution.replace("-", "_") if ":" not in attribution else attribution
+    if name in ALIASES:
+        name, fixed = ALIASES[name]
+        if unit not in (None, fixed):
+            raise ExpungeError(f"{attribution} scores {fixed}s; leave out unit={unit}, or use attribution={name}.")
+        unit = fixed
+    function = catalogue.resolve("attributions", name)
+    about = attribution_of(function)
+    for parameter in catalogue.needs(function):
+        if parameter not in SHOWN:
+            raise unknown("thing that attributions are shown", parameter, SHOWN, came_from=name)
+    chosen = about.units[0] if unit is None else unit
+    if chosen not in about.units:
+        raise ExpungeError(f"{name} is not defined for unit={chosen}. It takes: {', '.join(about.units)}.")
+    own = dict(catalogue.hyperparameters(function))
+    reading = dict(about.observes)
+    # What neither the function nor the reading of data knows must be the objective's.
+    of_objective = {k: v for k, v in hyperparameters.items() if k not in {*own, *reading}}
+    known = {*own, *reading}
+    if forget_objective != "nll":
+        loss = catalogue.resolve("methods", forget_objective)
+        known |= {*catalogue.hyperparameters(loss), "layer", "positions"}
+    for key in of_objective:
+        if key not in known:
+            raise unknown(f"hyperparameter of {name}", key, known)
+    own |= {k: v for k, v in hyperparameters.items() if k in own}
+    if missing := [k for k, v in own.items() if v is inspect.Parameter.empty]:
+        raise ExpungeError(f"{name} needs a value for {', '.join(missing)}, which has no default.")
+    reading |= {k: v for k, v in hyperparameters.items() if k in reading}
+    _check_reading(reading)
+    return Plan(name, function, chosen, own, reading, forget_objective, of_objective, depth)  # type: ignore[arg-type]
+
+
+def _check_reading(reading: Mapping[str, Any]) -> None:
+    if reading.get("positions", "all") not in ("predicting", "all"):
+        raise ExpungeError(f"positions must be 'predicting' or 'all'; got {reading['positions']!r}.")
+    require_between("label_noise", reading.get("label_noise", 0), 0, 1)
+    require_at_least("copies", reading.get("copies", 1), 1)
+    require_at_least("examples", reading.get("examples", 1), 1)
