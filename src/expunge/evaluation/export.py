@@ -97,10 +97,19 @@ def export(
     if not content:
         raise ExpungeError(f"these records hold nothing of a {LOG}; their splits are {', '.join(held.splits)}.")
     folder.mkdir(parents=True, exist_ok=True)
+<<<<<<< HEAD
     written: tuple[Mapping[str, Any], ...] = (content, summary)
     for path, values in zip(paths, written, strict=True):
         path.write_text(json.dumps(dict(sorted(values.items())), indent=4) + "\n", encoding="utf-8")
+=======
+    _write(paths[0], content)
+    _write(paths[1], summary)
+>>>>>>> trade
     return paths
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(dict(sorted(content.items())), indent=4) + "\n", encoding="utf-8")
 
 
 def _known(measure: Measure) -> float | None:
