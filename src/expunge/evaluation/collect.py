@@ -22,7 +22,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.parts import Parts
 from expunge.evaluation.probe import Probe, completions, lacking
-from expunge.evaluation.ranks import share_of, sharded, united
+from expunge.evaluation.ranks import sharded, share_of, united
 from expunge.models.anatomy import causal_lm
 from expunge.models.generate import continuations
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
