@@ -82,7 +82,7 @@ def main() -> None:
         found: dict[str, Any] = {}
         with counted(model) as ideal_counts:
             began = time.perf_counter()
-            ideal(model, sequences, prompts, eos, given.batch_size, given.max_new_tokens, ideal_counts)
+            ideal(model, sequences, prompts, eos, given.batch_size, given.max_new_tokens)
             found["ideal_seconds"] = time.perf_counter() - began
         with counted(model) as counts:
             began = time.perf_counter()
@@ -121,7 +121,6 @@ def ideal(
     eos: set[int],
     batch_size: int,
     new_tokens: int,
-    counts: Computed,
 ) -> None:
     """One pass over the sequences, one greedy generation over the prompts, and nothing else."""
     for at in range(0, len(sequences), batch_size):
@@ -137,10 +136,8 @@ def ideal(
         chosen = torch.tensor(targets)
         (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(1)).numpy()
         (logits.argmax(1) == chosen).numpy()
-    teacher_forced = counts.padded_tokens
     for at in range(0, len(prompts), batch_size):
         _continue(model, prompts[at : at + batch_size], eos, new_tokens)
-    counts.generated_padded_tokens = counts.padded_tokens - teacher_forced
 
 
 def _continue(model: Any, batch: Sequence[Prompt], eos: set[int], new_tokens: int) -> list[list[int]]:
@@ -182,7 +179,9 @@ def counted(model: nn.Module) -> Iterator[Computed]:
         rows, width = given["input_ids"].shape
         found.rows += rows
         found.padded_tokens += rows * width
-        found.generation_steps += given.get("past_key_values") is not None
+        if given.get("past_key_values") is not None:
+            found.generation_steps += 1
+            found.generated_padded_tokens += rows * width
 
     def through_head(_m: Any, given: tuple[torch.Tensor, ...]) -> None:
         found.head_tokens += given[0].shape[:-1].numel()

@@ -54,8 +54,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequ
     from expunge.core.wording import columns
 
     if not sys.stdout.isatty():
-        for text in columns(header, rows, numeric=numeric):
-            say(text)
+        say("\n".join(columns(header, rows, numeric=numeric)))
         return
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for i, name in enumerate(header):

@@ -22,7 +22,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.parts import Parts
 from expunge.evaluation.probe import Probe, completions, lacking
-from expunge.evaluation.ranks import share_of, united
+from expunge.evaluation.ranks import sharded, share_of, united
 from expunge.models.anatomy import causal_lm
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
@@ -66,7 +66,7 @@ def collect(
         batch_size: rows computed at once; None: as many as fit a budget of tokens. Halved when the device runs out of
             memory.
         parts: folder in which what is computed is kept meanwhile; a collection of the same content that was killed goes
-            on from what lies there. The caller removes it once the records are saved.
+            on from what lies there, but not with a sharded model. The caller removes it once the records are saved.
         progress: told how far it is.
 
     Returns:
@@ -82,7 +82,8 @@ def collect(
     items = _items(corpus, probes, tokenizer, template, max_length)
     share = share_of(model)
     content = fingerprint([made.inputs, made.arguments]).replace(":", "-")
-    kept = Parts(None if parts is None else Path(parts) / content, rank=share[0])
+    # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.
+    kept = Parts(None if parts is None or sharded(model) else Path(parts) / content, rank=share[0])
     work = Work(batch_size, kept, share, progress)
     with _evaluating(model):
         wanted = [(item.row, item.probe.moments) for item in items]

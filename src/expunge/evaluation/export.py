@@ -97,14 +97,8 @@ def export(
     if not content:
         raise ExpungeError(f"these records hold nothing of a {LOG}; their splits are {', '.join(held.splits)}.")
     folder.mkdir(parents=True, exist_ok=True)
-<<<<<<< HEAD
-    written: tuple[Mapping[str, Any], ...] = (content, summary)
-    for path, values in zip(paths, written, strict=True):
-        path.write_text(json.dumps(dict(sorted(values.items())), indent=4) + "\n", encoding="utf-8")
-=======
     _write(paths[0], content)
     _write(paths[1], summary)
->>>>>>> trade
     return paths
 
 

@@ -1,5 +1,6 @@
 """Tasks of lm-evaluation-harness on our model object: it goes in, Measures come out. Needs the extra `lm-eval`."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,9 @@ def harness(
 
 def _imported(task_folder: str | Path | None) -> tuple[Any, Any, Any]:
     try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
+        lm_eval = importlib.import_module("lm_eval")
+        wrapper = importlib.import_module("lm_eval.models.huggingface").HFLM
+        manager = importlib.import_module("lm_eval.tasks").TaskManager
     except ImportError as error:
         raise ExpungeError(
             f"the tasks of lm-evaluation-harness need it installed ({error}): pip install 'expunge[lm-eval]'. Without "
@@ -89,7 +90,7 @@ def _imported(task_folder: str | Path | None) -> tuple[Any, Any, Any]:
         ) from error
     if task_folder is not None and not Path(task_folder).is_dir():
         raise ExpungeError(f"no folder of task files at '{task_folder}'.")
-    return lm_eval, TaskManager(include_path=None if task_folder is None else str(task_folder)), HFLM
+    return lm_eval, manager(include_path=None if task_folder is None else str(task_folder)), wrapper
 
 
 def _measures(found: Mapping[str, Any], better: Mapping[str, Direction]) -> dict[str, Measure]:

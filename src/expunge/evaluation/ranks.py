@@ -17,9 +17,12 @@ def share_of(model: nn.Module) -> tuple[int, int]:
     A model whose parameters are sharded needs every rank in every forward pass, so there the ranks go through the same
     batches together.
     """
-    if not grouped() or any(isinstance(p, DTensor) for p in model.parameters()):
-        return 0, 1
-    return dist.get_rank(), dist.get_world_size()
+    return (dist.get_rank(), dist.get_world_size()) if grouped() and not sharded(model) else (0, 1)
+
+
+def sharded(model: nn.Module) -> bool:
+    """Do the ranks hold a part of each parameter, so that all must come to every forward pass?"""
+    return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def grouped() -> bool:
