@@ -11,11 +11,10 @@ resident size over that after loading, each method in a process of its own.
 """
 
 import argparse
-import copy
 import gc
 import json
+import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 
 import expunge
 from expunge.core.manifest import versions
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     torch.set_num_threads(2)
     if arguments.memory_of:
         print(json.dumps(memory(arguments, arguments.memory_of)))
@@ -160,10 +160,9 @@ def set_up(arguments: argparse.Namespace, name: str, scratch: Path) -> tuple[Tra
     if name == PLAIN:
         trainer = Trainer(model=model, args=training, train_dataset=rows, data_collator=joined(rows))
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
+        trainer.remove_callback(PrinterCallback)
         return trainer, 0.0
     with tempfile.TemporaryDirectory() as cache:
-        import os
-
         os.environ["EXPUNGE_CACHE"] = cache
         started = time.perf_counter()
         rows, how = _with_reference(model, rows, objective, "auto", None)
@@ -177,7 +176,8 @@ def joined(rows: RunRows) -> Any:
     """Forget and retain rows of a step as one padded batch, as a plain collator makes it."""
 
     def together(items: list[Any]) -> dict[str, torch.Tensor]:
-        found = [rows.encoded[stream][n] for stream in ("forget", "retain") for item in items for n in item[stream]]
+        sets = [(stream, item.rows[stream]) for stream in ("forget", "retain") for item in items]
+        found = [rows.encoded[stream][n] for stream, numbers in sets for n in numbers]
         batch = collate(found)
         return {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
 
@@ -210,10 +210,17 @@ class StepTimes(Clock):
 def memory(arguments: argparse.Namespace, name: str) -> float:
     """Peak resident MB of a short run over the resident MB after loading."""
     with tempfile.TemporaryDirectory() as scratch:
-        trainer, _ = set_up(copy.copy(arguments), name, Path(scratch))
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+        trainer, _ = set_up(arguments, name, Path(scratch))
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, not from loading
+        before = status_mb("VmRSS")
         trainer.train()
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before, 1)
+    return round(status_mb("VmHWM") - before, 1)
+
+
+def status_mb(key: str) -> float:
+    """A figure of this process out of /proc/self/status, in MB."""
+    return next(int(line.split()[1]) / 2**10 for line in Path("/proc/self/status").open() if line.startswith(key))
 
 
 def measured_memory(name: str) -> float:

@@ -11,24 +11,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "expunge.core.curve",
     "Corpus": "expunge.data.corpus",
     "Evaluation": "expunge.core.results",
     "ExpungeError": "expunge.core.checks",
     "Example": "expunge.data.corpus",
     "Manifest": "expunge.core.manifest",
+    "Mask": "expunge.core.mask",
     "Measure": "expunge.core.results",
+    "Patch": "expunge.models.patch",
     "Records": "expunge.core.records",
     "Run": "expunge.training.run",
+    "Scores": "expunge.core.scores",
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
     "collect": "expunge.evaluation.collect",
+    "compare": "expunge.evaluation.compare",
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
+    "forgotten_thresholds": "expunge.evaluation.thresholds",
+    "harness": "expunge.evaluation.harness",
     "load_adapter": "expunge.models.adapter_files",
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.evaluation.interop",
+    "localize": "expunge.localize.localize",
+    "make_patch": "expunge.models.patch",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
 }
@@ -37,16 +46,24 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from expunge.core.checks import ExpungeError
+    from expunge.core.curve import Comparison
     from expunge.core.manifest import Manifest
+    from expunge.core.mask import Mask
     from expunge.core.records import Records
     from expunge.core.results import Evaluation, Measure
+    from expunge.core.scores import Scores
     from expunge.data.corpus import Corpus, Example, load_corpus
     from expunge.data.template import Template
     from expunge.evaluation.collect import collect
+    from expunge.evaluation.compare import compare
     from expunge.evaluation.evaluate import evaluate
+    from expunge.evaluation.harness import harness
     from expunge.evaluation.interop import load_records
+    from expunge.evaluation.thresholds import forgotten_thresholds
+    from expunge.localize.localize import localize
     from expunge.models.adapter_files import load_adapter
     from expunge.models.load import load_model
+    from expunge.models.patch import Patch, make_patch
     from expunge.report.html import report
     from expunge.training.finetune import finetune
     from expunge.training.loss import compute_loss

@@ -15,7 +15,7 @@ from expunge.core.checks import ExpungeError
 def test_every_verb_is_listed(call: Callable[..., Any]) -> None:
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("demo", "train", "unlearn", "evaluate", "report", "list", "data"):
+    for verb in ("demo", "train", "localize", "unlearn", "evaluate", "report", "list", "data", "mask"):
         assert f"\n  {verb} " in out
 
 

@@ -199,7 +199,7 @@ class TestDryRun:
             "--dry-run",
         )
         code, out, _ = call(*words)
-        assert code == 1 and "this needs a retain set" in out
+        assert code == 1 and "this needs the set 'retain'" in out
         assert call(*words, "retain_loss=none").code == 0
 
     def test_alternates_are_shown_where_they_are_trained_on(

@@ -9,10 +9,11 @@ import pytest
 from expunge.core.catalogue import names, needs, resolve
 from expunge.core.checks import ExpungeError
 from expunge.core.records import SCHEMA, Records
+from expunge.evaluation import judges
 from made_records import MANIFEST, view
 
 METRICS = names("metrics")
-EXAMPLES, WRONG = 6, 3
+EXAMPLES, WRONG, LONG = 6, 3, 14
 
 
 def example_view(parameter: str) -> Records:
@@ -22,7 +23,7 @@ def example_view(parameter: str) -> Records:
     index = [i for i in range(EXAMPLES) for _ in range(WRONG if wrong else 1)]
     lengths = rng.integers(2, 7, size=len(index))
     split = next((s for s in ("holdout", "retain", "real_authors", "world_facts") if s in parameter), "forget")
-    return view(
+    rows = view(
         [(-rng.exponential(1.0, n)).tolist() for n in lengths],
         split=split,
         answer="perturbed" if wrong else "answer",
@@ -30,8 +31,32 @@ def example_view(parameter: str) -> Records:
         ended=[bool(e) for e in rng.random(len(index)) < 0.5],
         index=index,
         number=[k % WRONG if wrong else 0 for k in range(len(index))],
-        completion=[f"the answer is number {i} of all" for i in index],
-        generation=[f"the answer is not number {i * 2}" for i in index],
+        completion=[f"the {'wrong' if wrong else ''} answer is number {i} of all" for i in index],
+        generation=[f"the {'' if i % 3 else 'wrong '}answer is number {i * 2}" for i in index],
+    ).table.to_pylist()
+    for row in rows:
+        n = len(row["logprobs"])
+        row["logprob_means"], row["logprob_variances"] = (-rng.exponential(3.0, n)).tolist(), rng.random(n).tolist()
+        row["gradient_norm"] = rng.random()
+        row["tokens"] = rng.integers(0, 5, LONG).tolist()
+        row["hits"] = row["hits"] if parameter != "records" else (rng.random(LONG - 1) < 0.5).tolist()
+        misses = [i for i, hit in enumerate(row["hits"]) if not hit]
+        row["prefix_generations"] = [rng.integers(0, 5, LONG - 1 - i).tolist() for i in misses]
+    return Records.from_rows(rows, MANIFEST)
+
+
+@pytest.fixture(autouse=True)
+def judged_by_letters(monkeypatch):
+    """Judges that are at hand: vectors of letters, and the share of letters."""
+
+    def vectors(texts):
+        letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+        found = np.array([[text.count(letter) + 0.5 for letter in letters] for text in texts])
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    monkeypatch.setattr(judges, "embeddings", vectors)
+    monkeypatch.setattr(
+        judges, "clean_probabilities", lambda texts: np.array([text.count("a") / len(text) for text in texts])
     )
 
 
@@ -73,7 +98,10 @@ def test_each_view_changes_the_value_or_what_it_is_compared_with(name):
         for row in changed:
             row["logprobs"] = [4 * x - 1 for x in row["logprobs"]]
             row["hits"] = [not h for h in row["hits"]]
-            row["generation"] = f"{row['completion']} {row['completion']}"
+            row["completion"] = row["generation"] if parameter.endswith("wrong") else "zzz wrong and wrong and"
+            row["generation"] = row["completion"] if row["index"] % 2 else "I am sorry," + " wrong and" * 5
+            misses = [i for i, hit in enumerate(row["hits"]) if not hit]
+            row["prefix_generations"] = [row["tokens"][i + 1 :] for i in misses]
         other = metric(**{**given, parameter: Records.from_rows(changed, MANIFEST)})
         assert (other.value, other.target) != (whole.value, whole.target), parameter
 

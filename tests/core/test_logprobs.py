@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from expunge.core.logprobs import counts, kept, masked_sum, mean_squared_distance, token_logprobs, wide
+from expunge.core.logprobs import counts, kept, logprob_moments, masked_sum, mean_squared_distance, token_logprobs, wide
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 LOUD = [1e4, math.inf, -math.inf, math.nan]
@@ -94,3 +94,20 @@ def test_mean_squared_distance_by_hand(fill: float):
     expected = torch.tensor([[[0.0, 1.0], [-1.5, -0.5], [0.0, 0.0]], [[2.0, 2.0], [0.0, 0.0], [0.0, 0.0]]])
     assert_close(ours.grad, expected)
     assert_close(theirs.grad, -expected)
+
+
+def test_moments_by_hand():
+    # p = 1/2, 1/4, 1/4: mean of log p = -(1/2) log 2 - (1/2) log 4 = -1.5 log 2;
+    # deviations +.5 log 2, -.5 log 2, -.5 log 2: variance = (log 2)^2 / 4
+    logits = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.2]], dtype=torch.float64).log()
+    mean, variance = logprob_moments(logits)
+    assert mean.tolist() == pytest.approx([-1.5 * math.log(2), -math.log(3)])
+    assert variance.tolist() == pytest.approx([math.log(2) ** 2 / 4, 0.0], abs=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tokens_of_probability_zero_add_nothing_to_the_moments(dtype):
+    # the second token has p = 0, the others 1/2 each: mean -log 2, variance 0
+    mean, variance = logprob_moments(torch.tensor([[1.0, -math.inf, 1.0], [9.0, -30000.0, 9.0]], dtype=dtype))
+    assert mean.tolist() == pytest.approx([-math.log(2)] * 2, rel=1e-6)
+    assert variance.tolist() == pytest.approx([0.0, 0.0], abs=1e-10)

@@ -60,7 +60,7 @@ def test_json_lines_are_read_whatever_the_suffix(tmp_path):
 
 
 def test_a_missing_file_names_those_like_it(tmp_path):
-    for name in ("forget.jsonl", "retain.jsonl", "notes.txt"):
+    for name in ("forget.jsonl", "retain.jsonl", "notes.md"):
         written(tmp_path, name, "{}")
     with pytest.raises(ExpungeError, match=r"no file at '.*forgt\.jsonl'\. Did you mean 'forget\.jsonl'"):
         read_file(tmp_path / "forgt.jsonl")
@@ -77,7 +77,7 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 def test_an_unknown_suffix_names_the_known(tmp_path):
-    with pytest.raises(ExpungeError, match=r"'f\.tsv': cannot read \.tsv; known are \.json, \.jsonl, \.csv, \.parquet"):
+    with pytest.raises(ExpungeError, match=r"'f\.tsv': cannot read \.tsv; known are \.json, .* \.txt"):
         read_file(written(tmp_path, "f.tsv", "a"))
 
 
@@ -214,3 +214,9 @@ def test_a_dataset_that_cannot_be_had_is_an_error(hub):
         read_dataset("nobody/nothing")
     with pytest.raises(ExpungeError, match="a dataset is named as id, id:split or id:config:split"):
         read_dataset("a/b:c:d:e")
+
+
+def test_a_text_file_holds_a_text_a_line(tmp_path):
+    rows = read_file(written(tmp_path, "f.txt", "First, with commas.\n\n  Second.\n"))
+    assert values(rows) == [{"text": "First, with commas."}, {"text": "  Second."}]
+    assert rows[1].origin == "f.txt, line 3"

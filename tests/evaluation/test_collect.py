@@ -12,7 +12,7 @@ from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation import collect as module
-from expunge.evaluation.collect import collect, identity, teacher_forced
+from expunge.evaluation.collect import Work, collect, identity, teacher_forced
 from expunge.evaluation.metrics.exact_memorization import exact_memorization
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.metrics.mia import scores
@@ -140,7 +140,7 @@ def test_the_manifest_counts_what_was_computed(model, tokenizer, corpus):
 def test_equal_rows_are_computed_once(model, tokenizer, corpus, monkeypatch):
     seen = []
     plain = module._observed
-    monkeypatch.setattr(module, "_observed", lambda m, rows: (seen.extend(rows), plain(m, rows))[1])
+    monkeypatch.setattr(module, "_observed", lambda m, rows, more: (seen.extend(rows), plain(m, rows))[1])
     (row,) = encode(corpus["forget"][:1], tokenizer)
     later = Encoded(row.ids, row.start + 2, row.ended, 0)
     whole, part, again = teacher_forced(model, [row, later, row])
@@ -154,7 +154,7 @@ def test_too_little_memory_halves_the_batch(model, tokenizer, corpus, monkeypatc
     expected = teacher_forced(model, rows)
     plain = module._observed
 
-    def scarce(model, batch):
+    def scarce(model, batch, _):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("no memory")
@@ -284,21 +284,21 @@ def test_reference_values(shared_reference):
     model = load_model(shared_reference / "current", dtype="float64", device="cpu")
     for batch in ("forget_even", "forget_ragged"):
         rows = [Encoded(tuple(r["input_ids"]), r["prompt_length"], True, 0) for r in given[batch]]
-        scored = teacher_forced(model, rows, batch_size=3)
+        scored = teacher_forced(model, rows, work=Work(batch_size=3))
         wanted = expected[batch]
-        for (logprobs, _), theirs in zip(scored, wanted["token_logprobs"], strict=True):
+        for (logprobs, *_), theirs in zip(scored, wanted["token_logprobs"], strict=True):
             assert logprobs.dtype == np.float64
             # their list may leave out the end token, which comes last
             assert len(logprobs) - len(theirs) in (0, 1)
             assert logprobs[: len(theirs)] == pytest.approx(theirs, rel=2e-6)
-        losses = [-logprobs.mean() for logprobs, _ in scored]
+        losses = [-logprobs.mean() for logprobs, *_ in scored]
         assert losses == pytest.approx(wanted["avg_loss"], rel=2e-6)
         assert np.exp([-loss for loss in losses]) == pytest.approx(wanted["probability"], rel=2e-6)
         table = Records.from_rows(
             [
                 {"split": "forget", "index": i, "asked": "question", "answer": "answer", "number": 0, "ended": True}
                 | {"logprobs": logprobs, "hits": hits}
-                for i, (logprobs, hits) in enumerate(scored)
+                for i, (logprobs, hits, *_) in enumerate(scored)
             ],
             MANIFEST,
         )

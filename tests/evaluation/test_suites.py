@@ -17,6 +17,7 @@ def test_tofu_on_the_small_corpus(model, other_model, tokenizer, corpus):
     reference = evaluate(other_model, tokenizer, corpus, suite="tofu")
     assert {n for n, m in reference.items() if m.value is None} == {
         "forget_quality",  # no retain model
+        "mia_reference",
         "real_authors_probability",
         "real_authors_rouge",
         "real_authors_truth_ratio",
@@ -52,7 +53,7 @@ def test_the_retain_block_takes_the_perturbed_rows_where_they_are():
 
 
 def test_probes_are_merged_and_each_prompt_is_asked_once(corpus):
-    wanted, absent = probes(tofu(list(corpus)), corpus, None, None)
+    wanted, absent = probes(tofu(list(corpus)).select(None), corpus, None, None)
     assert len({p.name for p in wanted}) == len(wanted)
     generating = {p.name for p in wanted if p.generate}
     assert generating == {
@@ -106,7 +107,7 @@ def test_default_says_what_can_be_said_and_what_else_it_takes(model, tokenizer, 
     found = evaluate(model, tokenizer, plain_corpus)
     assert found.suite == "default"
     had = {n for n, m in found.items() if m.value is not None}
-    both = ("probability", "rouge", "repetition", "extraction_strength")
+    both = ("probability", "rouge", "repetition", "extraction_strength", "refusal_rate")
     assert had == {f"{s}_{m}" for s in ("forget", "retain") for m in both} | {
         "forget_exact_memorization",
         "forget_verbatim_memorization",
@@ -205,3 +206,13 @@ def test_another_setup_is_named(model, tokenizer, corpus, tmp_path):
 
 def test_a_single_name_is_a_name(corpus):
     assert tofu(list(corpus)).select("forget_quality").names == ["forget_quality"]
+
+
+def test_the_start_model_stands_beside_every_measure_it_has(model, other_model, tokenizer, corpus, tmp_path):
+    before = evaluate(other_model, tokenizer, corpus, suite="tofu", output_dir=tmp_path)
+    found = evaluate(model, tokenizer, corpus, suite="tofu", start=tmp_path)
+    had = {name for name, m in before.items() if m.value is not None}
+    assert {name for name, m in found.items() if "start_value" in m.details} == had
+    for name in had:
+        assert found[name].details["start_value"] == pytest.approx(before[name].value)
+    assert " start " in str(found).splitlines()[1]

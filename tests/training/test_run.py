@@ -133,7 +133,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_taken(tmp_path: Path) -> None:
 
 def test_missing_sets_are_named() -> None:
     only = expunge.Corpus({"forget": zoo.corpus()["forget"]}, "mine")
-    with pytest.raises(ExpungeError, match="needs a retain set, and the corpus 'mine' holds only forget"):
+    with pytest.raises(ExpungeError, match="needs the set 'retain', and the corpus 'mine' holds only forget"):
         expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), only, method="npo")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -4,7 +4,21 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import data, demo, evaluate, list, loku, report, train, unlearn
+from expunge.cli import (
+    compare,
+    data,
+    demo,
+    evaluate,
+    experiment,
+    list,
+    localize,
+    loku,
+    mask,
+    patch,
+    report,
+    train,
+    unlearn,
+)
 from expunge.cli.verb import forgiving_output, register
 
 app = typer.Typer(
@@ -15,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.VERB, loku.VERB, train.VERB, unlearn.VERB, evaluate.VERB, report.VERB, list.VERB):
+for verb in (demo.VERB, train.VERB, localize.VERB, unlearn.VERB, evaluate.VERB, compare.VERB, report.VERB, list.VERB):
     register(app, verb)
 
 data_app = typer.Typer(
@@ -23,6 +37,26 @@ data_app = typer.Typer(
 )
 register(data_app, data.SHOW_MASK)
 app.add_typer(data_app, name="data")
+
+mask_app = typer.Typer(help="Look at masks, and make more of them.", no_args_is_help=True, rich_markup_mode=None)
+register(mask_app, mask.INFO)
+register(mask_app, mask.SELECT)
+register(mask_app, mask.COMPLEMENT)
+app.add_typer(mask_app, name="mask")
+
+patch_app = typer.Typer(
+    help="Patches: what a run changed, applied to its base or taken back bit for bit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for patch_verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
+    register(patch_app, patch_verb)
+app.add_typer(patch_app, name="patch")
+
+experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
+register(experiment_app, experiment.LOCALITY)
+register(experiment_app, loku.VERB)
+app.add_typer(experiment_app, name="experiment")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -51,13 +51,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequ
     from rich.table import Table
     from rich.text import Text
 
+    from expunge.core.wording import columns
+
     if not sys.stdout.isatty():
-        widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-        for line in [header, *rows]:
-            cells = [
-                c.rjust(w) if i in numeric else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-            ]
-            say("  ".join(cells).rstrip())
+        for line in columns(header, rows, numeric=numeric):
+            say(line)
         return
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for i, name in enumerate(header):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.console import heading, say, table
 from expunge.cli.explain import explain
@@ -40,6 +40,8 @@ class EvaluateConfig(LoadingConfig, DataConfig):
     """What the model is called in tables; null: the name of its folder."""
     batch_size: int | None = None
     """Rows computed at once; null: as many as fit."""
+    export: Literal["open-unlearning"] | None = None
+    """Write the records as another program's log too, into the output folder: `open-unlearning`."""
     explain: str | None = None
     """Say what a metric means, with its source, and stop."""
 
@@ -52,6 +54,8 @@ class EvaluateConfig(LoadingConfig, DataConfig):
         if (self.model is None) == (self.records is None):
             got = "neither" if self.model is None else "both"
             raise ExpungeError(f"evaluate takes a model (model=) or records of one (records=); got {got}.")
+        if self.export is not None and self.records is not None and self.output is None:
+            raise ExpungeError(f"export={self.export} writes files, so name their folder: output=<folder>")
         about_data = [f.name for f in fields(DataConfig) if getattr(self, f.name) != getattr(DataConfig(), f.name)]
         if self.records is not None and about_data:
             raise ExpungeError(
@@ -81,6 +85,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
             label=config.label,
         )
         show(result)
+        _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
     corpus = corpus_of(config, call.resolved.more)
@@ -106,7 +111,20 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
         )
     show(result)
     say(f"\nrecords and results: {output}")
+    _export(call, output, output, others.get("reference"))
     return 0
+
+
+def _export(
+    call: Call[EvaluateConfig], records: "str | Path", output: "str | Path | None", reference: str | None
+) -> None:
+    if call.config.export is None:
+        return
+    from expunge.evaluation.export import export
+
+    assert output is not None
+    written = export(records, output, form=call.config.export, reference=reference, overwrite=call.overwrite)
+    say(f"{call.config.export}: {', '.join(map(str, written))}")
 
 
 def _how(config: EvaluateConfig, report: Progress) -> dict[str, Any]:
@@ -140,21 +158,13 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
 
 def show(result: Evaluation) -> None:
     """Print every measure with its interval, direction, number of examples and reading."""
-    from expunge.report.wording import direction_text, interval_text, one_line, value_text
+    from expunge.core.wording import measures_table
 
     heading(f"{result.label}, suite {result.suite}")
-    rows = [
-        (
-            name,
-            value_text(measure),
-            interval_text(measure.interval),
-            direction_text(measure.better, measure.target),
-            str(measure.n),
-            one_line(measure.note),
-        )
-        for name, measure in result.items()
-    ]
-    table(("measure", "value", "95 % interval", "direction", "n", "note"), rows, numeric=(1, 4))
+    header, rows, numeric, notes = measures_table(result)
+    table(header, rows, numeric=numeric)
+    for note in notes:
+        say(note)
 
 
 VERB = Verb(

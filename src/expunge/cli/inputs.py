@@ -75,7 +75,9 @@ def corpus_of(config: DataConfig, more: Mapping[str, Any], **instead: Any) -> "C
     """
     from expunge.data.corpus import load_corpus
 
-    asked = {name: getattr(config, name) for name in ("path", "forget", "retain", "holdout", "columns")} | instead
+    asked = {
+        name: getattr(config, name) for name in ("path", "forget", "retain", "holdout", "sets", "columns")
+    } | instead
     given = {name: value for name, value in asked.items() if value}
     own = {setting.name for setting in source_settings({"source": config.source})}
     return load_corpus(config.source, **given, **{name: value for name, value in more.items() if name in own})

@@ -18,7 +18,7 @@ class ListConfig:
 
 
 def list_names(call: Call[ListConfig]) -> int:
-    """List what goes by name: methods, retain_losses, adapters, metrics, suites, sources or recipes."""
+    """List what goes by name: methods, retain_losses, adapters, attributions, metrics, suites, sources or recipes."""
     kinds = [word.replace("-", "_") for word in call.positional]
     if not kinds:
         raise ExpungeError(f"say what to list: {', '.join(catalogue.KINDS)}.")

@@ -111,6 +111,8 @@ def _lacking(entry: "Entry", corpus: "Corpus", given: Collection[str]) -> str:
             return lacking(corpus, probe)
         return "" if whose in given else f"no {_ROLES[whose]} was given: {whose}=<folder>"
 
+    if entry.lacks is not None and (here := entry.lacks()):
+        return here
     required = [text for view in entry.required() if (text := reason(view.probe, view.whose))]
     optional = [reason(view.probe, view.whose) for view in entry.views.values()]
     if entry.required() or "" in optional:

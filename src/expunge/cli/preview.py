@@ -130,7 +130,7 @@ def work(rows: "RunRows", config: "TrainingConfig") -> Work:
     items = [rows[k] for k in range(len(rows))]
 
     def total(per_row: Callable[["Encoded"], int]) -> list[int]:
-        return [sum(per_row(rows.encoded[s][n]) for s, numbers in item.items() for n in numbers) for item in items]
+        return [sum(per_row(rows.encoded[s][n]) for s, numbers in item.rows.items() for n in numbers) for item in items]
 
     tokens, completions = total(lambda row: len(row.ids)), total(lambda row: len(row.ids) - row.start)
     return Work(
@@ -211,6 +211,22 @@ def memory(
         "optimizer": 2 * trained * width,
         "activations": blocks + 8 * logits,
     }
+
+
+def show_mask(told: Mapping[str, Any]) -> None:
+    """Print what a mask lets change; `told` is its summary."""
+    heading("Mask")
+    say(
+        f"{told['units']} units ({told['unit']}): {told['weights']} weights may change, {told['share']:.2%} of the "
+        "model; all others stay bit for bit as they are"
+    )
+
+
+def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes that a mask of this summary takes beside weights and activations: all of it in float32, selected only."""
+    weights = told["weights"]
+    copies = weights * (8 if told["unit"] == "weight" else 4)  # single weights bring their positions along
+    return {"selected weights": copies, "gradients": 4 * weights, "optimizer": 8 * weights}
 
 
 def show_memory(parts: Mapping[str, float]) -> None:

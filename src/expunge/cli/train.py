@@ -51,6 +51,8 @@ def train(call: Call[TrainConfig]) -> int:
             tokenizer,
             corpus,
             splits=config.splits,
+            mask=config.mask,
+            patch=config.patch,
             output_dir=config.output,
             overwrite=call.overwrite,
             resume=call.resume,

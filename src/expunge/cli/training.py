@@ -8,6 +8,7 @@ from expunge.cli import preview
 from expunge.cli.console import say
 from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
 from expunge.cli.verb import Call
+from expunge.core.checks import ExpungeError
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
@@ -28,10 +29,19 @@ class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
     """Model to start from: a folder or a hub id."""
     output: str
     """Run folder to write, such as `runs/first`; one in use is never touched without --overwrite or --resume."""
+    mask: str | None = None
+    """Mask file: only what it selects may change; null: no mask."""
+    patch: bool = False
+    """Also write what a masked run changed, as `patch.safetensors` in the run folder."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
+        if self.patch and self.mask is None:
+            raise ExpungeError(
+                "patch=true writes what a masked run changed; name a mask, or compare two models afterwards: "
+                "expunge patch create base=... model=... output=patch.safetensors"
+            )
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -61,9 +71,12 @@ def dry_run(
         plan: from the number of the model's decoder blocks, the run.
         reference: how reference values are had.
     """
+    from expunge.core.mask import Mask
     from expunge.models.load import check_tokenizer_fits
     from expunge.models.reference import choose
+    from expunge.training.masked import mask_summary
     from expunge.training.rows import run_rows
+    from expunge.training.unlearn import reference_size
 
     config, problems = call.config, preview.Problems()
     model = tokenizer = data = planned = rows = None
@@ -96,18 +109,22 @@ def dry_run(
         return problems.concluded()
     with problems.collected():
         size = preview.show_work(data, rows, planned.training)
-        how = choose(reference, {str(k): v for k, v in planned.objective.needs("reference").items()})  # type: ignore[arg-type]
-        preview.show_memory(
-            preview.memory(
-                model,
-                size,
-                objective=planned.objective,
-                second=how == "model" and planned.adaptation is None,
-                trained=trained_parameters(model, planned.objective, planned.adaptation),
-                dtype=config.dtype,
-                checkpointing=config.gradient_checkpointing,
-            )
+        size_kept = reference_size(model, rows, planned.objective)
+        how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
+        told = None
+        if config.mask is not None:
+            told = mask_summary(model, Mask.load(config.mask))
+            preview.show_mask(told)
+        memory = preview.memory(
+            model,
+            size,
+            objective=planned.objective,
+            second=how == "model" and planned.adaptation is None,
+            trained=trained_parameters(model, planned.objective, planned.adaptation),
+            dtype=config.dtype,
+            checkpointing=config.gradient_checkpointing,
         )
+        preview.show_memory(memory if told is None else memory | preview.masked_memory(told))
     for stream in (rows.anchor, "alternate"):
         if stream in rows.encoded:
             preview.show_example(rows.encoded[stream][0], tokenizer, f"First {stream} row")

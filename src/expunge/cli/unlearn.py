@@ -1,7 +1,7 @@
 """`expunge unlearn`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
@@ -27,9 +27,13 @@ class UnlearnConfig(RunConfig):
     """Weight of the forget loss; null: the method's default."""
     alpha: float | None = None
     """Weight of the retain loss; null: the method's default."""
+    retain_sets: dict[str, float] = field(default_factory=dict)
+    """Several retain sets with their weights, by split: `retain_sets.retain=1 retain_sets.general=0.5`;
+    none named: `retain` alone."""
     reference: Literal["auto", "precomputed", "model"] = "auto"
     """How the start model's values are had: computed once before training, or from a frozen second model (with an
-    adapter: from the same model with its adapter switched off)."""
+    adapter: from the same model with its adapter switched off); `auto` computes them once where they fit into a
+    gigabyte."""
     adapter: str | None = None
     """Train low-rank factors instead of the weights: a name of `expunge list adapters`; null: all weights."""
     targets: str | None = None
@@ -93,12 +97,15 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             retain=config.retain_loss,
             gamma=config.gamma,
             alpha=config.alpha,
+            retain_sets=config.retain_sets or None,
             reference=config.reference,
             adapter=config.adapter,
             targets=config.targets,
             save=config.save,
             stop=rule,
             stop_every=config.stop_every,
+            mask=config.mask,
+            patch=config.patch,
             output_dir=config.output,
             overwrite=call.overwrite,
             resume=call.resume,
@@ -119,10 +126,10 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     function = catalogue.resolve("methods", name)
     method = method_of(function)
     retain = values["retain_loss"] or method.retain
-    found = [*source_settings(values), *parameters(function, owner=name, beside=method.observes)]
+    found = [*source_settings(values), *parameters(function, owner=name, beside=method.beside)]
     if retain != "none":
         loss = catalogue.resolve("retain_losses", retain)
-        found += parameters(loss, owner=retain, beside=method_of(loss).observes)
+        found += parameters(loss, owner=retain, beside=method_of(loss).beside)
     if values["adapter"]:
         found += parameters(catalogue.resolve("adapters", values["adapter"]), owner=values["adapter"])
     return found
@@ -141,6 +148,7 @@ def planned(config: UnlearnConfig, given: dict[str, Any], depth: int) -> Plan:
         gamma=config.gamma,
         alpha=config.alpha,
         depth=depth,
+        retain_sets=config.retain_sets or None,
         hyperparameters=given,
     )
     training = with_defaults(TrainingConfig(**training_fields(config)), objective, adapter=adaptation is not None)

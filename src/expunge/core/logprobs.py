@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 IGNORED = -100
+_FAR_BELOW = -1e4  # exp(-1e4) is 0 in either precision, and its square is finite in float32
 
 
 def wide(x: Tensor) -> Tensor:
@@ -29,6 +30,24 @@ def token_logprobs(logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) ->
     logits = wide(logits)
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return chosen - logits.logsumexp(-1)
+
+
+def logprob_moments(logits: Float[Tensor, "*n v"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """Mean and variance of log p(v) over the vocabulary, v drawn from p: minus the entropy, and how widely log p lies.
+
+    A token of probability 0 adds nothing to either, even where its logit is minus infinity.
+
+    Args:
+        logits: unnormalized scores, [..., V].
+
+    Returns:
+        Mean (in nats, at most 0) and variance (in nats squared, 0 or above), [...], float32 (float64 for float64).
+    """
+    logprobs = wide(logits).log_softmax(-1)
+    probs = logprobs.exp()
+    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+    mean = (probs * finite).sum(-1)
+    return mean, (probs * (finite - mean.unsqueeze(-1)).clamp(min=_FAR_BELOW).square()).sum(-1)
 
 
 def kept(values: Float[Tensor, "b c *more"], mask: Bool[Tensor, "b c"]) -> Float[Tensor, "b c *more"]:

@@ -25,11 +25,22 @@ class Method:
     observes: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters with defaults that say what is read from the model (`layer`, `positions`),
     not what is computed."""
+    dual: Mapping[str, Any] = field(default_factory=dict)
+    """Hyperparameters with defaults of primal-dual training (`eps`, `dual_step`, `dual_warmup`), for methods whose
+    retain weight is a multiplier that moves during training."""
+    generates: Mapping[str, Any] = field(default_factory=dict)
+    """Hyperparameters with defaults (`alternates`, `alternate_temperature`) of methods whose alternate answers the
+    start model makes up itself where the data has none."""
     trains: Literal["all", "down_projections"] = "all"
     """Which parameters are trained by default: all, or the MLP down-projections of the three blocks up to `layer`."""
     skips: str | None = None
     """Name of the hyperparameter that leaves out leading completion tokens, which the token count
     must leave out too."""
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Hyperparameters with defaults that belong to the method, and not to its function."""
+        return {**self.observes, **self.dual, **self.generates}
 
 
 def method_of(function: Callable[..., Any]) -> Method:

@@ -6,7 +6,8 @@ One row is one (prompt, completion) pair of one split. Its columns:
     index       position of the example in its split
     key         content fingerprint of the example
     asked       how it was asked: `question` or `paraphrased_question`
-    answer      which completion was scored: `answer`, `paraphrased`, `perturbed`, `alternate` or `continuation`
+    answer      which completion was scored: `answer`, `paraphrased`, `perturbed`, `alternate`, `continuation` or
+                `sequence` (every token of the row but its first)
     number      which of several completions of that role, from 0
     prompt      what was asked, as written in the corpus
     completion  text of the completion
@@ -14,6 +15,16 @@ One row is one (prompt, completion) pair of one split. Its columns:
     hits        for each completion token: is it the model's most probable token there?
     ended       does the completion close with an end token (which ES, EM and membership scores leave out)?
     generation  greedy continuation of the prompt; null where none was asked for
+
+and, null where they were not asked for:
+
+    logprob_means       for each completion token: mean of log p over the vocabulary under p where it is predicted
+    logprob_variances   the variance of the same
+    gradient_norm       mean over parameter tensors of the 2-norm of the gradient of the mean token loss, the closing
+                        end token left out
+    tokens              the whole token row, of a `sequence`
+    prefix_generations  of a `sequence`: for each completion token that is no hit, in order, what the model writes
+                        greedily from the tokens before it, up to the length of the row
 
 Records read from another program's log lack `logprobs`, `hits`, `ended` and texts, and hold finished numbers a row
 instead, float64, null where the log has none:
@@ -56,6 +67,11 @@ SCHEMA = pa.schema(
         ("hits", pa.list_(pa.bool_())),
         ("ended", pa.bool_()),
         ("generation", pa.string()),
+        ("logprob_means", pa.list_(pa.float32())),
+        ("logprob_variances", pa.list_(pa.float32())),
+        ("gradient_norm", pa.float64()),
+        ("tokens", pa.list_(pa.int32())),
+        ("prefix_generations", pa.list_(pa.list_(pa.int32()))),
     ]
 )
 
@@ -136,7 +152,7 @@ class Records:
         return np.asarray(column.to_numpy(), dtype=np.float64)
 
     def arrays(self, name: str) -> list[np.ndarray]:
-        """One list column as numpy arrays: float64 for `logprobs`, bool for `hits`.
+        """One list column of numbers as numpy arrays: bool for `hits`, float64 for others.
 
         Raises:
             ExpungeError: no such column, or a row whose completion has no token.

@@ -123,6 +123,12 @@ class Evaluation(Mapping[str, Measure]):
     def __len__(self) -> int:
         return len(self.measures)
 
+    def __str__(self) -> str:
+        """Every measure with its interval and reading, as a plain table."""
+        from expunge.core.wording import evaluation_text  # it imports this module
+
+        return evaluation_text(self)
+
     def labeled(self, label: str) -> "Evaluation":
         """The same evaluation under another label."""
         return replace(self, label=label)

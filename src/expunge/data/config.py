@@ -11,7 +11,8 @@ class DataConfig:
     """Which data a stage reads, and how it becomes token rows."""
 
     source: str = "files"
-    """Where the corpus comes from: `files`, `synthetic`, `tofu`, or `package.module:function`."""
+    """Where the corpus comes from: `files`, `synthetic`, `tofu`, `muse`, `wmdp`, `lume`, or
+    `package.module:function`."""
     path: str | None = None
     """Folder of a benchmark's files, for sources that read one."""
     forget: str | None = None
@@ -20,6 +21,8 @@ class DataConfig:
     """Retain set, likewise."""
     holdout: str | None = None
     """Holdout set, never trained on, likewise."""
+    sets: dict[str, str] = field(default_factory=dict)
+    """More sets of your own by name, such as further retain sets: `sets.general=general.jsonl`."""
     columns: dict[str, str] = field(default_factory=dict)
     """Which column of your files holds what: `columns.question=q columns.answer=a`."""
     template: Literal["auto", "chat", "plain"] = "auto"

@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from expunge.core import catalogue
@@ -59,6 +60,8 @@ class Corpus:
 
     splits: Mapping[str, tuple[Example, ...]]
     name: str = "corpus"
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Arguments of `load_corpus` that give this corpus again; empty where there are none, as for rows in memory."""
 
     def __post_init__(self) -> None:
         empty = [name for name, examples in self.splits.items() if not examples]
@@ -123,4 +126,6 @@ def load_corpus(source: str = "files", **arguments: Any) -> Corpus:
         if name not in known:
             raise unknown(f"argument of the source '{source}'", name, known)
     corpus: Corpus = function(**arguments)
+    if all(isinstance(value, str | Path | int | float | Mapping) for value in arguments.values()):
+        object.__setattr__(corpus, "origin", {"source": source, **arguments})  # a copy would repeat the warnings
     return corpus

@@ -1,5 +1,6 @@
 """Which rows meet in which step: a function of seed, epoch and position, so that every process sees the same pairs."""
 
+import zlib
 from functools import lru_cache
 from typing import TypedDict
 
@@ -9,10 +10,10 @@ from torch.utils.data import Dataset
 from expunge.core.checks import ExpungeError, require_at_least
 
 # Streams of random numbers that must not be the same although seed and epoch are.
-_FORGET, _RETAIN, _ALTERNATE = 0, 1, 2
+_FORGET, _RETAIN, _ALTERNATE, _NAMED = 0, 1, 2, 3
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _permutation(n: int, seed: int, lap: int, stream: int) -> np.ndarray:
     return np.random.default_rng([seed, lap, stream]).permutation(n)
 
@@ -22,10 +23,14 @@ def forget_row(position: int, *, n_forget: int, seed: int, epoch: int) -> int:
     return int(_permutation(n_forget, seed, epoch, _FORGET)[position])
 
 
-def retain_rows(k: int, *, n_retain: int, per_forget: int, seed: int) -> list[int]:
-    """The retain rows that go with pair k of a run: all are used once before any is used again, across epochs."""
+def retain_rows(k: int, *, n_retain: int, per_forget: int, seed: int, name: str = "retain") -> list[int]:
+    """The rows of a retain set that go with pair k of a run: all are used once before any is used again, across epochs.
+
+    Sets of different names are drawn in different orders.
+    """
+    stream = _RETAIN if name == "retain" else _NAMED + zlib.crc32(name.encode())
     draws = (divmod(k * per_forget + j, n_retain) for j in range(per_forget))
-    return [int(_permutation(n_retain, seed, lap, _RETAIN)[at]) for lap, at in draws]
+    return [int(_permutation(n_retain, seed, lap, stream)[at]) for lap, at in draws]
 
 
 def alternate_choice(row: int, *, n_alternates: int, seed: int, epoch: int) -> int:

@@ -27,7 +27,7 @@ class Row:
 
 
 def read_file(path: Path) -> list[Row]:
-    """Rows of a .json (an array of objects), .jsonl, .csv or .parquet file.
+    """Rows of a .json (an array of objects), .jsonl, .csv, .parquet or .txt file (a plain text a line).
 
     Raises:
         ExpungeError: the file is missing, empty, of another format or broken; the message names the line.
@@ -155,11 +155,17 @@ def _parquet(path: Path) -> list[Row]:
     return [Row(f"{path.name}, row {n}", values) for n, values in enumerate(table.to_pylist(), start=1)]
 
 
+def _text_lines(path: Path) -> list[Row]:
+    lines = enumerate(_decoded(path).splitlines(), start=1)
+    return [Row(f"{path.name}, line {n}", {"text": line}) for n, line in lines if line.strip()]
+
+
 READERS: dict[str, Callable[[Path], list[Row]]] = {
     ".json": _json,
     ".jsonl": read_json_lines,
     ".csv": _csv,
     ".parquet": _parquet,
+    ".txt": _text_lines,
 }
 
 

@@ -1,5 +1,6 @@
 """Evaluate: a model, or records of one, and a suite in; an Evaluation out."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import Progress, collect, identity
 from expunge.evaluation.interop import load_records
+from expunge.evaluation.ranks import first, wait
 from expunge.evaluation.suite import Suite, measure, missing, probes
 
 FILE = "evaluation.json"
+PARTS = "parts"
+"""Folder inside the output in which a collection keeps what it has computed, until the records are saved."""
 SAMPLES = {"forget": 8, "retain": 4}
 
 
@@ -50,7 +54,8 @@ def evaluate(
         model: the model to evaluate, with `tokenizer` and `corpus`; or none of the three, and `records`.
         tokenizer: its tokenizer.
         corpus: forget, retain and whatever else the suite looks at.
-        suite: `default`, `tofu`, `unlearun`, or `package.module:function`.
+        suite: `default`, `tofu`, `muse`, `tdec`, `wmdp`, `multiple_choice`, `lume`, `wagle`, `unlearun`, or
+            `package.module:function`.
         records: records made earlier, or a path that `load_records` reads (a folder, or another program's log).
         reference: records of the retain model, likewise.
         start: records of the start model, likewise.
@@ -103,11 +108,14 @@ def evaluate(
                 template=template,
                 max_length=max_length,
                 batch_size=batch_size,
+                parts=None if output_dir is None else Path(output_dir) / PARTS,
                 progress=progress,
             )
             found = Records(found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent}))
-            if output_dir is not None:
+            if output_dir is not None and first():
                 found.save(output_dir)
+                shutil.rmtree(Path(output_dir) / PARTS, ignore_errors=True)
+            wait()
         held = found
     measures = measure(chosen, held, retain_model, start_model)
     about = {
@@ -121,7 +129,7 @@ def evaluate(
         if other is not None:
             about[role] = other.manifest.inputs
     result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
-    if output_dir is not None:
+    if output_dir is not None and first():
         result.save(Path(output_dir) / FILE)
     return result
 

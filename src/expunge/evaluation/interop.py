@@ -61,7 +61,7 @@ def _from_log(path: Path) -> Records:
 
 
 @dataclass(frozen=True)
-class _Source:
+class LogSource:
     """Where a log keeps numbers of one kind of answer, and under which column they go."""
 
     key: tuple[str, ...]
@@ -87,7 +87,7 @@ class _Source:
 @dataclass(frozen=True)
 class _Format:
     name: str
-    sources: tuple[_Source, ...]
+    sources: tuple[LogSource, ...]
 
     def matches(self, content: Mapping[str, Any]) -> bool:
         return any(any(True for _ in source.cells(content)) for source in self.sources if source.key[0] in content)
@@ -127,24 +127,25 @@ def _empty(cell: Cell) -> dict[str, Any]:
     return {"split": split, "index": index, "asked": "question", "answer": answer, "number": number}
 
 
-def _open_unlearning() -> Iterator[_Source]:
+def open_unlearning() -> Iterator[LogSource]:
+    """Where open-unlearning's `TOFU_EVAL.json` keeps which numbers; read here and written by `export`."""
     splits = {"forget": "forget", "retain": "retain_perturbed", "ra": "real_authors", "wf": "world_facts"}
     roles = {"Q_A": "answer", "Q_A_PARA": "paraphrased", "Q_A_PERT": "perturbed"}
     for prefix, split in splits.items():
         for infix, answer in roles.items():
             probability = (f"{prefix}_{infix}_Prob", "value_by_index")
-            yield _Source(probability, split, answer, "avg_loss", "avg_loss")
-            yield _Source(probability, split, answer, "probability", "prob")
+            yield LogSource(probability, split, answer, "avg_loss", "avg_loss")
+            yield LogSource(probability, split, answer, "probability", "prob")
             for column in ("rouge1_recall", "rougeL_recall", "rougeL_f1"):
-                yield _Source((f"{prefix}_{infix}_ROUGE", "value_by_index"), split, answer, column, column)
+                yield LogSource((f"{prefix}_{infix}_ROUGE", "value_by_index"), split, answer, column, column)
     for name in ("exact_memorization", "extraction_strength"):
-        yield _Source((name, "value_by_index"), "forget", "answer", name, "score")
+        yield LogSource((name, "value_by_index"), "forget", "answer", name, "score")
     for score in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm"):
         for split in ("forget", "holdout"):
-            yield _Source((f"mia_{score}", split, "value_by_index"), split, "answer", f"mia_{score}", "score")
+            yield LogSource((f"mia_{score}", split, "value_by_index"), split, "answer", f"mia_{score}", "score")
 
 
-def _tofu() -> Iterator[_Source]:
+def _tofu() -> Iterator[LogSource]:
     files = {
         "eval_log_forget": "forget",
         "eval_log": "retain_perturbed",
@@ -153,14 +154,14 @@ def _tofu() -> Iterator[_Source]:
     }
     for stem, split in files.items():
         file = f"{stem}.json"
-        yield _Source((file, "avg_gt_loss"), split, "answer", "avg_loss")
-        yield _Source((file, "average_perturb_loss"), split, "perturbed", "avg_loss")
+        yield LogSource((file, "avg_gt_loss"), split, "answer", "avg_loss")
+        yield LogSource((file, "average_perturb_loss"), split, "perturbed", "avg_loss")
         # What it calls paraphrased is the plain answer, computed once more, where there is no paraphrase.
         paraphrased = split in ("forget", "retain_perturbed")
         column = "avg_loss" if paraphrased else "truth_ratio_loss"
-        yield _Source((file, "avg_paraphrased_loss"), split, "paraphrased" if paraphrased else "answer", column)
+        yield LogSource((file, "avg_paraphrased_loss"), split, "paraphrased" if paraphrased else "answer", column)
         for column in ("rouge1_recall", "rougeL_recall"):
-            yield _Source((file, column), split, "answer", column)
+            yield LogSource((file, column), split, "answer", column)
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,6 @@ class _WithTexts(_Format):
 
 
 FORMATS: tuple[_Format, ...] = (
-    _Format("open-unlearning TOFU_EVAL.json", tuple(_open_unlearning())),
+    _Format("open-unlearning TOFU_EVAL.json", tuple(open_unlearning())),
     _WithTexts("TOFU eval_log_aggregated.json", tuple(_tofu())),
 )

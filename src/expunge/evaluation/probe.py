@@ -8,7 +8,7 @@ import numpy as np
 from expunge.data.corpus import Corpus, Example
 
 Asked = Literal["question", "paraphrased_question"]
-Answer = Literal["answer", "paraphrased", "perturbed", "alternate", "continuation"]
+Answer = Literal["answer", "paraphrased", "perturbed", "alternate", "continuation", "opening", "sequence"]
 
 _COLUMN = {"paraphrased": "paraphrased_answer", "perturbed": "perturbed_answer", "alternate": "alternate_answer"}
 
@@ -20,10 +20,16 @@ class Probe:
     split: str
     asked: Asked = "question"
     answer: Answer = "answer"
-    """`continuation`: the rest of prompt and answer after a cut, for verbatim memorization."""
+    """`continuation`: the rest of prompt and answer after a cut, for verbatim memorization. `opening`: the first
+    `max_new_tokens` tokens of the answer. `sequence`: every token of prompt and answer but the first, up to
+    `max_new_tokens` tokens in all, the closing end token left out."""
     generate: bool = False
-    """Let the model answer the prompt greedily?"""
+    """Let the model answer the prompt greedily? A `sequence` is continued from each of its prefixes."""
     max_new_tokens: int = 200
+    moments: bool = False
+    """Record mean and variance of the log-probabilities over the vocabulary, for Min-K++?"""
+    gradients: bool = False
+    """Record the norm of each example's gradient? A forward and a backward pass an example."""
     limit: int | None = None
     """At most this many examples, drawn with a fixed seed; None: all."""
 
@@ -51,12 +57,14 @@ def merged(probes: list[Probe]) -> list[Probe]:
         if known is None:
             found[probe.name] = probe
             continue
-        lengths = [p.max_new_tokens for p in (known, probe) if p.generate] or [probe.max_new_tokens]
+        lengths = [p.max_new_tokens for p in (known, probe) if p.generate or p.answer == "sequence"]
         limits = [known.limit, probe.limit]
         found[probe.name] = replace(
             known,
             generate=known.generate or probe.generate,
-            max_new_tokens=max(lengths),
+            max_new_tokens=max(lengths, default=probe.max_new_tokens),
+            moments=known.moments or probe.moments,
+            gradients=known.gradients or probe.gradients,
             limit=None if None in limits else max(filter(None, limits)),
         )
     return sorted(found.values(), key=lambda probe: probe.name)
@@ -86,6 +94,6 @@ def lacking(corpus: Corpus, probe: Probe) -> str:
         paraphrase = any(e.paraphrased_prompt is None for e in without) and probe.asked == "paraphrased_question"
         column = "paraphrased_question" if paraphrase else _COLUMN[probe.answer]
         return f"{len(without)} of {len(looked_at)} examples of split '{probe.split}' have no {column}; add that column"
-    if probe.generate and probe.answer != "continuation" and any(e.kind == "text" for e in looked_at):
+    if probe.generate and probe.answer not in ("continuation", "sequence") and any(e.kind == "text" for e in looked_at):
         return f"split '{probe.split}' holds plain text, which asks nothing that a model could answer"
     return ""

@@ -47,6 +47,10 @@ class Entry:
     """Direction of the measure when it is missing and its definition leaves that open."""
     note: str = ""
     """Put before the measure's own note: what a reader must know about this choice of views."""
+    on_request: bool = False
+    """Only where it is named: it costs more than the rest, or few ask for it."""
+    lacks: Callable[[], str] | None = None
+    """Why it cannot be computed here whatever the records hold, such as a judge that is not at hand; empty: it can."""
 
     @property
     def definition(self) -> Definition:
@@ -74,13 +78,13 @@ class Suite:
         return list(dict.fromkeys(entry.name for entry in self.entries))
 
     def select(self, names: Sequence[str] | None) -> "Suite":
-        """The suite with these measures only; None: all.
+        """The suite with these measures only; None: all but those on request.
 
         Raises:
             ExpungeError: a measure that the suite lacks, with the nearest one that it has.
         """
         if names is None:
-            return self
+            return replace(self, entries=tuple(e for e in self.entries if not e.on_request))
         names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.names:
@@ -211,6 +215,9 @@ def _lacks(entry: Entry, sources: Sources) -> str:
     """Why an entry cannot be computed; empty where it can."""
     reads = entry.reads or entry.definition.reads
     required = entry.required()
+    here = entry.lacks() if entry.lacks is not None else ""
+    if here:
+        return here
     reasons = [reason for view in required if (reason := sources.absent(view, reads))]
     if not required and all(sources.absent(view, reads) for view in entry.views.values()):
         reasons = [sources.absent(view, reads) for view in entry.views.values()]
@@ -221,11 +228,27 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     reads = entry.reads or entry.definition.reads
     views = {name: sources.rows(view) for name, view in entry.views.items() if not sources.absent(view, reads)}
     result = entry.metric(**views, **entry.options)
-    result = replace(result, details={**result.details, **_differences(entry, sources, result)})
+    beside = _of_the_start_model(entry, sources) | _differences(entry, sources, result)
+    result = replace(result, details={**result.details, **beside})
     compared = {view.whose for name, view in entry.views.items() if name in views}
     compared |= {whose for whose in OTHERS if f"{whose}_difference" in result.details}
     notes = [entry.note, *(sources.setup_differs(whose) for whose in OTHERS if whose in compared), result.note]
     return replace(result, note=" ".join(note for note in notes if note))
+
+
+def _of_the_start_model(entry: Entry, sources: Sources) -> dict[str, float]:
+    """The same measure of the start model, where its records hold the same examples."""
+    if sources.start is None or any(view.whose == "start" for view in entry.views.values()):
+        return {}
+    reads = entry.reads or entry.definition.reads
+    views = {name: View(view.probe, "start") if view.whose == "model" else view for name, view in entry.views.items()}
+    there = {name: sources.absent(view, reads) == "" for name, view in views.items()}
+    here = {name: sources.absent(view, reads) == "" for name, view in entry.views.items()}
+    if there != here:
+        return {}
+    held = {name: sources.rows(view) for name, view in views.items() if there[name]}
+    found = entry.metric(**held, **entry.options)
+    return {} if found.value is None else {"start_value": found.value}
 
 
 def _differences(entry: Entry, sources: Sources, result: Measure) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Where the parts of a causal language model are, found by structure rather than by a list of families."""
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from expunge.core.checks import ExpungeError
 
@@ -46,19 +47,78 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     return found[0]
 
 
+def parameters_up_to(model: nn.Module, layer: int) -> list[nn.Parameter]:
+    """The parameters that the output of decoder block `layer` depends on: those of earlier modules and of itself."""
+    last = blocks(model)[layer]
+    found: list[nn.Parameter] = []
+    for module in backbone(model).modules():  # in the order in which they were registered, which is that of use
+        if module is last:
+            return [*found, *last.parameters()]
+        found += module.parameters(recurse=False)
+    raise AssertionError("the blocks lie in the backbone")
+
+
 _DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.fc2", "mlp.c_proj", "mlp.dense_4h_to_h", "fc2")
 
 
-def down_projection(block: nn.Module) -> nn.Module:
-    """The linear layer of a decoder block's MLP that writes back into the residual stream."""
+def down_projection(block: nn.Module, name: str | None = None) -> nn.Module:
+    """The linear layer of a decoder block's MLP that writes back into the residual stream.
+
+    Args:
+        block: a decoder block.
+        name: where it lies inside the block, for families that are not known here, such as `mlp.down_proj`.
+
+    Raises:
+        ExpungeError: there is none, or none of that name; the message lists the linear layers that could be meant.
+    """
     modules: dict[str, nn.Module] = dict(block.named_modules())
-    for name in _DOWN_PROJECTIONS:
-        if name in modules:
-            return modules[name]
-    linear = [
-        name for name, module in modules.items() if hasattr(module, "weight") and "attn" not in name and "." in name
-    ]
+    for known in _DOWN_PROJECTIONS if name is None else (name,):
+        if known in modules and is_linear(modules[known]):
+            return modules[known]
+    linear = [key for key, module in modules.items() if is_linear(module) and "attn" not in key]
+    what = "cannot tell which linear layer is" if name is None else f"'{name}' is not"
     raise ExpungeError(
-        f"cannot tell which linear layer of {type(block).__name__} is the MLP's down-projection; "
-        f"it holds {', '.join(linear)}."
+        f"{type(block).__name__}: {what} the MLP's down-projection; it holds {', '.join(linear) or 'none'}. "
+        "Name it inside the block: down_projection=<name>."
     )
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Is this a linear layer? GPT-2's transposed ones are."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def output_dim(module: nn.Module) -> int:
+    """The dimension of a linear layer's weight that counts outputs: 0, and 1 where it is stored transposed (GPT-2)."""
+    return 1 if isinstance(module, Conv1D) else 0
+
+
+def mlp_layers(block: nn.Module, name: str | None = None) -> list[nn.Module]:
+    """The linear layers of a decoder block's MLP: those that lie beside its down-projection, and that one itself.
+
+    Args:
+        block: a decoder block.
+        name: where its down-projection lies, as in `down_projection`.
+    """
+    down = down_projection(block, name)
+    beside = next(list(m.children()) for m in block.modules() if any(child is down for child in m.children()))
+    return [module for module in beside if is_linear(module)]
+
+
+def up_projections(block: nn.Module, name: str | None = None) -> list[nn.Module]:
+    """The linear layers whose outputs become the inputs of the down-projection: gate and up, or up alone.
+
+    Raises:
+        ExpungeError: there is none of the right size, as where gate and up lie in one matrix.
+    """
+    down = down_projection(block, name)
+    channels = down.weight.shape[1 - output_dim(down)]  # type: ignore[union-attr,index]
+    beside = [module for module in mlp_layers(block, name) if module is not down]
+    found = [module for module in beside if module.weight.shape[output_dim(module)] == channels]  # type: ignore[union-attr,index]
+    if not found:
+        shapes = ", ".join(str(list(module.weight.shape)) for module in beside)  # type: ignore[union-attr,arg-type]
+        raise ExpungeError(
+            f"{type(block).__name__}: no linear layer beside the down-projection has its {channels} channels as "
+            f"outputs, so a neuron cannot be told; their weights are {shapes or 'none'}. Use unit=value_vector."
+        )
+    return found

@@ -1,23 +1,53 @@
-"""Greedy generation with a key-value cache: rows of like length together, finished rows dropped as they end."""
+"""Generation with a key-value cache: rows of like length together, finished rows dropped as they end."""
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.checks import ExpungeError, require_at_least, require_positive
+from expunge.core.rows import Encoded
 from expunge.models.anatomy import causal_lm
 
 BATCH_TOKENS = 2**15
 """Prompt and new tokens of one batch: the cache of a model of 8 billion with grouped heads takes 4 GB for them."""
 
 
-@torch.no_grad()
+Prompt = tuple[int, ...]
+Pick = Callable[[Tensor], Tensor]
+"""Chooses the next token of each row: logits [B, V] to token ids [B]."""
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """The most probable token of each row."""
+    return logits.argmax(-1)
+
+
+def sampler(*, temperature: float, seed: int, device: torch.device) -> Pick:
+    """Draws tokens from softmax(logits / temperature); the same seed and batches give the same draws."""
+    require_positive("temperature", temperature)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def pick(logits: Tensor) -> Tensor:
+        return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+    return pick
+
+
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Iterable[Encoded]) -> set[int]:
+    """What ends an answer: end tokens of tokenizer and generation settings, and those that close the true answers."""
+    found = {row.ids[-1] for row in rows if row.ended}
+    settings = getattr(getattr(causal_lm(model), "generation_config", None), "eos_token_id", None)
+    for ids in (tokenizer.eos_token_id, settings):
+        found |= {ids} if isinstance(ids, int) else set(ids or ())
+    return found
+
+
 def greedy(
     model: nn.Module,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     eos_ids: Collection[int],
@@ -25,11 +55,7 @@ def greedy(
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """Continue prompts with the most probable token, one after the other.
-
-    Each distinct prompt is computed once. Prompts are sorted by length, so that padding is small, padded on the left
-    and given explicit positions; a row leaves the batch when it ends. Batches change rounding only, never which tokens
-    compete. When the device runs out of memory the batch is halved and the work goes on.
+    """Continue prompts with the most probable token, one after the other; `continuations` says how.
 
     Args:
         model: a causal language model; used in the mode (training or evaluation) that it is in.
@@ -46,46 +72,119 @@ def greedy(
     Raises:
         ExpungeError: an empty prompt, or one that leaves no position for a new token.
     """
-    require_at_least("max_new_tokens", max_new_tokens, 1)
+    wanted = dict.fromkeys(prompts, max_new_tokens)
+    found = continuations(
+        model, wanted, eos_ids=eos_ids, batch_size=batch_size, batch_tokens=batch_tokens, progress=progress
+    )
+    return [found[prompt] for prompt in prompts]
+
+
+@torch.no_grad()
+def continuations(
+    model: nn.Module,
+    wanted: Mapping[Prompt, int],
+    *,
+    eos_ids: Collection[int],
+    pick: Pick = most_probable,
+    batch_size: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    known: Mapping[Prompt, list[int]] | None = None,
+    share: tuple[int, int] = (0, 1),
+    keep: Callable[[Mapping[Prompt, list[int]]], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Prompt, list[int]]:
+    """Continue each distinct prompt, greedily unless `pick` says otherwise, by at most its own number of new tokens.
+
+    Prompts are sorted by length, so that padding is small, padded on the left and given explicit positions; a row
+    leaves the batch when it ends. How prompts are cut into batches depends on `wanted` and the two sizes alone, so
+    that work that is shared, or was done before, gives the very same numbers. Batches change rounding only, never which
+    tokens compete. When the device runs out of memory the batch is halved and the work goes on.
+
+    Args:
+        model: a causal language model; used in the mode (training or evaluation) that it is in.
+        wanted: prompts, none empty, and how many new tokens each may have.
+        eos_ids: tokens that end a continuation; they are not part of it.
+        pick: chooses the next tokens.
+        batch_size: most prompts computed at once; None: as many as `batch_tokens` holds.
+        batch_tokens: budget of a batch, in tokens of prompt and continuation.
+        known: continuations found before; batches of which all are known are not computed again.
+        share: (which, of how many): with (1, 4) the second of every four batches is computed here.
+        keep: called with the continuations of each batch once they are there.
+        progress: called with (prompts done, prompts in all) after each batch, those of this share.
+
+    Returns:
+        The new tokens of each prompt that is known or belongs to this share.
+
+    Raises:
+        ExpungeError: an empty prompt, or one that leaves no position for a new token.
+    """
+    for tokens in wanted.values():
+        require_at_least("max_new_tokens", tokens, 1)
     inner = causal_lm(model)
     config = inner.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
     limit = getattr(config, "max_position_embeddings", None)
-    distinct = sorted(set(prompts), key=lambda p: (-len(p), p))  # longest first: too little memory shows at once
+    distinct = sorted(wanted, key=lambda p: (-len(p), p))  # longest first: too little memory shows at once
     if distinct and not distinct[-1]:
         raise ExpungeError(
             "a prompt without tokens cannot be continued; begin it with the tokenizer's beginning token."
         )
     if distinct and limit is not None and len(distinct[0]) > limit:
         raise ExpungeError(f"a prompt has {len(distinct[0])} tokens, and the model has positions for {limit}.")
-    found: dict[tuple[int, ...], list[int]] = {}
-    most, cut = batch_size or len(distinct), 0
-    while len(found) < len(distinct):
-        start = len(found)
-        fitting = max(1, batch_tokens // (len(distinct[start]) + max_new_tokens)) if batch_size is None else most
-        batch = distinct[start : start + min(most, fitting)]
-        try:
-            generated = _generate(inner, batch, max_new_tokens, frozenset(eos_ids), limit)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            most = len(batch) // 2
-            continue
-        for prompt, (tokens, at_limit) in zip(batch, generated, strict=True):
-            found[prompt] = tokens
-            cut += at_limit
-        if progress is not None:
-            progress(len(found), len(distinct))
+    found = {prompt: tokens for prompt, tokens in (known or {}).items() if prompt in wanted}
+    mine = _batches(distinct, wanted, batch_size, batch_tokens)[share[0] :: share[1]]
+    total, done, cut, most = sum(map(len, mine)), 0, 0, len(distinct)
+    for batch in mine:
+        while left := [prompt for prompt in batch if prompt not in found]:
+            some = left[:most]
+            try:
+                generated = _generate(inner, some, [wanted[p] for p in some], frozenset(eos_ids), limit, pick)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                most = len(some) // 2
+                continue
+            new = {prompt: tokens for prompt, (tokens, _) in zip(some, generated, strict=True)}
+            found |= new
+            cut += sum(at_limit for _, at_limit in generated)
+            if keep is not None:
+                keep(new)
+            if progress is not None:
+                progress(done + len(batch) - len(left) + len(some), total)
+        done += len(batch)
     if cut:
         warnings.warn(
-            f"{cut} of {len(distinct)} generations stopped before max_new_tokens={max_new_tokens}: the model has "
+            f"{cut} of {len(distinct)} generations stopped before max_new_tokens={max(wanted.values())}: the model has "
             f"positions for {limit} tokens only.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return [found[prompt] for prompt in prompts]
+    return found
+
+
+def _batches(
+    distinct: Sequence[Prompt], wanted: Mapping[Prompt, int], batch_size: int | None, batch_tokens: int
+) -> list[list[Prompt]]:
+    """Sorted prompts cut into batches: of `batch_size`, or such that prompts and new tokens keep within a budget."""
+    batches: list[list[Prompt]] = []
+    widest = 0  # of the batch that is being filled
+    for prompt in distinct:
+        widest = max(widest, len(prompt) + wanted[prompt])
+        size = len(batches[-1]) if batches else 0
+        fits = size < batch_size if batch_size is not None else (size + 1) * widest <= batch_tokens
+        if size and fits:
+            batches[-1].append(prompt)
+        else:
+            batches.append([prompt])
+            widest = len(prompt) + wanted[prompt]
+    return batches
 
 
 def _generate(
-    inner: nn.Module, batch: Sequence[tuple[int, ...]], max_new_tokens: int, eos_ids: frozenset[int], limit: int | None
+    inner: nn.Module,
+    batch: Sequence[Prompt],
+    most: Sequence[int],
+    eos_ids: frozenset[int],
+    limit: int | None,
+    pick: Pick,
 ) -> list[tuple[list[int], bool]]:
     """The new tokens of each row, and whether it ended because the model has no more positions."""
     device = next(inner.parameters()).device
@@ -96,7 +195,7 @@ def _generate(
     at_limit = [False] * len(batch)
     computed = list(range(len(batch)))  # which prompt each computed row belongs to
     live = set(computed)
-    for step in range(max_new_tokens):
+    for _ in range(max(most)):
         logits = inner(
             input_ids=ids,
             attention_mask=mask if padded else None,
@@ -105,7 +204,7 @@ def _generate(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        tokens = logits.argmax(-1)
+        tokens = pick(logits)
         for row, token in zip(computed, tokens.tolist(), strict=True):
             if row not in live:
                 continue
@@ -113,9 +212,11 @@ def _generate(
                 live.remove(row)
                 continue
             new[row].append(token)
-            if limit is not None and len(batch[row]) + len(new[row]) > limit:  # nowhere to put the token just made
+            if len(new[row]) == most[row]:
                 live.remove(row)
-                at_limit[row] = step + 1 < max_new_tokens
+            elif limit is not None and len(batch[row]) + len(new[row]) > limit:  # nowhere to put the token just made
+                live.remove(row)
+                at_limit[row] = True
         if not live:
             break
         ids, positions = tokens[:, None], positions[:, -1:] + 1
@@ -134,7 +235,7 @@ def _can_drop_rows(cache: DynamicCache) -> bool:
     return all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
 
 
-def _padded(batch: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(batch: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     width = max(len(prompt) for prompt in batch)
     ids = torch.zeros((len(batch), width), dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import torch
 import xxhash
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -166,17 +167,22 @@ def refuse_adapters(model: nn.Module) -> None:
         )
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor in one piece: gathered from all processes where it is sharded (FSDP2), which all must ask for."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def model_fingerprint(model: nn.Module) -> str:
     """Fingerprint of a model's weights: names, types, shapes and bits; the same wherever the files lie."""
     digest = xxhash.xxh3_128()
     digest.update(json.dumps(_deciding(model), sort_keys=True, default=str).encode())
     seen: set[int] = set()
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.data_ptr() in seen and tensor.numel():
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        if id(tensor) in seen:
             continue  # a tied weight counts once
-        seen.add(tensor.data_ptr())
+        seen.add(id(tensor))
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"xxh3:{digest.hexdigest()}"
 
 

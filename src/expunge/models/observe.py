@@ -18,14 +18,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from expunge.core.checks import ExpungeError
-from expunge.core.logprobs import IGNORED, masked_sum, token_logprobs
+from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
 from expunge.core.types import Batch
 from expunge.models.anatomy import backbone, blocks, causal_lm, head
 
-OBSERVABLES = ("logprobs", "token_logprobs", "hits", "logits", "hidden")
+OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "logits", "hidden")
+_FROM_HEAD = frozenset({"logprobs", "token_logprobs", "hits", "moments", "logits"})
 
 HEAD_CHUNK = 2**25
 """Most logits (tokens x vocabulary) computed at once; more are computed in chunks
@@ -44,6 +46,9 @@ class Observed:
     """log p of each completion token, float32 or wider; 0 where there is none."""
     hits: Bool[Tensor, "b c"] | None = None
     """Is the token the most probable one?"""
+    moments: Float[Tensor, "b c 2"] | None = None
+    """Mean and variance of log p over the vocabulary under p where each completion token is predicted; 0 where there is
+    none. They carry no gradient."""
     logits: Float[Tensor, "b c v"] | None = None
     """Logits that predict each completion token; 0 where there is none."""
     hidden: Float[Tensor, "b c d"] | None = None
@@ -91,9 +96,9 @@ def observe(
                 f"no observable is called {unknown} (asked for '{stream}'). Known: {', '.join(OBSERVABLES)}."
             )
     inner = causal_lm(model)
-    rows = _Rows.gather(batches, next(inner.parameters()).device)
+    rows = _Rows.gather(batches, inner)
     wanted = frozenset().union(*needs.values())
-    through_head = bool(wanted & {"logprobs", "token_logprobs", "hits", "logits"})
+    through_head = bool(wanted & _FROM_HEAD)
     if "hidden" in wanted and layer is None:
         raise ExpungeError("hidden states were asked for without saying of which layer.")
     result: dict[str, Observed] = {}
@@ -120,6 +125,67 @@ def observe(
     return result
 
 
+@torch.no_grad()
+def observe_inputs(
+    model: nn.Module,
+    batch: Batch,
+    layers: Mapping[str, nn.Module],
+    read: Callable[[str, Tensor], None],
+    *,
+    positions: str = "predicting",
+) -> int:
+    """Show the inputs of linear layers inside the decoder, without gradients and without the vocabulary head.
+
+    Args:
+        model: a causal language model, possibly wrapped.
+        batch: rows, padded on either side.
+        layers: layers by a name of your own.
+        read: called with a name and the inputs of that layer, [positions, in], for each group of rows.
+        positions: `predicting` shows the positions that predict a completion token, `all` every real token.
+
+    Returns:
+        How many positions were shown.
+
+    Raises:
+        ExpungeError: a layer that did not run, or not on whole rows; a row without a completion token.
+    """
+    inner = causal_lm(model)
+    rows = _Rows.gather({"rows": batch}, inner)
+    lengths = batch["attention_mask"].sum(1).to(rows.input_ids.device)
+    shown, seen = 0, set()
+    where: tuple[Tensor, Tensor] = (rows.token_row, rows.token_at)
+
+    def hooked(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].dim() != 3:
+                raise ExpungeError(f"{name} does not see whole rows [rows, positions, in] but {list(inputs[0].shape)}.")
+            seen.add(name)
+            read(name, inputs[0][where])
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
+    try:
+        for numbers, length in rows.groups:
+            if positions == "all":
+                columns = torch.arange(length, device=lengths.device)
+                row, at = (columns < lengths[numbers, None]).nonzero(as_tuple=True)
+            else:
+                of_row = torch.full((len(rows.input_ids),), -1, dtype=torch.long, device=lengths.device)
+                of_row[numbers] = torch.arange(len(numbers), device=lengths.device)
+                row = of_row[rows.token_row]
+                row, at = row[row >= 0], rows.token_at[row >= 0] - 1
+            where = (row, at)
+            shown += len(row)
+            backbone(inner)(input_ids=rows.input_ids[numbers, :length], use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if silent := [name for name in layers if name not in seen]:
+        raise ExpungeError(f"{silent[0]} has no inputs inside the decoder: it did not run.")
+    return shown
+
+
 @dataclass(frozen=True)
 class _Part:
     """One stream inside the flat list of completion tokens."""
@@ -143,7 +209,9 @@ class _Rows:
     streams: dict[str, _Part]
 
     @classmethod
-    def gather(cls, batches: Mapping[str, Batch], device: torch.device) -> "_Rows":
+    def gather(cls, batches: Mapping[str, Batch], model: nn.Module) -> "_Rows":
+        weight = next(model.parameters())
+        device = weight.device
         ids, labels, lengths = _stacked(batches, device)
         supervised = labels != IGNORED
         supervised[:, 0] = False  # nothing predicts the first token
@@ -164,7 +232,10 @@ class _Rows:
             targets[mask] = ids[token_row[flat], token_at[flat]]
             streams[stream] = _Part(flat, mask, targets)
             first += n
-        return cls(ids, _groups(lengths), token_row, token_at, streams)
+        # Processes that share the weights of a layer must call it equally often, however long their rows are.
+        together = [(torch.arange(len(lengths), device=device), int(lengths.max()))]
+        groups = together if isinstance(weight, DTensor) else _groups(lengths)
+        return cls(ids, groups, token_row, token_at, streams)
 
 
 def _stacked(batches: Mapping[str, Batch], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -255,16 +326,17 @@ def _read(
     seen = Observed(part.mask, part.targets)
     if hidden is not None and "hidden" in names:
         seen = replace(seen, hidden=_scatter(part.mask, hidden[part.flat]))
-    if final is None or not names & {"logprobs", "token_logprobs", "hits", "logits"}:
+    if final is None or not names & _FROM_HEAD:
         return seen
     state, targets = final[part.flat], part.targets[part.mask]
     if "logits" in names:
         logits = _logits(inner, state)
         seen = replace(seen, logits=_scatter(part.mask, logits))
-        values, hits = token_logprobs(logits, targets), logits.argmax(-1) == targets
+        scored = _scores(logits, targets, moments="moments" in names)
     else:
-        values, hits = _scored_in_chunks(inner, state, targets)
-    return replace(seen, token_logprobs=_scatter(part.mask, values), hits=_scatter(part.mask, hits))
+        scored = _scored_in_chunks(inner, state, targets, moments="moments" in names)
+    values, hits, *more = (_scatter(part.mask, found) for found in scored)
+    return replace(seen, token_logprobs=values, hits=hits, moments=more[0] if more else None)
 
 
 def _scatter(mask: Bool[Tensor, "b c"], flat: Tensor) -> Tensor:
@@ -272,10 +344,15 @@ def _scatter(mask: Bool[Tensor, "b c"], flat: Tensor) -> Tensor:
     return out.masked_scatter(mask.view(*mask.shape, *[1] * (flat.dim() - 1)).expand_as(out), flat)
 
 
-def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    def score(state: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = _logits(inner, state)
-        return token_logprobs(logits, targets), logits.detach().argmax(-1) == targets
+def _scores(logits: Tensor, targets: Tensor, *, moments: bool) -> tuple[Tensor, ...]:
+    """Log-probabilities and hits of the targets, and the moments of log p where they are wanted."""
+    found = (token_logprobs(logits, targets), logits.detach().argmax(-1) == targets)
+    return (*found, torch.stack(logprob_moments(logits.detach()), -1)) if moments else found
+
+
+def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor, *, moments: bool) -> tuple[Tensor, ...]:
+    def score(state: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        return _scores(_logits(inner, state), targets, moments=moments)
 
     config: Any = inner.config
     chunk: int = max(1, HEAD_CHUNK // config.vocab_size)
@@ -285,7 +362,7 @@ def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor) -> tuple
         checkpoint(score, s, t, use_reentrant=False) if torch.is_grad_enabled() else score(s, t)
         for s, t in zip(state.split(chunk), targets.split(chunk), strict=True)
     ]
-    return torch.cat([values for values, _ in found]), torch.cat([hits for _, hits in found])
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def _logits(inner: nn.Module, state: Tensor) -> Tensor:

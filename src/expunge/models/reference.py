@@ -1,15 +1,15 @@
 """Reference values: what the frozen start model shows, had the cheapest right way.
 
-One number a sequence or a token is computed once before training and kept (cached by the content of model and rows,
-never by path), so that no second model is held. What is too large to keep for every row (logits, hidden states) comes
-from a frozen copy.
+What the run will ask for is computed once before training, on the rows that it will meet, and kept (cached by the
+content of model and rows, never by path), so that no second model is held. What is too large to keep (logits of a large
+vocabulary) comes from a frozen copy.
 """
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import safe_open
@@ -21,81 +21,132 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
 from expunge.core.rows import Encoded, collate
 from expunge.core.types import Batch
+from expunge.models.anatomy import causal_lm
 from expunge.models.load import model_fingerprint
 from expunge.models.observe import observe
 
 ReferencePolicy = Literal["auto", "precomputed", "model"]
 
-KEEPABLE = frozenset({"logprobs", "token_logprobs", "completion_mask", "targets", "counts"})
-"""Observables small enough to keep for every row."""
+KEPT = ("token_logprobs", "hidden", "logits")
+"""What is kept of a row; all other observables follow from it or from the rows themselves."""
+
+KEEP_AT_MOST = 2**30
+"""Bytes up to which `auto` keeps values; above, it holds a second model."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class TokenTable:
-    """Token log-probabilities of many rows under one model, kept as one flat tensor."""
+class ReferenceTable:
+    """What many rows show under one model at their completion tokens, kept as flat tensors."""
 
-    flat: Tensor
-    """[completion tokens of all rows], float32 (float64 for a float64 model)."""
+    values: Mapping[str, Tensor]
+    """By observable, [completion tokens of all rows kept] or [the same, D or V]."""
     starts: Tensor
-    """int64 [rows + 1]: row i holds flat[starts[i]:starts[i + 1]]."""
+    """int64 [rows + 1]: row i holds positions starts[i] to starts[i + 1]; none, for a row that is not kept."""
 
-    def rows(self, index: Tensor, width: int) -> Tensor:
-        """The rows with the given numbers, padded with 0 to `width`: [B, width]."""
-        out = self.flat.new_zeros((len(index), width))
-        for i, row in enumerate(index.tolist()):
-            values = self.flat[self.starts[row] : self.starts[row + 1]]
-            out[i, : len(values)] = values
+    def rows(self, observable: str, index: Tensor, lengths: Tensor) -> Tensor:
+        """The values of some rows at the left edge, 0 beyond.
+
+        Args:
+            observable: one that is kept.
+            index: row numbers, [B].
+            lengths: completion tokens of these rows, [B].
+
+        Returns:
+            [B, C] or [B, C, D or V], C the longest.
+        """
+        flat = self.values[observable]
+        out = flat.new_zeros((len(index), int(lengths.max()), *flat.shape[1:]))
+        for i, (row, length) in enumerate(zip(index.tolist(), lengths.tolist(), strict=True)):
+            start, end = int(self.starts[row]), int(self.starts[row + 1])
+            if end - start != length:
+                raise AssertionError(f"row {row} has {length} completion tokens, {end - start} values were kept of it")
+            out[i, :length] = flat[start:end]
         return out
 
 
 def precompute(
-    model: nn.Module, rows: Sequence[Encoded], *, batch_size: int = 32, progress: Progress | None = None
-) -> TokenTable:
-    """Token log-probabilities of every row under `model` as it is now, from the cache where its content is known.
+    model: nn.Module,
+    rows: Sequence[Encoded],
+    *,
+    observables: Collection[str] = ("token_logprobs",),
+    layer: int | None = None,
+    positions: str = "holding",
+    used: Collection[int] | None = None,
+    autocast: bool = False,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> ReferenceTable:
+    """What rows show under `model` as it is now, from the cache where its content is known.
 
     Args:
         model: the start model.
         rows: token rows.
+        observables: out of `KEPT`.
+        layer: decoder block whose output `hidden` is.
+        positions: where hidden states are read.
+        used: numbers of the rows that are wanted; None: all.
+        autocast: compute in bfloat16 as training does, so that both models round alike.
         batch_size: rows of one forward pass.
         progress: called with (rows done, rows in all).
     """
-    key = fingerprint(
-        {
-            "model": model_fingerprint(model),
-            "rows": [[row.ids, row.start] for row in rows],
-            "dtype": str(next(model.parameters()).dtype),
-        }
-    )
+    wanted = sorted(range(len(rows)) if used is None else set(used))
+    names = [name for name in KEPT if name in observables]
+    about = {
+        "model": model_fingerprint(model),
+        "rows": [[i, rows[i].ids, rows[i].start] for i in wanted],
+        "dtype": str(next(model.parameters()).dtype),
+        "observables": names,
+        "hidden": [layer, positions] if "hidden" in names else None,
+        "autocast": autocast,
+    }
+    key = fingerprint(about)
     path = cache_path("reference", key).with_suffix(".safetensors")
-    lengths = torch.tensor([0, *(len(row.ids) - row.start for row in rows)])
+    lengths = torch.zeros(len(rows) + 1, dtype=torch.long)
+    for i in wanted:
+        lengths[i + 1] = len(rows[i].ids) - rows[i].start
     starts = lengths.cumsum(0)
     if path.is_file():
         with safe_open(path, framework="pt") as file:
             if file.metadata().get("key") != key:
                 raise ExpungeError(f"the cached reference values at {path} belong to other content; delete that file.")
-            return TokenTable(file.get_tensor("flat"), starts)
-    dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
-    flat = torch.zeros(int(starts[-1]), dtype=dtype)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+            return ReferenceTable({name: file.get_tensor(name) for name in names}, starts)
+    flat: dict[str, Tensor] = {}
+    order = sorted(wanted, key=lambda i: len(rows[i].ids))
+    device = next(model.parameters()).device.type
     was_training = model.training
     model.eval()
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
         batch = collate([rows[i] for i in numbers])
-        with torch.no_grad():
-            seen = observe(model, {"rows": batch}, {"rows": frozenset({"token_logprobs"})})["rows"]
-        assert seen.token_logprobs is not None
-        for i, values, mask in zip(numbers, seen.token_logprobs.cpu(), seen.completion_mask.cpu(), strict=True):
-            flat[starts[i] : starts[i + 1]] = values[mask]
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
+            seen = observe(model, {"rows": batch}, {"rows": frozenset(names)}, layer=layer, positions=positions)["rows"]
+        for name in names:
+            shown = getattr(seen, name).cpu()
+            if name not in flat:
+                flat[name] = shown.new_zeros((int(starts[-1]), *shown.shape[2:]))
+            for i, values in zip(numbers, shown, strict=True):
+                flat[name][starts[i] : starts[i + 1]] = values[: lengths[i + 1]]
         if progress:
             progress(first + len(numbers), len(order))
     model.train(was_training)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"flat": flat}, partial, metadata={"key": key})
+    save_file(flat, partial, metadata={"key": key})
     partial.replace(path)  # whole or not at all, also when two runs write it at once
-    return TokenTable(flat, starts)
+    return ReferenceTable(flat, starts)
+
+
+def kept_of(names: Collection[str]) -> tuple[str, ...]:
+    """Which of `KEPT` some observables follow from."""
+    return tuple(kept for kept in KEPT if kept in names or (kept == "token_logprobs" and "logprobs" in names))
+
+
+def bytes_kept(model: nn.Module, tokens: int, names: Collection[str]) -> int:
+    """Bytes that keeping some observables of so many completion tokens takes."""
+    config: Any = causal_lm(model).config.get_text_config()  # type: ignore[union-attr,operator]
+    width: dict[str, int] = {"token_logprobs": 1, "hidden": config.hidden_size, "logits": config.vocab_size}
+    return 4 * tokens * sum(width[name] for name in kept_of(names))
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -105,22 +156,25 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return twin
 
 
-def choose(policy: ReferencePolicy, needs: Mapping[str, frozenset[str]]) -> Literal["none", "precomputed", "model"]:
-    """How reference values are had: `none` needed, `precomputed` once, or from a frozen second `model`."""
+def choose(
+    policy: ReferencePolicy, needs: Mapping[str, Collection[str]], size: int = 0
+) -> Literal["none", "precomputed", "model"]:
+    """How reference values are had: `none` needed, `precomputed` once, or from a frozen second `model`.
+
+    Args:
+        policy: what was asked for.
+        needs: observables by stream.
+        size: bytes that keeping them would take.
+    """
     if not needs:
         return "none"
-    if policy == "model":
-        return "model"
-    large = sorted(frozenset().union(*needs.values()) - KEEPABLE)
-    if policy == "precomputed" and large:
-        raise ExpungeError(
-            "reference=precomputed keeps one number a token, and this objective needs the start model's "
-            f"{', '.join(large)}. Use reference=auto or reference=model."
-        )
-    return "model" if large else "precomputed"
+    if policy == "auto":
+        return "precomputed" if size <= KEEP_AT_MOST else "model"
+    return policy
 
 
-def attach(batch: Batch, table: TokenTable) -> Batch:
-    """The batch with `reference_token_logprobs` [B, C] of its rows, looked up by `index`."""
-    width = int((batch["labels"] != -100).sum(1).max())
-    return Batch(**batch, reference_token_logprobs=table.rows(batch["index"], width))
+def attach(batch: Batch, table: ReferenceTable) -> Batch:
+    """The batch with the `reference_...` values of its rows, looked up by `index`."""
+    lengths = (batch["labels"] != -100).sum(1)
+    found = {f"reference_{name}": table.rows(name, batch["index"], lengths) for name in table.values}
+    return cast(Batch, {**batch, **found})

@@ -1,6 +1,6 @@
 """Objectives: a forget loss and a retain loss, weighted, and what the two need to be shown.
 
-    L = gamma * L_forget + alpha * L_retain
+    L = gamma * L_forget + alpha * sum over retain sets k of w_k * L_retain,k
 
 A loss says what it needs by the names of its positional parameters. `logprobs` is the model's own value on the loss's
 own rows; `alternate_` in front asks for the rows of the alternate answers, `reference_` for the same under the frozen
@@ -9,17 +9,20 @@ start model.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least, unknown
+from expunge.core.checks import ExpungeError, require_at_least, require_positive, unknown
 from expunge.core.method import Method, method_of
 
-Stream = Literal["forget", "retain", "alternate"]
-Side = Literal["forget", "retain"]
+Stream = str
+"""Rows that meet in a step: `forget`, `alternate` (other answers to its prompts), or a retain set by its name."""
+Side = str
+"""A term of the objective: `forget`, or a retain set by its name."""
 
 
 class Need(NamedTuple):
@@ -99,6 +102,14 @@ class Loss:
         skip = self.hyperparameters.get(self.method.skips) if self.method.skips else 0
         return (completion_tokens - (skip or 0)).clamp(min=0)
 
+    def weighed(self, term: Term, weights: Tensor | None) -> Term:
+        """A term with rows of weight 0 left out; None: every row counts."""
+        if weights is None:
+            return term
+        weights = weights.to(term.values)
+        counts = weights if term.counts is None else term.counts * weights
+        return Term(torch.where(weights > 0, term.values, 0.0), None if term.counts is None else counts)
+
     @property
     def counted_stream(self) -> Stream:
         """The stream whose tokens a token mean counts: that of the mask that the loss asks for."""
@@ -107,8 +118,20 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dual:
+    """The retain loss as a constraint: during training its weight follows the dual, from alpha on."""
+
+    eps: float | None
+    """What the retain loss may be, in nats a token; training refuses to start without it."""
+    step: float
+    """The multiplier moves by step * (retain loss - eps) each optimizer step."""
+    warmup: float
+    """Epochs before it starts to move."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A forget loss, a retain loss and their weights; either may be absent."""
+    """A forget loss, a retain loss over one or several sets, and their weights; either may be absent."""
 
     forget: Loss | None
     retain: Loss | None
@@ -118,6 +141,13 @@ class Objective:
     """Decoder block whose output the hidden-state losses read."""
     positions: str = "holding"
     """Where they read it: at the positions that hold a completion token or at those `predicting` one."""
+    retain_sets: Mapping[str, float] = field(default_factory=lambda: {"retain": 1.0})
+    """Weight of each retain set within the retain term; every set has its own mean."""
+
+    generates: Mapping[str, Any] = field(default_factory=dict)
+    """How the start model makes up alternate answers where the data has none; empty: refusals are taken."""
+    dual: Dual | None = None
+    """How alpha moves during training; None: it stays."""
 
     @property
     def losses(self) -> dict[Side, tuple[Loss, float]]:
@@ -126,7 +156,8 @@ class Objective:
         if self.forget is not None:
             found["forget"] = (self.forget, self.gamma)
         if self.retain is not None:
-            found["retain"] = (self.retain, self.alpha)
+            for name, weight in self.retain_sets.items():
+                found[name] = (replace(self.retain, own=name), self.alpha * weight)
         return found
 
     def needs(self, by: Literal["current", "reference"]) -> dict[Stream, frozenset[str]]:
@@ -137,6 +168,10 @@ class Objective:
                 if need.by == by:
                     found.setdefault(need.stream, set()).add(need.observable)
         return {stream: frozenset(names) for stream, names in found.items()}
+
+    def only(self, side: Literal["forget", "retain"]) -> "Objective":
+        """The forget term or the retain term alone."""
+        return replace(self, retain=None) if side == "forget" else replace(self, forget=None)
 
     @property
     def streams(self) -> frozenset[Stream]:
@@ -168,6 +203,7 @@ def build(
     gamma: float | None = None,
     alpha: float | None = None,
     depth: int | None = None,
+    retain_sets: Mapping[str, float] | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
 ) -> Objective:
     """An objective from names.
@@ -180,6 +216,7 @@ def build(
             from a method that uses none by itself).
         depth: decoder blocks of the model, from which the default layer of hidden-state losses follows:
             min(7, depth // 3).
+        retain_sets: weight of each retain set, by split; None: the split `retain` alone.
         hyperparameters: of the forget loss, and `layer` and `positions` for hidden-state losses. A name that only the
             retain loss knows goes there.
 
@@ -198,10 +235,14 @@ def build(
         observed |= {k: v for k, v in method_of(retain_function).observes.items() if k not in observed}
     forget_known = catalogue.hyperparameters(forget_function) if forget_function else {}
     retain_known = catalogue.hyperparameters(retain_function) if retain_function else {}
+    dual, generates = dict(defaults.dual), dict(defaults.generates)
     for name in given:
-        if name not in {*forget_known, *retain_known, *observed}:
+        known = {*forget_known, *retain_known, *observed, *dual, *generates}
+        if name not in known:
             what = f"hyperparameter of {method or 'fine-tuning'} with retain loss {retain_name}"
-            raise unknown(what, name, [*forget_known, *retain_known, *observed])
+            raise unknown(what, name, known)
+    dual |= {k: v for k, v in given.items() if k in dual}
+    generates |= {k: v for k, v in given.items() if k in generates}
     observed |= {k: v for k, v in given.items() if k in observed}
     if "layer" in observed and observed["layer"] is None and depth is not None:
         observed["layer"] = min(7, depth // 3)
@@ -210,6 +251,8 @@ def build(
     gamma = defaults.gamma if gamma is None else gamma
     require_at_least("gamma", gamma, 0)
     require_at_least("alpha", alpha, 0)
+    retain_sets = {"retain": 1.0} if retain_sets is None else retain_sets
+    _check_sets(retain_sets, retain_name)
     return Objective(
         forget=_loss(method, forget_function, "forget", forget_known, given) if forget_function else None,
         retain=_loss(retain_name, retain_function, "retain", retain_known, given, skip=forget_known)
@@ -219,7 +262,27 @@ def build(
         alpha=alpha,
         layer=observed.get("layer"),
         positions=observed.get("positions", "holding"),
+        retain_sets=dict(retain_sets),
+        dual=_dual(dual) if dual else None,
+        generates=generates,
     )
+
+
+def _dual(values: Mapping[str, Any]) -> Dual:
+    require_positive("dual_step", values["dual_step"])
+    require_at_least("dual_warmup", values["dual_warmup"], 0)
+    return Dual(eps=values["eps"], step=values["dual_step"], warmup=values["dual_warmup"])
+
+
+def _check_sets(retain_sets: Mapping[str, float], retain_loss: str) -> None:
+    if not retain_sets:
+        raise ExpungeError("retain_sets is empty; name at least one split, or use a retain loss of 'none'.")
+    for name, weight in retain_sets.items():
+        require_at_least(f"retain_sets.{name}", weight, 0)
+        if name in ("forget", "alternate"):
+            raise ExpungeError(f"retain_sets names '{name}', which is what is to be forgotten; name other splits.")
+    if retain_loss == "none" and set(retain_sets) != {"retain"}:
+        raise ExpungeError(f"retain_sets names {', '.join(retain_sets)}, but there is no retain loss; name one (nll).")
 
 
 def _loss(

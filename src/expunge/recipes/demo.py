@@ -93,7 +93,7 @@ def demo(
             raise unknown("method of the demonstration", method, METHODS)
     folder = Path(folder)
     _open(folder, overwrite)
-    corpus = _corpus(authors, seed)
+    corpus = embedded_corpus(authors, seed)
     Manifest(
         stage="demo",
         arguments={"methods": list(methods), "authors": authors, "learning": dict(LEARNING), "common": dict(COMMON)},
@@ -101,8 +101,8 @@ def demo(
         inputs=corpus.fingerprints(),
     ).save(folder)  # at once, so that an interrupted demonstration is known for one
     precision = "bfloat16" if bfloat16_pays() else "float32"
-    target = _learned(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
-    retain = _learned(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
+    target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
+    retain = embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
     measured = _Measuring(corpus, load_tokenizer(target), progress)
     start_records, retain_records = target / "records", retain / "records"
     # The retain model first: the others are compared with its records.
@@ -143,12 +143,12 @@ def embedded(
     authors: int = 60, seed: int = 0, *, fresh: bool = False, progress: Progress | None = None
 ) -> tuple[Corpus, Path, Path]:
     """The embedded default: its corpus, and the folders of its target and retain model, trained where need be."""
-    corpus, precision = _corpus(authors, seed), "bfloat16" if bfloat16_pays() else "float32"
-    target = _learned(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
-    return corpus, target, _learned(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
+    corpus, precision = embedded_corpus(authors, seed), "bfloat16" if bfloat16_pays() else "float32"
+    target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
+    return corpus, target, embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
 
 
-def _corpus(authors: int, seed: int) -> Corpus:
+def embedded_corpus(authors: int, seed: int) -> Corpus:
     """The invented authors, and the part of the retained questions that is measured.
 
     That part goes under the name that TOFU has for it.
@@ -173,7 +173,7 @@ def _open(folder: Path, overwrite: bool) -> None:
     folder.mkdir()
 
 
-def _learned(
+def embedded_model(
     corpus: Corpus,
     splits: tuple[str, ...],
     name: str,

@@ -7,7 +7,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -25,6 +25,8 @@ from expunge.report.placing import Box, place
 from expunge.report.wording import one_line, words
 
 FORGET, RETAIN = "forget_extraction_strength", "retain_extraction_strength"
+FS, RS = "forget_strength", "retain_strength"
+"""What summaries of curves hold instead: FS = 1 - extraction strength on the forget set, and RS."""
 
 # Each has a contrast of 3 or more with white and near-black. Shapes differ too, for whoever cannot tell the colors.
 PALETTE = ("#2478b8", "#d1580a", "#0d8f6b", "#b75a9c", "#a67a00", "#7d6bd0", "#5f7f8f", "#c2475a")
@@ -37,6 +39,10 @@ _KEPT: dict[str, Any] = {"color": PALETTE[0], "linewidth": 1.4}
 _LOOKS = {"start": {"marker": "D", "markersize": 8}, "retain": {"marker": "*", "markersize": 14}}
 _FONT = "font-family: system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 SVG = "http://www.w3.org/2000/svg"
+
+
+Path2d = Sequence[tuple[float, float]]
+Trajectories = Mapping[str, Path2d] | Sequence[tuple[str, Path2d]]
 
 
 class Point(NamedTuple):
@@ -75,10 +81,9 @@ def tradeoff(
     return tradeoff_of(cast(evaluations, start=start, retain=retain), trajectories)
 
 
-def tradeoff_of(
-    models: Sequence[Model], trajectories: Mapping[str, Sequence[tuple[float, float]]] | None = None
-) -> Figure:
-    """The trade-off of models that have their roles already."""
+def tradeoff_of(models: Sequence[Model], trajectories: Trajectories | None = None) -> Figure:
+    """The trade-off of models that have their roles already; several trajectories may have one label."""
+    paths = [*trajectories.items()] if isinstance(trajectories, Mapping) else [*(trajectories or ())]
     points = [(model, point) for model in models if (point := strengths(model.evaluation))]
     if not points:
         raise ExpungeError(f"the trade-off needs {FORGET} and {RETAIN}, and no evaluation has a value for both.")
@@ -95,7 +100,7 @@ def tradeoff_of(
     looks: dict[str, dict[str, Any]] = {
         model.label: {"marker": SHAPES[i % len(SHAPES)], "markersize": 9} for i, model in enumerate(methods)
     }
-    for label, path in (trajectories or {}).items():
+    for label, path in paths:
         if label not in {model.label for model in models}:
             raise unknown("evaluation (for trajectories=)", label, [model.label for model in models])
         _trajectory(axes, label, path, colors.get(label, INK))
@@ -113,7 +118,7 @@ def tradeoff_of(
             axes.plot((x, x), along, **bar)
         look = _LOOKS[model.role] if model.role else looks[model.label]
         axes.plot([x], [y], color=color, linestyle="none", markeredgewidth=0, zorder=4, **look)
-    _name(axes, points)
+    _name(axes, points, [path for _, path in paths])
     if missing := [model.name for model in models if not strengths(model.evaluation)]:
         text = textwrap.fill(f"Not drawn, as a measure is missing: {', '.join(missing)}", 95)
         figure.text(0.5, 0.005, text, ha="center", va="bottom", color=INK, fontsize=8.5, parse_math=False)
@@ -122,6 +127,9 @@ def tradeoff_of(
 
 def strengths(evaluation: Evaluation) -> Point | None:
     """(forgetting, retention) of a model; None where one of the two is missing or not a number."""
+    if FS in evaluation and RS in evaluation:
+        fs, rs = evaluation[FS], evaluation[RS]
+        return None if fs.value is None or rs.value is None else Point(fs.value, rs.value, fs.interval, rs.interval)
     forget, kept = evaluation.get(FORGET), evaluation.get(RETAIN)
     if forget is None or forget.value is None or kept is None or kept.value is None:
         return None
@@ -147,7 +155,7 @@ def _frame(axes: Axes) -> None:
         spine.set(color=INK, alpha=0.5)
 
 
-def _name(axes: Axes, points: Sequence[tuple[Model, Point]]) -> None:
+def _name(axes: Axes, points: Sequence[tuple[Model, Point]], paths: Sequence[Path2d]) -> None:
     """Write each name beside its marker, with a thin line to it where it had to move away."""
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -167,6 +175,7 @@ def _name(axes: Axes, points: Sequence[tuple[Model, Point]]) -> None:
     taken += [box(p.x, p.along[0], p.x, p.along[1]).widened(1) for _, p in points if p.along]
     taken += [box(-0.04, p.y, 1.04, p.y).widened(0.5) for model, p in points if model.role == "start"]
     taken += [box(p.x, -0.04, p.x, 1.04).widened(0.5) for model, p in points if model.role == "retain"]
+    taken += [Box(*at(x, y), *at(x, y)).widened(2) for path in paths for x, y in _along(path)]
     texts, sizes = [], []
     for model, point in points:
         text = axes.annotate(
@@ -185,6 +194,13 @@ def _name(axes: Axes, points: Sequence[tuple[Model, Point]]) -> None:
         if math.dist(end, (x, y)) > 20:
             line = axes.transData.inverted().transform([(x / unit, y / unit), (end[0] / unit, end[1] / unit)])
             axes.plot(line[:, 0], line[:, 1], color=INK, alpha=0.4, linewidth=0.8, zorder=1)
+
+
+def _along(path: Path2d) -> Iterator[tuple[float, float]]:
+    """Places along a drawn path, close enough together that no name fits between two."""
+    for (x0, y0), (x1, y1) in pairwise(path):
+        steps = max(1, math.ceil(math.dist((x0, y0), (x1, y1)) / 0.02))
+        yield from ((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1))
 
 
 def history(histories: Mapping[str, Sequence[Mapping[str, float | None]]], *, columns: int = 4) -> Figure:

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import versions
+from expunge.core.places import Fingerprint
 from expunge.core.results import Evaluation, Measure
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
 from expunge.report.findings import STANDING, summary, warnings_of
 from expunge.report.gather import Model, Source, cast, gather
+from expunge.report.masks import fingerprints
 from expunge.report.samples import by_split, side_by_side
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
@@ -33,6 +35,7 @@ def report(
     trajectories: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     overwrite: bool = False,
     notes: Sequence[str] = (),
+    masks: Sequence[Fingerprint] = (),
 ) -> Path:
     """Write one self-contained HTML file about one or several evaluated models.
 
@@ -48,6 +51,7 @@ def report(
         trajectories: label of an evaluation -> (forgetting, retention) along its run, as `figures.tradeoff` takes them.
         overwrite: replace a file that is there.
         notes: paragraphs of your own, below the summary.
+        masks: where the masks of these runs lie, drawn side by side.
 
     Returns:
         The path written.
@@ -73,6 +77,7 @@ def report(
         histories=histories or {},
         trajectories=trajectories or {},
         notes=notes,
+        masks=masks,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -88,6 +93,7 @@ def page(
     histories: Mapping[str, Sequence[Mapping[str, float | None]]],
     trajectories: Mapping[str, Sequence[tuple[float, float]]],
     notes: Sequence[str],
+    masks: Sequence[Fingerprint] = (),
 ) -> str:
     """The text of the report; arguments as for `report`."""
     models = cast(evaluations, start=start, retain=retain)
@@ -110,8 +116,9 @@ def page(
         questions=by_split(side_by_side(models)),
         shown=SAMPLES_SHOWN,
         columns=_columns(len(models)),
-        history=_inline(history(histories), "Losses of training") if histories else "",
-        definitions=_definitions(models, table),
+        masks=inline(fingerprints(masks), "Where the masks lie") if masks else "",
+        history=inline(history(histories), "Losses of training") if histories else "",
+        definitions=definitions(models, table),
         numbers=list(_numbers(models, table)),
         names=[model.name for model in models],
         same=same,
@@ -122,10 +129,11 @@ def page(
 def _tradeoff(models: Sequence[Model], trajectories: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     if not trajectories and not any(strengths(model.evaluation) for model in models):
         return ""
-    return _inline(tradeoff_of(models, trajectories), "Forgetting against retention, one marker a model")
+    return inline(tradeoff_of(models, trajectories), "Forgetting against retention, one marker a model")
 
 
-def _inline(figure: Figure, title: str) -> Markup:
+def inline(figure: Figure, title: str) -> Markup:
+    """The figure as part of a page."""
     # A page knows what <svg> is, so the name of the vocabulary can go: the page then holds no address at all.
     return Markup(svg(figure, title=title).replace(f' xmlns="{SVG}"', "", 1))
 
@@ -151,7 +159,8 @@ class _Entry:
     """(definition, source, names of the models it goes for), one for all where they agree."""
 
 
-def _definitions(models: Sequence[Model], table: Table) -> list[_Entry]:
+def definitions(models: Sequence[Model], table: Table) -> list[_Entry]:
+    """What each column means, with its source, for all models or for those that it goes for."""
     names = {model.label: model.name for model in models}
     held = measured(models)
     entries = []

@@ -36,6 +36,11 @@ class TrainingConfig:
     """What the learning rate does after the warm-up."""
     max_grad_norm: float = 1.0
     """Clip the gradient's 2-norm to this; 0 turns clipping off."""
+    surgery: Literal["none", "gru"] = "none"
+    """`gru`: each step takes the forget gradient alone, without its component that would raise the retain loss."""
+    smoothing: float = 0.8
+    """With surgery, the weight of the newest retain gradient in the running mean that the forget gradient is held
+    against."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute precision of training. `auto`: bfloat16 on a GPU that has it, float32 elsewhere.
     Weights keep their own type."""
@@ -66,6 +71,10 @@ class TrainingConfig:
         require_at_least("keep_checkpoints", self.keep_checkpoints, 0)
         if self.schedule not in ("linear", "constant", "cosine"):
             raise ExpungeError(f"schedule must be linear, constant or cosine; got {self.schedule!r}.")
+        if self.surgery not in ("none", "gru"):
+            raise ExpungeError(f"surgery must be none or gru; got {self.surgery!r}.")
+        if not 0 < self.smoothing <= 1:
+            raise ExpungeError(f"smoothing must lie above 0 and up to 1; got {self.smoothing!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ExpungeError(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.micro_batch_size is not None:

@@ -8,14 +8,16 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.manifest import Manifest, fingerprint, jsonable
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
 from expunge.objectives.combine import build
 from expunge.training.config import TrainingConfig
+from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import run_rows
-from expunge.training.run import CHECKPOINTS, Run, open_folder, train
+from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train
 
 DEFAULT_EPOCHS = 5.0
 DEFAULT_LEARNING_RATE = 1e-5
@@ -27,6 +29,8 @@ def finetune(
     corpus: Corpus,
     *,
     splits: tuple[str, ...] = ("retain",),
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -44,6 +48,8 @@ def finetune(
         tokenizer: its tokenizer.
         corpus: holds the splits.
         splits: what is learned, joined in this order.
+        mask: what may change: a mask or its file; all else stays bit for bit as it is. None: everything.
+        patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
         output_dir: run folder; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
         resume: go on with a run that was stopped there.
@@ -57,6 +63,8 @@ def finetune(
     """
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
+    mask = given_mask(mask)
+    check_patch(patch, mask, output_dir)
     config = TrainingConfig(**settings)
     config = replace(
         config,
@@ -86,11 +94,18 @@ def finetune(
             "model": model_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "data": fingerprint([[row.ids, row.start] for row in rows.encoded["retain"]]),
+            **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
         },
-        results={"rows": len(rows.encoded["retain"]), "start_model": str(model.config._name_or_path)},
+        results={
+            "rows": len(rows.encoded["retain"]),
+            "start_model": str(model.config._name_or_path),
+            **({"mask": mask_summary(model, mask)} if mask is not None else {}),
+        },
     )
     folder = Path(output_dir) if output_dir is not None else None
-    if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
+    if folder is not None and (
+        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+    ):
         return finished
     model.requires_grad_(True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,6 +117,8 @@ def finetune(
             objective,
             config,
             manifest,
+            mask=mask,
+            patch=patch,
             folder=folder,
             scratch=scratch,
             what="fine-tune",

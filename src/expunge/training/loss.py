@@ -12,7 +12,8 @@ from expunge.core.logprobs import IGNORED
 from expunge.core.types import Batch
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.observe import Observed, observe
-from expunge.objectives.combine import Need, Objective, Side, Stream, Term, build
+from expunge.models.reference import kept_of
+from expunge.objectives.combine import Loss, Need, Objective, Side, Stream, Term, build
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class StepPart:
 
     terms: Mapping[Side, Term]
     logprobs: Mapping[str, tuple[Tensor, Tensor]]
-    """For forget and retain where known: (sum of token log-probabilities, completion tokens), both detached."""
+    """For the forget and retain sets where known: (sum of token log-probabilities, completion tokens), detached."""
 
 
 def batch_terms(
@@ -33,7 +34,7 @@ def batch_terms(
         model: the model in training.
         batches: the rows of each stream that the objective needs.
         objective: what to compute.
-        reference: the frozen start model; not needed where the batches carry `reference_token_logprobs`.
+        reference: the frozen start model; not needed where the batches carry `reference_...` values.
     """
     missing = [stream for stream in sorted(objective.streams) if stream not in batches]
     if missing:
@@ -51,11 +52,27 @@ def batch_terms(
         return cast(Tensor, value)
 
     known = {
-        stream: (shown.token_logprobs.detach().sum(), shown.completion_mask.sum())
+        stream: _totals(shown, batches[stream].get("weights"))
         for stream, shown in seen["current"].items()
-        if shown.token_logprobs is not None and stream in ("forget", "retain")
+        if shown.token_logprobs is not None and stream != "alternate"
     }
-    return StepPart(objective.terms(lookup), known)
+    terms = {
+        side: objective.losses[side][0].weighed(term, _weights(batches, objective.losses[side][0]))
+        for side, term in objective.terms(lookup).items()
+    }
+    return StepPart(terms, known)
+
+
+def _weights(batches: Mapping[Stream, Batch], loss: Loss) -> Tensor | None:
+    return batches[loss.own if loss.own in batches else loss.counted_stream].get("weights")
+
+
+def _totals(shown: Observed, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    assert shown.token_logprobs is not None
+    values, mask = shown.token_logprobs.detach(), shown.completion_mask
+    if weights is not None:
+        mask = mask & (weights.to(mask.device) > 0)[:, None]
+    return torch.where(mask, values, 0.0).sum(), mask.sum()
 
 
 def _observe(
@@ -78,32 +95,33 @@ def _reference(
         with torch.no_grad():
             return _observe(reference, batches, objective, "reference")
     shown = {}
-    for stream in needs:
+    for stream, names in needs.items():
         batch = batches[stream]
-        if "reference_token_logprobs" not in batch:
-            names = [
+        values = {name: batch.get(f"reference_{name}") for name in kept_of(names)}
+        if any(value is None for value in values.values()):
+            losses = [
                 loss.name
                 for loss, _ in objective.losses.values()
                 if any(n.by == "reference" for n in loss.needs.values())
             ]
             raise ExpungeError(
-                f"{' and '.join(names)} compares with the start model: pass it as reference=<frozen model>."
+                f"{' and '.join(losses)} compares with the start model: pass it as reference=<frozen model>."
             )
-        kept = batch["reference_token_logprobs"]
-        supervised = (batch["labels"] != IGNORED).sum(1, keepdim=True)
-        mask = torch.arange(kept.shape[1], device=kept.device) < supervised
-        shown[str(stream)] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), token_logprobs=kept)
+        first = next(iter(values.values()))
+        assert isinstance(first, Tensor)
+        supervised = (batch["labels"] != IGNORED).sum(1, keepdim=True).to(first.device)
+        mask = torch.arange(first.shape[1], device=first.device) < supervised
+        shown[stream] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), **values)  # type: ignore[arg-type]
     return shown
 
 
 def _missing(objective: Objective, stream: str) -> str:
     names = [loss.name for loss, _ in objective.losses.values() if any(n.stream == stream for n in loss.needs.values())]
     what = {
-        "retain": "Give a retain set, or use a retain loss of 'none'.",
         "alternate": "Give rows with alternate answers (a refusal, say) to the same prompts.",
         "forget": "Give a forget set.",
-    }
-    return f"{' and '.join(names)} needs {stream} rows, and none came. {what[stream]}"
+    }.get(stream, "Give a retain set, or use a retain loss of 'none'.")
+    return f"{' and '.join(names)} needs {stream} rows, and none came. {what}"
 
 
 def row_counts(batch: Batch) -> Tensor:
@@ -116,10 +134,12 @@ def row_counts(batch: Batch) -> Tensor:
 
 def denominators(batches: Mapping[Stream, Batch], objective: Objective) -> dict[Side, Tensor]:
     """What a micro-batch adds to the denominators of its step, known without a forward pass."""
-    return {
-        side: loss.counted(row_counts(batches[loss.counted_stream])).sum()
-        for side, (loss, _) in objective.losses.items()
-    }
+    found = {}
+    for side, (loss, _) in objective.losses.items():
+        counted = loss.counted(row_counts(batches[loss.counted_stream]))
+        weights = _weights(batches, loss)
+        found[side] = (counted if weights is None else counted * weights.to(counted)).sum()
+    return found
 
 
 def compute_loss(
@@ -166,7 +186,7 @@ def compute_loss(
         method, retain=retain_loss, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters
     )
     given: dict[Stream, Batch] = {
-        cast(Stream, stream): _checked(stream, batch)
+        stream: _checked(stream, batch)
         for stream, batch in (("forget", forget), ("retain", retain), ("alternate", alternate))
         if batch is not None
     }

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch.utils.data import Dataset
 
 from expunge.core.checks import ExpungeError
@@ -11,13 +12,20 @@ from expunge.core.rows import Encoded, collate
 from expunge.core.types import Batch
 from expunge.data.alternates import drawn
 from expunge.data.corpus import Corpus
-from expunge.data.pairing import Pairs
+from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
-from expunge.models.reference import TokenTable, attach
+from expunge.models.reference import ReferenceTable, attach
 from expunge.objectives.combine import Stream
 
-Item = dict[Stream, list[int]]
+
+@dataclass(frozen=True)
+class Item:
+    """Row numbers that meet in one item, by stream."""
+
+    rows: Mapping[Stream, list[int]]
+    counts: bool = True
+    """False: a filler, computed so that every process has as many rows, and weighed 0."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +34,51 @@ class RunRows(Dataset[Item]):
 
     pairs: Pairs
     anchor: Stream
-    """The stream whose rows are counted as epochs: forget, or retain when there is nothing to forget."""
+    """The stream whose rows are counted as epochs: forget, or a retain set when there is nothing to forget."""
     encoded: Mapping[Stream, Sequence[Encoded]]
     alternate_of: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    tables: Mapping[Stream, TokenTable] = field(default_factory=dict)
+    tables: Mapping[Stream, ReferenceTable] = field(default_factory=dict)
     """Precomputed reference values by stream."""
-    pad_id: int = 0
+
+    @property
+    def more_retained(self) -> list[Stream]:
+        """Retain sets beside the split `retain`."""
+        return [name for name in self.encoded if name not in (self.anchor, "retain", "alternate")]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, k: int) -> Item:
-        """Row numbers of item k by stream."""
+        """Row numbers of item k by stream; beyond the last item come fillers."""
+        if k >= len(self):
+            return replace(self[k - len(self)], counts=False)
         pair = self.pairs[k]
         forget, epoch = int(pair["forget"]), int(pair["epoch"])  # type: ignore[call-overload]
-        item: Item = {self.anchor: [forget]}
+        item: dict[Stream, list[int]] = {self.anchor: [forget]}
         if pair["retain"]:
             item["retain"] = list(pair["retain"])  # type: ignore[call-overload]
+        for name in self.more_retained:
+            item[name] = retain_rows(
+                k, n_retain=len(self.encoded[name]), per_forget=self.pairs.per_forget, seed=self.pairs.seed, name=name
+            )
         if "alternate" in self.encoded:
             item["alternate"] = [self.alternate_of[forget, epoch]]
-        return item
+        return Item(item)
 
     def collate(self, items: Sequence[Item]) -> dict[Stream, Batch]:
         """Items to one padded batch per stream, with reference values where they were precomputed."""
         batches: dict[Stream, Batch] = {}
-        for stream in items[0]:
-            numbers = [number for item in items for number in item[stream]]
-            batch = collate([self.encoded[stream][n] for n in numbers], pad_id=self.pad_id, index=numbers)
+        for stream in items[0].rows:
+            numbers = [number for item in items for number in item.rows[stream]]
+            batch = collate([self.encoded[stream][n] for n in numbers], index=numbers)
+            if not all(item.counts for item in items):
+                batch["weights"] = torch.tensor([float(item.counts) for item in items for _ in item.rows[stream]])
             batches[stream] = attach(batch, self.tables[stream]) if stream in self.tables else batch
         return batches
+
+    def used(self, stream: Stream) -> list[int]:
+        """Numbers of the rows of a stream that the run meets."""
+        return sorted({number for k in range(len(self)) for number in self[k].rows.get(stream, ())})
 
     def tokens(self, stream: Stream) -> int:
         """Real tokens of all rows of a stream."""
@@ -85,22 +109,21 @@ def run_rows(
         max_length: longest row in tokens.
     """
     anchor: Stream = "forget" if "forget" in streams or "alternate" in streams else "retain"
-    splits: dict[Stream, str] = {anchor: anchor}
-    if "retain" in streams:
-        splits["retain"] = "retain"
-    for stream, split in splits.items():
+    splits = [anchor, *sorted(streams - {anchor, "forget", "alternate"})]
+    for split in splits:
         if split not in corpus:
+            how = {"forget": "forget=<file>.", "retain": "retain=<file>, or use retain_loss=none."}
             raise ExpungeError(
-                f"this needs a {stream} set, and the corpus '{corpus.name}' holds only {', '.join(corpus)}. "
-                f"Name one: {stream}=<file>" + (", or use retain_loss=none." if stream == "retain" else ".")
+                f"this needs the set '{split}', and the corpus '{corpus.name}' holds only {', '.join(corpus)}. "
+                f"Name one: {how.get(split, f'sets.{split}=<file>.')}"
             )
     encoded: dict[Stream, list[Encoded]] = {
-        stream: encode(corpus[split], tokenizer, template=template, max_length=max_length)  # type: ignore[arg-type]
-        for stream, split in splits.items()
+        split: encode(corpus[split], tokenizer, template=template, max_length=max_length)  # type: ignore[arg-type]
+        for split in splits
     }
     where: dict[tuple[int, int], int] = {}
     if "alternate" in streams:
-        examples, where = drawn(corpus[splits[anchor]], epochs=math.ceil(epochs), seed=seed)
+        examples, where = drawn(corpus[anchor], epochs=math.ceil(epochs), seed=seed)
         encoded["alternate"] = encode(examples, tokenizer, template=template, max_length=max_length)  # type: ignore[arg-type]
     paired = anchor == "forget" and "retain" in encoded
     pairs = Pairs(

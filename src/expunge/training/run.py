@@ -12,15 +12,18 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
+from expunge.models.patch import patch_of
 from expunge.objectives.combine import Objective
 from expunge.training.adapting import Keep
 from expunge.training.callbacks import (
@@ -31,12 +34,16 @@ from expunge.training.callbacks import (
     WarnOfCollapse,
 )
 from expunge.training.config import TrainingConfig
+from expunge.training.dual import DualAscent
+from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
 from expunge.training.stopping import StopWhen
+from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = FOLDER
 HISTORY = "history.csv"
+PATCH = "patch.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Run:
     """Checkpoints that were kept, in order of steps."""
 
 
-def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool) -> Run | None:
+def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool, patch: bool = False) -> Run | None:
     """Make the run folder ready; return the finished run where `resume` finds one.
 
     Raises:
@@ -72,7 +79,12 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
         before = Manifest.load(folder)
         _check_same(before, manifest, folder)
         if before.results.get("finished"):
-            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, _checkpoints(folder))
+            if patch and not (folder / PATCH).is_file():
+                raise ExpungeError(
+                    f"the run in {folder} is finished and left no patch. Make one of the two models: "
+                    f"expunge patch create base=... model={folder} output=patch.safetensors"
+                )
+            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, checkpoints(folder))
     elif not overwrite:
         raise ExpungeError(
             f"the output folder {folder} is in use. Choose another output, go on with what is there (--resume), "
@@ -125,6 +137,8 @@ def train(
     manifest: Manifest,
     *,
     reference: nn.Module | None = None,
+    mask: Mask | None = None,
+    patch: bool = False,
     folder: Path | None = None,
     scratch: Path,
     what: str,
@@ -142,6 +156,8 @@ def train(
         config: with learning rate and epochs resolved.
         manifest: stored with the result.
         reference: the frozen start model, where one is held.
+        mask: what may change; None: every parameter that has gradients.
+        patch: with a mask, write what it changed into the folder, too.
         folder: run folder, already opened; None keeps the result in memory only.
         scratch: where checkpoints go.
         what: a word for progress: `npo`, `fine-tune`.
@@ -151,6 +167,9 @@ def train(
     """
     arguments = training_arguments(rows, config, scratch, model)
     trainer = ObjectiveTrainer(model=model, args=arguments, rows=rows, objective=objective, reference=reference)
+    if objective.dual is not None:
+        warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
+        trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
     asked, clock = StopWhenAsked(), Clock()
     trainer.add_callback(asked)
     if stop is not None:
@@ -166,13 +185,21 @@ def train(
         )
     if progress is not None:
         trainer.add_callback(ReportProgress(what, progress))
-    latest = _checkpoints(scratch.parent)[-1:] if folder is not None else []
+    start: dict[str, Tensor] = {}
+    latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
     transformers_logging.disable_progress_bar()
     with ExitStack() as around:
         around.enter_context(without_dropout(model))
         if folder is not None:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
+        if mask is not None:
+            _check_engine(trainer, patch=patch)
+            trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
+            if patch:
+                start = trainer.selected.values()
+        if config.surgery == "gru":
+            trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
         except NonFiniteLoss as error:
@@ -212,11 +239,33 @@ def train(
         save_model(model, tokenizer, folder)
     if folder is not None and main:
         write_history(history, folder / HISTORY)
+        if patch and trainer.selected is not None:
+            put_back = trainer.selected.with_values(start)
+            patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(folder / PATCH)
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
-        kept = _checkpoints(folder)
+        kept = checkpoints(folder)
         manifest.save(folder)  # last: `finished` is only true once everything else lies there
     return Run(model, history, manifest, folder, kept)
+
+
+def _check_engine(trainer: ObjectiveTrainer, *, patch: bool) -> None:
+    """Raise for engines that move parameters to where a mask, or a patch, cannot follow."""
+    if patch and trainer.is_distributed_loading_by_transformers:
+        raise ExpungeError(
+            "a patch is made of whole weights, and this model is sharded. Make it of the two folders afterwards: "
+            "expunge patch create base=... model=... output=patch.safetensors"
+        )
+    if trainer.is_deepspeed_enabled:
+        raise ExpungeError(
+            "masks do not go with DeepSpeed: it keeps weights in flat partitions that do not tell where a weight lies. "
+            "Use one process, data-parallel processes, or FSDP2."
+        )
+    if trainer.is_fsdp_enabled and not trainer.is_distributed_loading_by_transformers:
+        raise ExpungeError(
+            "a mask needs the model to be sharded before training starts; accelerate's FSDP shards it later, with the "
+            "compact tensors. Load it sharded: from_pretrained(..., distributed_config=DistributedConfig(fsdp_size=2))."
+        )
 
 
 @contextmanager
@@ -233,6 +282,15 @@ def _engine_taken_off(model: PreTrainedModel | PeftModel, *, checkpointing: bool
             model.activation_checkpointing_disable()
 
 
+def check_patch(patch: bool, mask: Mask | None, output_dir: str | Path | None) -> None:
+    """Raise where a patch is asked for that a run cannot write."""
+    if patch and (mask is None or output_dir is None):
+        raise ExpungeError(
+            "a patch holds what a masked run changed, and is written into its run folder: give a mask and an output "
+            "folder, or compare two model folders: expunge patch create base=... model=... output=patch.safetensors"
+        )
+
+
 def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module) -> TrainingArguments:
     """Our configuration in transformers' words."""
     assert config.learning_rate is not None and config.epochs is not None
@@ -242,9 +300,6 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     warmup = round(config.warmup * rows.pairs.n_forget / config.batch_size)
     if config.epochs <= 1 and config.warmup == TrainingConfig.warmup:
         warmup = min(warmup, steps // 10)
-    bf16 = config.precision == "bfloat16" or (
-        config.precision == "auto" and not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=micro,
@@ -257,7 +312,7 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
         warmup_steps=warmup,
         lr_scheduler_type={"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
         seed=config.seed,
-        bf16=bf16,
+        bf16=uses_bf16(model, config),
         use_cpu=on_cpu,
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
@@ -275,10 +330,10 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
     return arguments
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    # A checkpoint cut off while being written lacks trainer_state.json, which is written last.
-    found = [p.parent for p in (folder / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+def uses_bf16(model: nn.Module, config: TrainingConfig) -> bool:
+    """Does training compute in bfloat16?"""
+    on_gpu = next(model.parameters()).device.type != "cpu" and torch.cuda.is_available()
+    return config.precision == "bfloat16" or (config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:

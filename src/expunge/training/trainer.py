@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,7 +17,9 @@ from expunge.core.types import Batch
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
+from expunge.training.masked import Selected
 from expunge.training.rows import RunRows
+from expunge.training.surgery import Surgery
 
 
 class NonFiniteLoss(ExpungeError):
@@ -25,6 +29,7 @@ class NonFiniteLoss(ExpungeError):
 class ObjectiveTrainer(Trainer):
     """Trains an objective. A step's loss is divided by counts over the whole step: every micro-batch, every rank."""
 
+    optimizer: torch.optim.Optimizer | None
     loss_is_scaled_for_ga = True  # our denominators already span the accumulation steps
 
     def __init__(
@@ -35,6 +40,7 @@ class ObjectiveTrainer(Trainer):
         rows: RunRows,
         objective: Objective,
         reference: nn.Module | None,
+        surgery: Surgery | None = None,
     ) -> None:
         """Set up a run.
 
@@ -44,10 +50,16 @@ class ObjectiveTrainer(Trainer):
             rows: the run's rows in order.
             objective: the losses and weights.
             reference: the frozen start model, where one is held.
+            surgery: projects the forget gradient, where asked for.
         """
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
         self.objective = objective
         self.reference = reference
+        self.selected: Selected | None = None
+        """What may change, where a mask says so; set before training."""
+        self.surgery = surgery
+        self.numbers: dict[str, float] = {}
+        """The history row of the step in progress."""
         self.step = _StepSums()
         self.gradient_norm: float | None = None
         for callback in list(self.callback_handler.callbacks):
@@ -56,7 +68,21 @@ class ObjectiveTrainer(Trainer):
         self.add_callback(_GuardAndLog(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        return SequentialSampler(cast(Any, self.train_dataset))  # the rows are already in the run's order
+        rows = cast(RunRows, self.train_dataset)  # already in the run's order
+        if self.accelerator.num_processes == 1:
+            return SequentialSampler(rows)
+        # A last step of fewer rows is filled up, so that each process has its share; fillers weigh nothing.
+        step = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
+        return SequentialSampler(range(-(-len(rows) // step) * step))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over everything that has gradients, or over what a mask selects."""
+        if self.selected is not None and self.optimizer is None:
+            whole = cast(Any, self.model if model is None else model)
+            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, whole)
+            decayed = set(self.get_decay_parameter_names(whole))
+            self.optimizer = self.selected.optimizer(kind, arguments, decay=self.args.weight_decay, decayed=decayed)
+        return cast(torch.optim.Optimizer, super().create_optimizer(model))  # the one that is there, if any
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -78,6 +104,41 @@ class ObjectiveTrainer(Trainer):
                 )
         self.step = _StepSums(denominators=totals)
         return batches, totals
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch forward and backward; with surgery once for each side, so that their gradients stay apart."""
+        if self.surgery is None:
+            return cast(Tensor, super().training_step(model, inputs, num_items_in_batch))
+        whole, losses = self.objective, []
+        try:
+            for side in ("forget", "retain"):
+                self.objective = whole.only(side)
+                losses.append(super().training_step(model, inputs, num_items_in_batch))
+                self.surgery.swap()
+        finally:
+            self.objective = whole
+        if self.accelerator.sync_gradients:
+            self.numbers["gradient_cosine"] = self.surgery.operate()
+        return cast(Tensor, losses[0] + losses[1])
+
+    def weigh_retain(self, alpha: float) -> None:
+        """From the next step on, weigh the retain loss by `alpha`."""
+        self.objective = replace(self.objective, alpha=alpha)
+
+    def retain_loss(self) -> float:
+        """The last step's retain loss over all ranks, its sets weighed against each other."""
+        sums, sets = self.step, self.objective.retain_sets
+        return sum(weight * float(sums.values[name] / sums.denominators[name]) for name, weight in sets.items())
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.surgery is not None and self.args.should_save:
+            self.surgery.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.surgery is not None and checkpoint is not None:
+            self.surgery.load(Path(checkpoint))
 
     def compute_loss(
         self,
@@ -174,25 +235,26 @@ class _GuardAndLog(TrainerCallback):
 
     def __init__(self, trainer: ObjectiveTrainer) -> None:
         self.trainer = trainer
-        self.current: dict[str, float] = {}
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         trainer = self.trainer
         trainer.step.gather(trainer.accelerator)
-        self.current = trainer.step.row(trainer.objective)
+        row = trainer.numbers
+        row |= trainer.step.row(trainer.objective)
         if trainer.gradient_norm is not None:
-            self.current["gradient_norm"] = trainer.gradient_norm
+            row["gradient_norm"] = trainer.gradient_norm
         if trainer.lr_scheduler is not None:
-            self.current["learning_rate"] = float(trainer.lr_scheduler.get_last_lr()[0])  # the one that this step takes
-        bad = [f"{name} is {value}" for name, value in self.current.items() if not math.isfinite(value)]
+            row["learning_rate"] = float(trainer.lr_scheduler.get_last_lr()[0])  # the one that this step takes
+        bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
         if bad:
             raise NonFiniteLoss(
                 f"step {state.global_step + 1} of {state.max_steps} was stopped before it changed the weights: "
-                f"{', '.join(bad)} (learning rate {self.current.get('learning_rate', args.learning_rate):.2g}). "
+                f"{', '.join(bad)} (learning rate {row.get('learning_rate', args.learning_rate):.2g}). "
                 f"Try a lower learning_rate, a smaller max_grad_norm (now {args.max_grad_norm:g}), or fewer epochs."
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.trainer.log(dict(self.current))
+        self.trainer.log(dict(self.trainer.numbers))
+        self.trainer.numbers.clear()

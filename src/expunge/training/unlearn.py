@@ -1,7 +1,7 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint, jsonable
+from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus
@@ -21,13 +22,15 @@ from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm, down_projection
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
 from expunge.models.lowrank import Save, StartModel
-from expunge.models.reference import ReferencePolicy, choose, frozen_copy, precompute
+from expunge.models.reference import ReferencePolicy, bytes_kept, choose, frozen_copy, kept_of, precompute
 from expunge.objectives.combine import Objective, Stream, build
+from expunge.training import alternates
 from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.adapting import Adaptation, adapted_matrices, adapter_on, asked, check_adaptable, keeping
 from expunge.training.config import TrainingConfig
+from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import RunRows, run_rows
-from expunge.training.run import CHECKPOINTS, Run, open_folder, train
+from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen
 
 
@@ -40,12 +43,15 @@ def unlearn(
     retain: str | None = None,
     gamma: float | None = None,
     alpha: float | None = None,
+    retain_sets: Mapping[str, float] | None = None,
     reference: ReferencePolicy = "auto",
     adapter: str | None = None,
     targets: str | None = None,
     save: Save | None = None,
     stop: StopRule | None = None,
     stop_every: float = 1.0,
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -65,9 +71,14 @@ def unlearn(
         retain: retain loss, `none` for none; None takes the method's default.
         gamma: weight of the forget loss; None takes the method's default.
         alpha: weight of the retain loss; None takes the method's default.
-        reference: how the start model's values are had: `auto` (computed once before training where one number a token
-            suffices, else from a frozen second model), `precomputed`, or `model`. With an adapter no second model is
-            held: the start model is the same one with its adapter switched off.
+        retain_sets: several retain sets with their weights, by split of the corpus: `{"retain": 1, "general": 0.5}`.
+            Each brings `retain_per_forget` rows to a step and has a mean of its own. None: the split `retain` alone.
+        reference: how the start model's values are had: `precomputed` (once before training, on the rows that the run
+            meets), `model` (a frozen second model), or `auto` (precomputed up to a gigabyte). With an adapter no second
+            model is held: the start model is the same one with its adapter switched off.
+        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
+            method trains by default.
+        patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
         adapter: train low-rank factors instead of the weights: a name of `expunge list adapters`; its settings (`rank`,
             ...) go beside those of the method.
         targets: which matrices the adapter is put on: `all-linear`, `attention`, `mlp`, or a regular expression; None:
@@ -96,10 +107,29 @@ def unlearn(
     adaptation, hyperparameters = asked(adapter, targets, save, others)
     check_adaptable(model, adaptation)
     check_tokenizer_fits(model, tokenizer)
+    mask = given_mask(mask)
+    check_patch(patch, mask, output_dir)
+    _check_mask(model, mask, patch, adaptation)
     depth = len(blocks(causal_lm(model)))
-    objective = build(method, retain=retain, gamma=gamma, alpha=alpha, depth=depth, hyperparameters=hyperparameters)
+    objective = build(
+        method,
+        retain=retain,
+        gamma=gamma,
+        alpha=alpha,
+        depth=depth,
+        retain_sets=retain_sets,
+        hyperparameters=hyperparameters,
+    )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
-    matrices = adapted_matrices(model, objective, targets) if adaptation else ()
+    matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
+    if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
+        what = f"surgery={config.surgery}" if config.surgery != "none" else method
+        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+    folder = Path(output_dir) if output_dir is not None else None
+    if objective.generates:
+        corpus = _with_alternates(
+            model, tokenizer, corpus, objective, folder if resume else None, config.seed, template, max_length, progress
+        )
     rows = run_rows(
         corpus,
         tokenizer,
@@ -110,6 +140,7 @@ def unlearn(
         template=template or Template(),
         max_length=max_length,
     )
+    _check_eps(model, rows, objective)
     base = model_fingerprint(model)
     arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
@@ -121,13 +152,22 @@ def unlearn(
             "model": base,
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **{stream: _rows_fingerprint(found) for stream, found in sorted({**looked_at, **rows.encoded}.items())},
+            **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
         },
-        results={"rows": {s: len(r) for s, r in rows.encoded.items()}, "start_model": str(model.config._name_or_path)},
+        results={
+            "rows": {s: len(r) for s, r in rows.encoded.items()},
+            "start_model": str(model.config._name_or_path),
+            "corpus": jsonable(corpus.origin),
+            **({"mask": mask_summary(model, mask)} if mask is not None else {}),
+        },
     )
-    folder = Path(output_dir) if output_dir is not None else None
-    if folder is not None and (finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume)):
+    if folder is not None and (
+        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+    ):
         return finished
-    rows, how = _with_reference(model, rows, objective, reference, progress)
+    if folder is not None and objective.generates:
+        alternates.write(corpus["forget"], folder)
+    rows, how = _with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
     with ExitStack() as around:
         temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
         second, keep, trained = None, None, model
@@ -139,7 +179,7 @@ def unlearn(
             numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
             results = {"trained_parameters": numbers, "adapted_matrices": len(matrices), **adapted.report}
             manifest = replace(manifest, results=manifest.results | results)
-        else:
+        elif mask is None:
             around.enter_context(_trainable(model, objective))
         if isinstance(trained, PeftModel):
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
@@ -156,6 +196,8 @@ def unlearn(
             config,
             manifest,
             reference=second,
+            mask=mask if adaptation is None else None,
+            patch=patch,
             folder=folder,
             scratch=folder / CHECKPOINTS if folder is not None else temporary / CHECKPOINTS,
             what=method,
@@ -165,6 +207,14 @@ def unlearn(
             if stop is not None
             else None,
         )
+
+
+def _check_mask(model: nn.Module, mask: Mask | None, patch: bool, adaptation: Adaptation | None) -> None:
+    """Raise for masks and patches that an adapter has no use for; those of matrices are the adapter's."""
+    if patch and adaptation is not None:
+        raise ExpungeError("a patch holds weights that a masked run changed; what an adapter changes is save=adapter.")
+    if mask is not None and isinstance(model, PeftModel):
+        raise ExpungeError("the model's own adapter is trained, which a mask of its weights says nothing about.")
 
 
 def split_settings(settings: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
@@ -200,8 +250,11 @@ def _arguments(
             "retain": objective.retain.name if objective.retain else "none",
             "gamma": objective.gamma,
             "alpha": objective.alpha,
+            "retain_sets": dict(objective.retain_sets),
             "hyperparameters": objective.forget.hyperparameters if objective.forget else {},
             "retain_hyperparameters": objective.retain.hyperparameters if objective.retain else {},
+            **({"dual": asdict(objective.dual)} if objective.dual else {}),
+            **objective.generates,
             "layer": objective.layer,
             "positions": objective.positions,
             "reference": reference,
@@ -209,6 +262,49 @@ def _arguments(
             "max_length": max_length,
             **asdict(config),
         }
+    )
+
+
+def _with_alternates(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    objective: Objective,
+    resumed: Path | None,
+    seed: int,
+    template: Template | None,
+    max_length: int,
+    progress: Progress | None,
+) -> Corpus:
+    """The corpus with alternates made up by the start model, or those that the run to be resumed was made with."""
+    if resumed is not None and (resumed / alternates.FILE).is_file():
+        forget = alternates.read(corpus["forget"], resumed)
+    else:
+        forget = alternates.made_up(
+            model,
+            tokenizer,
+            corpus["forget"],
+            alternates=objective.generates["alternates"],
+            temperature=objective.generates["alternate_temperature"],
+            seed=seed,
+            template=template,
+            max_length=max_length,
+            progress=progress,
+        )
+    return replace(corpus, splits={**corpus.splits, "forget": forget})
+
+
+def _check_eps(model: nn.Module, rows: RunRows, objective: Objective) -> None:
+    if objective.dual is None or objective.dual.eps is not None:
+        return
+    tables = {name: precompute(model, rows.encoded[name]) for name in objective.retain_sets}
+    start = sum(
+        weight * -float(tables[name].values["token_logprobs"].mean()) for name, weight in objective.retain_sets.items()
+    )
+    assert objective.forget is not None
+    raise ExpungeError(
+        f"{objective.forget.name} holds the retain loss below eps, which has no default: the start model's is "
+        f"{start:.4g} nats a token here; give eps=<somewhat more>, such as eps={max(1.5 * start, start + 0.1):.2g}."
     )
 
 
@@ -239,16 +335,44 @@ def _looked_at(
 
 
 def _with_reference(
-    model: nn.Module, rows: RunRows, objective: Objective, policy: ReferencePolicy, progress: Progress | None
+    model: nn.Module,
+    rows: RunRows,
+    objective: Objective,
+    policy: ReferencePolicy,
+    progress: Progress | None,
+    *,
+    autocast: bool = False,
 ) -> tuple[RunRows, Literal["none", "precomputed", "model"]]:
     """How reference values are had, and the rows with them where they are computed beforehand."""
     needs = objective.needs("reference")
-    how = choose(policy, {str(k): v for k, v in needs.items()})
+    how = choose(policy, needs, reference_size(model, rows, objective) if policy == "auto" else 0)
     if how != "precomputed":
         return rows, how
     report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
-    tables = {stream: precompute(model, rows.encoded[stream], progress=report) for stream in needs}
+    tables = {
+        stream: precompute(
+            model,
+            rows.encoded[stream],
+            observables=kept_of(names),
+            layer=objective.layer,
+            positions=objective.positions,
+            used=rows.used(stream),
+            autocast=autocast,
+            progress=report,
+        )
+        for stream, names in needs.items()
+    }
     return replace(rows, tables=tables), how
+
+
+def reference_size(model: nn.Module, rows: RunRows, objective: Objective) -> int:
+    """Bytes that the reference values of a run take when they are kept."""
+    return sum(
+        bytes_kept(
+            model, sum(len(r.ids) - r.start for r in map(rows.encoded[stream].__getitem__, rows.used(stream))), names
+        )
+        for stream, names in objective.needs("reference").items()
+    )
 
 
 class _trainable:

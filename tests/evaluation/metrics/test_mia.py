@@ -7,9 +7,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from expunge.core.checks import ExpungeError
+from expunge.core.records import Records
 from expunge.evaluation.metrics.mia import auc, auc_interval, mia, min_k, scores
+from expunge.evaluation.metrics.mia_reference import mia_reference
 from expunge.evaluation.metrics.privleak import privleak
-from made_records import view
+from made_records import MANIFEST, view
 
 
 def losses(*values, **columns):
@@ -104,3 +106,47 @@ def test_bad_settings_are_refused():
         mia(losses(1), losses(2), score="mink")
     with pytest.raises(ExpungeError, match="k must lie between"):
         mia(losses(1), losses(2), k=0.0)
+
+
+def with_moments(*rows, **columns):
+    """Rows of (log-probabilities, means, variances)."""
+    table = view([row[0] for row in rows], **columns).table.to_pylist()
+    for row, (_, means, variances) in zip(table, rows, strict=True):
+        row["logprob_means"], row["logprob_variances"] = means, variances
+    return Records.from_rows(table, MANIFEST)
+
+
+def test_min_k_plus_plus_by_hand():
+    # (log p - mean) / sd: (-1 + 2) / 2 = .5, (-5 + 2) / 1 = -3, (-4 + 2) / .5 = -4, the end token is left out;
+    # k = .4 of 3 tokens: the lowest 1, so 4; k = .7: the lowest 2, 3.5
+    some = with_moments(([-1.0, -5.0, -4.0, -9.0], [-2.0] * 4, [4.0, 1.0, 0.25, 1.0]), ended=True)
+    assert scores(some, "min_k_plus_plus") == pytest.approx([4.0])
+    assert scores(some, "min_k_plus_plus", k=0.7) == pytest.approx([3.5])
+    # no variance at all: 1e-6 stands in, sd 1e-3
+    assert scores(with_moments(([-1.0], [-1.5], [0.0])), "min_k_plus_plus") == pytest.approx([-500.0])
+
+
+def test_gradient_norms_are_scores_as_they_are():
+    def normed(*norms, **columns):
+        rows = view([[-1.0]] * len(norms), **columns).table.to_pylist()
+        return Records.from_rows([{**row, "gradient_norm": n} for row, n in zip(rows, norms, strict=True)], MANIFEST)
+
+    measure = mia(normed(1.0, 2.0), normed(2.0, 3.0, split="holdout"), score="grad_norm")
+    assert measure.value == pytest.approx(3.5 / 4) and "gradient" in measure.definition
+
+
+def test_records_without_what_a_score_needs_say_so():
+    with pytest.raises(ExpungeError, match="mia_min_k_plus_plus"):
+        mia(losses(1), losses(2), score="min_k_plus_plus")
+
+
+def test_the_reference_score_by_hand():
+    # forget: 1 - 2 = -1 and 2 - 2 = 0; holdout: 3 - 3 = 0 and 5 - 4 = 1: pairs 1, 1, tie .5, 1
+    views = losses(1, 2), losses(3, 5, split="holdout"), losses(2, 2), losses(3, 4, split="holdout")
+    measure = mia_reference(*views)
+    assert measure.value == pytest.approx(3.5 / 4) and measure.target == 0.5
+    assert measure.details["s_mia"] == pytest.approx(1 - 0.375 / 0.5)
+    retain_model = mia_reference(views[2], views[3], views[2], views[3])
+    assert retain_model.value == 0.5 and retain_model.note == ""
+    with pytest.raises(ExpungeError, match="but not both"):
+        mia_reference(losses(1, 2), losses(3), losses(2), losses(3))

@@ -17,37 +17,44 @@ def files(
     forget: Source | None = None,
     retain: Source | None = None,
     holdout: Source | None = None,
+    sets: Mapping[str, Source] | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Corpus:
     """A corpus out of your own data.
 
-    Each set is a .json (an array of objects), .jsonl, .csv or .parquet file, a dataset that the `datasets` library
-    finds by `id`, `id:split` or `id:config:split`, a list of dictionaries, or a `datasets.Dataset`. Rows hold
-    `question` and `answer`; or `prompt` and `completion`, joined as they are; or `messages`, a list of {role, content}
-    of which the assistant's last is supervised; or `text`. Beside them they may hold `paraphrased_question`,
-    `paraphrased_answer`, `perturbed_answer` (a list of wrong answers) and `alternate` (an answer to be preferred, or a
-    list of them). In CSV, lists are written as JSON and an empty cell is no value.
+    Each set is a .json (an array of objects), .jsonl, .csv or .parquet file, a .txt file (a plain text a line), a
+    dataset that the `datasets` library finds by `id`, `id:split` or `id:config:split`, a list of dictionaries, or a
+    `datasets.Dataset`. Rows hold `question` and `answer`; or `prompt` and `completion`, joined as they are; or
+    `messages`, a list of {role, content} of which the assistant's last is supervised; or `text`. Beside them they may
+    hold `paraphrased_question`, `paraphrased_answer`, `perturbed_answer` (a list of wrong answers) and `alternate` (an
+    answer to be preferred, or a list of them). In CSV, lists are written as JSON and an empty cell is no value.
 
     Args:
         forget: what is to be forgotten.
         retain: what is to be kept.
         holdout: what no model was trained on.
+        sets: more sets, by name: further retain sets, for example.
         columns: our names to yours where they differ, for all sets: `{"question": "q", "answer": "a"}`. Each must be
             found in at least one set.
 
     Returns:
-        A corpus with those of the splits `forget`, `retain` and `holdout` that were given.
+        A corpus with those of the splits `forget`, `retain` and `holdout` that were given, and the further sets.
 
     Raises:
         ExpungeError: nothing given, or something that cannot be read; the message says what came and what to do.
     """
-    given = {name: s for name, s in (("forget", forget), ("retain", retain), ("holdout", holdout)) if s is not None}
+    named: dict[str, Source | None] = {"forget": forget, "retain": retain, "holdout": holdout}
+    given = {name: source for name, source in named.items() if source is not None}
+    for name in sets or {}:
+        if name in (*named, "alternate"):
+            raise ExpungeError(f"sets.{name}: that name is taken. Say {name}=<file>, or call the set otherwise.")
+    given |= sets or {}
     if not given:
         raise ExpungeError("no data: name at least one of forget, retain and holdout (a file, a dataset id or a list).")
-    sets = {_named(name, source): _rows(name, source) for name, source in given.items()}
-    check_columns(sets, columns or {})
+    read = {_named(name, source): _rows(name, source) for name, source in given.items()}
+    check_columns(read, columns or {})
     splits = {
-        name: examples(rows, what=what, columns=columns) for name, (what, rows) in zip(given, sets.items(), strict=True)
+        name: examples(rows, what=what, columns=columns) for name, (what, rows) in zip(given, read.items(), strict=True)
     }
     return Corpus(splits, name="files")
 

@@ -1,6 +1,7 @@
 """Membership inference: can the forget set be told from text that was never trained on?"""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,12 +17,27 @@ _TEXTS = {
     "loss": "mean token loss",
     "zlib": "mean token loss over the length of the zlib-compressed text",
     "min_k": "minus the mean of the lowest {percent:.0f} % of the token log-probabilities",
+    "min_k_plus_plus": (
+        "minus the mean of the lowest {percent:.0f} % of (log p - mean) / sqrt(max(variance, 1e-6)), mean and variance "
+        "of log p over the vocabulary under p at the token's position"
+    ),
+    "grad_norm": "mean over parameter tensors of the 2-norm of the gradient of the mean token loss",
 }
 _SOURCES = {
     "loss": "Carlini et al. 2021, arXiv:2012.07805",
     "zlib": "Carlini et al. 2021, arXiv:2012.07805",
     "min_k": "Min-K %, arXiv:2310.16789",
+    "min_k_plus_plus": "Min-K++, arXiv:2404.02936",
+    "grad_norm": "open-unlearning, arXiv:2506.12618",
 }
+COLUMNS = {
+    "loss": ("logprobs", "mia_loss"),
+    "zlib": ("logprobs", "mia_zlib"),
+    "min_k": ("logprobs", "mia_min_k"),
+    "min_k_plus_plus": ("logprob_means", "mia_min_k_plus_plus"),
+    "grad_norm": ("gradient_norm", "mia_gradnorm"),
+}
+"""What each score is computed from: a column of our records, or a log's own numbers."""
 
 DEFINITION = Definition(
     text=(
@@ -34,6 +50,7 @@ DEFINITION = Definition(
 )
 
 CHANCE = 0.5
+LEAST_VARIANCE = 1e-6
 _FAR = 0.9  # an AUC so far from the middle can be read without a reference
 
 
@@ -58,9 +75,11 @@ def mia(
         reference_forget: the forget answers under the retain model; without it or the next the target is 0.5, and
             flagged.
         reference_holdout: the holdout answers under the retain model.
-        score: `loss`, `zlib` or `min_k`.
-        k: share of the lowest token log-probabilities that `min_k` averages.
-        final_token: as in `exact_memorization`; open-unlearning drops it for `min_k` only.
+        score: `loss`, `zlib`, `min_k`, `min_k_plus_plus` (needs records with moments) or `grad_norm` (needs records
+            with gradient norms). A score calibrated with another model is the metric `mia_reference`.
+        k: share of the lowest token values that `min_k` and `min_k_plus_plus` average.
+        final_token: as in `exact_memorization`; open-unlearning drops it for `min_k` and `min_k_plus_plus` only. It is
+            no matter for `grad_norm`, which records hold by our rule.
 
     Returns:
         The AUC; its target is the retain model's AUC, or 0.5 without one. `per_example`: for each forget text the share
@@ -70,33 +89,49 @@ def mia(
     Raises:
         ExpungeError: no rows, an unknown score, or k outside (0, 1].
 
-    Source: Carlini et al. 2021 (loss, zlib); Shi et al., arXiv:2310.16789 (Min-K %). Departures: the end token is left
-    out of all scores; open-unlearning leaves it in for loss and zlib, and drops the last token of texts without one.
+    Source: Carlini et al. 2021 (loss, zlib); Shi et al., arXiv:2310.16789 (Min-K %); Zhang et al., arXiv:2404.02936
+    (Min-K++); open-unlearning (gradient norm). Departures: the end token is left out of all scores; open-unlearning
+    leaves it in for loss and zlib, and drops the last token of texts without one.
     """
     require_rows(forget=forget, holdout=holdout)
     members = scores(forget, score, k=k, final_token=final_token)
     others = scores(holdout, score, k=k, final_token=final_token)
-    wins = _wins(members, others)
-    value = float(wins.mean())
-    target, details = CHANCE, {"n_holdout": float(len(others)), "default_reference": 1.0}
+    target = None
     if reference_forget is not None and reference_holdout is not None:
         target = auc(
             scores(reference_forget, score, k=k, final_token=final_token),
             scores(reference_holdout, score, k=k, final_token=final_token),
         )
-        details |= {"default_reference": 0.0, "auc_retain_model": target}
-        if target > 0:
-            details["s_mia"] = 1 - min(abs(value - target) / target, 1)
     what = _TEXTS[score].format(percent=100 * k)
     definition = replace(DEFINITION, text=f"{DEFINITION.text}. Score: {what}", source=_SOURCES[score])
+    return auc_measure(definition, members, others, target=target, stored=not forget.has(COLUMNS[score][0]))
+
+
+def auc_measure(
+    definition: Definition,
+    members: Float[np.ndarray, " n"],
+    others: Float[np.ndarray, " m"],
+    *,
+    target: float | None,
+    stored: bool = False,
+) -> Measure:
+    """The AUC of membership scores, with interval, target and reading; `target` None: chance, and flagged."""
+    wins = _wins(members, others)
+    value, default = float(wins.mean()), target is None
+    aim = CHANCE if target is None else target
+    details = {"n_holdout": float(len(others)), "default_reference": float(default)}
+    if target is not None:
+        details["auc_retain_model"] = target
+        if target > 0:
+            details["s_mia"] = 1 - min(abs(value - target) / target, 1)
     return definition.measure(
         value,
         n=len(members),
-        target=target,
+        target=aim,
         interval=auc_interval(members, others),
         per_example=tuple(wins.tolist()),
         details=details,
-        note=_reading(value, target, default=bool(details["default_reference"]), stored=not forget.has("logprobs")),
+        note=_reading(value, aim, default=default, stored=stored),
     )
 
 
@@ -108,8 +143,13 @@ def scores(
         raise unknown("membership score", score, _TEXTS)
     require_between("k", k, 1e-9, 1)
     records = in_order(records)
-    if not records.has("logprobs"):
-        return records.numbers(f"mia_{score}")
+    if not records.has(COLUMNS[score][0]):
+        return records.numbers(COLUMNS[score][1])
+    if score == "grad_norm":
+        return records.numbers("gradient_norm")
+    if score == "min_k_plus_plus":
+        columns = [records.bodies(name, final_token) for name in ("logprobs", "logprob_means", "logprob_variances")]
+        return np.array([min_k(standardized(*three), k) for three in zip(*columns, strict=True)])
     bodies = records.bodies("logprobs", final_token)
     if score == "min_k":
         return np.array([min_k(values, k) for values in bodies])
@@ -125,6 +165,13 @@ def min_k(logprobs: Float[np.ndarray, " n"], k: float) -> float:
     return float(-np.partition(logprobs, lowest - 1)[:lowest].mean())
 
 
+def standardized(
+    logprobs: Float[np.ndarray, " n"], means: Float[np.ndarray, " n"], variances: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """How each token's log-probability stands among those of the whole vocabulary, in standard deviations."""
+    return np.asarray((logprobs - means) / np.sqrt(np.maximum(variances, LEAST_VARIANCE)))
+
+
 def auc(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
     """P(other > member) + P(equal) / 2."""
     return float(_wins(members, others).mean())
@@ -132,6 +179,11 @@ def auc(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> fl
 
 def auc_interval(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> tuple[float, float]:
     """95 % interval of the AUC: members and others are resampled apart."""
+    return interval(resampled_auc(members, others), [len(members), len(others)])
+
+
+def resampled_auc(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> Callable[..., np.ndarray]:
+    """The AUC as a function of how often each member [R, n] and each other [R, m] was drawn."""
     order = np.argsort(members)
     low, high = _ranks(members[order], others)
 
@@ -140,7 +192,7 @@ def auc_interval(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m
         wins = (w_others * (below[:, low] + below[:, high]) / 2).sum(1)
         return np.asarray(wins / (len(members) * len(others)))
 
-    return interval(statistic, [len(members), len(others)])
+    return statistic
 
 
 def _wins(members: np.ndarray, others: np.ndarray) -> np.ndarray:

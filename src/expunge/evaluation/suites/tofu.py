@@ -1,15 +1,21 @@
 """The suite of TOFU: forget, retain, real authors, world facts."""
 
 from collections.abc import Collection
+from typing import Any
 
+from expunge.evaluation.judges import no_classifier
 from expunge.evaluation.metrics.exact_memorization import exact_memorization
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
+from expunge.evaluation.metrics.fluency import fluency
 from expunge.evaluation.metrics.forget_quality import forget_quality
-from expunge.evaluation.metrics.mia import mia
+from expunge.evaluation.metrics.mia import COLUMNS, mia
+from expunge.evaluation.metrics.mia_reference import mia_reference
 from expunge.evaluation.metrics.model_utility import model_utility
 from expunge.evaluation.metrics.privleak import privleak
 from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.metrics.probability_normalized import probability_normalized
+from expunge.evaluation.metrics.refusal_rate import refusal_rate
+from expunge.evaluation.metrics.relative_difference import relative_difference
 from expunge.evaluation.metrics.repetition import repetition
 from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.metrics.truth_ratio import truth_ratio
@@ -25,6 +31,9 @@ _ROUGE_READS = ("generation", "rougeL_recall")
 def tofu(splits: Collection[str]) -> Suite:
     """Forget quality, model utility and their parts, with membership inference where a holdout set is there.
 
+    On request, by name: gradient norms, fluency, relative difference to the retain model, the truth ratio's third
+    aggregate, and `rephrased_...`, the forget set asked with the paraphrased questions.
+
     Args:
         splits: names of the splits at hand. `retain_perturbed` is evaluated where it is there, else `retain`, at most
             400 rows of it drawn with a fixed seed; a split `world` stands for `world_facts`.
@@ -35,12 +44,13 @@ def tofu(splits: Collection[str]) -> Suite:
     limit = None if retain == "retain_perturbed" else RETAIN_ROWS
     world = "world" if "world" in splits and "world_facts" not in splits else "world_facts"
 
-    def probe(split: str, answer: str = "answer", *, generate: bool = False) -> Probe:
+    def probe(split: str, answer: str = "answer", *, generate: bool = False, **more: Any) -> Probe:
         return Probe(
             split=split,
             answer=answer,  # type: ignore[arg-type]
             generate=generate,
             max_new_tokens=NEW_TOKENS,
+            **more,
             limit=limit if split == retain else None,
         )
 
@@ -48,12 +58,19 @@ def tofu(splits: Collection[str]) -> Suite:
     forget_correct, forget_wrong = View(probe("forget", "paraphrased")), View(probe("forget", "perturbed"))
     retained, retain_said = View(probe(retain)), View(probe(retain, generate=True))
     retain_correct, retain_wrong = View(probe(retain, "paraphrased")), View(probe(retain, "perturbed"))
-    membership = {
-        "forget": forget,
-        "holdout": View(probe("holdout")),
-        "reference_forget": View(forget.probe, "reference"),
-        "reference_holdout": View(probe("holdout"), "reference"),
-    }
+
+    def membership(**more: Any) -> dict[str, View]:
+        members, others = probe("forget", **more), probe("holdout", **more)
+        return {
+            "forget": View(members),
+            "holdout": View(others),
+            "reference_forget": View(members, "reference"),
+            "reference_holdout": View(others, "reference"),
+        }
+
+    rephrased: dict[str, Any] = {"asked": "paraphrased_question"}
+    rephrased_answer = View(probe("forget", **rephrased))
+    rephrased_said = View(probe("forget", generate=True, **rephrased))
     entries = [
         Entry(name="forget_probability", metric=probability, views={"records": forget}),
         Entry(name="forget_rouge", metric=rouge, views={"records": forget_said}, reads=_ROUGE_READS),
@@ -120,9 +137,75 @@ def tofu(splits: Collection[str]) -> Suite:
             },
         ),
         *(
-            Entry(name=f"mia_{s}", metric=mia, views=membership, options={"score": s}, reads=("logprobs", f"mia_{s}"))
+            Entry(name=f"mia_{s}", metric=mia, views=membership(), options={"score": s}, reads=COLUMNS[s])
             for s in ("loss", "zlib", "min_k")
         ),
-        Entry(name="privleak", metric=privleak, views=membership),
+        Entry(
+            name="mia_min_k_plus_plus",
+            metric=mia,
+            views=membership(moments=True),
+            options={"score": "min_k_plus_plus"},
+            reads=COLUMNS["min_k_plus_plus"],
+        ),
+        Entry(name="mia_reference", metric=mia_reference, views=membership()),
+        Entry(
+            name="mia_grad_norm",
+            metric=mia,
+            views=membership(gradients=True),
+            options={"score": "grad_norm"},
+            reads=COLUMNS["grad_norm"],
+            on_request=True,
+        ),
+        Entry(name="privleak", metric=privleak, views=membership()),
+        Entry(
+            name="forget_relative_difference",
+            metric=relative_difference,
+            views={"records": forget, "reference": View(forget.probe, "reference")},
+            on_request=True,
+        ),
+        Entry(
+            name="forget_truth_ratio_prob_mean",
+            metric=truth_ratio,
+            views={"correct": forget_correct, "wrong": forget_wrong},
+            options={"aggregate": "prob_mean"},
+            better="lower",
+            on_request=True,
+        ),
+        Entry(name="forget_refusal_rate", metric=refusal_rate, views={"records": forget_said}, better="higher"),
+        Entry(name="retain_refusal_rate", metric=refusal_rate, views={"records": retain_said}, better="lower"),
+        Entry(
+            name="forget_fluency", metric=fluency, views={"records": forget_said}, lacks=no_classifier, on_request=True
+        ),
+        Entry(
+            name="rephrased_extraction_strength",
+            metric=extraction_strength,
+            views={"records": rephrased_answer},
+            better="lower",
+            on_request=True,
+        ),
+        Entry(
+            name="rephrased_exact_memorization",
+            metric=exact_memorization,
+            views={"records": rephrased_answer},
+            better="lower",
+            on_request=True,
+        ),
+        Entry(
+            name="rephrased_probability",
+            metric=probability,
+            views={"records": rephrased_answer},
+            better="lower",
+            on_request=True,
+        ),
+        Entry(name="rephrased_rouge", metric=rouge, views={"records": rephrased_said}, better="lower", on_request=True),
+        Entry(
+            name="rephrased_truth_ratio",
+            metric=truth_ratio,
+            views={
+                "correct": View(probe("forget", "paraphrased", **rephrased)),
+                "wrong": View(probe("forget", "perturbed", **rephrased)),
+            },
+            on_request=True,
+        ),
     ]
     return Suite("tofu", tuple(entries))

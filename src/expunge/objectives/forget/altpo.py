@@ -7,7 +7,7 @@ from expunge.core.checks import require_positive
 from expunge.core.method import Method
 from expunge.objectives.forget.dpo import dpo
 
-METHOD = Method(reduction="sequence", epochs=2)
+METHOD = Method(reduction="sequence", epochs=2, generates={"alternates": 5, "alternate_temperature": 1.0})
 
 
 def altpo(
@@ -24,7 +24,8 @@ def altpo(
         value_i = -(2 / beta) * log_sigmoid(beta * h_i)
 
     What makes it AltPO is the data: five alternates a question, sampled from the start model at temperature 1, one row
-    for each. Never negative; (2 / beta) * ln 2 at the reference model.
+    for each; where the data has none, a training run makes them and keeps them in its folder. Never negative;
+    (2 / beta) * ln 2 at the reference model.
 
     Args:
         logprobs: log p(true completion | prompt), summed over its tokens, natural log, [B].

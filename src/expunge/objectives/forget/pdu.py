@@ -1,4 +1,4 @@
-"""Primal-dual unlearning: the forget term. The dual variable stays at alpha so far."""
+"""Primal-dual unlearning: the forget term; its dual variable is moved by the training engine."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from expunge.core.logprobs import counts, kept, masked_sum
 from expunge.core.method import Method
 
-METHOD = Method(reduction="token", alpha=100.0)
+METHOD = Method(reduction="token", alpha=100.0, dual={"eps": None, "dual_step": 5.0, "dual_warmup": 5.0})
 
 
 def pdu(
@@ -18,8 +18,8 @@ def pdu(
         L = gamma * L_forget + lambda * (R - eps),  R = retain NLL of the whole step
         after each optimizer step past the warm-up:  lambda <- max(0, lambda + dual_step * (R - eps))
 
-    0 or above, in squared logits; 0 where all logits are equal. Only the first line is computed: so far lambda stays
-    at alpha, the constant weight of the retain loss, and the last line is not carried out.
+    0 or above, in squared logits; 0 where all logits are equal. This function is the first line; a training run carries
+    out the rest, with lambda starting at alpha. Outside of one (`compute_loss`) lambda is alpha and eps plays no part.
 
     Args:
         logits: scores z that predict each completion token, [B, C, V].
@@ -29,10 +29,11 @@ def pdu(
         Sums over tokens, [B], and the token counts, [B]; the caller divides the step's sums.
 
     Source: Entesari et al. 2025, arXiv:2506.05314.
-    Defaults: gamma 1, lambda starts at alpha 100, retain `nll`, 10 epochs. eps has no default: measure the start
-    model's retain NLL and take somewhat more (0.3 on TOFU).
+    Defaults: gamma 1, lambda starts at alpha 100, retain `nll`, 10 epochs, dual_step 5, dual_warmup 5 epochs. eps has
+    no default: take somewhat more than the start model's retain NLL, which the error for a missing eps tells (0.3 on
+    TOFU).
     Departures: the reference code gates logit t by label t instead of t + 1, and moves lambda once per micro-batch from
-    values of one rank, so that ranks drift apart. Ours keeps lambda constant so far.
+    values of one rank, so that ranks drift apart; ours moves it once an optimizer step, from the loss over all ranks.
     """
     scores = kept(logits, completion_mask)
     spread = (scores.amax(-1) - scores.mean(-1)).square()

@@ -1,0 +1,178 @@
+"""Records out: in the formats of other programs, so that their tools read our models."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge.core.checks import ExpungeError, unknown
+from expunge.core.records import Records
+from expunge.core.results import Measure
+from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.interop import LogSource, load_records, open_unlearning
+from expunge.evaluation.metrics.extraction_strength import strength
+from expunge.evaluation.metrics.mia import scores
+from expunge.evaluation.metrics.probability_normalized import normalized_probabilities
+from expunge.evaluation.metrics.rouge import overlaps
+
+LOG, SUMMARY = "TOFU_EVAL.json", "TOFU_SUMMARY.json"
+
+AGGREGATES = {
+    "forget_probability": "forget_Q_A_Prob",
+    "forget_paraphrased_probability": "forget_Q_A_PARA_Prob",
+    "forget_rouge": "forget_Q_A_ROUGE",
+    "forget_paraphrased_rouge": "forget_Q_A_PARA_ROUGE",
+    "forget_truth_ratio": "forget_truth_ratio",
+    "forget_quality": "forget_quality",
+    "forget_exact_memorization": "exact_memorization",
+    "forget_extraction_strength": "extraction_strength",
+    "retain_probability": "retain_Q_A_Prob",
+    "retain_rouge": "retain_Q_A_ROUGE",
+    "retain_truth_ratio": "retain_Truth_Ratio",
+    "real_authors_probability": "ra_Q_A_Prob_normalised",
+    "real_authors_rouge": "ra_Q_A_ROUGE",
+    "real_authors_truth_ratio": "ra_Truth_Ratio",
+    "world_facts_probability": "wf_Q_A_Prob_normalised",
+    "world_facts_rouge": "wf_Q_A_ROUGE",
+    "world_facts_truth_ratio": "wf_Truth_Ratio",
+    "model_utility": "model_utility",
+    "privleak": "privleak",
+    "mia_loss": "mia_loss",
+    "mia_zlib": "mia_zlib",
+    "mia_min_k": "mia_min_k",
+}
+"""Our measure of the suite `tofu` to the name of its aggregate in the log."""
+
+
+def export(
+    records: Records | str | Path,
+    folder: str | Path,
+    *,
+    form: str = "open-unlearning",
+    reference: Records | str | Path | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a model's records as another program's evaluation log.
+
+    `open-unlearning`: `TOFU_EVAL.json` with the value of every example, and `TOFU_SUMMARY.json` with the aggregates.
+    Definitions stay ours where they differ: extraction strength reaches 0 (theirs never falls below 1/n), and end
+    tokens are left out of membership scores. What the records lack is left out of the log.
+
+    Args:
+        records: of the model, or a path that `load_records` reads.
+        folder: where the two files go.
+        form: name of the format.
+        reference: records of the retain model, which forget quality and PrivLeak need.
+        overwrite: replace the files.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ExpungeError: an unknown format, files that are there, or records that hold nothing for it.
+    """
+    if form != "open-unlearning":
+        raise unknown("format to export to", form, ["open-unlearning"])
+    folder = Path(folder)
+    paths = [folder / LOG, folder / SUMMARY]
+    there = [str(path) for path in paths if path.exists()]
+    if there and not overwrite:
+        raise ExpungeError(f"{' and '.join(there)} exist. Choose another folder, or replace them: --overwrite")
+    held = records if isinstance(records, Records) else load_records(records)
+    found = evaluate(records=held, reference=reference, suite="tofu")
+    content = _per_example(held)
+    summary: dict[str, float | None] = {}
+    for ours, theirs in AGGREGATES.items():
+        value = _known(found[ours])
+        if value is not None or theirs in content:
+            content.setdefault(theirs, {})["agg_value"] = value
+            summary[theirs] = value
+    for ours, theirs in AGGREGATES.items():
+        if "ratio" in theirs.lower() and _known(found[ours]) is not None:
+            content[theirs]["value_by_index"] = _indexed(held, ours, found[ours])
+        if theirs.startswith("mia_") and _known(found[ours]) is not None:
+            content[theirs]["auc"] = found[ours].value
+    if not content:
+        raise ExpungeError(f"these records hold nothing of a {LOG}; their splits are {', '.join(held.splits)}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    written: Mapping[str, Any]
+    for path, written in zip(paths, (content, summary), strict=True):
+        path.write_text(json.dumps(dict(sorted(written.items())), indent=4) + "\n", encoding="utf-8")
+    return paths
+
+
+def _known(measure: Measure) -> float | None:
+    return None if measure.value is None or not np.isfinite(measure.value) else float(measure.value)
+
+
+def _per_example(records: Records) -> dict[str, dict[str, Any]]:
+    """What the reader of the same format reads, written where it looks for it."""
+    content: dict[str, dict[str, Any]] = {}
+    for source in open_unlearning():
+        rows = _rows(records, source)
+        values = _values(rows, source.column) if len(rows) else None
+        if values is None:
+            continue
+        place = content
+        for key in source.key:
+            place = place.setdefault(key, {})
+        several = source.answer == "perturbed"
+        for index, value in zip(rows.column("index"), values.tolist(), strict=True):
+            cell = place.setdefault(str(index), {})
+            name = source.field or "score"
+            cell[name] = [*cell.get(name, []), value] if several else value
+    for prefix, splits in (("ra", ("real_authors",)), ("wf", ("world_facts", "world"))):
+        for split in splits:
+            answers, wrong = (records.where(split=split, asked="question", answer=a) for a in ("answer", "perturbed"))
+            if len(answers) and len(wrong):
+                shares = normalized_probabilities(answers, wrong).tolist()
+                by_index = zip(answers.column("index"), shares, strict=True)
+                content[f"{prefix}_Q_A_Prob_normalised"] = {
+                    "value_by_index": {str(i): {"prob": v} for i, v in by_index}
+                }
+    return content
+
+
+_ALSO: Mapping[str, str] = {"retain_perturbed": "retain", "world_facts": "world"}
+"""Splits that stand for TOFU's where those are not there."""
+
+
+def _rows(records: Records, source: LogSource) -> Records:
+    split = source.split
+    if split not in records.splits:
+        split = _ALSO.get(split, split)
+    return records.where(split=split, asked="question", answer=source.answer)
+
+
+def _values(rows: Records, column: str) -> np.ndarray | None:
+    """One number a row, computed from tokens and texts or as a log had it; None where neither is there."""
+    if rows.has(column):
+        return rows.numbers(column)
+    tokens = rows.has("logprobs")
+    if column == "avg_loss":
+        return rows.mean_losses() if tokens else None
+    if column == "probability":
+        return rows.probabilities() if tokens or rows.has("avg_loss") else None
+    if column.startswith("rouge"):
+        kind, of = column.split("_")
+        measured = "fmeasure" if of == "f1" else of
+        return overlaps(rows, kind=kind, of=measured) if rows.has("generation") else None  # type: ignore[arg-type]
+    if column == "exact_memorization":
+        return np.array([hits.mean() for hits in rows.bodies("hits")]) if rows.has("hits") else None
+    if column == "extraction_strength":
+        return np.array([strength(hits) for hits in rows.bodies("hits")]) if rows.has("hits") else None
+    if column in ("mia_loss", "mia_zlib", "mia_min_k") and tokens:
+        return scores(rows, column.removeprefix("mia_"))
+    return None
+
+
+def _indexed(records: Records, ours: str, measure: Measure) -> dict[str, dict[str, float]]:
+    """The truth ratio of every example, by the example's index."""
+    split = {"forget": "forget", "retain": "retain_perturbed", "real": "real_authors", "world": "world_facts"}[
+        ours.split("_")[0]
+    ]
+    split = split if split in records.splits else _ALSO[split]
+    index = records.where(split=split, asked="question", answer="perturbed", number=0).column("index")
+    return {str(i): {"score": value} for i, value in zip(index, measure.per_example, strict=True)}

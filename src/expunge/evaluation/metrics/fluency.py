@@ -1,0 +1,44 @@
+"""Does the model still write sense? Told by a classifier of gibberish."""
+
+import numpy as np
+
+from expunge.core.records import Records
+from expunge.core.results import Definition, Measure
+from expunge.evaluation import judges
+from expunge.evaluation.metrics._views import generations, in_order, mean_measure, require_rows
+
+DEFINITION = Definition(
+    text=(
+        f"mean over examples of the probability of the class 'clean' of the classifier {judges.CLASSIFIER} on the "
+        "generation"
+    ),
+    source="open-unlearning, arXiv:2506.12618",
+    better="higher",
+    reads=("generation",),
+    mean=True,
+)
+
+COLLAPSED = 0.5
+
+
+def fluency(records: Records) -> Measure:
+    """Mean probability that a generation is clean text rather than gibberish, in [0, 1].
+
+    Args:
+        records: one row an example, with a generation.
+
+    Raises:
+        ExpungeError: no rows, rows without a generation, or no classifier at hand.
+
+    Source: open-unlearning, arXiv:2506.12618. Departures: a generation without a letter scores 0 without being shown to
+    the classifier.
+    """
+    require_rows(records=records)
+    said = generations(in_order(records))
+    worded = [i for i, text in enumerate(said) if text.strip()]
+    values = np.zeros(len(said))
+    values[worded] = judges.clean_probabilities([said[i] for i in worded])
+    note = (
+        "Most generations are no clean text: low scores may come from a collapse." if values.mean() < COLLAPSED else ""
+    )
+    return mean_measure(DEFINITION, values, better="higher", note=note)

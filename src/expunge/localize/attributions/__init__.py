@@ -1,0 +1,1 @@
+"""Attributions: one file a way of scoring units."""

@@ -1,0 +1,42 @@
+"""`expunge compare`: from the runs of unlearn to a page, a drawing and a table."""
+
+import pytest
+
+
+@pytest.fixture
+def runs(call, model_folder, data, tmp_path):
+    for seed in (0, 1):
+        words = (f"model={model_folder}", f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl", "method=npo")
+        train = ("learning_rate=1e-3", "epochs=2", "batch_size=6", "keep_checkpoints=0", f"seed={seed}")
+        assert call("unlearn", *words, *train, f"output={tmp_path}/runs/npo-{seed}").code == 0
+    return tmp_path / "runs"
+
+
+def test_runs_compare_without_naming_anything_else(call, runs, model_folder, tmp_path):
+    out = tmp_path / "out"
+    code, text, err = call("compare", runs / "npo-0", runs / "npo-1", model_folder, f"output={out}")
+    assert code == 0, err
+    assert "npo (2 seeds)" in text and "hypervolume" in text and "trapezoid" in text
+    assert "Pareto front: " in text and "Left out, as no runs of unlearn" in text
+    assert {p.name for p in out.iterdir()} == {
+        "comparison.html",
+        "comparison.json",
+        "curves.png",
+        "curves.svg",
+        "summaries",
+    }
+    page = (out / "comparison.html").read_text()
+    assert "<svg" in page and "AUES (trapezoid): area below the straight lines" in page and "<script" not in page
+    code, _, err = call("compare", runs / "npo-0", f"output={out}")
+    assert code == 2 and "in use" in err and "--overwrite" in err
+    other = ("trace=mixing", f"retain={model_folder}", f"start={model_folder}", f"output={tmp_path}/mixed")
+    code, text, _ = call("compare", runs / "npo-0", *other)
+    assert code == 0 and "alpha" in text and "MU95" in text
+    assert "a ring at the calibrated mixture" in (tmp_path / "mixed" / "comparison.html").read_text()
+
+
+def test_errors(call, tmp_path):
+    code, _, err = call("compare")
+    assert code == 2 and "name the runs to compare" in err
+    code, _, err = call("compare", "runs/x", "level=2")
+    assert code == 2 and "level must lie between 0 and 1" in err

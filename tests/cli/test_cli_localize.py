@@ -1,0 +1,115 @@
+"""`expunge localize` and `expunge mask`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expunge.core.mask import Mask
+from expunge.core.scores import Scores
+
+
+@pytest.fixture
+def words(model_folder: Path, data: Path, tmp_path: Path) -> list[str]:
+    return [
+        f"model={model_folder}",
+        f"forget={data}/forget.jsonl",
+        f"retain={data}/retain.jsonl",
+        f"output={tmp_path}/mask.safetensors",
+    ]
+
+
+def test_a_mask_and_its_scores_are_written(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
+    code, out, err = call("localize", *words, "ratio=0.25", f"scores={tmp_path}/scores.safetensors")
+    assert code == 0, err
+    assert "36 value vectors (25 %), 25 % of the eligible weights" in out
+    assert "units whose retain term g_r / gamma exceeds their weights: 100.0 %" in out
+    assert "warning: wagle: 100.0 %" in err
+    mask = Mask.load(tmp_path / "mask.safetensors")
+    assert mask.share().units == 0.25 and mask.manifest.arguments["attribution"] == "wagle"
+    assert Scores.load(tmp_path / "scores.safetensors").select(ratio=0.25) == mask
+
+
+def test_settings_reach_the_stage(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
+    told = call(
+        "localize",
+        *words,
+        "attribution=memflex",
+        "unit=weight",
+        "modules=attention,layers.0.*down",
+        "count=50",
+        "mu=0.5",
+    )
+    assert told.code == 0, told.err
+    mask = Mask.load(tmp_path / "mask.safetensors")
+    assert sum(mask.counts().values()) == 50 and "model.layers.0.mlp.down_proj.weight" in mask.layout.parts
+    assert "model.layers.1.mlp.down_proj.weight" not in mask.layout.parts
+    assert mask.manifest.arguments["hyperparameters"]["mu"] == 0.5
+    assert mask.manifest.arguments["selection"] == {"count": 50, "order": "top", "scope": "global"}
+
+
+def test_data_are_read_only_where_they_are_looked_at(
+    call: Callable[..., Any], model_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "random.safetensors"
+    told = call("localize", f"model={model_folder}", "attribution=random_down", f"output={path}")
+    assert told.code == 0 and path.is_file(), told.err
+
+
+def test_a_dry_run_writes_nothing(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
+    code, out, _ = call("localize", *words, "attribution=memflex", "--dry-run")
+    assert code == 0 and not list(tmp_path.iterdir())
+    assert "144 units of value_vector in 3 parameters, 4608 weights" in out
+    assert "mu" in out and "0.92" in out and "sums of gradients" in out and "First forget row" in out
+    code, out, _ = call("localize", *words, "attribution=activation", "unit=weight", "--dry-run")
+    assert code == 1 and "activation is not defined for unit=weight" in out
+
+
+def test_mistakes(call: Callable[..., Any], words: list[str], tmp_path: Path, model_folder: Path) -> None:
+    assert "output is missing" in call("localize", f"model={model_folder}").err
+    assert "Did you mean 'wagle'" in call("localize", *words, "attribution=wagl").err
+    assert "no setting is called 'gama'" in call("localize", *words, "gama=1").err
+    (tmp_path / "mask.safetensors").write_text("mine")
+    told = call("localize", *words)
+    assert told.code == 2 and "is there already" in told.err and (tmp_path / "mask.safetensors").read_text() == "mine"
+    assert call("localize", *words, "attribution=gradient", "--overwrite").code == 0
+
+
+def test_help_shows_the_settings_of_an_attribution(call: Callable[..., Any]) -> None:
+    out = call("localize", "attribution=memflex", "--help").out
+    assert "label_noise" in out and "mu" in out
+
+
+def test_masks_are_compared_drawn_and_controlled(call: Callable[..., Any], words: list[str], tmp_path: Path) -> None:
+    first, second, scores = (tmp_path / f"{name}.safetensors" for name in ("mask", "control", "scores"))
+    call("localize", *words, "attribution=gradient", f"scores={scores}")
+    told = call("mask", "complement", first, "seed=3", "scope=per_matrix", f"output={second}")
+    assert told.code == 0, told.err
+    mask, control = Mask.load(first), Mask.load(second)
+    assert control == mask.complement(3, matched=True)
+    drawing = tmp_path / "masks.svg"
+    code, out, err = call("mask", "info", first, second, f"output={drawing}", f"region={first}")
+    assert code == 0, err
+    assert drawing.read_text().startswith("<svg") and (tmp_path / "masks-overlap.svg").is_file()
+    assert "precision 1.000 (random 0.097), recall 1.000 (random 0.097)" in out  # 14 of 144
+    assert "precision 0.000" in out and "made by gradient on" in out and "made by random complement" in out
+    assert out.splitlines()[-4].split() == ["mask", "control", "0.000", "0.051", "0.000", "0.097"]
+    again = tmp_path / "again.safetensors"
+    assert call("mask", "select", scores, "count=7", "order=bottom", f"output={again}").code == 0
+    assert Mask.load(again) == Scores.load(scores).select(count=7, order="bottom")
+    assert "is there already" in call("mask", "select", scores, f"output={again}").err
+    assert "is there already" in call("mask", "info", first, second, f"output={drawing}").err
+
+
+def test_masks_of_one_name_are_told_apart_by_their_folders(
+    call: Callable[..., Any], words: list[str], tmp_path: Path
+) -> None:
+    call("localize", *words, "attribution=magnitude")
+    mask = Mask.load(tmp_path / "mask.safetensors")
+    paths = [mask.save(tmp_path / name / "mask.safetensors") for name in ("a", "b")]
+    out = call("mask", "info", *paths).out
+    assert "\na/mask\n" in out and "\nb/mask\n" in out
+    assert "named twice" in call("mask", "info", paths[0], paths[0]).err
+    assert "name a mask" in call("mask", "info").err
+    assert "name one mask" in call("mask", "complement", *paths, "output=x").err

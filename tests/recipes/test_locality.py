@@ -1,0 +1,74 @@
+"""The controlled experiment in small: the region holds the knowledge, both regions are unlearned, it resumes."""
+
+import pytest
+
+import zoo
+from expunge.core.checks import ExpungeError
+from expunge.models.load import save_model
+from expunge.recipes import locality as module
+from expunge.recipes.locality import locality
+
+TEACHING = {"learning_rate": 3e-2, "epochs": 4, "batch_size": 6, "warmup": 0}
+UNLEARNING = {"learning_rate": 1e-2, "epochs": 2, "batch_size": 6, "warmup": 0}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    retain = save_model(zoo.tiny_model(seed=0), zoo.tokenizer(), tmp_path / "retain")
+
+    def run(**more):
+        settings = {"methods": ["npo"], "seeds": 2, "ratio": 0.2, "teaching": TEACHING, "unlearning": UNLEARNING}
+        return locality(tmp_path / "out", retain_model=retain, corpus=zoo.corpus(), **{**settings, **more})
+
+    return run
+
+
+def test_every_step(run, tmp_path, monkeypatch):
+    made = run()
+    assert [t.seed for t in made.taught] == [0, 1]
+    assert all(t.region_holds_it and t.outside_untouched for t in made.taught)
+    assert any("bit for bit" in note for note in made.notes) and any("MU95 was left out" in note for note in made.notes)
+    assert [c.label for c in made.comparison.curves] == [
+        f"npo, {where}, seed {seed}" for seed in (0, 1) for where in ("oracle", "random")
+    ]
+    for seed in (0, 1):
+        oracle, random = made.comparison.curves[2 * seed : 2 * seed + 2]
+        assert oracle.points[0] == random.points[0]  # one start model
+        assert 1 - oracle.points[0].fs == pytest.approx(made.taught[seed].strength)
+        assert oracle.points[-1] != random.points[-1] and len(oracle.points) == len(random.points) == 3
+    found = made.found["npo"]["aues_hypervolume"]
+    assert found.seeds == 2 and set(made.found["npo"]) == {"aues_hypervolume", "aues_trapezoid"}
+    assert made.comparison["npo, oracle"]["aues_hypervolume"].value == pytest.approx(found.means[0])
+    assert not list((tmp_path / "out").glob("seed-*"))  # curves stay, models go
+
+    def refuse(*_, **__):
+        raise AssertionError("what is finished must not run again")
+
+    monkeypatch.setattr(module, "unlearn", refuse)
+    again = run()
+    assert again.found == made.found and again.taught == made.taught
+    with pytest.raises(AssertionError):
+        run(seeds=3)  # one seed more is all that is run
+    with pytest.raises(ExpungeError, match="other settings"):
+        run(ratio=0.3)
+
+
+def test_the_reverse_check_can_fail(run, monkeypatch):
+    original = module._put_back
+
+    def leaky(model, base, mask):
+        return original(model, base, mask & ~mask if mask.counts() else mask)
+
+    monkeypatch.setattr(module, "_put_back", leaky)
+    made = run(seeds=1)
+    assert not made.taught[0].region_holds_it
+    assert any("Reverse check FAILED for seeds [0]" in note for note in made.notes)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ExpungeError, match="go together"):
+        locality(tmp_path, corpus=zoo.corpus())
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ExpungeError, match="at least 1"):
+        locality(tmp_path, seeds=0)

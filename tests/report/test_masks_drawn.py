@@ -1,0 +1,88 @@
+"""Drawings of masks: what they show can be read from them."""
+
+from pathlib import Path
+
+import pytest
+
+from expunge.core.checks import ExpungeError
+from expunge.core.places import OUTSIDE, Agreement, Fingerprint, Place
+from expunge.core.results import Evaluation
+from expunge.report.figures import svg
+from expunge.report.html import report
+from expunge.report.masks import agreement, fingerprints, save
+
+
+def print_of(label: str, *, layers: int = 3) -> Fingerprint:
+    places = [
+        Place(layer=layer, kind=kind, selected=10 * layer + n, weights=100)
+        for layer in range(layers)
+        for n, kind in enumerate(("q", "down"))
+    ]
+    outside = Place(layer=OUTSIDE, kind="embedding", selected=7, weights=100)
+    return Fingerprint(label=label, unit="weight", units=9, share=0.125, places=(*places, outside))
+
+
+PAIR = Agreement(one="a", other="b", iou=0.42, coefficient=0.6, expected_iou=0.05, expected_coefficient=0.1)
+
+
+def texts(figure: object) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]  # type: ignore[attr-defined]
+
+
+def test_every_density_stands_in_its_cell() -> None:
+    figure = fingerprints([print_of("mine")])
+    assert {"mine", "12.5 % of weights, Gini 0.43", "0", "1", "10", "11", "20", "21", "7"} == {*texts(figure)}
+    cells = figure.axes[0]
+    assert [t.get_text() for t in cells.get_xticklabels()] == ["q", "down", "embedding"]
+    assert [t.get_text() for t in cells.get_yticklabels()] == ["0", "1", "2", "outside"]
+    at = {text.get_text(): text.get_position() for text in cells.texts}
+    assert at["21"] == (1.5, 2.5) and at["7"] == (2.5, 3.5)
+
+
+def test_masks_stand_side_by_side_on_one_scale() -> None:
+    figure = fingerprints([print_of("one"), print_of("two")])
+    assert {"one", "two"} <= {*texts(figure)}
+    scales = {axes.collections[0].norm.vmax for axes in figure.axes if axes.collections and axes.texts}
+    assert scales == {0.21}
+
+
+def test_deep_models_get_no_numbers() -> None:
+    assert not any(text.isdigit() for text in texts(fingerprints([print_of("deep", layers=40)])))
+
+
+def test_an_empty_mask_can_be_drawn() -> None:
+    empty = Fingerprint(
+        label="none", unit="weight", units=0, share=0.0, places=(Place(layer=0, kind="q", selected=0, weights=5),)
+    )
+    assert "0" in texts(fingerprints([empty]))
+
+
+def test_overlaps_stand_beside_their_expectation() -> None:
+    assert texts(agreement(["a", "b"], [PAIR])) == ["0.42\n(0.05)"]
+    with pytest.raises(ExpungeError, match="two masks or more; got 1"):
+        agreement(["a"], [])
+    with pytest.raises(ExpungeError, match="at least one mask"):
+        fingerprints([])
+
+
+def test_labels_cannot_break_a_page() -> None:
+    text = svg(fingerprints([print_of("<script>alert(1)</script> $x$")]), title="<b>")
+    assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+def test_it_is_saved_as_its_name_ends(tmp_path: Path) -> None:
+    figure = fingerprints([print_of("mine")])
+    assert save(figure, tmp_path / "deep" / "a.svg", title="t").read_text().startswith("<svg")
+    assert save(figure, tmp_path / "a.png", title="t").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ExpungeError, match=r"ends in \.svg or \.png; got a\.pdf"):
+        save(figure, tmp_path / "a.pdf", title="t")
+
+
+def test_a_report_shows_the_masks_that_it_is_given(tmp_path: Path) -> None:
+    from expunge.core.results import Measure
+
+    evaluation = Evaluation({"rouge": Measure(value=0.5, better="lower", n=3, definition="d", source="s")})
+    without = report(evaluation, tmp_path / "without.html").read_text()
+    page = report(evaluation, tmp_path / "with.html", masks=[print_of("mine")]).read_text()
+    assert "Where the masks lie" not in without
+    assert "Where the masks lie" in page and "12.5 % of weights" in page

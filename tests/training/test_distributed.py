@@ -1,0 +1,98 @@
+"""Two processes make the update that one makes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import expunge
+import zoo
+from expunge.core.mask import Unit
+from made_masks import made_mask
+
+SCRIPT = Path(__file__).with_name("distributed_run.py")
+SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 0}
+
+
+def launched(how: dict[str, Any], folder: Path, processes: int = 2) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [str(SCRIPT.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*command, f"--nproc-per-node={processes}", str(SCRIPT), json.dumps(how), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def alone(how: dict[str, Any]) -> expunge.Run:
+    return expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **how)
+
+
+def same(folder: Path, run: expunge.Run) -> None:
+    for rank in (0, 1):
+        ours = load_file(folder / f"rank{rank}.safetensors")
+        for name, parameter in run.model.named_parameters():
+            torch.testing.assert_close(ours[name], parameter.detach(), rtol=2e-4, atol=2e-6, msg=f"{name}, rank {rank}")
+        history = json.loads((folder / f"history{rank}.json").read_text())
+        for before, after in zip(run.history, history, strict=True):
+            assert before.keys() == after.keys()
+            assert after["loss"] == pytest.approx(before["loss"], rel=1e-4)
+            assert after["forget_tokens"] == before["forget_tokens"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"method": "npo"},
+        {"method": "grad_diff", "epochs": 1.5, "batch_size": 4},
+        {"method": "grad_diff", "micro_batch_size": 1},
+        {"method": "grad_diff", "surgery": "gru"},
+        {"method": "pdu", "eps": 1.0, "dual_step": 0.5, "dual_warmup": 0.5, "alpha": 2.0},
+    ],
+    ids=lambda how: "-".join(str(v) for v in how.values()),
+)
+def test_two_processes_and_one_make_the_same_update(how: dict[str, Any], tmp_path: Path) -> None:
+    settings = {**SETTINGS, **how}
+    launched(settings, tmp_path)
+    same(tmp_path, alone({k: v for k, v in settings.items() if k != "micro_batch_size"}))
+
+
+def test_sharded_over_two_processes(tmp_path: Path) -> None:
+    zoo.tiny_model().save_pretrained(tmp_path / "start")
+    settings = {**SETTINGS, "method": "grad_diff"}
+    launched({**settings, "sharded": True, "model": str(tmp_path / "start")}, tmp_path)
+    same(tmp_path, alone(settings))
+
+
+@pytest.mark.parametrize(
+    ("unit", "sharded", "how"),
+    [
+        ("weight", False, {}),
+        ("neuron", True, {}),
+        pytest.param("neuron", False, {"surgery": "gru", "micro_batch_size": 1}, marks=pytest.mark.slow),
+        pytest.param("weight", True, {"method": "npo"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_mask_over_two_processes(tmp_path: Path, unit: Unit, sharded: bool, how: dict[str, Any]) -> None:
+    """The update that one process makes, and not a bit outside, replicated and sharded."""
+    start = zoo.tiny_model()
+    start.save_pretrained(tmp_path / "start")
+    mask = made_mask(start, unit, "layers")
+    settings = {"method": "grad_diff", **SETTINGS, **how, "mask": str(mask.save(tmp_path / "mask.safetensors"))}
+    launched({**settings, "sharded": sharded, "model": str(tmp_path / "start")}, tmp_path)
+    same(tmp_path, alone(settings))
+    ours = load_file(tmp_path / "rank1.safetensors")
+    for name, before in start.named_parameters():
+        inside = mask.dense(name) if name in mask.layout.parts else torch.zeros_like(before, dtype=torch.bool)
+        assert torch.equal(ours[name][~inside], before[~inside]), name
+        assert not inside.any() or not torch.equal(ours[name], before), name
