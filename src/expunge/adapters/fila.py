@@ -131,7 +131,7 @@ def row_importance(
 
     def add(name: str, gradients: tuple[Tensor, ...]) -> None:
         (g,) = gradients
-        share = (g.square_() * inverse[name]).sum(1)
+        share = torch.linalg.vecdot(g.square_(), inverse[name], dim=1)
         sums[name] = sums[name] + share if name in sums else share
 
     tokens = gradient_pass(

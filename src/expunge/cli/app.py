@@ -29,18 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-VERBS = (
-    demo.VERB,
-    train.VERB,
-    localize.VERB,
-    unlearn.VERB,
-    evaluate.VERB,
-    compare.VERB,
-    loku.VERB,
-    report.VERB,
-    list.VERB,
-)
-for verb in VERBS:
+for verb in (demo.VERB, train.VERB, localize.VERB, unlearn.VERB, evaluate.VERB, compare.VERB, report.VERB, list.VERB):
     register(app, verb)
 
 data_app = typer.Typer(
@@ -66,6 +55,7 @@ app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
 register(experiment_app, experiment.LOCALITY)
+register(experiment_app, loku.VERB)
 app.add_typer(experiment_app, name="experiment")
 
 

@@ -1,4 +1,4 @@
-"""`expunge loku`."""
+"""`expunge experiment loku`."""
 
 from dataclasses import dataclass, field
 
@@ -81,4 +81,4 @@ def loku(call: Call[LokuConfig]) -> int:
     return 0
 
 
-VERB = Verb(name="loku", config=LokuConfig, run=loku, flags=("overwrite",))
+VERB = Verb(name="experiment loku", config=LokuConfig, run=loku, flags=("overwrite",))

@@ -28,8 +28,8 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "methods": Kind("unlearning method", "expunge.objectives.forget", "expunge.objectives"),
     "retain_losses": Kind("retain loss", "expunge.objectives.retain", "expunge.retain_losses"),
-    "attributions": Kind("attribution", "expunge.localize.attributions", "expunge.attributions"),
     "adapters": Kind("adapter", "expunge.adapters", "expunge.adapters"),
+    "attributions": Kind("attribution", "expunge.localize.attributions", "expunge.attributions"),
     "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics"),
     "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites"),
     "sources": Kind("data source", "expunge.data.sources", "expunge.sources"),

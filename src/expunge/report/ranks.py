@@ -27,7 +27,7 @@ def over_ranks(measures: Mapping[str, Series], levels: Mapping[str, Mapping[str,
         for (method, values), color, shape in zip(series.items(), PALETTE, SHAPES, strict=False):
             points = [(rank, value) for rank, value in sorted(values.items()) if value is not None]
             axes.plot([x for x, _ in points], [y for _, y in points], color=color, marker=shape, label=method)
-        for (what, level), style in zip(levels.get(name, {}).items(), ((0, (1, 2)), "--", ":", "-."), strict=False):
+        for (what, level), style in zip(levels.get(name, {}).items(), ((0, (1, 3)), "--", "-."), strict=False):
             if level is not None:
                 axes.axhline(level, color=INK, linewidth=1, linestyle=style, label=what)
         axes.set_xscale("log", base=2)

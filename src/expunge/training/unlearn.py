@@ -45,13 +45,13 @@ def unlearn(
     alpha: float | None = None,
     retain_sets: Mapping[str, float] | None = None,
     reference: ReferencePolicy = "auto",
-    mask: Mask | str | Path | None = None,
-    patch: bool = False,
     adapter: str | None = None,
     targets: str | None = None,
     save: Save | None = None,
     stop: StopRule | None = None,
     stop_every: float = 1.0,
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -74,10 +74,10 @@ def unlearn(
         retain_sets: several retain sets with their weights, by split of the corpus: `{"retain": 1, "general": 0.5}`.
             Each brings `retain_per_forget` rows to a step and has a mean of its own. None: the split `retain` alone.
         reference: how the start model's values are had: `precomputed` (once before training, on the rows that the run
-            meets), `model` (a frozen second model; with an adapter the same model with its adapter switched off), or
-            `auto` (precomputed up to a gigabyte).
-        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. With an
-            adapter, a mask of whole matrices, which says which are adapted. None: what the method trains by default.
+            meets), `model` (a frozen second model), or `auto` (precomputed up to a gigabyte). With an adapter no second
+            model is held: the start model is the same one with its adapter switched off.
+        mask: what may change, with any method: a mask or its file; all else stays bit for bit as it is. None: what the
+            method trains by default.
         patch: also write `patch.safetensors` into the run folder: what the masked run changed, and how to take it back.
         adapter: train low-rank factors instead of the weights: a name of `expunge list adapters`; its settings (`rank`,
             ...) go beside those of the method.
@@ -109,6 +109,7 @@ def unlearn(
     check_tokenizer_fits(model, tokenizer)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
+    _check_mask(model, mask, patch, adaptation)
     depth = len(blocks(causal_lm(model)))
     objective = build(
         method,
@@ -120,14 +121,10 @@ def unlearn(
         hyperparameters=hyperparameters,
     )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
+    matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
     if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
         what = f"surgery={config.surgery}" if config.surgery != "none" else method
         raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
-    if isinstance(model, PeftModel) and mask is not None:
-        raise ExpungeError("mask=: the model carries a PEFT adapter, and what that changes is set when it is made.")
-    if adaptation is not None and patch:
-        raise ExpungeError("patch=True is for masked weights; an adapter is small by itself: save=adapter.")
-    matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
     folder = Path(output_dir) if output_dir is not None else None
     if objective.generates:
         corpus = _with_alternates(
@@ -212,6 +209,14 @@ def unlearn(
         )
 
 
+def _check_mask(model: nn.Module, mask: Mask | None, patch: bool, adaptation: Adaptation | None) -> None:
+    """Raise for masks and patches that an adapter has no use for; those of matrices are the adapter's."""
+    if patch and adaptation is not None:
+        raise ExpungeError("a patch holds weights that a masked run changed; what an adapter changes is save=adapter.")
+    if mask is not None and isinstance(model, PeftModel):
+        raise ExpungeError("the model's own adapter is trained, which a mask of its weights says nothing about.")
+
+
 def split_settings(settings: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
     """Keyword arguments to (training configuration, the rest, which the method must know)."""
     known = {field.name for field in fields(TrainingConfig)}
@@ -261,7 +266,7 @@ def _arguments(
 
 
 def _with_alternates(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     objective: Objective,
@@ -289,7 +294,7 @@ def _with_alternates(
     return replace(corpus, splits={**corpus.splits, "forget": forget})
 
 
-def _check_eps(model: PreTrainedModel, rows: RunRows, objective: Objective) -> None:
+def _check_eps(model: nn.Module, rows: RunRows, objective: Objective) -> None:
     if objective.dual is None or objective.dual.eps is not None:
         return
     tables = {name: precompute(model, rows.encoded[name]) for name in objective.retain_sets}
