@@ -150,13 +150,14 @@ def set_up(arguments: argparse.Namespace, name: str, scratch: Path) -> tuple[Tra
         corpus,
         tokenizer,
         streams=objective.streams,
-        epochs=arguments.steps * arguments.rows / len(corpus["forget"]),
+        epochs=arguments.epochs,
         seed=0,
         retain_per_forget=1,
         template=Template(),
         max_length=512,
     )
     training = training_arguments(rows, config, scratch, model)
+    training.max_steps = arguments.steps
     if name == PLAIN:
         trainer = Trainer(model=model, args=training, train_dataset=rows, data_collator=joined(rows))
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
