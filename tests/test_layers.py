@@ -25,6 +25,7 @@ MAY_IMPORT = {part: set().union(*LEVELS[:i]) for i, level in enumerate(LEVELS) f
     "recipes": set().union(*LEVELS, {"report"}),
     "unlearning": set().union(*LEVELS, {"report"}),  # the class of one's own script: above the stages, as recipes are
     "cli": set().union(*LEVELS, {"report", "recipes", "unlearning"}),
+    "__main__": {"cli"},
     "__init__": set().union(*LEVELS, {"report", "unlearning"}),  # the public names
 }
 

@@ -44,6 +44,16 @@ class Probe:
             return list(range(n))
         return sorted(np.random.default_rng(0).choice(n, self.limit, replace=False).tolist())
 
+    def covers(self, other: "Probe") -> bool:
+        """Do records of this probe hold all that another asks for?"""
+        more = replace(other, generate=self.generate, moments=self.moments, gradients=self.gradients)
+        if not other.generate and other.answer not in ("opening", "sequence"):
+            more = replace(more, max_new_tokens=self.max_new_tokens)
+        shown = (self.generate, self.moments, self.gradients)
+        return more == self and all(
+            has or not asked for has, asked in zip(shown, (other.generate, other.moments, other.gradients), strict=True)
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The fields, for a manifest."""
         return asdict(self)

@@ -4,9 +4,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -125,11 +124,9 @@ def _serve(there: Manifest, made: Manifest, wanted: list[Probe]) -> bool:
         return False
     if any(there.arguments.get(k) != v for k, v in settings.items()):
         return False
-    held: list[dict[str, Any]] = there.arguments.get("probes", [])
-    return all(
-        asdict(probe) in held or (not probe.generate and asdict(replace(probe, generate=True)) in held)
-        for probe in wanted
-    )
+    known = {field.name for field in fields(Probe)}
+    held = [Probe(**values) for values in there.arguments.get("probes", []) if set(values) <= known]
+    return all(any(probe.covers(asked) for probe in held) for asked in wanted)
 
 
 @contextmanager
