@@ -39,10 +39,11 @@ from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
 from expunge.training.callbacks import Clock
 from expunge.training.config import TrainingConfig
+from expunge.training.reference import with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import training_arguments
+from expunge.training.trainable import trainable
 from expunge.training.trainer import ObjectiveTrainer
-from expunge.training.unlearn import _trainable, _with_reference
 
 PLAIN = "plain fine-tuning"
 METHODS = ("grad_ascent", "grad_diff", "npo", "simnpo", "dpo", "idk", "wga", "tnpo", "satimp", "ihl", "undial", "rmu")
@@ -166,11 +167,14 @@ def set_up(arguments: argparse.Namespace, name: str, scratch: Path) -> tuple[Tra
     with tempfile.TemporaryDirectory() as cache:
         os.environ["EXPUNGE_CACHE"] = cache
         started = time.perf_counter()
-        rows, how = _with_reference(model, rows, objective, "auto", None)
+        rows, how = with_reference(model, rows, objective, "auto", None)
         second = frozen_copy(model) if how == "model" else None
         once = time.perf_counter() - started
-    _trainable(model, objective).__enter__()
-    return ObjectiveTrainer(model=model, args=training, rows=rows, objective=objective, reference=second), once
+    trains = trainable(model, objective)
+    trains.__enter__()
+    trainer = ObjectiveTrainer(model=model, args=training, rows=rows, objective=objective, reference=second)
+    trainer.trains = trains  # kept with it: what goes away is left, and gives the gradients back
+    return trainer, once
 
 
 def joined(rows: RunRows) -> Any:

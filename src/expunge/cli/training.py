@@ -75,8 +75,8 @@ def dry_run(
     from expunge.models.load import check_tokenizer_fits
     from expunge.models.reference import choose
     from expunge.training.masked import mask_summary
+    from expunge.training.reference import reference_size
     from expunge.training.rows import run_rows
-    from expunge.training.unlearn import reference_size
 
     config, problems = call.config, preview.Problems()
     model = tokenizer = data = planned = rows = None

@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.progress import Progress
-from expunge.data.corpus import Example
+from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.generate import continuations, end_tokens, sampler
@@ -96,6 +97,29 @@ def made_up(
             stacklevel=2,
         )
     return tuple(replace(e, alternates=tuple(found[i])) if i in found else e for i, e in enumerate(examples))
+
+
+def supplied(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    resumed: Path | None,
+    **how: Any,
+) -> Corpus:
+    """The corpus with alternates made up by the start model, or those that the run to be resumed was made with.
+
+    Args:
+        model: the start model.
+        tokenizer: its tokenizer.
+        corpus: holds `forget`.
+        resumed: folder of the run to be resumed.
+        **how: settings of `made_up`.
+    """
+    if resumed is not None and (resumed / FILE).is_file():
+        forget = read(corpus["forget"], resumed)
+    else:
+        forget = made_up(model, tokenizer, corpus["forget"], **how)
+    return replace(corpus, splits={**corpus.splits, "forget": forget})
 
 
 def write(examples: Sequence[Example], folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from peft import PeftModel
 from torch import nn
@@ -19,19 +19,21 @@ from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
-from expunge.models.anatomy import blocks, causal_lm, down_projection
+from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
 from expunge.models.lowrank import Save, StartModel
-from expunge.models.reference import ReferencePolicy, bytes_kept, choose, frozen_copy, kept_of, precompute
+from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build
 from expunge.training import alternates
 from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.adapting import Adaptation, adapted_matrices, adapter_on, asked, check_adaptable, keeping
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
+from expunge.training.reference import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen
+from expunge.training.trainable import trainable
 
 
 def unlearn(
@@ -127,8 +129,17 @@ def unlearn(
         raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
     folder = Path(output_dir) if output_dir is not None else None
     if objective.generates:
-        corpus = _with_alternates(
-            model, tokenizer, corpus, objective, folder if resume else None, config.seed, template, max_length, progress
+        corpus = alternates.supplied(
+            model,
+            tokenizer,
+            corpus,
+            folder if resume else None,
+            alternates=objective.generates["alternates"],
+            temperature=objective.generates["alternate_temperature"],
+            seed=config.seed,
+            template=template,
+            max_length=max_length,
+            progress=progress,
         )
     rows = run_rows(
         corpus,
@@ -140,7 +151,7 @@ def unlearn(
         template=template or Template(),
         max_length=max_length,
     )
-    _check_eps(model, rows, objective)
+    check_eps(model, rows, objective)
     base = model_fingerprint(model)
     arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
@@ -167,7 +178,7 @@ def unlearn(
         return finished
     if folder is not None and objective.generates:
         alternates.write(corpus["forget"], folder)
-    rows, how = _with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
+    rows, how = with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
     with ExitStack() as around:
         temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
         second, keep, trained = None, None, model
@@ -180,7 +191,7 @@ def unlearn(
             results = {"trained_parameters": numbers, "adapted_matrices": len(matrices), **adapted.report}
             manifest = replace(manifest, results=manifest.results | results)
         elif mask is None:
-            around.enter_context(_trainable(model, objective))
+            around.enter_context(trainable(model, objective))
         if isinstance(trained, PeftModel):
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
@@ -265,49 +276,6 @@ def _arguments(
     )
 
 
-def _with_alternates(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: Corpus,
-    objective: Objective,
-    resumed: Path | None,
-    seed: int,
-    template: Template | None,
-    max_length: int,
-    progress: Progress | None,
-) -> Corpus:
-    """The corpus with alternates made up by the start model, or those that the run to be resumed was made with."""
-    if resumed is not None and (resumed / alternates.FILE).is_file():
-        forget = alternates.read(corpus["forget"], resumed)
-    else:
-        forget = alternates.made_up(
-            model,
-            tokenizer,
-            corpus["forget"],
-            alternates=objective.generates["alternates"],
-            temperature=objective.generates["alternate_temperature"],
-            seed=seed,
-            template=template,
-            max_length=max_length,
-            progress=progress,
-        )
-    return replace(corpus, splits={**corpus.splits, "forget": forget})
-
-
-def _check_eps(model: nn.Module, rows: RunRows, objective: Objective) -> None:
-    if objective.dual is None or objective.dual.eps is not None:
-        return
-    tables = {name: precompute(model, rows.encoded[name]) for name in objective.retain_sets}
-    start = sum(
-        weight * -float(tables[name].values["token_logprobs"].mean()) for name, weight in objective.retain_sets.items()
-    )
-    assert objective.forget is not None
-    raise ExpungeError(
-        f"{objective.forget.name} holds the retain loss below eps, which has no default: the start model's is "
-        f"{start:.4g} nats a token here; give eps=<somewhat more>, such as eps={max(1.5 * start, start + 0.1):.2g}."
-    )
-
-
 def _rows_fingerprint(rows: Sequence[Encoded]) -> str:
     return fingerprint([[row.ids, row.start] for row in rows])
 
@@ -332,74 +300,3 @@ def _looked_at(
             )
         retain = encode(corpus["retain"], tokenizer, template=template, max_length=max_length)
     return {"forget": list(rows.encoded["forget"]), "retain": list(retain)}
-
-
-def _with_reference(
-    model: nn.Module,
-    rows: RunRows,
-    objective: Objective,
-    policy: ReferencePolicy,
-    progress: Progress | None,
-    *,
-    autocast: bool = False,
-) -> tuple[RunRows, Literal["none", "precomputed", "model"]]:
-    """How reference values are had, and the rows with them where they are computed beforehand."""
-    needs = objective.needs("reference")
-    how = choose(policy, needs, reference_size(model, rows, objective) if policy == "auto" else 0)
-    if how != "precomputed":
-        return rows, how
-    report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
-    tables = {
-        stream: precompute(
-            model,
-            rows.encoded[stream],
-            observables=kept_of(names),
-            layer=objective.layer,
-            positions=objective.positions,
-            used=rows.used(stream),
-            autocast=autocast,
-            progress=report,
-        )
-        for stream, names in needs.items()
-    }
-    return replace(rows, tables=tables), how
-
-
-def reference_size(model: nn.Module, rows: RunRows, objective: Objective) -> int:
-    """Bytes that the reference values of a run take when they are kept."""
-    return sum(
-        bytes_kept(
-            model, sum(len(r.ids) - r.start for r in map(rows.encoded[stream].__getitem__, rows.used(stream))), names
-        )
-        for stream, names in objective.needs("reference").items()
-    )
-
-
-class _trainable:
-    """Only what the method trains by default has gradients meanwhile."""
-
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
-        self.model, self.objective = model, objective
-
-    def __enter__(self) -> None:
-        self.before = {name: p.requires_grad for name, p in self.model.named_parameters()}
-        forget, layer = self.objective.forget, self.objective.layer
-        if isinstance(self.model, PeftModel):
-            return  # trains what it came with
-        if forget is None or forget.method.trains == "all":
-            if all(self.before.values()):
-                return
-            frozen = sum(not wanted for wanted in self.before.values())
-            raise ExpungeError(
-                f"{frozen} of the model's parameters are frozen, and unlearning trains all of them. "
-                "Call model.requires_grad_(True) if that is meant."
-            )
-        if layer is None:
-            raise ExpungeError(f"{forget.name} trains the down-projections up to its layer, and no layer is known.")
-        self.model.requires_grad_(False)
-        for block in blocks(self.model)[max(0, layer - 2) : layer + 1]:
-            down_projection(block).weight.requires_grad_(True)
-
-    def __exit__(self, *_: object) -> None:
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(self.before[name])
