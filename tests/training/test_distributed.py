@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import expunge
 import zoo
+from expunge.training.run import read_history
 from expunge.core.mask import Unit
 from made_masks import made_mask
 
@@ -94,3 +95,27 @@ def test_a_mask_over_two_processes(tmp_path: Path, unit: Unit, sharded: bool) ->
         inside = mask.dense(name) if name in mask.layout.parts else torch.zeros_like(before, dtype=torch.bool)
         assert torch.equal(ours[name][~inside], before[~inside]), name
         assert not inside.any() or not torch.equal(ours[name], before), name
+
+
+def test_the_command_line_over_two_processes_writes_one_run(tmp_path: Path) -> None:
+    zoo.tiny_model().save_pretrained(tmp_path / "start")
+    zoo.tokenizer().save_pretrained(tmp_path / "start")
+    for split in ("forget", "retain"):
+        rows = [{"question": e.prompt, "answer": e.completion} for e in zoo.corpus()[split]]
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows))
+    words = ["model=start", "forget=forget.json", "retain=retain.json", "method=npo", "epochs=2", "batch_size=4"]
+    histories = []
+    for launcher in (["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"], ["-m"]):
+        output = f"runs/{len(launcher)}"
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", *launcher, "expunge", "unlearn", *words, f"output={output}"],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("unlearned with npo") == 1
+        histories.append(read_history(tmp_path / output / "history.csv"))
+    assert [row["loss"] for row in histories[0]] == pytest.approx([row["loss"] for row in histories[1]], rel=1e-4)

@@ -1,5 +1,7 @@
 """The application: all verbs, and the way in."""
 
+import os
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -20,6 +22,7 @@ from expunge.cli import (
     unlearn,
 )
 from expunge.cli.verb import forgiving_output, register
+from expunge.core.progress import first_process
 
 app = typer.Typer(
     help="expunge removes chosen knowledge from a language model and shows what that did.",
@@ -66,4 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: words after the program's name; None takes those of the process.
     """
     forgiving_output()
+    if not first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - for as long as the process lives
     app(args=arguments, prog_name="expunge")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
+from expunge.core.progress import first_process
 from expunge.core.settings import Setting, parameters
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
@@ -92,6 +93,8 @@ def template_of(config: DataConfig) -> "Template":
 
 def check_output(folder: str | Path, *, overwrite: bool, resume: bool = False) -> None:
     """Raise where a stage would refuse its output folder, before anything is loaded."""
+    if not first_process():
+        return  # what the first process makes is no folder in use
     path = Path(folder)
     used = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if used and not (overwrite or resume):

@@ -1,5 +1,6 @@
 """Progress of anything that takes more than a few seconds: what is happening, how far it is, how long it will take."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,17 @@ PLAIN_EVERY = 10.0
 """Seconds between lines of progress where there is no terminal."""
 
 
+def first_process() -> bool:
+    """Is this the one process, or the first of those that a launcher started? It alone speaks and keeps folders."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def shown() -> Iterator[Progress]:
     """Show progress on stderr: a bar on a terminal, else a line now and then, each with the time that is left."""
+    if not first_process():
+        yield lambda *_: None
+        return
     if not sys.stderr.isatty():
         yield _PlainProgress()
         return

@@ -20,7 +20,7 @@ from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.mask import Mask
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, first_process
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
@@ -68,8 +68,7 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
         ExpungeError: the folder is in use and neither `overwrite` nor `resume` was said; it holds something that is not
             a run of ours; or the run in it was made with other settings or inputs.
     """
-    main = PartialState().is_main_process
-    if not main:
+    if not first_process():
         return None  # the main process answers for the folder; an error there ends the others, too
     used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if not used:
