@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import expunge
 import zoo
-from expunge.training.run import read_history
 from expunge.core.mask import Unit
+from expunge.training.run import read_history
 from made_masks import made_mask
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
