@@ -190,5 +190,5 @@ class TestDryRun:
         (tmp_path / "empty" / "config.json").write_text("{}")
         others = (f"reference={tmp_path}/nowhere", f"start={tmp_path}/empty")
         code, out, _ = call("evaluate", f"model={ours}", *sets, *others, "--dry-run")
-        missing = out[out.index("\nMissing\n") :]
+        missing = out[out.index("\nProblems\n") :]
         assert code == 1 and f"{tmp_path}/nowhere" in missing and f"'{tmp_path}/empty' has no weights" in missing

@@ -184,7 +184,7 @@ class TestDryRun:
         (tmp_path / "run/file").touch()
         code, out, _ = call(*words, "model=./nowhere", "forget=nowhere.jsonl", "--dry-run")
         assert code == 1
-        missing = out[out.index("\nMissing\n") :]
+        missing = out[out.index("\nProblems\n") :]
         assert "is in use" in missing and "no model folder at './nowhere'" in missing and "nowhere.jsonl" in missing
         assert "Everything is there" not in out
 

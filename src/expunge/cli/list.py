@@ -9,7 +9,7 @@ from pathlib import Path
 from expunge.cli.console import table
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, unknown
+from expunge.core.checks import unknown
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,14 @@ class ListConfig:
 
 
 def list_names(call: Call[ListConfig]) -> int:
-    """List what goes by name: methods, retain_losses, attributions, adapters, metrics, suites, sources or recipes."""
+    """List what goes by name: methods, retain_losses, attributions, adapters, metrics, suites, sources or recipes.
+
+    Without a kind: the kinds themselves.
+    """
     kinds = [word.replace("-", "_") for word in call.positional]
     if not kinds:
-        raise ExpungeError(f"say what to list: {', '.join(catalogue.KINDS)}.")
+        counts = [(kind, entry.what, str(len(catalogue.names(kind)))) for kind, entry in catalogue.KINDS.items()]
+        table(("list", "what", "known"), counts, numeric=(2,))
     for kind in kinds:
         if kind not in catalogue.KINDS:
             raise unknown("kind of thing", kind, catalogue.KINDS)

@@ -40,11 +40,11 @@ class Problems:
             self.found.append(str(error))
 
     def concluded(self) -> int:
-        """Say what is missing; the exit code."""
+        """Say what stands in the way; the exit code."""
         if not self.found:
             say("\nNothing was loaded or written. Everything is there: leave out --dry-run to start.")
             return 0
-        heading("Missing")
+        heading("Problems")
         for problem in self.found:
             say(f"- {problem}")
         return INCOMPLETE

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from expunge.cli.console import say
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
 from expunge.cli.training import Plan, RunConfig, conclude, dry_run, training_fields
 from expunge.cli.verb import Call, Verb
@@ -13,6 +14,9 @@ from expunge.core.method import method_of
 from expunge.core.progress import shown
 from expunge.core.settings import DEFAULT, Setting, parameters
 from expunge.training.config import TrainingConfig
+
+SMALL = 2e8
+"""Parameters below which the default learning rate does next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,11 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             rows=config.stop_rows,
             template=template_of(config),
             max_length=config.max_length,
+        )
+    if config.learning_rate is None and config.adapter is None and model.num_parameters() < SMALL:
+        say(
+            f"note: the default learning rate suits models of 1 to 8 billion parameters; this one has "
+            f"{model.num_parameters() / 1e6:.3g} million, for which 1e-4 to 1e-3 is usual: learning_rate=..."
         )
     with shown() as report:
         run = stage(

@@ -63,7 +63,7 @@ def load_model(
             **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
         )
     except (OSError, ValueError) as error:
-        raise ExpungeError(f"cannot load the model '{source}': {error}") from error
+        raise ExpungeError(f"cannot load the model '{source}': {_why(source, error)}") from error
     return (model if bits is not None else model.to(place)).eval()
 
 
@@ -109,10 +109,17 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ExpungeError(
-            f"cannot load a tokenizer from '{source}': {error}\n"
+            f"cannot load a tokenizer from '{source}': {_why(source, error)}\n"
             "If it lies elsewhere, name it: tokenizer=<folder or id>."
         ) from error
     return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _why(source: str | Path, error: Exception) -> str:
+    if Path(source).exists():
+        return str(error)
+    # What comes from far away speaks of connections first, where mostly a name is wrong.
+    return f"no folder of that name is here, and the hub gave nothing ({str(error).splitlines()[0]})"
 
 
 def check_model_folder(source: str | Path) -> None:
