@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -25,6 +26,15 @@ def shared_data() -> Path:
 def shared_reference() -> Path:
     """Tiny checkpoints with expected losses, gradients and metrics."""
     return _folder("reference")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU or a network are skipped, and say why, where there is none."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+        if item.get_closest_marker("network") and os.environ.get("EXPUNGE_NETWORK") != "1":
+            item.add_marker(pytest.mark.skip(reason="needs a network; EXPUNGE_NETWORK=1 says that there is one"))
 
 
 @pytest.fixture(autouse=True)

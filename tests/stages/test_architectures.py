@@ -10,6 +10,7 @@ import torch
 
 import expunge
 import zoo
+from expunge.models.anatomy import blocks, down_projection
 from expunge.models.load import load_model, load_tokenizer
 
 KINDS = {
@@ -67,18 +68,22 @@ def test_every_stage(architecture: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
 def test_gradient_checkpointing_changes_nothing(architecture: str) -> None:
-    ends = []
+    ends, passes = [], []
     for checkpointing in (False, True):
+        model, calls = zoo.tiny_model(architecture), []
+        down_projection(blocks(model)[0]).register_forward_hook(lambda *_, calls=calls: calls.append(1))
         run = expunge.unlearn(
-            zoo.tiny_model(architecture),
+            model,
             zoo.tokenizer(),
             zoo.corpus(),
-            method="npo",
+            method="simnpo",
             epochs=1,
             batch_size=3,
             learning_rate=1e-3,
             gradient_checkpointing=checkpointing,
         )
         ends.append(dict(run.model.named_parameters()))
+        passes.append(len(calls))
+    assert passes[1] == 2 * passes[0]  # computed again in the backward pass
     for name, p in ends[0].items():
         torch.testing.assert_close(ends[1][name], p, rtol=1e-4, atol=1e-6)
