@@ -55,6 +55,7 @@ app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
 register(experiment_app, experiment.LOCALITY)
+register(experiment_app, experiment.METRICS)
 register(experiment_app, loku.VERB)
 app.add_typer(experiment_app, name="experiment")
 

@@ -124,7 +124,7 @@ def _show_rows(
     suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", tokenizer: "PreTrainedTokenizerBase"
 ) -> "Encoded":
     from expunge.data.tokenizing import encode
-    from expunge.evaluation.probe import completions, lacking, merged
+    from expunge.evaluation.probe import completions, lacking, merged, prompt_of
 
     views = [view for entry in suite.entries for view in entry.views.values() if view.whose == "model"]
     probes = [p for p in merged([view.probe for view in views]) if not lacking(corpus, p)]
@@ -132,15 +132,16 @@ def _show_rows(
         raise ExpungeError(f"nothing of the suite '{config.suite}' can be measured on this corpus.")
     lines, first = [], None
     for probe in probes:
-        examples = [corpus[probe.split][i] for i in probe.rows(len(corpus[probe.split]))]
+        examples = corpus[probe.split]
+        looked_at = probe.rows(len(examples))
         asked = [
-            example.asking(text, prompt=example.paraphrased_prompt if probe.asked == "paraphrased_question" else None)
-            for example in examples
-            for text in completions(example, probe)
+            examples[i].asking(text, prompt=prompt_of(examples[i], probe))
+            for i in looked_at
+            for text in completions(examples, i, probe)
         ]
         rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
         first = first or rows[0]
-        answers = str(len(examples)) if probe.generate else "-"
+        answers = str(len(looked_at)) if probe.generate else "-"
         lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))
     heading("Data (split/asked/answer)")
     table(("shown", "rows scored", "tokens", "answers generated"), lines, numeric=(1, 2, 3))

@@ -47,6 +47,8 @@ class Entry:
     """Direction of the measure when it is missing and its definition leaves that open."""
     note: str = ""
     """Put before the measure's own note: what a reader must know about this choice of views."""
+    made: str = ""
+    """Put after the definition: which of the answers or questions were made by rule, and how."""
     on_request: bool = False
     """Only where it is named: it costs more than the rest, or few ask for it."""
     lacks: Callable[[], str] | None = None
@@ -233,7 +235,8 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     compared = {view.whose for name, view in entry.views.items() if name in views}
     compared |= {whose for whose in OTHERS if f"{whose}_difference" in result.details}
     notes = [entry.note, *(sources.setup_differs(whose) for whose in OTHERS if whose in compared), result.note]
-    return replace(result, note=" ".join(note for note in notes if note))
+    definition = "; ".join(text for text in (result.definition, entry.made) if text)
+    return replace(result, definition=definition, note=" ".join(note for note in notes if note))
 
 
 def _of_the_start_model(entry: Entry, sources: Sources) -> dict[str, float]:
