@@ -92,7 +92,7 @@ def _check_others(config: "EvaluateConfig", problems: preview.Problems) -> None:
 def _show_measures(suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", problems: preview.Problems) -> None:
     given = {role for role in ("reference", "start") if getattr(config, role) is not None}
     lines = []
-    for name in suite.names:
+    for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacking(entry, corpus, given) for entry in suite.entries if entry.name == name]
         missing = "" if "" in reasons else "; or ".join(dict.fromkeys(reasons))
         lines.append((name, f"missing: {missing}" if missing else "can be had"))

@@ -67,17 +67,34 @@ class Entry:
         return [*needed, *self.also]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A measure made of other measures of the suite."""
+
+    name: str
+    parts: tuple[str, ...]
+    """Measures that it cannot go without."""
+    combine: Callable[[Mapping[str, Measure]], Measure]
+    """Gets all measures so far; may answer with a measure without a value, and the reason."""
+    definition: Definition
+    needs: tuple[Whose, ...] = ()
+    """Other models whose records must be there."""
+    on_request: bool = False
+
+
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: its entries, in the order of reports."""
+    """A benchmark: its entries, in the order of reports, and what is made of them."""
 
     name: str
     entries: tuple[Entry, ...]
+    derived: tuple[Derived, ...] = ()
+    """Each after the parts that it is made of."""
 
     @property
     def names(self) -> list[str]:
         """Names of the measures."""
-        return list(dict.fromkeys(entry.name for entry in self.entries))
+        return list(dict.fromkeys(one.name for one in (*self.entries, *self.derived)))
 
     def select(self, names: Sequence[str] | None) -> "Suite":
         """The suite with these measures only; None: all but those on request.
@@ -86,12 +103,21 @@ class Suite:
             ExpungeError: a measure that the suite lacks, with the nearest one that it has.
         """
         if names is None:
-            return replace(self, entries=tuple(e for e in self.entries if not e.on_request))
+            held = [tuple(one for one in group if not one.on_request) for group in (self.entries, self.derived)]
+            return replace(self, entries=held[0], derived=held[1])
         names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.names:
                 raise unknown(f"measure of the suite '{self.name}'", name, self.names)
-        return replace(self, entries=tuple(e for name in names for e in self.entries if e.name == name))
+        wanted = dict.fromkeys(names)
+        for one in reversed(self.derived):  # each stands after its parts
+            if one.name in wanted:
+                wanted |= dict.fromkeys(one.parts)
+        return replace(
+            self,
+            entries=tuple(e for name in wanted for e in self.entries if e.name == name),
+            derived=tuple(one for one in self.derived if one.name in wanted),
+        )
 
 
 @dataclass(frozen=True)
@@ -109,11 +135,7 @@ class Sources:
         if isinstance(source, Corpus):
             return lacking(source, view.probe)
         if source is None:
-            who = _WHO[view.whose]
-            return (
-                f"no records of a {who} were given. Make them: expunge evaluate model=<{who}> output=<folder>, "
-                f"with the same data and suite; then {view.whose}=<folder>"
-            )
+            return _no_records(view.whose)
         rows = self.rows(view)
         of = f" of the {_WHO[view.whose]}" if view.whose in _WHO else ""
         if any(rows.has(column) for column in reads):
@@ -193,10 +215,17 @@ def probes(
 def missing(suite: Suite, source: Records | Corpus, reference: Records | None, start: Records | None) -> dict[str, str]:
     """The measures that a model's records, or a corpus that it can be shown, cannot give, each with the reason."""
     sources, found = Sources(source, reference, start), {}
-    for name in suite.names:
+    for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacks(entry, sources) for entry in suite.entries if entry.name == name]
         if all(reasons):
             found[name] = "Missing: " + "; or ".join(dict.fromkeys(reasons)) + "."
+    for one in suite.derived:
+        parts = [part for part in one.parts if part in found]
+        others = [whose for whose in one.needs if getattr(sources, whose) is None]
+        if parts:
+            found[one.name] = f"Missing: it is made of {', '.join(parts)}. {found[parts[0]]}"
+        elif others:
+            found[one.name] = f"Missing: {_no_records(others[0])}."
     return found
 
 
@@ -204,13 +233,24 @@ def measure(suite: Suite, records: Records, reference: Records | None, start: Re
     """Every measure of a suite; one that cannot be had has no value and a note that says why."""
     sources, absent = Sources(records, reference, start), missing(suite, records, reference, start)
     found: dict[str, Measure] = {}
-    for name in suite.names:
+    for name in dict.fromkeys(entry.name for entry in suite.entries):
         entries = [e for e in suite.entries if e.name == name]
         if name in absent:
             found[name] = entries[0].definition.missing(absent[name], better=entries[0].better)
         else:
             found[name] = _computed(next(e for e in entries if not _lacks(e, sources)), sources)
+    for one in suite.derived:
+        known = absent.get(one.name)
+        found[one.name] = one.combine(found) if known is None else one.definition.missing(known)
     return found
+
+
+def _no_records(whose: Whose) -> str:
+    who = _WHO[whose]
+    return (
+        f"no records of a {who} were given. Make them: expunge evaluate model=<{who}> output=<folder>, with the same "
+        f"data and suite; then {whose}=<folder>"
+    )
 
 
 def _lacks(entry: Entry, sources: Sources) -> str:
