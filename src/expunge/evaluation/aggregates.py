@@ -47,7 +47,7 @@ def privacy(measures: Mapping[str, Measure]) -> Measure:
     lacking = [name for name in _MEMBERSHIP if "s_mia" not in measures[name].details]
     if lacking:
         return PRIVACY.missing(
-            f"Missing: {', '.join(lacking)} were not compared with a retain model; give its records: reference=<folder>."
+            f"Missing: {', '.join(lacking)} were not compared with a retain model: reference=<its records>."
         )
     return _harmonic(
         PRIVACY, {name: measures[name].details["s_mia"] for name in _MEMBERSHIP}, measures[_MEMBERSHIP[0]].n
