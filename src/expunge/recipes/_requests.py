@@ -89,14 +89,22 @@ class Bench:
         assert isinstance(run.model, PreTrainedModel)
         return run.model
 
-    def measured(self, model: PreTrainedModel, forget: Sequence[Example]) -> dict[str, float | None]:
+    def measured(self, model: PreTrainedModel, forget: Sequence[Example], what: str) -> dict[str, float | None]:
         """The measures of a model, with these examples as forget set."""
-        found = evaluate(model, self.tokenizer, self._with(forget), suite="tofu", metrics=MEASURES)
+        tell = self.progress
+        found = evaluate(
+            model,
+            self.tokenizer,
+            self._with(forget),
+            suite="tofu",
+            metrics=MEASURES,
+            progress=None if tell is None else lambda doing, done, total: tell(f"{what}: {doing}", done, total, ""),
+        )
         return {name: found[name].value for name in MEASURES}
 
     def written(self, found: Mapping[str, Mapping[int, Mapping[str, float | None]]], axis: str) -> Requests:
         """The result, with numbers and drawing in the folder."""
-        start = self.measured(self.start(), self.corpus["forget"])
+        start = self.measured(self.start(), self.corpus["forget"], "start model")
         content = {"over": axis, "start model": start, "methods": found}
         (self.folder / f"{self.stage}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         series = {

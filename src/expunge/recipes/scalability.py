@@ -44,6 +44,7 @@ def scalability(
         found[method] = {}
         for n in range(1, requests + 1):
             forget = [example for part in bench.parts[:n] for example in part]
-            model = bench.unlearned(bench.start(), forget, method, f"{method}, {len(forget)} examples")
-            found[method][len(forget)] = bench.measured(model, forget)
+            what = f"{method}, {len(forget)} examples"
+            model = bench.unlearned(bench.start(), forget, method, what)
+            found[method][len(forget)] = bench.measured(model, forget, what)
     return bench.written(found, "forget examples")

@@ -44,7 +44,8 @@ def sustainability(
     for method in methods:
         model, found[method] = bench.start(), {}
         for n, part in enumerate(bench.parts, start=1):
-            model = bench.unlearned(model, part, method, f"{method}, request {n} of {requests}")
+            what = f"{method}, request {n} of {requests}"
+            model = bench.unlearned(model, part, method, what)
             asked = [example for earlier in bench.parts[:n] for example in earlier]
-            found[method][n] = bench.measured(model, asked)
+            found[method][n] = bench.measured(model, asked, what)
     return bench.written(found, "requests")
