@@ -91,13 +91,17 @@ def _check_others(config: "EvaluateConfig", problems: preview.Problems) -> None:
 
 def _show_measures(suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", problems: preview.Problems) -> None:
     given = {role for role in ("reference", "start") if getattr(config, role) is not None}
-    lines = []
+    lacks: dict[str, str] = {}
     for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacking(entry, corpus, given) for entry in suite.entries if entry.name == name]
-        missing = "" if "" in reasons else "; or ".join(dict.fromkeys(reasons))
-        lines.append((name, f"missing: {missing}" if missing else "can be had"))
-        if missing and config.metrics is not None:
-            problems.found.append(f"{name} cannot be had: {missing}.")
+        lacks[name] = "" if "" in reasons else "; or ".join(dict.fromkeys(reasons))
+    for one in suite.derived:
+        parts = [part for part in one.parts if lacks[part]]
+        roles = [f"no {_ROLES[whose]} was given: {whose}=<folder>" for whose in one.needs if whose not in given]
+        lacks[one.name] = f"it is made of {', '.join(parts)}" if parts else "; ".join(roles)
+    lines = [(name, f"missing: {missing}" if missing else "can be had") for name, missing in lacks.items()]
+    if config.metrics is not None:
+        problems.found += [f"{name} cannot be had: {missing}." for name, missing in lacks.items() if missing]
     heading("Measures")
     table(("measure", "with these data"), lines)
 
