@@ -48,7 +48,7 @@ def test_utility_by_hand():
     alone = utility({"model_utility": made(0.45, start_value=0.6), "forget_fluency": made(None, "no classifier")})
     assert alone.value == pytest.approx(0.75) and "gibberish passes unseen" in alone.note
     assert utility({"model_utility": made(0.9, start_value=0.6)}).value == 1  # never above the start model
-    assert "start=<folder>" in utility({"model_utility": made(0.9)}).note
+    assert "start=<its records>" in utility({"model_utility": made(0.9)}).note
 
 
 def test_everything_by_hand():
@@ -103,7 +103,11 @@ def test_the_aggregates_of_a_model(model, other_model, tokenizer, corpus, tmp_pa
     evaluate(other_model, tokenizer, corpus, suite="tofu", output_dir=tmp_path / "other")
     there = {"reference": tmp_path / "other", "start": tmp_path / "other"}
     found = evaluate(model, tokenizer, corpus, suite="tofu", metrics=asked, **there)
-    parts = [float(found[f"agg_{name}"]) for name in ("memorization", "privacy", "utility")]
-    assert found["agg"].value == pytest.approx(harmonic_mean(parts)) and min(parts) > 0
+    known = [1 - float(found[f"forget_{name}"]) for name in KNOWN]
+    assert found["agg_memorization"].value == pytest.approx(harmonic_mean(known)) and min(known) > 0
+    shares = [found[f"mia_{name}"].details["s_mia"] for name in SCORES]
+    assert found["agg_privacy"].value == pytest.approx(harmonic_mean(shares))
+    # a random model has no utility to be kept
+    assert found["agg"].value is None and "model_utility of the start model is 0" in found["agg"].note
     with pytest.raises(ExpungeError, match=r"agg cannot be had. Missing: it is made of agg_privacy.*retain model"):
         evaluate(model, tokenizer, corpus, suite="tofu", metrics=asked, start=tmp_path / "other")

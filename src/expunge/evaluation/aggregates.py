@@ -62,8 +62,10 @@ def utility(measures: Mapping[str, Measure]) -> Measure:
         if found is None or found.value is None:
             continue
         start = found.details.get("start_value")
-        if not start:
-            return UTILITY.missing(f"Missing: {name} of the start model; give its records: start=<folder>.")
+        if start is None:
+            return UTILITY.missing(f"Missing: {name} of the start model: start=<its records>, of the same examples.")
+        if start == 0:
+            return UTILITY.missing(f"Missing: {name} of the start model is 0, so there is no share of it to keep.")
         shares[name] = min(found.value / start, 1.0)
     note = "" if _FLUENCY in shares else f"Model utility alone, without {_FLUENCY}: gibberish passes unseen."
     return _harmonic(UTILITY, shares, measures["model_utility"].n, note)
