@@ -94,7 +94,7 @@ class Suite:
     @property
     def names(self) -> list[str]:
         """Names of the measures."""
-        return list(dict.fromkeys(one.name for one in (*self.entries, *self.derived)))
+        return list(dict.fromkeys([*(one.name for one in self.entries), *(one.name for one in self.derived)]))
 
     def select(self, names: Sequence[str] | None) -> "Suite":
         """The suite with these measures only; None: all but those on request.
@@ -103,8 +103,11 @@ class Suite:
             ExpungeError: a measure that the suite lacks, with the nearest one that it has.
         """
         if names is None:
-            held = [tuple(one for one in group if not one.on_request) for group in (self.entries, self.derived)]
-            return replace(self, entries=held[0], derived=held[1])
+            return replace(
+                self,
+                entries=tuple(e for e in self.entries if not e.on_request),
+                derived=tuple(one for one in self.derived if not one.on_request),
+            )
         names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.names:
