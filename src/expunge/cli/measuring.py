@@ -92,18 +92,32 @@ def _check_others(config: "EvaluateConfig", problems: preview.Problems) -> None:
 def _show_measures(suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", problems: preview.Problems) -> None:
     given = {role for role in ("reference", "start") if getattr(config, role) is not None}
     lacks: dict[str, str] = {}
+    chosen = _chosen(suite, corpus, given)
     for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacking(entry, corpus, given) for entry in suite.entries if entry.name == name]
-        lacks[name] = "" if "" in reasons else "; or ".join(dict.fromkeys(reasons))
+        lacks[name] = "" if name in chosen else "; or ".join(dict.fromkeys(reasons))
     for one in suite.derived:
         parts = [part for part in one.parts if lacks[part]]
         roles = [f"no {_ROLES[whose]} was given: {whose}=<folder>" for whose in one.needs if whose not in given]
         lacks[one.name] = f"it is made of {', '.join(parts)}" if parts else "; ".join(roles)
-    lines = [(name, f"missing: {missing}" if missing else "can be had") for name, missing in lacks.items()]
+    by_rule = {name for name, entry in chosen.items() if entry.made}
+    lines = [
+        (name, f"missing: {missing}" if missing else f"can be had{', made by rule' * (name in by_rule)}")
+        for name, missing in lacks.items()
+    ]
     if config.metrics is not None:
         problems.found += [f"{name} cannot be had: {missing}." for name, missing in lacks.items() if missing]
     heading("Measures")
     table(("measure", "with these data"), lines)
+
+
+def _chosen(suite: "Suite", corpus: "Corpus", given: Collection[str]) -> dict[str, "Entry"]:
+    """By name, the first entry that can be had."""
+    found: dict[str, Entry] = {}
+    for entry in suite.entries:
+        if entry.name not in found and not _lacking(entry, corpus, given):
+            found[entry.name] = entry
+    return found
 
 
 def _lacking(entry: "Entry", corpus: "Corpus", given: Collection[str]) -> str:
@@ -130,7 +144,10 @@ def _show_rows(
     from expunge.data.tokenizing import encode
     from expunge.evaluation.probe import completions, lacking, merged, prompt_of
 
-    views = [view for entry in suite.entries for view in entry.views.values() if view.whose == "model"]
+    given = {role for role in ("reference", "start") if getattr(config, role) is not None}
+    chosen = _chosen(suite, corpus, given)
+    entries = [entry for entry in suite.entries if chosen.get(entry.name, entry) is entry]
+    views = [view for entry in entries for view in entry.views.values() if view.whose == "model"]
     probes = [p for p in merged([view.probe for view in views]) if not lacking(corpus, p)]
     if not probes:
         raise ExpungeError(f"nothing of the suite '{config.suite}' can be measured on this corpus.")
