@@ -131,6 +131,8 @@ def test_what_is_made_by_rule_stays_away_where_the_data_have_their_own(model, to
     assert {name: m.value for name, m in own.items()} == {
         name: m.value for name, m in evaluate(model, tokenizer, corpus, suite="tofu", metrics=asked).items()
     }
+    everything = probes(default(list(corpus)).select(None), corpus, None, None)[0]
+    assert not any("borrowed" in probe.name or "reworded" in probe.name for probe in everything)
     made = evaluate(model, tokenizer, plain_corpus, metrics=asked)
     assert "the question stands in another frame" in made["rephrased_probability"].definition
     shown = probes(default(list(plain_corpus)).select(asked), plain_corpus, None, None)[0]

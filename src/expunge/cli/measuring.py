@@ -48,6 +48,7 @@ _ROLES = {"reference": "retain model", "start": "start model"}
 
 def dry_run(call: "Call[EvaluateConfig]") -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
+    from expunge.evaluation.suite import without_substitutes
     from expunge.models.load import check_tokenizer_fits
 
     config, problems = call.config, preview.Problems()
@@ -69,6 +70,7 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
         return problems.concluded()
     with problems.collected():
         suite: Suite = catalogue.resolve("suites", config.suite)(list(corpus)).select(config.metrics)
+        suite = without_substitutes(suite, corpus)
         _show_measures(suite, config, corpus, problems)
         encoded = _show_rows(suite, config, corpus, tokenizer)
         preview.show_memory(preview.evaluation_memory(model, config.dtype))

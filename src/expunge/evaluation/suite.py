@@ -196,7 +196,7 @@ def probes(
 
     The records then serve as those of a retain or start model too, for the same suite and corpus.
     """
-    sources = Sources(corpus, reference, start)
+    suite, sources = without_substitutes(suite, corpus), Sources(corpus, reference, start)
     wanted: list[Probe] = []
     absent: dict[str, str] = {}
     for name in suite.names:
@@ -213,6 +213,16 @@ def probes(
     served = [v.probe for e in suite.entries for v in (*e.views.values(), *e.also) if v.whose != "model"]
     wanted += [probe for probe in served if not lacking(corpus, probe)]
     return merged(wanted), absent
+
+
+def without_substitutes(suite: Suite, corpus: Corpus) -> Suite:
+    """The suite without what would be made by rule although the corpus has its own."""
+    own = {
+        entry.name
+        for entry in suite.entries
+        if not entry.made and not any(lacking(corpus, view.probe) for view in entry.views.values())
+    }
+    return replace(suite, entries=tuple(e for e in suite.entries if not (e.made and e.name in own)))
 
 
 def missing(suite: Suite, source: Records | Corpus, reference: Records | None, start: Records | None) -> dict[str, str]:
