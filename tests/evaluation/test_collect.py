@@ -12,11 +12,13 @@ from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation import collect as module
-from expunge.evaluation.collect import Work, collect, identity, teacher_forced
+from expunge.evaluation import scoring
+from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.metrics.exact_memorization import exact_memorization
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.metrics.mia import scores
 from expunge.evaluation.probe import Probe
+from expunge.evaluation.scoring import Work, teacher_forced
 from made_records import MANIFEST
 
 PROBES = [
@@ -139,8 +141,8 @@ def test_the_manifest_counts_what_was_computed(model, tokenizer, corpus):
 
 def test_equal_rows_are_computed_once(model, tokenizer, corpus, monkeypatch):
     seen = []
-    plain = module._observed
-    monkeypatch.setattr(module, "_observed", lambda m, rows, more: (seen.extend(rows), plain(m, rows))[1])
+    plain = scoring._observed
+    monkeypatch.setattr(scoring, "_observed", lambda m, rows, more: (seen.extend(rows), plain(m, rows))[1])
     (row,) = encode(corpus["forget"][:1], tokenizer)
     later = Encoded(row.ids, row.start + 2, row.ended, 0)
     whole, part, again = teacher_forced(model, [row, later, row])
@@ -152,7 +154,7 @@ def test_equal_rows_are_computed_once(model, tokenizer, corpus, monkeypatch):
 def test_too_little_memory_halves_the_batch(model, tokenizer, corpus, monkeypatch):
     rows, sizes = encode(corpus["forget"], tokenizer), []
     expected = teacher_forced(model, rows)
-    plain = module._observed
+    plain = scoring._observed
 
     def scarce(model, batch, _):
         sizes.append(len(batch))
@@ -160,7 +162,7 @@ def test_too_little_memory_halves_the_batch(model, tokenizer, corpus, monkeypatc
             raise torch.OutOfMemoryError("no memory")
         return plain(model, batch)
 
-    monkeypatch.setattr(module, "_observed", scarce)
+    monkeypatch.setattr(scoring, "_observed", scarce)
     for ours, theirs in zip(teacher_forced(model, rows), expected, strict=True):
         assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
     assert sizes == [5, 2, 2, 1]

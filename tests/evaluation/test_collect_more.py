@@ -13,10 +13,12 @@ from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus, Example
 from expunge.data.tokenizing import encode
 from expunge.evaluation import collect as module
-from expunge.evaluation.collect import collect, gradient_norms
+from expunge.evaluation import scoring
+from expunge.evaluation.collect import collect
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.parts import Parts
 from expunge.evaluation.probe import Probe, merged
+from expunge.evaluation.scoring import gradient_norms
 from expunge.models import generate
 
 ASKED = [
@@ -48,8 +50,8 @@ def test_moments_equal_those_of_a_plain_softmax(records, model, tokenizer, corpu
 
 def test_moments_cost_no_further_pass(model, tokenizer, corpus, monkeypatch):
     passes = []
-    plain = module.observe
-    monkeypatch.setattr(module, "observe", lambda *a: (passes.append(len(a[1])), plain(*a))[1])
+    plain = scoring.observe
+    monkeypatch.setattr(scoring, "observe", lambda *a: (passes.append(len(a[1])), plain(*a))[1])
     probes = [Probe(split="forget", moments=True), Probe(split="retain")]
     collect(model, tokenizer, corpus, probes, batch_size=100)
     assert passes == [2]  # one pass over the streams with and without
@@ -101,7 +103,7 @@ def test_a_sequence_holds_its_tokens_and_what_follows_each_miss(records, model, 
 
 def test_a_killed_collection_goes_on(records, model, tokenizer, corpus, tmp_path, monkeypatch):
     computed, written = [], []
-    plain, plain_generate = module._observed, generate._generate
+    plain, plain_generate = scoring._observed, generate._generate
 
     def dying(model, rows, more):
         if len(computed) == 3:
@@ -110,7 +112,7 @@ def test_a_killed_collection_goes_on(records, model, tokenizer, corpus, tmp_path
         return plain(model, rows, more)
 
     monkeypatch.setattr(module, "Parts", lambda *a, **k: Parts(*a, **{**k, "seconds": 0.0}))
-    monkeypatch.setattr(module, "_observed", dying)
+    monkeypatch.setattr(scoring, "_observed", dying)
     with pytest.raises(KeyboardInterrupt):
         collect(model, tokenizer, corpus, ASKED, batch_size=4, parts=tmp_path)
     before, first = len(list(tmp_path.rglob("scores-*"))), list(computed)
@@ -124,7 +126,7 @@ def test_a_killed_collection_goes_on(records, model, tokenizer, corpus, tmp_path
 
     computed.clear()
     monkeypatch.setattr(
-        module, "_observed", lambda m, rows, more: (computed.append([r.ids for r in rows]), plain(m, rows, more))[1]
+        scoring, "_observed", lambda m, rows, more: (computed.append([r.ids for r in rows]), plain(m, rows, more))[1]
     )
     monkeypatch.setattr(generate, "_generate", dying_later)
     with pytest.raises(KeyboardInterrupt):
@@ -141,9 +143,9 @@ def test_a_killed_collection_goes_on(records, model, tokenizer, corpus, tmp_path
     monkeypatch.undo()
     assert finished.table.equals(collect(model, tokenizer, corpus, ASKED, batch_size=4).table)
 
-    monkeypatch.setattr(module, "_observed", None)
+    monkeypatch.setattr(scoring, "_observed", None)
     monkeypatch.setattr(generate, "_generate", None)
-    monkeypatch.setattr(module, "_gradient_norm", None)
+    monkeypatch.setattr(scoring, "_gradient_norm", None)
     again = collect(model, tokenizer, corpus, ASKED, batch_size=4, parts=tmp_path)  # all of it lies there
     assert again.table.equals(finished.table)
 
@@ -177,8 +179,8 @@ def _rank(rank: int, address: str, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     computed = []
-    plain = module._observed
-    module._observed = lambda m, rows, more: (computed.append(len(rows)), plain(m, rows, more))[1]
+    plain = scoring._observed
+    scoring._observed = lambda m, rows, more: (computed.append(len(rows)), plain(m, rows, more))[1]
     model = torch.nn.parallel.DistributedDataParallel(
         zoo.tiny_model("llama", seed=1, max_position_embeddings=512)
     )  # as in training

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import zoo
+from expunge.cli import main
 from expunge.core.checks import ExpungeError
 from expunge.core.results import Evaluation
 from expunge.evaluation.harness import harness
+from expunge.models.load import save_model
 
 TASK = """
 task: wmdp_local
@@ -79,3 +81,23 @@ def test_an_unknown_task_is_answered_with_the_nearest(folder, model, tokenizer):
     pytest.importorskip("lm_eval", reason="needs the extra lm-eval")
     with pytest.raises(ExpungeError, match=r"Did you mean 'wmdp_local'"):
         harness(model, tokenizer, ["wmdp_locl"], task_folder=folder)
+
+
+@pytest.mark.filterwarnings("ignore")  # the harness's own
+def test_the_command_line_runs_a_local_task(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lm_eval", reason="needs the extra lm-eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    model = save_model(zoo.tiny_model("llama", max_position_embeddings=512), zoo.tokenizer(), tmp_path / "model")
+    words = ["harness", f"model={model}", "tasks=wmdp_local", f"task_folder={folder}", f"output={tmp_path / 'out'}"]
+
+    def code(*more: str) -> object:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, *more])
+        return caught.value.code
+
+    assert code("limit=4") == 0 and "wmdp_local_acc" in capsys.readouterr().out
+    assert Evaluation.load(tmp_path / "out/harness.json")["wmdp_local_acc"].n == 4
+    assert code() == 2 and "--overwrite" in capsys.readouterr().err
+    assert code("limit=2", "--overwrite") == 0
+    words[1] = "model=null"
+    assert code() == 2 and "harness needs a model" in capsys.readouterr().err

@@ -1,8 +1,12 @@
 """What the suites ask for, what they say about what they cannot have, and which definition they choose."""
 
+from dataclasses import replace
+
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.data.corpus import Corpus
+from expunge.data.variants import borrowed_answers
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.probe import Probe, lacking, merged
 from expunge.evaluation.suite import measure, probes
@@ -111,9 +115,42 @@ def test_default_says_what_can_be_said_and_what_else_it_takes(model, tokenizer, 
     assert had == {f"{s}_{m}" for s in ("forget", "retain") for m in both} | {
         "forget_exact_memorization",
         "forget_verbatim_memorization",
+        "forget_truth_ratio",
+        "retain_truth_ratio",
     }
-    assert "no perturbed_answer; add that column" in found["forget_truth_ratio"].note
+    assert "made by rule: the wrong answers are" in found["forget_truth_ratio"].definition
+    assert "made by rule" not in found["forget_probability"].definition
+    assert "no records of a retain model" in found["forget_quality"].note
     assert "no split 'holdout'" in found["mia_min_k"].note
+
+
+def test_what_is_made_by_rule_stays_away_where_the_data_have_their_own(model, tokenizer, corpus, plain_corpus):
+    asked = ["forget_truth_ratio", "rephrased_probability"]
+    own = evaluate(model, tokenizer, corpus, metrics=asked)
+    assert not any("made by rule" in measure.definition for measure in own.values())
+    assert {name: m.value for name, m in own.items()} == {
+        name: m.value for name, m in evaluate(model, tokenizer, corpus, suite="tofu", metrics=asked).items()
+    }
+    everything = probes(default(list(corpus)).select(None), corpus, None, None)[0]
+    assert not any("borrowed" in probe.name or "reworded" in probe.name for probe in everything)
+    made = evaluate(model, tokenizer, plain_corpus, metrics=asked)
+    assert "the question stands in another frame" in made["rephrased_probability"].definition
+    shown = probes(default(list(plain_corpus)).select(asked), plain_corpus, None, None)[0]
+    assert [probe.name for probe in shown] == [
+        "forget/question/answer",
+        "forget/question/borrowed",
+        "forget/reworded_question/answer",
+    ]
+
+
+def test_answers_that_were_borrowed_are_scored_as_if_they_were_given(model, tokenizer, plain_corpus):
+    forget = plain_corpus["forget"]
+    given = tuple(
+        replace(e, paraphrased=e.completion, perturbed=tuple(borrowed_answers(forget, i))) for i, e in enumerate(forget)
+    )
+    same = Corpus({"forget": given, "retain": plain_corpus["retain"]})
+    ours, theirs = (evaluate(model, tokenizer, c, metrics=["forget_truth_ratio"]) for c in (plain_corpus, same))
+    assert ours["forget_truth_ratio"].per_example == theirs["forget_truth_ratio"].per_example
 
 
 def test_an_unknown_measure_is_answered_with_the_nearest():

@@ -12,12 +12,14 @@ from expunge.cli import (
     demo,
     evaluate,
     experiment,
+    harness,
     list,
     localize,
     loku,
     mask,
     patch,
     report,
+    requests,
     train,
     unlearn,
 )
@@ -32,7 +34,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.VERB, train.VERB, localize.VERB, unlearn.VERB, evaluate.VERB, compare.VERB, report.VERB, list.VERB):
+for verb in (
+    demo.VERB,
+    train.VERB,
+    localize.VERB,
+    unlearn.VERB,
+    evaluate.VERB,
+    harness.VERB,
+    compare.VERB,
+    report.VERB,
+    list.VERB,
+):
     register(app, verb)
 
 data_app = typer.Typer(
@@ -58,7 +70,10 @@ app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
 register(experiment_app, experiment.LOCALITY)
+register(experiment_app, experiment.METRICS)
 register(experiment_app, loku.VERB)
+register(experiment_app, requests.SUSTAINABILITY)
+register(experiment_app, requests.SCALABILITY)
 app.add_typer(experiment_app, name="experiment")
 
 

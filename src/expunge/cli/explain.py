@@ -25,7 +25,11 @@ def explain(name: str, suite: str) -> None:
     chosen = catalogue.resolve("suites", suite)(_ALL_SPLITS)
     if name not in chosen.names:
         raise unknown(f"metric or measure of the suite '{suite}'", name, {*catalogue.names("metrics"), *chosen.names})
-    for entry in chosen.select([name]).entries:
+    for one in chosen.derived:
+        if one.name == name:
+            heading(f"{name}: made of {', '.join(one.parts)}")
+            _define(one.definition)
+    for entry in (entry for entry in chosen.entries if entry.name == name):
         views = "; ".join(f"{role} = {view.probe.name} of the {view.whose}" for role, view in entry.views.items())
         heading(f"{name}: {entry.metric.__name__} with {views}")
         _explain(entry.metric)
@@ -34,8 +38,12 @@ def explain(name: str, suite: str) -> None:
 def _explain(metric: Callable[..., Any]) -> None:
     definition = getattr(sys.modules[metric.__module__], "DEFINITION", None)
     if isinstance(definition, Definition):
-        say(f"definition: {definition.text}")
-        say(f"better: {definition.better or 'lower on the forget set, higher elsewhere'}")
-        say(f"source: {definition.source}")
+        _define(definition)
         say()
     say(inspect.getdoc(metric) or "")
+
+
+def _define(definition: Definition) -> None:
+    say(f"definition: {definition.text}")
+    say(f"better: {definition.better or 'lower on the forget set, higher elsewhere'}")
+    say(f"source: {definition.source}")

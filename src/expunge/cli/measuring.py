@@ -48,6 +48,7 @@ _ROLES = {"reference": "retain model", "start": "start model"}
 
 def dry_run(call: "Call[EvaluateConfig]") -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
+    from expunge.evaluation.suite import without_substitutes
     from expunge.models.load import check_tokenizer_fits
 
     config, problems = call.config, preview.Problems()
@@ -69,6 +70,7 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
         return problems.concluded()
     with problems.collected():
         suite: Suite = catalogue.resolve("suites", config.suite)(list(corpus)).select(config.metrics)
+        suite = without_substitutes(suite, corpus)
         _show_measures(suite, config, corpus, problems)
         encoded = _show_rows(suite, config, corpus, tokenizer)
         preview.show_memory(preview.evaluation_memory(model, config.dtype))
@@ -91,15 +93,33 @@ def _check_others(config: "EvaluateConfig", problems: preview.Problems) -> None:
 
 def _show_measures(suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", problems: preview.Problems) -> None:
     given = {role for role in ("reference", "start") if getattr(config, role) is not None}
-    lines = []
-    for name in suite.names:
+    lacks: dict[str, str] = {}
+    chosen = _chosen(suite, corpus, given)
+    for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacking(entry, corpus, given) for entry in suite.entries if entry.name == name]
-        missing = "" if "" in reasons else "; or ".join(dict.fromkeys(reasons))
-        lines.append((name, f"missing: {missing}" if missing else "can be had"))
-        if missing and config.metrics is not None:
-            problems.found.append(f"{name} cannot be had: {missing}.")
+        lacks[name] = "" if name in chosen else "; or ".join(dict.fromkeys(reasons))
+    for one in suite.derived:
+        parts = [part for part in one.parts if lacks[part]]
+        roles = [f"no {_ROLES[whose]} was given: {whose}=<folder>" for whose in one.needs if whose not in given]
+        lacks[one.name] = f"it is made of {', '.join(parts)}" if parts else "; ".join(roles)
+    by_rule = {name for name, entry in chosen.items() if entry.made}
+    lines = [
+        (name, f"missing: {missing}" if missing else f"can be had{', made by rule' * (name in by_rule)}")
+        for name, missing in lacks.items()
+    ]
+    if config.metrics is not None:
+        problems.found += [f"{name} cannot be had: {missing}." for name, missing in lacks.items() if missing]
     heading("Measures")
     table(("measure", "with these data"), lines)
+
+
+def _chosen(suite: "Suite", corpus: "Corpus", given: Collection[str]) -> dict[str, "Entry"]:
+    """By name, the first entry that can be had."""
+    found: dict[str, Entry] = {}
+    for entry in suite.entries:
+        if entry.name not in found and not _lacking(entry, corpus, given):
+            found[entry.name] = entry
+    return found
 
 
 def _lacking(entry: "Entry", corpus: "Corpus", given: Collection[str]) -> str:
@@ -124,23 +144,27 @@ def _show_rows(
     suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", tokenizer: "PreTrainedTokenizerBase"
 ) -> "Encoded":
     from expunge.data.tokenizing import encode
-    from expunge.evaluation.probe import completions, lacking, merged
+    from expunge.evaluation.probe import completions, lacking, merged, prompt_of
 
-    views = [view for entry in suite.entries for view in entry.views.values() if view.whose == "model"]
+    given = {role for role in ("reference", "start") if getattr(config, role) is not None}
+    chosen = _chosen(suite, corpus, given)
+    entries = [entry for entry in suite.entries if chosen.get(entry.name, entry) is entry]
+    views = [view for entry in entries for view in entry.views.values() if view.whose == "model"]
     probes = [p for p in merged([view.probe for view in views]) if not lacking(corpus, p)]
     if not probes:
         raise ExpungeError(f"nothing of the suite '{config.suite}' can be measured on this corpus.")
     lines, first = [], None
     for probe in probes:
-        examples = [corpus[probe.split][i] for i in probe.rows(len(corpus[probe.split]))]
+        examples = corpus[probe.split]
+        looked_at = probe.rows(len(examples))
         asked = [
-            example.asking(text, prompt=example.paraphrased_prompt if probe.asked == "paraphrased_question" else None)
-            for example in examples
-            for text in completions(example, probe)
+            examples[i].asking(text, prompt=prompt_of(examples[i], probe))
+            for i in looked_at
+            for text in completions(examples, i, probe)
         ]
         rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
         first = first or rows[0]
-        answers = str(len(examples)) if probe.generate else "-"
+        answers = str(len(looked_at)) if probe.generate else "-"
         lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))
     heading("Data (split/asked/answer)")
     table(("shown", "rows scored", "tokens", "answers generated"), lines, numeric=(1, 2, 3))

@@ -245,7 +245,7 @@ def evaluation_memory(model: "PreTrainedModel", dtype: str) -> dict[str, float]:
     """Bytes that an evaluation takes, by purpose; a rough estimate that leaves out the cache of generation."""
     import torch
 
-    from expunge.evaluation.collect import BATCH_TOKENS
+    from expunge.evaluation.scoring import BATCH_TOKENS
     from expunge.models.observe import HEAD_CHUNK
 
     shape = model.config.get_text_config()

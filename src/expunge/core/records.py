@@ -5,9 +5,9 @@ One row is one (prompt, completion) pair of one split. Its columns:
     split       forget, retain, holdout, real_authors, ...
     index       position of the example in its split
     key         content fingerprint of the example
-    asked       how it was asked: `question` or `paraphrased_question`
-    answer      which completion was scored: `answer`, `paraphrased`, `perturbed`, `alternate`, `continuation` or
-                `sequence` (every token of the row but its first)
+    asked       how it was asked: `question`, `paraphrased_question` or `reworded_question` (made by rule)
+    answer      which completion was scored: `answer`, `paraphrased`, `perturbed`, `borrowed` (from other rows, by
+                rule), `alternate`, `continuation` or `sequence` (every token of the row but its first)
     number      which of several completions of that role, from 0
     prompt      what was asked, as written in the corpus
     completion  text of the completion

@@ -3,8 +3,9 @@
 import csv
 import io
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,30 @@ def read_json_lines(path: Path) -> list[Row]:
             origin = f"{path.name}, line {number}"
             rows.append(_object(_parsed(line, origin), origin))
     return _some(rows, str(path))
+
+
+def read_passages(path: Path, longest: int) -> list[Row]:
+    """One running text, cut at line ends into passages of at most `longest` characters; longer lines at blanks.
+
+    Nothing but the breaks between passages is left out. Only a word that is longer by itself exceeds the length.
+
+    Raises:
+        ExpungeError: the file is no UTF-8, or holds nothing but blanks.
+    """
+    passages: list[str] = []
+    for piece in _pieces(_decoded(path), longest):
+        if passages and len(passages[-1]) + len(piece) <= longest:
+            passages[-1] += piece
+        else:
+            passages.append(piece)
+    kept = [text.strip() for text in passages if text.strip()]
+    return _some([Row(f"{path.name}, passage {n}", {"text": text}) for n, text in enumerate(kept, start=1)], str(path))
+
+
+def _pieces(text: str, longest: int) -> Iterator[str]:
+    """Lines, and the words of lines that are too long, each with the blanks that follow it."""
+    for line in text.splitlines(keepends=True):
+        yield from [line] if len(line) <= longest else re.findall(r"\s*\S+\s*", line)
 
 
 def read_dataset(name: str) -> list[Row]:

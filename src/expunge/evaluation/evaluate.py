@@ -16,9 +16,10 @@ from expunge.core.records import Records
 from expunge.core.results import Evaluation, Sample
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
-from expunge.evaluation.collect import Progress, collect, identity
+from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.interop import load_records
 from expunge.evaluation.ranks import first, wait
+from expunge.evaluation.scoring import Progress
 from expunge.evaluation.suite import Suite, measure, missing, probes
 
 FILE = "evaluation.json"

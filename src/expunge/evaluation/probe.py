@@ -1,14 +1,16 @@
 """Probes: which answers of a corpus a model is shown, and what must be there for that."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from expunge.data.corpus import Corpus, Example
+from expunge.data.variants import WRONG, borrowed_answers, reworded_question
 
-Asked = Literal["question", "paraphrased_question"]
-Answer = Literal["answer", "paraphrased", "perturbed", "alternate", "continuation", "opening", "sequence"]
+Asked = Literal["question", "paraphrased_question", "reworded_question"]
+Answer = Literal["answer", "paraphrased", "perturbed", "borrowed", "alternate", "continuation", "opening", "sequence"]
 
 _COLUMN = {"paraphrased": "paraphrased_answer", "perturbed": "perturbed_answer", "alternate": "alternate_answer"}
 
@@ -19,10 +21,12 @@ class Probe:
 
     split: str
     asked: Asked = "question"
+    """`reworded_question`: the question in another frame, made by rule."""
     answer: Answer = "answer"
     """`continuation`: the rest of prompt and answer after a cut, for verbatim memorization. `opening`: the first
     `max_new_tokens` tokens of the answer. `sequence`: every token of prompt and answer but the first, up to
-    `max_new_tokens` tokens in all, the closing end token left out."""
+    `max_new_tokens` tokens in all, the closing end token left out. `borrowed`: wrong answers made by rule, which are
+    answers to other questions of the split."""
     generate: bool = False
     """Let the model answer the prompt greedily? A `sequence` is continued from each of its prefixes."""
     max_new_tokens: int = 200
@@ -80,17 +84,27 @@ def merged(probes: list[Probe]) -> list[Probe]:
     return sorted(found.values(), key=lambda probe: probe.name)
 
 
-def completions(example: Example, probe: Probe) -> list[str]:
-    """The completions of an example that a probe scores; empty where it has none."""
-    if probe.asked == "paraphrased_question" and example.paraphrased_prompt is None:
+def completions(examples: Sequence[Example], index: int, probe: Probe) -> list[str]:
+    """The completions of an example of a split that a probe scores; empty where it has none."""
+    example = examples[index]
+    if probe.asked != "question" and prompt_of(example, probe) is None:
         return []
     if probe.answer == "paraphrased":
         return [] if example.paraphrased is None else [example.paraphrased]
     if probe.answer == "perturbed":
         return list(example.perturbed)
+    if probe.answer == "borrowed":
+        return borrowed_answers(examples, index)
     if probe.answer == "alternate":
         return list(example.alternates)
     return [example.completion]
+
+
+def prompt_of(example: Example, probe: Probe) -> str | None:
+    """What is asked instead of the example's own question; None for that itself, and where there is nothing else."""
+    if probe.asked == "question":
+        return None
+    return example.paraphrased_prompt if probe.asked == "paraphrased_question" else reworded_question(example)
 
 
 def lacking(corpus: Corpus, probe: Probe) -> str:
@@ -98,8 +112,16 @@ def lacking(corpus: Corpus, probe: Probe) -> str:
     if probe.split not in corpus:
         return f"the corpus has no split '{probe.split}'; it holds {', '.join(corpus)}"
     examples = corpus[probe.split]
-    looked_at = [examples[i] for i in probe.rows(len(examples))]
-    without = [e for e in looked_at if not completions(e, probe)]
+    rows = probe.rows(len(examples))
+    looked_at = [examples[i] for i in rows]
+    without = [examples[i] for i in rows if not completions(examples, i, probe)]
+    if without and probe.asked == "reworded_question" and any(prompt_of(e, probe) is None for e in without):
+        return f"{len(without)} of {len(looked_at)} examples of split '{probe.split}' ask no question to be reworded"
+    if without and probe.answer == "borrowed":
+        return (
+            f"{len(without)} of {len(looked_at)} examples of split '{probe.split}' find no {WRONG} other answers there "
+            "that could serve as wrong ones"
+        )
     if without:
         paraphrase = any(e.paraphrased_prompt is None for e in without) and probe.asked == "paraphrased_question"
         column = "paraphrased_question" if paraphrase else _COLUMN[probe.answer]

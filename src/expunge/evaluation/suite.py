@@ -47,6 +47,8 @@ class Entry:
     """Direction of the measure when it is missing and its definition leaves that open."""
     note: str = ""
     """Put before the measure's own note: what a reader must know about this choice of views."""
+    made: str = ""
+    """Put after the definition: which of the answers or questions were made by rule, and how."""
     on_request: bool = False
     """Only where it is named: it costs more than the rest, or few ask for it."""
     lacks: Callable[[], str] | None = None
@@ -65,17 +67,34 @@ class Entry:
         return [*needed, *self.also]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A measure made of other measures of the suite."""
+
+    name: str
+    parts: tuple[str, ...]
+    """Measures that it cannot go without."""
+    combine: Callable[[Mapping[str, Measure]], Measure]
+    """Gets all measures so far; may answer with a measure without a value, and the reason."""
+    definition: Definition
+    needs: tuple[Whose, ...] = ()
+    """Other models whose records must be there."""
+    on_request: bool = False
+
+
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: its entries, in the order of reports."""
+    """A benchmark: its entries, in the order of reports, and what is made of them."""
 
     name: str
     entries: tuple[Entry, ...]
+    derived: tuple[Derived, ...] = ()
+    """Each after the parts that it is made of."""
 
     @property
     def names(self) -> list[str]:
         """Names of the measures."""
-        return list(dict.fromkeys(entry.name for entry in self.entries))
+        return list(dict.fromkeys([*(one.name for one in self.entries), *(one.name for one in self.derived)]))
 
     def select(self, names: Sequence[str] | None) -> "Suite":
         """The suite with these measures only; None: all but those on request.
@@ -84,12 +103,24 @@ class Suite:
             ExpungeError: a measure that the suite lacks, with the nearest one that it has.
         """
         if names is None:
-            return replace(self, entries=tuple(e for e in self.entries if not e.on_request))
+            return replace(
+                self,
+                entries=tuple(e for e in self.entries if not e.on_request),
+                derived=tuple(one for one in self.derived if not one.on_request),
+            )
         names = [names] if isinstance(names, str) else names
         for name in names:
             if name not in self.names:
                 raise unknown(f"measure of the suite '{self.name}'", name, self.names)
-        return replace(self, entries=tuple(e for name in names for e in self.entries if e.name == name))
+        wanted = dict.fromkeys(names)
+        for one in reversed(self.derived):  # each stands after its parts
+            if one.name in wanted:
+                wanted |= dict.fromkeys(one.parts)
+        return replace(
+            self,
+            entries=tuple(e for name in wanted for e in self.entries if e.name == name),
+            derived=tuple(one for one in self.derived if one.name in wanted),
+        )
 
 
 @dataclass(frozen=True)
@@ -107,11 +138,7 @@ class Sources:
         if isinstance(source, Corpus):
             return lacking(source, view.probe)
         if source is None:
-            who = _WHO[view.whose]
-            return (
-                f"no records of a {who} were given. Make them: expunge evaluate model=<{who}> output=<folder>, "
-                f"with the same data and suite; then {view.whose}=<folder>"
-            )
+            return _no_records(view.whose)
         rows = self.rows(view)
         of = f" of the {_WHO[view.whose]}" if view.whose in _WHO else ""
         if any(rows.has(column) for column in reads):
@@ -169,7 +196,7 @@ def probes(
 
     The records then serve as those of a retain or start model too, for the same suite and corpus.
     """
-    sources = Sources(corpus, reference, start)
+    suite, sources = without_substitutes(suite, corpus), Sources(corpus, reference, start)
     wanted: list[Probe] = []
     absent: dict[str, str] = {}
     for name in suite.names:
@@ -188,13 +215,30 @@ def probes(
     return merged(wanted), absent
 
 
+def without_substitutes(suite: Suite, corpus: Corpus) -> Suite:
+    """The suite without what would be made by rule although the corpus has its own."""
+    own = {
+        entry.name
+        for entry in suite.entries
+        if not entry.made and not any(lacking(corpus, view.probe) for view in entry.views.values())
+    }
+    return replace(suite, entries=tuple(e for e in suite.entries if not (e.made and e.name in own)))
+
+
 def missing(suite: Suite, source: Records | Corpus, reference: Records | None, start: Records | None) -> dict[str, str]:
     """The measures that a model's records, or a corpus that it can be shown, cannot give, each with the reason."""
     sources, found = Sources(source, reference, start), {}
-    for name in suite.names:
+    for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacks(entry, sources) for entry in suite.entries if entry.name == name]
         if all(reasons):
             found[name] = "Missing: " + "; or ".join(dict.fromkeys(reasons)) + "."
+    for one in suite.derived:
+        parts = [part for part in one.parts if part in found]
+        others = [whose for whose in one.needs if getattr(sources, whose) is None]
+        if parts:
+            found[one.name] = f"Missing: it is made of {', '.join(parts)}. {found[parts[0]]}"
+        elif others:
+            found[one.name] = f"Missing: {_no_records(others[0])}."
     return found
 
 
@@ -202,13 +246,24 @@ def measure(suite: Suite, records: Records, reference: Records | None, start: Re
     """Every measure of a suite; one that cannot be had has no value and a note that says why."""
     sources, absent = Sources(records, reference, start), missing(suite, records, reference, start)
     found: dict[str, Measure] = {}
-    for name in suite.names:
+    for name in dict.fromkeys(entry.name for entry in suite.entries):
         entries = [e for e in suite.entries if e.name == name]
         if name in absent:
             found[name] = entries[0].definition.missing(absent[name], better=entries[0].better)
         else:
             found[name] = _computed(next(e for e in entries if not _lacks(e, sources)), sources)
+    for one in suite.derived:
+        known = absent.get(one.name)
+        found[one.name] = one.combine(found) if known is None else one.definition.missing(known)
     return found
+
+
+def _no_records(whose: Whose) -> str:
+    who = _WHO[whose]
+    return (
+        f"no records of a {who} were given. Make them: expunge evaluate model=<{who}> output=<folder>, with the same "
+        f"data and suite; then {whose}=<folder>"
+    )
 
 
 def _lacks(entry: Entry, sources: Sources) -> str:
@@ -233,7 +288,8 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     compared = {view.whose for name, view in entry.views.items() if name in views}
     compared |= {whose for whose in OTHERS if f"{whose}_difference" in result.details}
     notes = [entry.note, *(sources.setup_differs(whose) for whose in OTHERS if whose in compared), result.note]
-    return replace(result, note=" ".join(note for note in notes if note))
+    definition = "; ".join(text for text in (result.definition, entry.made) if text)
+    return replace(result, definition=definition, note=" ".join(note for note in notes if note))
 
 
 def _of_the_start_model(entry: Entry, sources: Sources) -> dict[str, float]:

@@ -5,10 +5,11 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core.results import Measure
 from expunge.data.corpus import Corpus
-from expunge.evaluation.collect import Progress, collect
+from expunge.evaluation.collect import collect
 from expunge.evaluation.metrics.extraction_likelihood import extraction_likelihood
 from expunge.evaluation.metrics.memorization_accuracy import memorization_accuracy
 from expunge.evaluation.probe import Probe
+from expunge.evaluation.scoring import Progress
 
 
 def forgotten_thresholds(

@@ -18,8 +18,9 @@ from expunge.core.records import FILE, Records
 from expunge.core.results import Measure
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
-from expunge.evaluation.collect import Progress, collect, identity
+from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.probe import Probe
+from expunge.evaluation.scoring import Progress
 from expunge.evaluation.suite import Suite, measure, probes
 from expunge.evaluation.suites.tradeoff import FORGET, PARAPHRASED, QUALITY, RETAIN, UTILITY, tradeoff
 from expunge.evaluation.tradeoff import COARSE, calibrated

@@ -134,3 +134,18 @@ def test_muse_says_what_is_missing(tmp_path):
     write(tmp_path / "verbmem" / "forget.jsonl", [{"prompt": "A", "text": "B"}])
     with pytest.raises(ExpungeError, match=r"of verbmem/forget has no text in gt; it holds prompt, text"):
         load_corpus("muse", path=tmp_path)
+
+
+def test_running_text_of_muse_is_cut_at_line_ends(tmp_path):
+    folder = muse_folder(tmp_path)
+    for file in (folder / "raw").iterdir():
+        file.unlink()
+    (folder / "raw" / "retain1.txt").write_text("kept\n")
+    (folder / "raw" / "forget.txt").write_text("one two\nthree\n\n" + "word " * 5 + "\nlast")
+    texts = [e.completion for e in load_corpus("muse", path=folder, passage=14)["forget"]]
+    # 8 + 6 characters fill the first; the long line is cut at blanks: "word word " with the blank line before it
+    assert texts == ["one two\nthree", "word word", "word word", "word \nlast"]
+    whole = load_corpus("muse", path=folder)["forget"]
+    assert (
+        len(whole) == 1 and whole[0].completion.startswith("one two\nthree\n\nword") and "passage 1" in whole[0].origin
+    )

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from expunge.core.checks import ExpungeError, unknown
+from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.data.corpus import Corpus, Example
-from expunge.data.reading import READERS, Row, read_dataset, read_file
+from expunge.data.reading import READERS, Row, read_dataset, read_file, read_passages
 
 HUB = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 SHOTS = 10
@@ -25,7 +25,7 @@ _PARTS: dict[str, tuple[str, str, tuple[str, ...], bool]] = {
 Read = Callable[[str, str], list[Row] | None]
 
 
-def muse(*, data: str = "news", path: str | Path | None = None) -> Corpus:
+def muse(*, data: str = "news", path: str | Path | None = None, passage: int = 2000) -> Corpus:
     """One of MUSE's two corpora, with the questions and texts that its measures need.
 
     Splits: `forget` and `retain` (texts), `verbmem` (prompts and their true continuations), `knowmem_forget` and
@@ -36,14 +36,19 @@ def muse(*, data: str = "news", path: str | Path | None = None) -> Corpus:
         data: `news` or `books`.
         path: folder with <configuration>/<split>.jsonl (or .json, .csv, .parquet), named as on the hub: `raw/forget`,
             `raw/retain1`, `verbmem/forget`, `knowmem/forget_qa`, `knowmem/forget_qa_icl`, `knowmem/retain_qa`,
-            `knowmem/retain_qa_icl`, `privleak/forget`, `privleak/holdout`. None: from the hub.
+            `knowmem/retain_qa_icl`, `privleak/forget`, `privleak/holdout`. None: from the hub. `raw/forget.txt` and
+            `raw/retain1.txt` may be running text instead.
+        passage: characters at most of the passages that such a text is cut into, at line ends.
 
     Raises:
         ExpungeError: a file or column that is missing, with its name.
+
+    Departures: muse_bench cuts running text every 2048 tokens, wherever that falls.
     """
     if data not in HUB:
         raise unknown("MUSE corpus", data, HUB)
-    read = _folder(Path(path).expanduser()) if path is not None else _hub(HUB[data])
+    require_at_least("passage", passage, 1)
+    read = _folder(Path(path).expanduser(), passage) if path is not None else _hub(HUB[data])
     splits: dict[str, tuple[Example, ...]] = {}
     for name, (configuration, split, columns, needed) in _PARTS.items():
         rows = read(configuration, split)
@@ -65,13 +70,15 @@ def muse(*, data: str = "news", path: str | Path | None = None) -> Corpus:
     return Corpus(splits, name="muse")
 
 
-def _folder(folder: Path) -> Read:
+def _folder(folder: Path, passage: int) -> Read:
     if not folder.is_dir():
         raise ExpungeError(f"muse: no folder at '{folder}'. Name the one with raw, verbmem and knowmem in it.")
 
     def read(configuration: str, split: str) -> list[Row] | None:
         found = [folder / configuration / f"{split}{suffix}" for suffix in READERS]
         there = [p for p in found if p.is_file()]
+        if there and configuration == "raw" and there[0].suffix == ".txt":
+            return read_passages(there[0], passage)
         return read_file(there[0]) if there else None
 
     return read

@@ -1,6 +1,7 @@
 """The suite for data of one's own: what can be said with a forget and a retain set, and more where more is there."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from expunge.evaluation.metrics.verbatim_memorization import verbatim_memorization
 from expunge.evaluation.probe import Probe
@@ -10,13 +11,20 @@ from expunge.evaluation.suites.tofu import tofu
 CONTINUATION_TOKENS = 128
 
 _LEFT_OUT = ("real_authors", "world_facts", "forget_paraphrased", "model_utility")
+_BORROWED = (
+    "made by rule: the wrong answers are three answers to other questions of the same set, the right one is the plain "
+    "answer"
+)
+_REWORDED = "made by rule: the question stands in another frame, its own words unchanged"
 
 
 def default(splits: Collection[str]) -> Suite:
     """Probability, ROUGE, extraction strength and memorization on forget and retain; the rest where the data allow it.
 
-    Truth ratios need paraphrased and wrong answers, forget quality a retain model besides, membership inference a
-    holdout set.
+    Truth ratios and forget quality (which needs a retain model besides) take the paraphrased and wrong answers of the
+    data, and where there are none, wrong answers borrowed from other rows; `rephrased_...` likewise the paraphrased
+    questions, else reworded ones. Membership inference needs a holdout set. What was made by rule is named in the
+    measure's definition.
 
     Args:
         splits: names of the splits at hand.
@@ -30,4 +38,23 @@ def default(splits: Collection[str]) -> Suite:
         better="lower",
     )
     at = next(i for i, entry in enumerate(shared) if entry.name.startswith("retain"))
-    return Suite("default", (*shared[:at], recited, *shared[at:]))
+    entries = (*shared[:at], recited, *shared[at:])
+    # The first entry of a name that can be had counts, so what is made by rule comes after what the data hold.
+    return Suite("default", (*entries, *(made for entry in entries if (made := _by_rule(entry)) is not None)))
+
+
+def _by_rule(entry: Entry) -> Entry | None:
+    """The same measure on answers or questions made by rule; None where it asks for none that can be made."""
+    asked = any(view.probe.asked == "paraphrased_question" for view in entry.views.values())
+    wrong = any(view.probe.answer == "perturbed" for view in entry.views.values())
+    if not asked and not wrong:
+        return None
+    views = {name: replace(view, probe=_probe_by_rule(view.probe)) for name, view in entry.views.items()}
+    made = [text for text, applies in ((_BORROWED, wrong), (_REWORDED, asked)) if applies]
+    return replace(entry, views=views, made="; ".join(made))
+
+
+def _probe_by_rule(probe: Probe) -> Probe:
+    asked = "reworded_question" if probe.asked == "paraphrased_question" else probe.asked
+    answer = {"perturbed": "borrowed", "paraphrased": "answer"}.get(probe.answer, probe.answer)
+    return replace(probe, asked=asked, answer=answer)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+from expunge.evaluation.aggregates import AGGREGATES
 from expunge.evaluation.judges import no_classifier
 from expunge.evaluation.metrics.exact_memorization import exact_memorization
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
@@ -32,7 +33,8 @@ def tofu(splits: Collection[str]) -> Suite:
     """Forget quality, model utility and their parts, with membership inference where a holdout set is there.
 
     On request, by name: gradient norms, fluency, relative difference to the retain model, the truth ratio's third
-    aggregate, and `rephrased_...`, the forget set asked with the paraphrased questions.
+    aggregate, `agg` and its three parts (memorization, privacy, utility), and `rephrased_...`, the forget set asked
+    with the paraphrased questions.
 
     Args:
         splits: names of the splits at hand. `retain_perturbed` is evaluated where it is there, else `retain`, at most
@@ -208,4 +210,4 @@ def tofu(splits: Collection[str]) -> Suite:
             on_request=True,
         ),
     ]
-    return Suite("tofu", tuple(entries))
+    return Suite("tofu", tuple(entries), AGGREGATES)

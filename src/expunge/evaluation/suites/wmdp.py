@@ -1,17 +1,21 @@
 """The suite of WMDP: accuracy on multiple choice, near chance on what is forgotten, high on general knowledge."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from expunge.core.checks import ExpungeError
+from expunge.evaluation.aggregates import weighted_by_size
 from expunge.evaluation.metrics.multiple_choice_accuracy import multiple_choice_accuracy
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.suite import Derived, Entry, Suite, View
 
 TEXTS = ("forget", "retain", "holdout")
+GROUPS = ("wmdp", "mmlu")
 
 
 def wmdp(splits: Collection[str]) -> Suite:
     """Accuracy of each task: near chance where its name begins with `wmdp`, higher on all others.
+
+    Several tasks of WMDP, or of MMLU, have a figure of the group too, weighted by task size.
 
     Args:
         splits: names of the splits at hand, as the source `wmdp` names them: one a task. `forget`, `retain` and
@@ -28,7 +32,17 @@ def wmdp(splits: Collection[str]) -> Suite:
             f"the suite wmdp asks multiple choice questions, and the data hold {', '.join(splits)} only. Load them: "
             "source=wmdp path=<folder of <task>.jsonl files>."
         )
-    return Suite("wmdp", tuple(accuracy(task, "near" if task.startswith("wmdp") else "higher") for task in tasks))
+    entries = tuple(accuracy(task, "near" if task.startswith(GROUPS[0]) else "higher") for task in tasks)
+    return Suite("wmdp", entries, tuple(_group(name, tasks) for name in GROUPS if len(_members(name, tasks)) > 1))
+
+
+def _members(group: str, tasks: Sequence[str]) -> list[str]:
+    return [task for task in tasks if task.startswith(f"{group}_")]
+
+
+def _group(name: str, tasks: Sequence[str]) -> Derived:
+    parts = [f"{task}_accuracy" for task in _members(name, tasks)]
+    return weighted_by_size(f"{name}_accuracy", parts, better="near" if name == GROUPS[0] else "higher")
 
 
 def accuracy(task: str, better: str) -> Entry:

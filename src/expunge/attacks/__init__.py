@@ -1,0 +1,1 @@
+"""Attacks: does the knowledge come back when a finished model is trained a little, or rounded?"""

@@ -1,0 +1,136 @@
+"""What the experiments over several requests share: parts of a forget set, one run a request, numbers and drawing."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from expunge.core.checks import ExpungeError, require_between, unknown
+from expunge.core.manifest import Manifest, jsonable
+from expunge.core.progress import Progress
+from expunge.data.corpus import Corpus, Example
+from expunge.evaluation.evaluate import evaluate
+from expunge.models.load import load_model, load_tokenizer
+from expunge.models.tiny import bfloat16_pays
+from expunge.recipes.demo import COMMON, METHODS, embedded
+from expunge.report.figures import save_png
+from expunge.report.ranks import over
+from expunge.training.unlearn import unlearn
+
+MEASURES = ("forget_extraction_strength", "forget_rouge", "retain_extraction_strength", "model_utility")
+"""Of the suite `tofu`; the forget measures look at everything that was asked to be forgotten so far."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What was found: by method, the measures after each request or at each size."""
+
+    found: Mapping[str, Mapping[int, Mapping[str, float | None]]]
+    """Method -> requests, or forget examples -> measures."""
+    start: Mapping[str, float | None]
+    """The same of the start model, on the whole forget set."""
+    folder: Path
+
+
+@dataclass
+class Bench:
+    """The embedded default, and how a model of it is unlearned and measured."""
+
+    stage: str
+    folder: Path
+    methods: Sequence[str]
+    requests: int
+    authors: int
+    seed: int
+    overwrite: bool
+    progress: Progress | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise unknown("method of the demonstration", method, METHODS)
+        require_between("requests", self.requests, 2, max(2, self.authors // 10))
+        _open(self.folder, self.stage, self.overwrite)
+        self.corpus, self.target, _ = embedded(self.authors, self.seed, progress=self.progress)
+        self.tokenizer = load_tokenizer(self.target)
+        Manifest(
+            stage=self.stage,
+            arguments=jsonable(
+                {"methods": self.methods, "requests": self.requests, "settings": {**COMMON, **self.settings}}
+            ),
+            seed=self.seed,
+            inputs=self.corpus.fingerprints(),
+        ).save(self.folder)
+        self.parts = parts(self.corpus["forget"], self.requests)
+
+    def start(self) -> PreTrainedModel:
+        """The start model, anew."""
+        return load_model(self.target, dtype="float32")
+
+    def unlearned(self, model: PreTrainedModel, forget: Sequence[Example], method: str, what: str) -> PreTrainedModel:
+        """The model after one run that forgets these examples; changed in place."""
+        tell = self.progress
+        run = unlearn(
+            model,
+            self.tokenizer,
+            self._with(forget),
+            method=method,
+            seed=self.seed,
+            precision="bfloat16" if bfloat16_pays() else "float32",
+            progress=None if tell is None else lambda _, done, total, numbers: tell(what, done, total, numbers),
+            **{**COMMON, **METHODS[method], **self.settings},
+        )
+        assert isinstance(run.model, PreTrainedModel)
+        return run.model
+
+    def measured(self, model: PreTrainedModel, forget: Sequence[Example], what: str) -> dict[str, float | None]:
+        """The measures of a model, with these examples as forget set."""
+        tell = self.progress
+        found = evaluate(
+            model,
+            self.tokenizer,
+            self._with(forget),
+            suite="tofu",
+            metrics=MEASURES,
+            progress=None if tell is None else lambda doing, done, total: tell(f"{what}: {doing}", done, total, ""),
+        )
+        return {name: found[name].value for name in MEASURES}
+
+    def written(self, found: Mapping[str, Mapping[int, Mapping[str, float | None]]], axis: str) -> Requests:
+        """The result, with numbers and drawing in the folder."""
+        start = self.measured(self.start(), self.corpus["forget"], "start model")
+        content = {"over": axis, "start model": start, "methods": found}
+        (self.folder / f"{self.stage}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        series = {
+            name: {method: {x: values[name] for x, values in of.items()} for method, of in found.items()}
+            for name in MEASURES
+        }
+        levels = {name: {"start model": start[name]} for name in MEASURES}
+        save_png(over(axis, series, levels), self.folder / f"{self.stage}.png")
+        return Requests(found, start, self.folder)
+
+    def _with(self, forget: Sequence[Example]) -> Corpus:
+        return Corpus({**self.corpus.splits, "forget": tuple(forget)}, self.corpus.name)
+
+
+def parts(examples: Sequence[Example], n: int) -> list[tuple[Example, ...]]:
+    """The examples in order, cut into n parts whose sizes differ by one at most."""
+    ends = [len(examples) * k // n for k in range(n + 1)]
+    return [tuple(examples[a:b]) for a, b in pairwise(ends)]
+
+
+def _open(folder: Path, stage: str, overwrite: bool) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        ours = (folder / "manifest.json").is_file() and Manifest.load(folder).stage == stage
+        if not overwrite:
+            raise ExpungeError(f"{folder} is in use. Choose another output, or replace it: --overwrite")
+        if not ours:
+            raise ExpungeError(f"--overwrite replaces this experiment only, and {folder} holds another thing.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,67 @@
+"""The experiments on the embedded default, with their recipes replaced: words in, tables out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from expunge.core.judgment import Judgment
+
+
+def test_metrics_shows_each_judgment_and_what_it_lacks(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    judgment = Judgment(
+        metric="forget_rouge",
+        knowing={"a": 0.9},
+        ignorant={"b": 0.1},
+        faithfulness=0.75,
+        interval=(0.25, 0.96),
+        threshold=0.5,
+    )
+
+    def recipe(folder: str, **settings: Any) -> Any:
+        asked.update(settings, folder=folder)
+        return SimpleNamespace(judgments=(judgment,), notes=("Few models.",), folder=Path(folder))
+
+    monkeypatch.setattr("expunge.recipes.meta_evaluation.meta_evaluation", recipe)
+    out = tmp_path / "out"
+    code, text, _ = call("experiment", "metrics", f"output={out}", "methods=npo", "rates=[1e-3]", "relearning.epochs=2")
+    assert code == 0 and asked["methods"] == ("npo",) and asked["rates"] == (1e-3,)
+    assert asked["relearning"] == {"epochs": 2} and asked["folder"] == str(out)
+    row = next(line for line in text.splitlines() if "forget ROUGE" in line)
+    assert "0.75" in row and "0.25" in row and "-" in row.split()
+    assert "Few models." in text and "metrics.png" in text
+
+
+@pytest.mark.parametrize(("verb", "axis"), [("sustainability", "requests"), ("scalability", "forget examples")])
+def test_requests_show_a_row_each(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, axis: str
+) -> None:
+    def recipe(folder: str, **settings: Any) -> Any:
+        values = {"forget_rouge": 0.125, "model_utility": None}
+        return SimpleNamespace(found={"npo": {7: values}}, start=values, folder=Path(folder))
+
+    monkeypatch.setattr(f"expunge.recipes.{verb}.{verb}", recipe)
+    code, text, _ = call("experiment", verb, f"output={tmp_path / 'out'}")
+    assert code == 0 and axis in text and "start model" in text
+    assert ["npo", "7", "0.125", "-"] in [line.split() for line in text.splitlines()]
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    code, _, err = call("experiment", verb, f"output={tmp_path / 'used'}")
+    assert code == 2 and "is in use" in err
+
+
+def test_what_an_aggregate_is_made_of_can_be_asked(call: Callable[..., Any]) -> None:
+    code, text, _ = call("evaluate", "explain=agg", "suite=tofu")
+    assert code == 0 and "made of agg_memorization, agg_privacy, agg_utility" in text and "harmonic mean" in text
+
+
+def test_a_dry_run_says_what_an_aggregate_lacks(call: Callable[..., Any], model_folder: Path, tmp_path: Path) -> None:
+    words = ("source=synthetic", "authors=3", "forget_authors=1", "suite=tofu", "metrics=agg", f"output={tmp_path}")
+    code, text, err = call("evaluate", f"model={model_folder}", *words, "--dry-run")
+    assert code == 1 and "missing: it is made of agg_privacy, agg_utility" in text
+    assert "agg_privacy cannot be had: no retain model was given: reference=<folder>" in text + err
