@@ -16,8 +16,10 @@ from expunge.cli import (
     mask,
     patch,
     report,
+    tdec,
     train,
     unlearn,
+    wagle,
 )
 from expunge.cli.verb import forgiving_output, register
 
@@ -55,7 +57,8 @@ app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
 register(experiment_app, experiment.LOCALITY)
-register(experiment_app, loku.VERB)
+for experiment_verb in (loku.VERB, tdec.VERB, wagle.VERB):
+    register(experiment_app, experiment_verb)
 app.add_typer(experiment_app, name="experiment")
 
 

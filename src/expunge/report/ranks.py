@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from expunge.report.figures import INK, PALETTE, SHAPES
 from expunge.report.wording import words
 
+LOGARITHMIC = ("forget_quality",)
+"""Measures drawn on a logarithmic axis: p-values, which differ by orders of magnitude."""
+
 Series = Mapping[str, Mapping[int, float | None]]
 """By method, the value at each rank; a value that could not be had is left out."""
 
@@ -31,6 +34,8 @@ def over_ranks(measures: Mapping[str, Series], levels: Mapping[str, Mapping[str,
             if level is not None:
                 axes.axhline(level, color=INK, linewidth=1, linestyle=style, label=what)
         axes.set_xscale("log", base=2)
+        if name in LOGARITHMIC:
+            axes.set_yscale("log")
         axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.set_xlabel("rank")
         axes.set_title(words(name))
