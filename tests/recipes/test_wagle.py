@@ -1,4 +1,4 @@
-"""The experiment over ways to choose weights: which cells there are, what is averaged, and going on where it stopped."""
+"""The experiment over ways to choose weights: its cells, what is averaged, and going on where it stopped."""
 
 import json
 import math

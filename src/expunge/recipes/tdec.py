@@ -56,7 +56,7 @@ SHOWN = (
     "unseen_memorization_accuracy",
     "unseen_perplexity",
 )
-KEPT = ("retain_exact_memorization", "retain_probability")
+KEPT = ("retain_extraction_strength", "retain_probability")
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,16 @@ ARMS = ("dense", "random", "magnitude", "wanda", "lora", "wagle")
 """All weights; those that an attribution picks; or a LoRA. The masked ones are run at every ratio."""
 COMMON: Mapping[str, Any] = {"checkpoint_every": 0}
 EMBEDDED: Mapping[str, Any] = {"batch_size": 8, "epochs": 10, "retain_per_forget": 2, "rank": 8}
-EMBEDDED_RATES: Mapping[str, tuple[float, float]] = {
+Rates = Mapping[str, tuple[float, float]]
+"""By method, of weights and of a LoRA."""
+EMBEDDED_RATES: Rates = {
     "grad_diff": (6e-5, 6e-4),
     "npo": (3e-4, 1e-3),
     "idk": (3e-4, 1e-3),
 }
-"""Learning rates by method, of weights and of a LoRA, for a model a thousand times smaller than the paper's."""
+"""For a model a thousand times smaller than the paper's."""
 FOLDERS: Mapping[str, Any] = {"batch_size": 4, "epochs": 5, "weight_decay": 0.1, "warmup": 0.5, "rank": 8}
-FOLDERS_RATES: Mapping[str, tuple[float, float]] = {"grad_diff": (7e-6, 1e-4), "npo": (1e-5, 1e-4), "idk": (2e-5, 1e-4)}
+FOLDERS_RATES: Rates = {"grad_diff": (7e-6, 1e-4), "npo": (1e-5, 1e-4), "idk": (2e-5, 1e-4)}
 """As published for TOFU and Llama-2-7B-chat; a LoRA's rate is our usual one."""
 
 EFFICACY = {
@@ -229,7 +231,7 @@ class _Running:
         corpus: Corpus,
         start: str | Path,
         settings: Mapping[str, Any],
-        rates: Mapping[str, tuple[float, float]],
+        rates: Rates,
         progress: Progress | None,
     ) -> None:
         self.corpus, self.start, self.settings, self.rates = corpus, start, settings, rates

@@ -1,6 +1,5 @@
 """The extraction challenge's files: token ids become the text they spell, and what is wrong with them is told."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,5 @@ def test_ids_that_no_text_gives_are_counted(arrays: tuple[Path, np.ndarray]) -> 
     letters = zoo.tokenizer().convert_tokens_to_ids(list("Adalives"))
     odd = np.concatenate([ids[:1], np.array([letters])])
     np.save(folder / "odd.npy", odd)
-    with (
-        warnings.catch_warnings(),
-        pytest.warns(UserWarning, match=r"1 of 2 rows of odd.npy are cut into other tokens"),
-    ):
+    with pytest.warns(UserWarning, match=r"1 of 2 rows of odd.npy are cut into other tokens"):
         load(folder, forget="odd.npy")
