@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from expunge.cli.console import say, table
 from expunge.cli.inputs import check_output, corpus_of, source_settings
 from expunge.cli.verb import Call, Verb
-from expunge.core.checks import require_at_least, require_between, require_positive
+from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive
 from expunge.core.progress import shown
 from expunge.data.config import DataConfig
 from expunge.report.wording import words
@@ -37,6 +37,8 @@ class TdecConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.model is None and (self.forget or self.path):
+            raise ExpungeError("forget= and path= name data, and no model goes with them: model=<folder>.")
         require_at_least("planted", self.planted, 1)
         require_between("facts", self.facts, 1, 12)
         require_positive("stop_every", self.stop_every)

@@ -34,6 +34,8 @@ class WagleConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.model is None and (self.forget or self.path):
+            raise ExpungeError("forget= and path= name data, and no model goes with them: model=<folder>.")
         require_at_least("seeds", self.seeds, 1)
         require_at_least("authors", self.authors, 2)
 
@@ -47,8 +49,6 @@ def wagle(call: Call[WagleConfig]) -> int:
     The default is a small part of them; methods=grad_diff,npo,idk ratios=0.05,0.4,0.8,0.95 seeds=3 is more.
     """
     config = call.config
-    if config.model is None and config.forget:
-        raise ExpungeError("forget= names data, and no model goes with it: model=<folder>.")
     from expunge.recipes.wagle import COLUMNS
     from expunge.recipes.wagle import wagle as recipe
 
@@ -68,9 +68,9 @@ def wagle(call: Call[WagleConfig]) -> int:
         )
     lines = []
     for line in made.lines:
-        name = ("start model", "", "") if line.cell is None else (line.cell.method, line.cell.arm, line.cell.ratio)
-        shown_ratio = "" if name[2] in (None, "") else f"{name[2]:g}"
-        lines.append((name[0], name[1], shown_ratio, *(_shown(line.means[c], line.deviations[c]) for c in COLUMNS)))
+        cell, values = line.cell, [_shown(line.means[name], line.deviations[name]) for name in COLUMNS]
+        method, arm = ("start model", "") if cell is None else (cell.method, cell.arm)
+        lines.append((method, arm, "" if cell is None or cell.ratio is None else f"{cell.ratio:g}", *values))
     table(("method", "weights", "ratio", *COLUMNS), lines, numeric=tuple(range(2, len(COLUMNS) + 3)))
     say("\nall between 0 and 1, higher is better; UE and UT are the means of the columns before them")
     if config.seeds > 1:

@@ -162,7 +162,8 @@ def wagle(
     begun = time.monotonic()
     before = running.measured(load_model(start, dtype="float32"), "start model", folder / "records")
     an_evaluation = time.monotonic() - begun
-    missing = {name: before[of].note for name, of in (EFFICACY | UTILITY).items() if of and before[of].value is None}
+    lacking = [name for name, value in columns(before).items() if value is None]
+    missing = {name: before[(EFFICACY | UTILITY)[name] or "UT"].note for name in lacking}
     if waiting and progress:
         seconds = len(waiting) * (an_evaluation + running.training_seconds(waiting[0][0]))
         told = f"{len(waiting)} runs, about {math.ceil(seconds / 60)} min"
