@@ -25,7 +25,7 @@ class TdecConfig(DataConfig):
     planted: int = 32
     """Planted texts to forget."""
     facts: int = 4
-    """Sentences of a planted text, 15 to 25 tokens each."""
+    """Sentences of a planted text, about 15 tokens each, at most 12."""
     stop_every: float = 1.0
     """Epochs between two looks at EL and MA."""
     stop_rows: int = 16

@@ -96,7 +96,7 @@ def tdec(
         start: folder of the model that recites the forget set; needed with a corpus.
         arms: names of `ARMS`.
         sequences: planted texts to forget; twice as many are planted to be kept, and as many are unseen.
-        facts: sentences of a planted text, 15 to 25 tokens each, at most 12; the published 200 tokens need about 10.
+        facts: sentences of a planted text, about 15 tokens each, at most 12; these come near the published 200 tokens.
         stop_every: epochs between two looks at EL and MA; an epoch is one step of all forget texts.
         stop_rows: forget texts, and unseen ones, that the rule to stop by looks at. The table covers all.
         settings: training settings over those of the recipe, for all arms.
