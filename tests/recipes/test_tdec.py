@@ -10,6 +10,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
 from expunge.models.load import load_model, save_model
 from expunge.recipes.tdec import forgotten, planted, tdec
+from expunge.training.finetune import finetune
 
 FORGET = ("Ada lives in a house by the sea and writes a long book about a boat and a house.",) * 2
 UNSEEN = ("Ben writes a book about the sea, and a long boat lives in a house by the sea with Ada.",) * 2
@@ -32,22 +33,24 @@ def test_forgotten_needs_both_at_most_at_their_level() -> None:
 
 
 def test_a_run_stops_at_the_level_of_unseen_text_and_tells_before_and_after(tmp_path: Path) -> None:
-    start = save_model(zoo.tiny_model(max_position_embeddings=512), zoo.tokenizer(), tmp_path / "start")
     sets = {"forget": FORGET, "holdout": UNSEEN}
     corpus = Corpus({s: tuple(Example(kind="text", completion=t) for t in texts) for s, texts in sets.items()})
+    learning = {"learning_rate": 1e-2, "epochs": 40, "batch_size": 2}
+    learned = finetune(zoo.tiny_model(), zoo.tokenizer(), corpus, splits=("forget",), **learning)
+    start = save_model(learned.model, zoo.tokenizer(), tmp_path / "start")
     made = tdec(
         tmp_path / "out",
         corpus=corpus,
         start=start,
         arms=("grad_ascent",),
-        settings={"learning_rate": 1e-2, "epochs": 6},
+        settings={"learning_rate": 1e-2, "epochs": 12},
     )
     before, after = made.rows
     assert before["model"] == "start model" and after["model"] == "grad_ascent"
     assert made.levels == {name: before[f"unseen_{name}"] for name in made.levels} and len(made.levels) == 2
-    assert after["forgotten"] == forgotten(after, made.levels)
-    # Ascent at this rate leaves nothing of what a random model guesses right, so it must have stopped by its rule.
-    assert after["forgotten"] and after["steps"] < 6 and "wanted memorization_accuracy<=" in after["stopped"]
+    assert before["extraction_likelihood"] > 0.9 and before["memorization_accuracy"] > 0.9  # it recites them
+    assert all(after[name] <= level for name, level in made.levels.items()) and after["forgotten"]
+    assert after["steps"] < 12 and "wanted memorization_accuracy<=" in after["stopped"]
     assert "retain_probability" not in made.measures
     stored = json.loads((tmp_path / "out/tdec.json").read_text())
     assert stored["rows"] == list(made.rows) and stored["levels"] == dict(made.levels)
