@@ -263,9 +263,10 @@ class _Running:
     def training_seconds(self, cell: Cell) -> float:
         """Of one run, estimated from three steps with all weights."""
         options = self.options(replace(cell, arm="dense"), 0)
-        steps = float(options["epochs"]) * len(self.corpus["forget"]) / options["batch_size"]
+        steps: float = options["epochs"] * len(self.corpus["forget"]) / options["batch_size"]
         trial = {**options, "epochs": min(3 / steps, 1) * options["epochs"]}
-        return steps * float(self._unlearned(trial).manifest.results["seconds_a_step"])
+        a_step: float = self._unlearned(trial).manifest.results["seconds_a_step"]
+        return steps * a_step
 
     def _unlearned(self, options: Mapping[str, Any], mask: Mask | None = None) -> Any:
         model = load_model(self.start, dtype="float32")
