@@ -45,7 +45,9 @@ def test_columns_turn_what_should_be_low() -> None:
     values |= {f"UT_{s}_{m}": 0.6 for s in ("real_authors", "world_facts") for m in ("accuracy", "rouge")}
     values |= {"UT_retain_rouge": None}
     made = {
-        name: Measure(value=value, n=3, better="higher", definition=name, source="made up")
+        name: Measure(
+            value=value, n=3, better="higher", definition=name, source="made up", note="" if value else "not had"
+        )
         for name, value in values.items()
     }
     found = columns(Evaluation(made))
