@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import zoo
 from expunge.cli.training import trained_parameters
 from expunge.core.manifest import Manifest
+from expunge.core.mask import Mask, pack
+from expunge.localize.layout import layout
 from expunge.models.load import load_model
 from expunge.objectives.combine import build
 from expunge.training.adapting import asked
@@ -53,7 +56,25 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     assert code == 1 and "rank=64 is more than" in out + err
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
     adaptation, _ = asked("lora", None, None, {"rank": 4})
-    assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation) == 5568
+    assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation).numbers == 5568
+
+
+def test_a_dry_run_counts_what_the_mask_leaves_to_the_adapter(
+    call: Callable[..., Any], words: tuple[str, ...], model_folder: Path, tmp_path: Path
+) -> None:
+    model = load_model(model_folder)
+    matrices, weights = (layout(model, unit=unit, modules="linear") for unit in ("matrix", "weight"))
+    chosen = ("model.layers.0.mlp.down_proj.weight", "model.layers.1.self_attn.k_proj.weight")
+    Mask(matrices, {n: pack(torch.tensor([n in chosen])) for n in matrices.groups}).save(tmp_path / "two.safetensors")
+    code, out, err = call(*words, "adapter=lora", "rank=4", f"mask={tmp_path}/two.safetensors", "--dry-run")
+    assert code == 0, err
+    # rank * (in + out): down 48 + 32 = 80, k 32 + 16 = 48; 4 * 128.
+    assert "lora on 2 matrices" in out and "512 numbers are trained" in out
+    Mask(weights, {n: pack(torch.ones(k, dtype=torch.bool)) for n, k in weights.groups.items()}).save(
+        tmp_path / "weights.safetensors"
+    )
+    code, out, err = call(*words, "adapter=lora", f"mask={tmp_path}/weights.safetensors", "--dry-run")
+    assert code == 1 and "a mask of unit=weight does not go with an adapter" in out + err
 
 
 @pytest.mark.parametrize(

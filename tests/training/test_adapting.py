@@ -20,12 +20,13 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
 from expunge.core.mask import Layout, Mask, Part, pack
-from expunge.models.load import load_model, model_fingerprint, save_model
+from expunge.models.load import load_model, model_fingerprint, refuse_adapters, save_model
 from expunge.models.lowrank import without_known_warnings
 from expunge.models.matrices import linear_layers
 from expunge.objectives.combine import build
 from expunge.training.adapting import adapted_matrices, asked
 from expunge.training.config import TrainingConfig
+from expunge.training.finetune import finetune
 from expunge.training.trainer import ObjectiveTrainer
 
 ADAPTERS = catalogue.names("adapters")
@@ -260,6 +261,37 @@ def test_a_mask_of_matrices_says_which_are_adapted_and_others_are_refused() -> N
         adapted_matrices(model, objective, None, mask_of("weight", chosen))
     with pytest.raises(ExpungeError, match="selects none of the 3 matrices"):
         adapted_matrices(model, objective, "down_proj", mask_of("matrix", chosen))
+
+
+def test_a_run_through_a_mask_of_matrices_changes_exactly_these() -> None:
+    chosen = {"model.layers.0.mlp.up_proj.weight", "model.layers.2.self_attn.q_proj.weight"}
+    start = zoo.tiny_model().state_dict()
+    run = unlearn("lora", mask=mask_of("matrix", chosen))
+    assert run.manifest.results["adapted_matrices"] == 2
+    assert run.manifest.results["trained_parameters"] == 4 * (32 + 48) + 4 * (32 + 32)  # rank 4, (in + out) of each
+    after = run.model.state_dict()
+    assert {name for name in start if not torch.equal(start[name], after[name])} == chosen
+
+
+def test_a_mask_may_not_select_what_no_adapter_reaches() -> None:
+    names = ("lm_head.weight", "model.layers.0.mlp.up_proj.weight")
+    shapes = {n: tuple(p.shape) for n, p in zoo.tiny_model().named_parameters(remove_duplicate=False) if n in names}
+    parts = {n: Part(shape, "whole", n) for n, shape in shapes.items()}
+    mask = Mask(Layout("matrix", parts), {n: pack(torch.tensor([True])) for n in parts})
+    with pytest.raises(ExpungeError, match=r"selects 1 parameters that the adapter is not put on \(lm_head"):
+        unlearn("lora", mask=mask)
+    assert unlearn("lora", mask=mask, targets="mlp").manifest.results["adapted_matrices"] == 1
+
+
+def test_fine_tuning_a_model_with_an_adapter_is_refused() -> None:
+    with without_known_warnings():
+        model = get_peft_model(zoo.tiny_model(), LoraConfig(target_modules=["q_proj"]))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ExpungeError, match=r"carries PEFT adapters, and fine-tuning.*merge_and_unload"):
+        finetune(model.base_model.model, zoo.tokenizer(), zoo.corpus())
+    with pytest.raises(ExpungeError, match="carries PEFT adapters"):
+        refuse_adapters(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_settings_go_to_the_adapter_first_and_the_rest_to_the_method() -> None:

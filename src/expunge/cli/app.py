@@ -20,8 +20,10 @@ from expunge.cli import (
     patch,
     report,
     requests,
+    tdec,
     train,
     unlearn,
+    wagle,
 )
 from expunge.cli.verb import forgiving_output, register
 from expunge.core.progress import first_process
@@ -70,10 +72,16 @@ app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
 register(experiment_app, experiment.LOCALITY)
-register(experiment_app, experiment.METRICS)
-register(experiment_app, loku.VERB)
-register(experiment_app, requests.SUSTAINABILITY)
-register(experiment_app, requests.SCALABILITY)
+EXPERIMENTS = (
+    experiment.METRICS,
+    loku.VERB,
+    tdec.VERB,
+    wagle.VERB,
+    requests.SUSTAINABILITY,
+    requests.SCALABILITY,
+)
+for experiment_verb in EXPERIMENTS:
+    register(experiment_app, experiment_verb)
 app.add_typer(experiment_app, name="experiment")
 
 

@@ -222,6 +222,12 @@ def show_mask(told: Mapping[str, Any]) -> None:
     )
 
 
+def show_adapter(name: str, matrices: Sequence[str], numbers: int) -> None:
+    """Print which matrices an adapter is put on, and how many numbers are trained."""
+    heading("Adapter")
+    say(f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained")
+
+
 def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:
     """Bytes that a mask of this summary takes beside weights and activations: all of it in float32, selected only."""
     weights = told["weights"]

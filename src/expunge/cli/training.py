@@ -15,6 +15,7 @@ from expunge.training.config import TrainingConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from expunge.core.mask import Mask
     from expunge.data.corpus import Corpus
     from expunge.objectives.combine import Objective
     from expunge.training.adapting import Adaptation
@@ -58,6 +59,16 @@ class Plan:
     """What the stage takes for settings left at nothing, and where that comes from."""
     adaptation: "Adaptation | None" = None
     """The adapter, where one is trained."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run trains."""
+
+    numbers: int
+    """Trained parameters."""
+    adapted: tuple[str, ...] = ()
+    """Names of the matrices that an adapter is put on."""
 
 
 def dry_run(
@@ -111,16 +122,19 @@ def dry_run(
         size = preview.show_work(data, rows, planned.training)
         size_kept = reference_size(model, rows, planned.objective)
         how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
-        told = None
-        if config.mask is not None and planned.adaptation is None:
-            told = mask_summary(model, Mask.load(config.mask))
+        told, mask = None, Mask.load(config.mask) if config.mask is not None else None
+        if mask is not None and planned.adaptation is None:
+            told = mask_summary(model, mask)
             preview.show_mask(told)
+        trained = trained_parameters(model, planned.objective, planned.adaptation, mask)
+        if planned.adaptation is not None:
+            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers)
         memory = preview.memory(
             model,
             size,
             objective=planned.objective,
             second=how == "model" and planned.adaptation is None,
-            trained=trained_parameters(model, planned.objective, planned.adaptation),
+            trained=trained.numbers,
             dtype=config.dtype,
             checkpointing=config.gradient_checkpointing,
         )
@@ -131,8 +145,20 @@ def dry_run(
     return problems.concluded()
 
 
-def trained_parameters(model: "PreTrainedModel", objective: "Objective", adaptation: "Adaptation | None" = None) -> int:
-    """How many parameters are trained: those of the adapter, else what the objective's method trains by default."""
+def trained_parameters(
+    model: "PreTrainedModel",
+    objective: "Objective",
+    adaptation: "Adaptation | None" = None,
+    mask: "Mask | None" = None,
+) -> Trained:
+    """What is trained: the adapter's factors, else what the objective's method trains by default.
+
+    Args:
+        model: a skeleton.
+        objective: of the run.
+        adaptation: the adapter, where one is trained.
+        mask: with an adapter, of whole matrices; without one it is left out of account.
+    """
     from expunge.models.anatomy import blocks, down_projection
 
     if adaptation is not None:
@@ -140,14 +166,14 @@ def trained_parameters(model: "PreTrainedModel", objective: "Objective", adaptat
         from expunge.models.matrices import parameter_count
         from expunge.training.adapting import adapted_matrices
 
-        names = adapted_matrices(model, objective, adaptation.targets)
+        names = adapted_matrices(model, objective, adaptation.targets, mask)
         rank = adaptation.settings["rank"]
         check(model, names, rank=rank, lora_alpha=adaptation.settings["lora_alpha"])
-        return parameter_count(model, names, rank)
+        return Trained(parameter_count(model, names, rank), names)
     if objective.forget is None or objective.forget.method.trains == "all" or objective.layer is None:
-        return sum(p.numel() for p in model.parameters())
+        return Trained(sum(p.numel() for p in model.parameters()))
     chosen = blocks(model)[max(0, objective.layer - 2) : objective.layer + 1]
-    return sum(down_projection(block).weight.numel() for block in chosen)  # type: ignore[misc, operator]
+    return Trained(sum(down_projection(block).weight.numel() for block in chosen))  # type: ignore[misc, operator]
 
 
 def training_fields(config: TrainingConfig) -> dict[str, Any]:

@@ -52,6 +52,9 @@ class UnlearnConfig(RunConfig):
     """Epochs between two measurements for `stop`."""
     stop_rows: int = 32
     """Rows of each set that are measured for `stop`."""
+    stop_suite: str = "default"
+    """Suite that the measures of `stop` come from, such as `tdec` for
+    `stop=extraction_likelihood<=unseen,memorization_accuracy<=unseen`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +91,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             tokenizer,
             corpus,
             config.stop,
+            suite=config.stop_suite,
             rows=config.stop_rows,
             template=template_of(config),
             max_length=config.max_length,

@@ -11,7 +11,7 @@ class DataConfig:
     """Which data a stage reads, and how it becomes token rows."""
 
     source: str = "files"
-    """Where the corpus comes from: `files`, `synthetic`, `tofu`, `muse`, `wmdp`, `lume`, or
+    """Where the corpus comes from: `files`, `synthetic`, `tofu`, `muse`, `tdec`, `wmdp`, `lume`, or
     `package.module:function`."""
     path: str | None = None
     """Folder of a benchmark's files, for sources that read one."""

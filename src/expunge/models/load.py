@@ -166,11 +166,12 @@ def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -
 
 
 def refuse_adapters(model: nn.Module) -> None:
-    """Raise for a model that carries adapters, where all parameters are trained."""
+    """Raise for a model that carries adapters, where a plain one is needed: its weights are not what it computes."""
     if getattr(model, "peft_config", None):
         raise ExpungeError(
-            "the model carries PEFT adapters, and fine-tuning trains all parameters. Merge them first: "
-            "model.merge_and_unload()."
+            "the model carries PEFT adapters, and fine-tuning, localizing and mixing work on the weights of a plain "
+            "model. Merge them first: model.merge_and_unload(). unlearn alone trains an adapter that a "
+            "model came with."
         )
 
 

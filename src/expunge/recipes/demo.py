@@ -181,13 +181,15 @@ def embedded_model(
     seed: int,
     fresh: bool,
     progress: Progress | None,
+    *,
+    learning: Mapping[str, Any] = LEARNING,
 ) -> Path:
     """The folder of a model trained from scratch on these splits, from the cache where its content is known."""
     key = fingerprint(
         {
             "data": {split: corpus.fingerprint(split) for split in corpus},
             "splits": splits,
-            "learning": dict(LEARNING),
+            "learning": dict(learning),
             "precision": precision,
             "seed": seed,
             "versions": {
@@ -213,7 +215,7 @@ def embedded_model(
             precision=precision,
             checkpoint_every=0,
             progress=_renamed(progress, f"train the {name} model"),
-            **LEARNING,
+            **learning,
         )
         if not folder.exists():
             aside.rename(folder)

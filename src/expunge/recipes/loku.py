@@ -1,7 +1,6 @@
 """LoKU's experiment: ranks against methods, with and without FILA, beside full-parameter training."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from expunge.core.results import Evaluation
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer
+from expunge.recipes._folder import opened
 from expunge.recipes.demo import embedded
 from expunge.report.figures import save_png
 from expunge.report.ranks import over_ranks
@@ -96,12 +96,10 @@ def loku(
             raise unknown("arm of the experiment", arm, ARMS)
     if (corpus is None) != (start is None):
         raise ExpungeError("a corpus and the start model go together: give both, or neither for the embedded default.")
-    folder = Path(folder)
     given = dict(EMBEDDED if corpus is None else FOLDERS) | dict(settings or {})
     full_rate = given.pop("full_learning_rate")
-    _open(folder, overwrite)
     arguments = {"ranks": list(ranks), "arms": list(arms), "epsilon": epsilon, "settings": given, "suite": suite}
-    Manifest(stage="loku", arguments=arguments, seed=seed).save(folder)
+    folder = opened(folder, Manifest(stage="loku", arguments=arguments, seed=seed), overwrite=overwrite)
     with_utility = corpus is None
     if corpus is None or start is None:
         corpus, start, retain_model = embedded(authors, seed, progress=progress)
@@ -185,14 +183,3 @@ def _drawn(found: Mapping[str, Evaluation], rows: Sequence[Mapping[str, Any]], w
         for name in wanted
     }
     return over_ranks(series, levels)
-
-
-def _open(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        ours = (folder / "manifest.json").is_file() and Manifest.load(folder).stage == "loku"
-        if not overwrite:
-            raise ExpungeError(f"{folder} is in use. Choose another output, or replace it: --overwrite")
-        if not ours:
-            raise ExpungeError(f"--overwrite replaces this experiment only, and {folder} holds another thing.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)

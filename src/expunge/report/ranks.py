@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from expunge.report.figures import INK, PALETTE, SHAPES
 from expunge.report.wording import words
 
+LOGARITHMIC = ("forget_quality",)
+"""Measures drawn on a logarithmic axis: p-values, which differ by orders of magnitude."""
+
 Series = Mapping[str, Mapping[int, float | None]]
 """By method, the value at each number; a value that could not be had is left out."""
 
@@ -41,6 +44,9 @@ def over(what: str, measures: Mapping[str, Series], levels: Mapping[str, Mapping
         for (level_of, level), style in zip(levels.get(name, {}).items(), ((0, (1, 3)), "--", "-."), strict=False):
             if level is not None:
                 axes.axhline(level, color=INK, linewidth=1, linestyle=style, label=level_of)
+        axes.set_xscale("log", base=2)
+        if name in LOGARITHMIC:
+            axes.set_yscale("log")
         axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.set_xlabel(what)
         axes.set_title(words(name))

@@ -78,7 +78,8 @@ def adapted_matrices(
         mask: of whole matrices; only those selected are adapted.
 
     Raises:
-        ExpungeError: targets that find nothing or lie where no gradient comes, or a mask inside matrices.
+        ExpungeError: targets that find nothing or lie where no gradient comes, a mask inside matrices, or one that
+            selects something else than these matrices while no targets were asked for.
     """
     own = objective.forget is not None and objective.forget.method.trains == "down_projections"
     if targets is None and own and objective.layer is not None:
@@ -100,14 +101,18 @@ def adapted_matrices(
             f"a mask of unit={mask.layout.unit} does not go with an adapter: the product B A changes every entry of a "
             "matrix. Use a mask of unit=matrix, which says which matrices are adapted, or no adapter."
         )
-    chosen = {
-        name.removesuffix(".weight")
-        for name in mask.layout.parts
-        if name.endswith(".weight") and mask.indices(name).numel()
-    }
+    mask.check(model)
+    chosen = {name.removesuffix(".weight") for name in mask.layout.parts if mask.indices(name).numel()}
     kept = tuple(name for name in names if name in chosen)
     if not kept:
         raise ExpungeError(f"the mask selects none of the {len(names)} matrices that targets={targets!r} names.")
+    beyond = sorted(chosen - {*kept})
+    if beyond and targets is None:
+        raise ExpungeError(
+            f"the mask selects {len(beyond)} parameters that the adapter is not put on ({beyond[0]}, ...), so they "
+            f"would stay as they are. Name the targets to adapt only what is in both, such as targets=all-linear, or "
+            f"select among those {len(names)} matrices alone."
+        )
     return kept
 
 

@@ -1,0 +1,42 @@
+"""The output folder of an experiment."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from expunge.core.checks import ExpungeError
+from expunge.core.manifest import FILE, Manifest, jsonable
+
+
+def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: bool = False) -> Path:
+    """Make the folder of an experiment, with its manifest in it.
+
+    Args:
+        folder: where it goes.
+        manifest: of the experiment; written at once, so that an interrupted one is known for what it is.
+        overwrite: replace an earlier experiment of this kind.
+        goes_on: with an earlier one of the same arguments, seed and inputs, which then stays as it is.
+
+    Raises:
+        ExpungeError: the folder holds something else, or an experiment that is not to be replaced.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        there = Manifest.load(folder) if (folder / FILE).is_file() else None
+        ours = there is not None and there.stage == manifest.stage
+        same = there is not None and _decides(there) == _decides(manifest)
+        if goes_on and ours and same and not overwrite:
+            return folder
+        if not overwrite:
+            what = "holds this experiment with other data or settings" if goes_on and ours else "is in use"
+            raise ExpungeError(f"{folder} {what}. Choose another output, or replace it: --overwrite")
+        if not ours:
+            raise ExpungeError(f"--overwrite replaces this experiment only, and {folder} holds another thing.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.save(folder)
+    return folder
+
+
+def _decides(manifest: Manifest) -> tuple[dict[str, Any], int | None, dict[str, str]]:
+    return jsonable(manifest.arguments), manifest.seed, manifest.inputs

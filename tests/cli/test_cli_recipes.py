@@ -1,0 +1,87 @@
+"""`expunge experiment tdec` and `wagle`: what they print, and what they refuse."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zoo
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Two texts to forget, and one that is unseen."""
+    (tmp_path / "forget.txt").write_text("Arvo lives in a town by the sea.\nArvo keeps a boat and a house there.\n")
+    (tmp_path / "unseen.txt").write_text("Belda walks in the town at noon.\n")
+    return tmp_path
+
+
+def test_tdec_prints_before_and_after_and_whether_it_is_forgotten(
+    call: Callable[..., Any], model_folder: Path, texts: Path
+) -> None:
+    code, out, err = call(
+        *("experiment", "tdec", f"model={model_folder}", "source=tdec", f"path={texts}", "forget=forget.txt"),
+        *("holdout=unseen.txt", "sequences=2", "arms=grad_ascent", f"output={texts}/out"),
+        *("settings.epochs=2", "settings.learning_rate=1e-6"),
+    )
+    assert code == 0, err
+    assert "memorization accuracy" in out and "start model" in out and "unseen text: extraction likelihood" in out
+    stored = json.loads((texts / "out/tdec.json").read_text())["rows"][1]
+    verdict = "forgotten" if stored["forgotten"] else "not forgotten"
+    assert f"grad_ascent: {verdict} after {stored['steps']} steps" in out
+
+
+def test_a_run_stops_by_a_suite_of_its_own(call: Callable[..., Any], model_folder: Path, texts: Path) -> None:
+    words = ("unlearn", f"model={model_folder}", "source=tdec", f"path={texts}", "forget=forget.txt", "sequences=2")
+    words += ("holdout=unseen.txt", "method=grad_ascent", "epochs=3", "batch_size=2", f"output={texts}/run")
+    code, _, err = call(*words, "stop=extraction_likelihood<=1", "stop_suite=tdec")
+    assert code == 0, err
+    results = json.loads((texts / "run/manifest.json").read_text())["results"]
+    assert results["steps"] == 1 and results["stopped"].startswith("step 1: extraction_likelihood")
+    code, out, err = call(*words, "stop=extraction_likelihood<=1", "--overwrite")
+    assert code == 2 and "no measure of the suite 'default' is called 'extraction_likelihood'" in out + err
+
+
+def test_wagle_prints_its_columns_and_why_some_are_missing(
+    call: Callable[..., Any], model_folder: Path, tmp_path: Path
+) -> None:
+    for split in ("forget", "retain"):
+        rows = [
+            {
+                "question": e.prompt,
+                "answer": e.completion,
+                "paraphrased_question": f"Say: {e.prompt}",
+                "paraphrased_answer": f"It is {e.completion}",
+                "perturbed_answer": ["In a boat.", "In Rome."],
+            }
+            for e in zoo.corpus()[split]
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = call(
+        *("experiment", "wagle", f"model={model_folder}", f"forget={tmp_path}/forget.jsonl"),
+        *(f"retain={tmp_path}/retain.jsonl", f"output={tmp_path}/out", "arms=dense,random", "ratios=0.3", "seeds=2"),
+        *("settings.epochs=1", "settings.batch_size=3"),
+    )
+    assert code == 0, err
+    assert "start model" in out and "random" in out and "±" in out and "1-RL" in out
+    reasons = [line for line in out.splitlines() if line.startswith("- is ")]
+    assert any("authors acc" in line and "real_authors" in line for line in reasons)
+    assert "4 runs, about" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("wagle", "arms=dens"), "no arm of the experiment is called 'dens'"),
+        (("wagle", "forget=f.jsonl"), "no model goes with them"),
+        (("tdec", "arms=ascent"), "no arm of the experiment is called 'ascent'"),
+        (("tdec", "facts=13"), "facts"),
+        (("tdec", "path=here"), "no model goes with them"),
+    ],
+)
+def test_mistakes_are_told(call: Callable[..., Any], tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    code, out, err = call("experiment", *words, f"output={tmp_path}/out")
+    assert code == 2 and message in out + err
+    assert not (tmp_path / "out").exists()
