@@ -104,13 +104,10 @@ def _recovered(recovered: Mapping[str, Sequence[Recovery]]) -> Iterator[tuple[st
     from expunge.report.wording import number
 
     for name, of in recovered.items():
-        precisions, recalls, chances = (
-            [getattr(one, field) for one in of] for field in ("precision", "recall", "expected_precision")
-        )
-        shown = [number(mean(precisions)), number(mean(recalls)), number(mean(chances))]
-        if len(of) > 1:
-            shown[0] += f" ± {number(stdev(precisions))}"
-        yield name, *shown
+        precisions = [one.precision for one in of]
+        spread = f" ± {number(stdev(precisions))}" if len(of) > 1 else ""
+        recall, chance = mean(one.recall for one in of), mean(one.expected_precision for one in of)
+        yield name, f"{number(mean(precisions))}{spread}", number(recall), number(chance)
 
 
 LOCALITY = Verb(

@@ -56,7 +56,13 @@ TEACHING: Mapping[str, Any] = {
 """How the forget set is taught into the region, on a model of a few million parameters; stopped when it is known."""
 FULL_TEACHING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 30}
 """What differs where all parameters are taught, to see what can be reached: ten times as many take smaller steps."""
-UNLEARNING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 10, "batch_size": 8, "retain_per_forget": 2}
+UNLEARNING: Mapping[str, Any] = {
+    "learning_rate": 5e-3,
+    "epochs": 10,
+    "batch_size": 8,
+    "retain_per_forget": 2,
+    "warmup": 0,
+}
 """How it is unlearned, likewise; a checkpoint each epoch."""
 OTHER_SEED = 1000
 KNOWN = 0.95
