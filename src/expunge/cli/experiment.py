@@ -26,7 +26,7 @@ class LocalityConfig:
     """Share of the MLP's value vectors in a region."""
     quality: bool = False
     """Measure forget quality and model utility too, for MU95; takes several times as long."""
-    attributions: tuple[str, ...] = ("wagle", "memflex", "activation", "gradient", "random")
+    attributions: tuple[str, ...] = ("wagle", "memflex", "activation", "gradient", "magnitude", "random")
     """Localizations of the start model that are held against the region."""
     learn_regularizer: float = 1.0
     """Weight of the retain set's loss while the forget set is taught; 0 for none."""
