@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.core.checkpoints import checkpoints, step
 from expunge.core.checks import ExpungeError, require_at_least, require_between
 from expunge.core.curve import Comparison, Curve
 from expunge.core.manifest import FILE as MANIFEST
@@ -246,40 +246,36 @@ class _Bench:
         teaching: Mapping[str, Any],
         seed: int,
     ) -> Path:
-        """The start model of a seed: the first checkpoint that knows enough of the forget set, else the last."""
+        """The start model of a seed: that of the first epoch which knows enough of the forget set, else of the last."""
         shutil.rmtree(work, ignore_errors=True)
         method = {"method": "learn_reg", "alpha": regularizer} if regularizer else {"method": "learn"}
-        unlearn(
+
+        def known(model: nn.Module, _: int) -> str | None:
+            return "the forget set is known" if self._strengths(model)[0] >= KNOWN * full else None
+
+        run = unlearn(
             load_model(self.retain_model),
             self.tokenizer,
             self.corpus,
             mask=regions["oracle"],
-            output_dir=work / "teaching",
-            keep_checkpoints=0,
+            stop=known,
             seed=seed,
             progress=self._named(f"seed {seed}: teach the region"),
             **{**method, **teaching},
         )
-        taught = work / "teaching"
-        model, reached = load_model(taught), int(Manifest.load(taught).results["steps"])
-        strength = retained = 0.0
-        for path in [*checkpoints(taught), taught]:
-            model = load_model(path)
-            strength, retained = self._strengths(model)
-            if strength >= KNOWN * full:
-                reached = reached if path == taught else step(path)
-                break
+        strength, retained = self._strengths(run.model)
         start = work / "start"
-        model.save_pretrained(start)
+        run.model.save_pretrained(start)
         self.tokenizer.save_pretrained(start)
         base = load_model(self.retain_model)
         before_teaching = self._strengths(base)[1]
-        holds = model_fingerprint(_put_back(model, base, regions["oracle"])) == model_fingerprint(base)
+        put_back = _put_back(load_model(start), base, regions["oracle"])
+        holds = model_fingerprint(put_back) == model_fingerprint(base)
         model = load_model(start)
         before = model_fingerprint(model)
         untouched = model_fingerprint(_put_back(model, base, regions["random"])) == before
-        shutil.rmtree(taught)
-        _write(told, asdict(Taught(seed, strength, full, retained, before_teaching, reached, holds, untouched)))
+        steps = int(run.manifest.results["steps"])
+        _write(told, asdict(Taught(seed, strength, full, retained, before_teaching, steps, holds, untouched)))
         return start
 
     def unlearn(
@@ -326,7 +322,7 @@ class _Bench:
         )
         return recovery(scores.select(ratio=ratio), region)
 
-    def _strengths(self, model: PreTrainedModel) -> tuple[float, float]:
+    def _strengths(self, model: nn.Module) -> tuple[float, float]:
         """Extraction strength on the forget and the retain set."""
         measuring = Measuring(self.tokenizer, self.corpus)
         point = measuring.point(measuring.records(model), "model")
