@@ -23,7 +23,7 @@ def run(tmp_path, monkeypatch):
     def run(**more):
         settings = {
             "methods": ["npo"],
-            "attributions": ["wagle", "random"],
+            "attributions": ["memflex", "random"],
             "seeds": 2,
             "ratio": 0.2,
             "teaching": TEACHING,
@@ -74,14 +74,14 @@ def test_every_step(run, tmp_path, monkeypatch):
         assert len(oracle.points) == len(random.points) == 3
     region = runs[1][2]
     start, corpus = load_model(kept[0]), zoo.corpus()
-    wagle = localize(start, zoo.tokenizer(), corpus, attribution="wagle", unit="value_vector", seed=1000).select(
+    memflex = localize(start, zoo.tokenizer(), corpus, attribution="memflex", unit="value_vector", seed=1000).select(
         ratio=0.2
     )
-    shared, size = sum((wagle & region).counts().values()), sum(region.counts().values())
-    assert made.recovered["wagle"][0].precision == made.recovered["wagle"][0].recall == shared / size
+    shared, size = sum((memflex & region).counts().values()), sum(region.counts().values())
+    assert made.recovered["memflex"][0].precision == made.recovered["memflex"][0].recall == shared / size
     chance = size / sum(region.layout.groups.values())
     assert {one.expected_precision for of in made.recovered.values() for one in of} == {chance}
-    assert set(made.recovered) == {"wagle", "random"} and all(len(of) == 2 for of in made.recovered.values())
+    assert set(made.recovered) == {"memflex", "random"} and all(len(of) == 2 for of in made.recovered.values())
     assert all(one.precision < 1 for one in made.recovered["random"])  # another draw than the region's
     found = made.found["npo"]["aues_hypervolume"]
     assert found.seeds == 2 and set(made.found["npo"]) == {"aues_hypervolume", "aues_trapezoid"}
