@@ -9,7 +9,7 @@ import pytest
 def test_tables_and_page(call, model_folder, data, tmp_path):
     words = (f"retain={model_folder}", f"data.forget={data}/forget.jsonl", f"data.retain={data}/retain.jsonl")
     teaching = ("teaching.learning_rate=3e-2", "teaching.epochs=2", "teaching.batch_size=6")
-    unlearning = ("unlearning.learning_rate=1e-2", "unlearning.epochs=1", "unlearning.batch_size=6")
+    unlearning = ("unlearning.learning_rate=1e-2", "unlearning.epochs=2", "unlearning.batch_size=6")
     asked = ("methods=npo", "seeds=2", "ratio=0.2", "attributions=[activation,random]", f"output={tmp_path}/out")
     code, text, err = call("experiment", "locality", *words, *teaching, *unlearning, *asked)
     assert code == 0, err
