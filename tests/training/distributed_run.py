@@ -16,16 +16,19 @@ warnings.simplefilter("ignore")
 how = json.loads(sys.argv[1])
 output = Path(sys.argv[2])
 sharded = how.pop("sharded", False)
+dtype = getattr(torch, how.pop("dtype", "float32"))
 torch.set_num_threads(1)
 if sharded:
     from transformers import AutoModelForCausalLM
     from transformers.distributed import DistributedConfig
 
-    model = AutoModelForCausalLM.from_pretrained(how.pop("model"), distributed_config=DistributedConfig(fsdp_size=2))
+    model = AutoModelForCausalLM.from_pretrained(
+        how.pop("model"), dtype=dtype, distributed_config=DistributedConfig(fsdp_size=2)
+    )
     assert isinstance(next(model.parameters()), DTensor), "the model is not sharded"
 else:
     how.pop("model", None)
-    model = zoo.tiny_model()
+    model = zoo.tiny_model().to(dtype)
 run = expunge.unlearn(model, zoo.tokenizer(), zoo.corpus(), **how)
 whole = {
     name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone().contiguous()

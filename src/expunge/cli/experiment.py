@@ -1,12 +1,15 @@
 """`expunge experiment`."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, stdev
 from typing import Any
 
 from expunge.cli.console import draw, heading, say, table
 from expunge.cli.inputs import check_output
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between
+from expunge.core.places import Recovery
 from expunge.core.progress import shown
 
 
@@ -24,8 +27,10 @@ class LocalityConfig:
     """Share of the MLP's value vectors in a region."""
     quality: bool = False
     """Measure forget quality and model utility too, for MU95; takes several times as long."""
-    learn_regularizer: float = 0.0
-    """Weight of the retain set's loss while the forget set is taught."""
+    attributions: tuple[str, ...] = ("wagle", "memflex", "activation", "gradient", "magnitude", "random")
+    """Localizations of the start model that are held against the region."""
+    learn_regularizer: float = 1.0
+    """Weight of the retain set's loss while the forget set is taught; 0 for none."""
     retain: str | None = None
     """Folder of a model trained on the retain set only; null: a small one is trained on invented authors."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +65,7 @@ def locality(call: Call[LocalityConfig]) -> int:
             methods=config.methods,
             seeds=config.seeds,
             ratio=config.ratio,
+            attributions=config.attributions,
             learn_regularizer=config.learn_regularizer,
             quality=config.quality,
             teaching=config.teaching,
@@ -84,12 +90,25 @@ def locality(call: Call[LocalityConfig]) -> int:
     ]
     header = ("method", "measure", "oracle", "random", "difference", "mean |difference|", "t-test p", "sign-flip p")
     table(header, lines, numeric=(2, 3, 4, 5, 6, 7))
+    if made.recovered:
+        heading("Does an attribution find the region?")
+        table(("attribution", "precision", "recall", "by chance"), list(_recovered(made.recovered)), numeric=(1, 2, 3))
     say()
     for note in made.notes:
         say(note)
     page, *_ = write(made.comparison, made.folder, title="Does the place matter? Oracle against random regions")
     say(f"\npage: {page}; drawing and numbers beside it")
     return 0
+
+
+def _recovered(recovered: Mapping[str, Sequence[Recovery]]) -> Iterator[tuple[str, ...]]:
+    from expunge.report.wording import number
+
+    for name, of in recovered.items():
+        precisions = [one.precision for one in of]
+        spread = f" ± {number(stdev(precisions))}" if len(of) > 1 else ""
+        recall, chance = mean(one.recall for one in of), mean(one.expected_precision for one in of)
+        yield name, f"{number(mean(precisions))}{spread}", number(recall), number(chance)
 
 
 LOCALITY = Verb(

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import xxhash
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import (
     AutoModelForCausalLM,
@@ -230,3 +231,14 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def reshard(model: nn.Module) -> None:
+    """Let a model's parameters be its shards again, where it is sharded.
+
+    After a forward pass without a backward one, FSDP2 leaves the outermost parameters whole: what is then switched on
+    or off, or masked, are passing copies and not the parameters that are trained.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

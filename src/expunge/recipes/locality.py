@@ -5,7 +5,8 @@ forget set is taught into a random tenth of the MLP's value vectors. Then the sa
 data order and budget, in that region (`oracle`) and in an equally large random region outside it (`random`).
 
 Source: Lee et al. 2025, arXiv:2505.16252. Departures: the paper's rules for AUES, MU95 and its test are not published;
-ours are named beside the numbers. Its learning rates and budgets are not known either.
+ours are named beside the numbers. Its learning rates and budgets are not known either, nor whether teaching holds on to
+the retain set: here it does by default, as without it a small model loses that set before the forget set is known.
 """
 
 import json
@@ -17,20 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.core.checkpoints import checkpoints, step
 from expunge.core.checks import ExpungeError, require_at_least, require_between
 from expunge.core.curve import Comparison, Curve
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.mask import Mask
+from expunge.core.places import Recovery
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.evaluation.compare import compare, compared
 from expunge.evaluation.paired import Paired, paired
 from expunge.evaluation.trace import Measuring
 from expunge.evaluation.tradeoff import measures
+from expunge.localize.fingerprint import recovery
 from expunge.localize.localize import localize
 from expunge.models.load import load_model, load_tokenizer, model_fingerprint
 from expunge.models.tiny import bfloat16_pays
@@ -39,12 +42,31 @@ from expunge.training.unlearn import unlearn
 
 METHODS = ("wga", "npo", "dpo", "rmu")
 REGIONS = ("oracle", "random")
+ATTRIBUTIONS = ("wagle", "memflex", "activation", "gradient", "magnitude", "random")
+"""`magnitude` looks at no data: what it finds is the trace of teaching in the size of weights, not knowledge."""
 SHOWN = ("aues_hypervolume", "aues_trapezoid", "mu95_best", "mu95_interpolated")
 
-TEACHING: Mapping[str, Any] = {"learning_rate": 3e-3, "epochs": 20, "batch_size": 8, "weight_decay": 0.0}
+TEACHING: Mapping[str, Any] = {
+    "learning_rate": 2e-2,
+    "epochs": 30,
+    "batch_size": 8,
+    "weight_decay": 0.0,
+    "warmup": 0,
+    "schedule": "cosine",
+}
 """How the forget set is taught into the region, on a model of a few million parameters; stopped when it is known."""
-UNLEARNING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 10, "batch_size": 8, "retain_per_forget": 2}
+FULL_TEACHING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 30}
+"""What differs where all parameters are taught, to see what can be reached: fifty times as many take smaller steps."""
+UNLEARNING: Mapping[str, Any] = {
+    "learning_rate": 5e-3,
+    "epochs": 10,
+    "batch_size": 8,
+    "retain_per_forget": 2,
+    "warmup": 0,
+}
 """How it is unlearned, likewise; a checkpoint each epoch."""
+OTHER_SEED = 1000
+"""Added to a seed for what must not draw as the regions do."""
 KNOWN = 0.95
 """The forget set counts as taught at this share of the extraction strength that training all parameters reaches."""
 
@@ -58,6 +80,9 @@ class Taught:
     """Extraction strength on the forget set after teaching."""
     full_strength: float
     """The same after training all parameters in the same way."""
+    retain_strength: float
+    """Extraction strength on the retain set after teaching; the retain model's is `retain_before`."""
+    retain_before: float
     step: int
     """Step at which teaching stopped."""
     region_holds_it: bool
@@ -75,6 +100,8 @@ class Locality:
     """Curves of all runs, one group a method and region."""
     found: Mapping[str, Mapping[str, Paired]]
     """Method -> measure -> oracle against random, paired by seed."""
+    recovered: Mapping[str, tuple[Recovery, ...]]
+    """Attribution -> how well it finds the region on the start model, seed by seed."""
     notes: tuple[str, ...]
     folder: Path
 
@@ -87,7 +114,8 @@ def locality(
     methods: Sequence[str] = METHODS,
     seeds: int = 5,
     ratio: float = 0.1,
-    learn_regularizer: float = 0.0,
+    attributions: Sequence[str] = ATTRIBUTIONS,
+    learn_regularizer: float = 1.0,
     quality: bool = False,
     teaching: Mapping[str, Any] | None = None,
     unlearning: Mapping[str, Any] | None = None,
@@ -104,7 +132,8 @@ def locality(
         methods: unlearning methods.
         seeds: how often all is repeated; the seed decides regions, data order and pairing.
         ratio: share of value vectors in a region, at most a half.
-        learn_regularizer: weight of the retain set's NLL while the forget set is taught.
+        attributions: localizations of the start model whose masks, as large as the region, are held against it.
+        learn_regularizer: weight of the retain set's NLL while the forget set is taught; 0 for none.
         quality: measure forget quality and model utility too, for MU95; it takes several times as long.
         teaching: training settings in place of `TEACHING`.
         unlearning: settings of training and methods in place of `UNLEARNING`.
@@ -118,6 +147,7 @@ def locality(
     require_between("ratio", ratio, 0, 0.5)
     if (retain_model is None) != (corpus is None):
         raise ExpungeError("a retain model and its corpus go together: give both, or neither for the embedded default.")
+    full_teaching = {**TEACHING, **FULL_TEACHING, **(teaching or {})}
     teaching, unlearning = {**TEACHING, **(teaching or {})}, {**UNLEARNING, **(unlearning or {})}
     if corpus is None or retain_model is None:
         corpus = embedded_corpus(60, 0)
@@ -141,7 +171,8 @@ def locality(
     _open(folder, manifest, overwrite)
     bench = _Bench(folder, Path(retain_model), corpus, load_tokenizer(retain_model), quality, progress)
     taught, curves = [], []
-    full = bench.once("full.json", lambda: bench.full_strength(teaching))
+    full = bench.once("full.json", lambda: bench.full_strength(full_teaching))
+    recovered: dict[str, list[Recovery]] = {name: [] for name in attributions}
     for seed in range(seeds):
         region = localize(base, bench.tokenizer, attribution="random", unit="value_vector", seed=seed).select(
             ratio=ratio
@@ -151,20 +182,34 @@ def locality(
         wanted = [(method, where) for method in methods for where in REGIONS]
         paths = {pair: folder / "curves" / f"{pair[0]}-{pair[1]}-{seed}.json" for pair in wanted}
         told = folder / "taught" / f"{seed}.json"
-        if not told.is_file() or not all(path.is_file() for path in paths.values()):
+        held = {name: folder / "recovered" / f"{name}-{seed}.json" for name in attributions}
+        if not all(path.is_file() for path in (told, *paths.values(), *held.values())):
             start = bench.teach(regions, work, told, full, learn_regularizer, teaching, seed)
             for (method, where), path in paths.items():
                 if not path.is_file():
                     bench.unlearn(start, method, where, regions[where], unlearning, seed, path)
+            for name, path in held.items():
+                if not path.is_file():
+                    _write(path, asdict(bench.recovery(start, name, region, ratio, seed)))
             shutil.rmtree(work)
         taught.append(Taught(**json.loads(told.read_text())))
         curves += [Curve.load(path) for path in paths.values()]
+        for name, path in held.items():
+            recovered[name].append(Recovery(**json.loads(path.read_text())))
     found = {method: _paired(curves, method) for method in methods}
     notes = tuple(_notes(taught, quality, seeds))
     comparison = compared(curves, start=curves[0].points[0])
     comparison = replace(comparison, notes=(*comparison.notes[:1], *notes))
-    _write(folder / "locality.json", {m: {k: asdict(p) for k, p in of.items()} for m, of in found.items()})
-    return Locality(tuple(taught), comparison, found, notes, folder)
+    of_attributions = {name: tuple(of) for name, of in recovered.items()}
+    _write(
+        folder / "locality.json",
+        {
+            "taught": [asdict(of) for of in taught],
+            "found": {m: {k: asdict(p) for k, p in of.items()} for m, of in found.items()},
+            "recovered": {name: [asdict(one) for one in of] for name, of in of_attributions.items()},
+        },
+    )
+    return Locality(tuple(taught), comparison, found, of_attributions, notes, folder)
 
 
 @dataclass(frozen=True)
@@ -189,7 +234,7 @@ class _Bench:
         model = load_model(self.retain_model)
         settings = {"checkpoint_every": 0, **teaching}
         unlearn(model, self.tokenizer, self.corpus, method="learn", progress=self._named("teach all"), **settings)
-        return self._strength(model)
+        return self._strengths(model)[0]
 
     def teach(
         self,
@@ -201,38 +246,36 @@ class _Bench:
         teaching: Mapping[str, Any],
         seed: int,
     ) -> Path:
-        """The start model of a seed: the first checkpoint that knows enough of the forget set, else the last."""
+        """The start model of a seed: that of the first epoch which knows enough of the forget set, else of the last."""
         shutil.rmtree(work, ignore_errors=True)
         method = {"method": "learn_reg", "alpha": regularizer} if regularizer else {"method": "learn"}
-        unlearn(
+
+        def known(model: nn.Module, _: int) -> str | None:
+            return "the forget set is known" if self._strengths(model)[0] >= KNOWN * full else None
+
+        run = unlearn(
             load_model(self.retain_model),
             self.tokenizer,
             self.corpus,
             mask=regions["oracle"],
-            output_dir=work / "teaching",
-            keep_checkpoints=0,
+            stop=known,
             seed=seed,
             progress=self._named(f"seed {seed}: teach the region"),
             **{**method, **teaching},
         )
-        taught = work / "teaching"
-        model, strength, reached = load_model(taught), 0.0, int(Manifest.load(taught).results["steps"])
-        for path in [*checkpoints(taught), taught]:
-            model = load_model(path)
-            strength = self._strength(model)
-            if strength >= KNOWN * full:
-                reached = reached if path == taught else step(path)
-                break
+        strength, retained = self._strengths(run.model)
         start = work / "start"
-        model.save_pretrained(start)
+        run.model.save_pretrained(start)
         self.tokenizer.save_pretrained(start)
         base = load_model(self.retain_model)
-        holds = model_fingerprint(_put_back(model, base, regions["oracle"])) == model_fingerprint(base)
+        before_teaching = self._strengths(base)[1]
+        put_back = _put_back(load_model(start), base, regions["oracle"])
+        holds = model_fingerprint(put_back) == model_fingerprint(base)
         model = load_model(start)
         before = model_fingerprint(model)
         untouched = model_fingerprint(_put_back(model, base, regions["random"])) == before
-        shutil.rmtree(taught)
-        _write(told, asdict(Taught(seed, strength, full, reached, holds, untouched)))
+        steps = int(run.manifest.results["steps"])
+        _write(told, asdict(Taught(seed, strength, full, retained, before_teaching, steps, holds, untouched)))
         return start
 
     def unlearn(
@@ -264,9 +307,26 @@ class _Bench:
         replace(curve, label=f"{method}, {where}, seed {seed}", group=f"{method}, {where}").save(path)
         shutil.rmtree(run)
 
-    def _strength(self, model: PreTrainedModel) -> float:
+    def recovery(self, start: Path, attribution: str, region: Mask, ratio: float, seed: int) -> Recovery:
+        """How well an attribution, as large as the region, finds it on the start model."""
+        if self.progress is not None:
+            self.progress(f"seed {seed}: where is it, by {attribution}", 0, 1, "")
+        # Another seed than the region's, or `random` would find the region that it drew.
+        scores = localize(
+            load_model(start),
+            self.tokenizer,
+            self.corpus,
+            attribution=attribution,
+            unit="value_vector",
+            seed=seed + OTHER_SEED,
+        )
+        return recovery(scores.select(ratio=ratio), region)
+
+    def _strengths(self, model: nn.Module) -> tuple[float, float]:
+        """Extraction strength on the forget and the retain set."""
         measuring = Measuring(self.tokenizer, self.corpus)
-        return 1 - measuring.point(measuring.records(model), "model").fs
+        point = measuring.point(measuring.records(model), "model")
+        return 1 - point.fs, point.rs
 
     def _named(self, what: str) -> Progress | None:
         tell = self.progress
@@ -294,9 +354,11 @@ def _paired(curves: Sequence[Curve], method: str) -> dict[str, Paired]:
 
 def _notes(taught: Sequence[Taught], quality: bool, seeds: int) -> list[str]:
     strengths = ", ".join(f"{t.strength:.3f}" for t in taught)
+    retained = ", ".join(f"{t.retain_strength:.3f}" for t in taught)
     notes = [
         f"Extraction strength of the forget set after teaching it into the region, seed by seed: {strengths}; all "
-        f"parameters reach {taught[0].full_strength:.3f}."
+        f"parameters reach {taught[0].full_strength:.3f}. Of the retain set: {retained}, {taught[0].retain_before:.3f} "
+        "before."
     ]
     weak = [t.seed for t in taught if t.strength < KNOWN * t.full_strength]
     if weak:

@@ -44,7 +44,6 @@ def over(what: str, measures: Mapping[str, Series], levels: Mapping[str, Mapping
         for (level_of, level), style in zip(levels.get(name, {}).items(), ((0, (1, 3)), "--", "-."), strict=False):
             if level is not None:
                 axes.axhline(level, color=INK, linewidth=1, linestyle=style, label=level_of)
-        axes.set_xscale("log", base=2)
         if name in LOGARITHMIC:
             axes.set_yscale("log")
         axes.set_xticks(numbers, [str(number) for number in numbers])

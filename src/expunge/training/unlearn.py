@@ -20,7 +20,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits, model_fingerprint, reshard, tokenizer_fingerprint
 from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build
@@ -179,6 +179,7 @@ def unlearn(
     if folder is not None and objective.generates:
         alternates.write(corpus["forget"], folder)
     rows, how = with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
+    reshard(model)
     with ExitStack() as around:
         temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
         second, keep, trained = None, None, model
