@@ -1,5 +1,6 @@
 """Patches: forth and back bit for bit, on their own base only."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def test_a_damaged_patch_is_noticed_and_taken_back() -> None:
     patch.changes["weight"].flips.view(-1)[0] ^= 4
     with pytest.raises(ExpungeError, match="the patch is damaged"):
         patch.apply(base)
+    assert equal(bits(base), before)
+
+
+def test_a_patch_that_lacks_a_piece_changes_nothing() -> None:
+    base = zoo.tiny_model()
+    patch, before = make_patch(base, zoo.tiny_model(seed=1)), bits(base)
+    last = list(patch.changes)[-1]
+    cut = replace(patch.changes[last], flips=patch.changes[last].flips[:-1])
+    damaged = replace(patch, changes={**patch.changes, last: cut})
+    with pytest.raises(ExpungeError, match=f"its part for '{last}' is not whole. The model is as it was"):
+        damaged.apply(base)
     assert equal(bits(base), before)
 
 

@@ -22,7 +22,6 @@ METHODS = [
     {"method": "undial"},
     {"method": "rmu", "layer": 1},
     {"method": "adaptive_rmu", "layer": 1},
-    {"method": "rt_diff", "layer": 1},
     {"method": "npo", "retain": "hidden", "layer": 1},
 ]
 

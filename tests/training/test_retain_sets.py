@@ -97,3 +97,31 @@ def test_gradients_of_both_sets_flow():
         epochs=1, batch_size=4, weight_decay=0.0, learning_rate=1e-3,
     )  # fmt: skip
     assert any(not torch.equal(before[n], p) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ({"method": "rt_diff", "layer": 1}, "matches another model than the start model"),
+        ({"method": "pdu", "eps": 1.0, "retain": "kl"}, "bounds the retain set's NLL"),
+        ({"method": "npo", "surgery": "gru", "alpha": 0.0}, "alpha=0 leaves none"),
+        ({"method": "pdu", "eps": 1.0, "surgery": "gru"}, "weighs that gradient itself"),
+        ({"method": "rmu", "positions": "holdin"}, "holdin"),
+    ],
+)
+def test_what_would_do_something_else_is_refused(how, message):
+    with pytest.raises(expunge.ExpungeError, match=message):
+        expunge.unlearn(zoo.tiny_model("llama"), zoo.tokenizer(), zoo.corpus(), **how)
+
+
+def test_the_reference_has_its_dropout_off_whatever_mode_it_is_in():
+    model = zoo.tiny_model("gpt2")
+    reference = zoo.tiny_model("gpt2").train()
+    for module in reference.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    ids = torch.randint(5, 20, (2, 8))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    losses = {float(compute_loss(model, forget=batch, method="npo", reference=reference).detach()) for _ in range(3)}
+    assert len(losses) == 1 and losses.pop() == pytest.approx(20 * 0.6931472, rel=1e-5)
+    assert reference.training

@@ -31,6 +31,8 @@ class Method:
     generates: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters with defaults (`alternates`, `alternate_temperature`) of methods whose alternate answers the
     start model makes up itself where the data has none."""
+    compares_with: Literal["start", "other"] = "start"
+    """Whose values the loss is shown as reference: the start model's, or another model's, which a run does not have."""
     trains: Literal["all", "down_projections"] = "all"
     """Which parameters are trained by default: all, or the MLP down-projections of the three blocks up to `layer`."""
     skips: str | None = None

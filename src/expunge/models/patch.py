@@ -40,6 +40,19 @@ class Change:
         """Number of weights held."""
         return self.flips.numel()
 
+    def fits(self, tensor: Tensor) -> bool:
+        """Is it whole, and made for such a tensor?"""
+        if tuple(tensor.shape) != self.part.shape or self.flips.dtype != _INTEGERS[tensor.element_size()]:
+            return False
+        if self.bits.numel() != -(-self.part.units // 8):
+            return False
+        chosen = int(unpack(self.bits, self.part.units).sum())
+        if self.part.cut == "weights":
+            return tuple(self.flips.shape) == (chosen,)
+        shape = list(self.part.shape)
+        shape[self.part.dim] = chosen
+        return list(self.flips.shape) == shape
+
     def flip(self, tensor: Tensor) -> None:
         """Turn the old values into the new ones, or the new into the old, in place."""
         where = unpack(self.bits, self.part.units).nonzero().flatten().to(tensor.device)
@@ -93,6 +106,9 @@ class Patch:
             hint = f" It is the patch's {other}." if other else " It is neither the patch's base nor its result."
             raise ExpungeError(f"cannot {what} the patch: it needs the model {before}, and this one is {found}.{hint}")
         tensors = model.state_dict()
+        for name, change in self.changes.items():
+            if name not in tensors or not change.fits(tensors[name]):
+                raise ExpungeError(f"the patch is damaged: its part for '{name}' is not whole. The model is as it was.")
         for _ in range(2):
             for name, change in self.changes.items():
                 change.flip(tensors[name].detach())

@@ -57,6 +57,7 @@ class Term(NamedTuple):
         return self.values.new_tensor(len(self.values)) if self.counts is None else self.counts.sum()
 
 
+POSITIONS = ("holding", "predicting")
 Lookup = Callable[[Need], Tensor]
 
 
@@ -246,6 +247,8 @@ def build(
     observed |= {k: v for k, v in given.items() if k in observed}
     if "layer" in observed and observed["layer"] is None and depth is not None:
         observed["layer"] = min(7, depth // 3)
+    if observed.get("positions", "holding") not in POSITIONS:
+        raise unknown("place to read hidden states at (positions)", str(observed["positions"]), POSITIONS)
     if alpha is None:
         alpha = defaults.alpha if defaults.retain != "none" else 1.0
     gamma = defaults.gamma if gamma is None else gamma

@@ -92,8 +92,13 @@ def _reference(
     if not needs:
         return {}
     if reference is not None:
-        with torch.no_grad():
-            return _observe(reference, batches, objective, "reference")
+        training = reference.training
+        reference.eval()
+        try:
+            with torch.no_grad():
+                return _observe(reference, batches, objective, "reference")
+        finally:
+            reference.train(training)
     shown = {}
     for stream, names in needs.items():
         batch = batches[stream]

@@ -124,9 +124,7 @@ def unlearn(
     )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
     matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
-    if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
-        what = f"surgery={config.surgery}" if config.surgery != "none" else method
-        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+    _check_objective(method, objective, config)
     folder = Path(output_dir) if output_dir is not None else None
     if objective.generates:
         corpus = alternates.supplied(
@@ -219,6 +217,23 @@ def unlearn(
             if stop is not None
             else None,
         )
+
+
+def _check_objective(method: str, objective: Objective, config: TrainingConfig) -> None:
+    """Raise for combinations that would train something else than what was asked for."""
+    if objective.forget is not None and objective.forget.method.compares_with == "other":
+        raise ExpungeError(
+            f"{method} matches another model than the start model, and a run has none. Use it in a loop of your own: "
+            f"expunge.compute_loss(model, forget=batch, method='{method}', reference=<that model>)."
+        )
+    if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
+        what = f"surgery={config.surgery}" if config.surgery != "none" else method
+        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+    if objective.dual is not None and objective.retain is not None and objective.retain.name != "nll":
+        raise ExpungeError(f"{method} bounds the retain set's NLL by eps; retain={objective.retain.name} is another.")
+    if config.surgery != "none" and (objective.alpha == 0 or objective.dual is not None):
+        why = "alpha=0 leaves none" if objective.alpha == 0 else f"{method} weighs that gradient itself"
+        raise ExpungeError(f"surgery={config.surgery} holds the forget against the retain gradient, and {why}.")
 
 
 def _check_mask(model: nn.Module, mask: Mask | None, patch: bool, adaptation: Adaptation | None) -> None:

@@ -7,7 +7,7 @@ from expunge.core.checks import require_positive
 from expunge.core.method import Method
 from expunge.objectives.forget.dpo import dpo
 
-METHOD = Method(reduction="sequence", epochs=2, generates={"alternates": 5, "alternate_temperature": 1.0})
+METHOD = Method(reduction="sequence", epochs=10, generates={"alternates": 5, "alternate_temperature": 1.0})
 
 
 def altpo(
@@ -23,8 +23,8 @@ def altpo(
         h_i     = (alternate_logprobs_i - reference_alternate_logprobs_i) - (logprobs_i - reference_logprobs_i)
         value_i = -(2 / beta) * log_sigmoid(beta * h_i)
 
-    What makes it AltPO is the data: five alternates a question, sampled from the start model at temperature 1, one row
-    for each; where the data has none, a training run makes them and keeps them in its folder. Never negative;
+    What makes it AltPO is the data: five alternates a question, sampled from the start model at temperature 1; where
+    the data has none, a training run makes them and keeps them in its folder. Never negative;
     (2 / beta) * ln 2 at the reference model.
 
     Args:
@@ -41,8 +41,9 @@ def altpo(
         ExpungeError: `beta` is not above 0.
 
     Source: Mekala et al. 2024, arXiv:2409.13474.
-    Defaults: beta 0.1, gamma 1, alpha 1, retain `nll`, 2 epochs (10 visits to a question with five alternates).
-    Departures: the factor 2 / beta, as in `dpo`. That each alternate makes a row of its own is our reading.
+    Defaults: beta 0.1, gamma 1, alpha 1, retain `nll`, 10 epochs.
+    Departures: the factor 2 / beta, as in `dpo`. A question is one row an epoch, with one of its alternates drawn for
+    each epoch; the published runs take 2 epochs over a row for each of five alternates, which are as many visits.
     """
     require_positive("altpo: beta", beta, hint="Papers use 0.05 to 0.5.")
     return dpo(logprobs, alternate_logprobs, reference_logprobs, reference_alternate_logprobs, beta=beta)

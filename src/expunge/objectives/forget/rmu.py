@@ -49,10 +49,11 @@ def rmu(
     Source: Li et al. 2024 (WMDP), arXiv:2403.03218.
     Defaults: coefficient 20, gamma 1, alpha 100, retain `hidden`, learning rate 5e-5; layer min(7, blocks // 3); the
     paper trains the MLP down-projections of blocks layer - 2 to layer for 80 steps at a constant rate.
-    Departures: completion positions only, where the original averages over padding too. open-unlearning divides [B] by
-    [B, 1], right only for rows of equal length, and trains all parameters with coefficient 2. G-effect leaves u
-    un-normalized (norm about sqrt(D / 3)): `normalize=False`; it reads the positions that predict a completion token:
-    `positions="predicting"`; its `rmu_x` reads block x - 1.
+    Departures: a run takes the common schedule (10 epochs, warm-up, linear decay) unless it is told otherwise, such as
+    `schedule=constant warmup=0 epochs=...`. Completion positions only, where the original averages over padding too.
+    open-unlearning divides [B] by [B, 1], right only for rows of equal length, and trains all parameters with
+    coefficient 2. G-effect leaves u un-normalized (norm about sqrt(D / 3)): `normalize=False`; it reads the positions
+    that predict a completion token: `positions="predicting"`; its `rmu_x` reads block x - 1.
     """
     require_positive("rmu: coefficient", coefficient, hint="Papers use 2 to 300, 6.5 to 20 at 7 billion parameters.")
     target = coefficient * steering_direction("rmu", hidden, direction=direction, seed=seed, normalize=normalize)

@@ -6,7 +6,7 @@ from torch import Tensor
 from expunge.core.logprobs import mean_squared_distance
 from expunge.core.method import Method
 
-METHOD = Method(reduction="sequence", observes={"layer": None, "positions": "holding"})
+METHOD = Method(reduction="sequence", observes={"layer": None, "positions": "holding"}, compares_with="other")
 
 
 def rt_diff(
