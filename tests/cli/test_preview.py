@@ -74,7 +74,7 @@ def test_the_estimate_of_blocks_agrees_with_what_is_kept() -> None:
 
 
 def test_memory_of_an_evaluation_counts_weights_and_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("expunge.evaluation.collect.BATCH_TOKENS", 100)
+    monkeypatch.setattr("expunge.evaluation.scoring.BATCH_TOKENS", 100)
     model = zoo.tiny_model()
     # 100 tokens x 512 x 4 bytes = 204 800; logits 100 x 320 x 4 bytes = 128 000.
     assert evaluation_memory(model, "auto") == {

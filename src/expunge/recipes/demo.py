@@ -182,9 +182,10 @@ def embedded_model(
     fresh: bool,
     progress: Progress | None,
     *,
-    learning: Mapping[str, Any] = LEARNING,
+    learning: Mapping[str, Any] | None = None,
 ) -> Path:
     """The folder of a model trained from scratch on these splits, from the cache where its content is known."""
+    learning = LEARNING if learning is None else learning
     key = fingerprint(
         {
             "data": {split: corpus.fingerprint(split) for split in corpus},
