@@ -12,7 +12,8 @@ from expunge.core.curve import Comparison, Curve, Point
 from expunge.core.manifest import Manifest
 from expunge.data.corpus import load_corpus
 from expunge.evaluation import trace
-from expunge.evaluation.compare import compare, compared
+from expunge.evaluation.compare import compare
+from expunge.evaluation.compared import compared
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, save_model
 from expunge.training.unlearn import unlearn

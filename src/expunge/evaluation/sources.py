@@ -14,6 +14,7 @@ from expunge.evaluation.probe import Probe, lacking
 Whose = Literal["model", "reference", "start"]
 
 _SETUP = ("format", "dtype", "attention", "template", "max_length")
+_OF_THE_MODEL = "Make them of the model itself: expunge evaluate model=<model> output=<folder>"
 _WHO = {"reference": "retain model", "start": "start model"}
 
 
@@ -56,11 +57,11 @@ class Sources:
         known = source.manifest.results.get("absent", {})
         for name in (*(f"{view.probe.name}/{column}" for column in reads), view.probe.name):
             if name in known:
-                return str(known[name])
-        if not len(rows):
-            held = ", ".join(source.splits)
-            return f"the records{of} hold no {view.probe.name} (split/asked/answer); their splits are {held}"
-        return f"the records{of} hold none of {', '.join(reads)} for {view.probe.name}"
+                return str(known[name]) + (f". {_OF_THE_MODEL}" if _is_log(source) else "")
+        what = f"no {view.probe.name} (split/asked/answer) but the splits {', '.join(source.splits)}"
+        if len(rows):
+            what = f"none of {', '.join(reads)} for {view.probe.name}"
+        return f"the records{of} hold {what}. {_OF_THE_MODEL}"
 
     def rows(self, view: View) -> Records:
         """The rows of a view."""
