@@ -59,7 +59,8 @@ def compare(
             out with a note. Runs that differ by their seed alone become one row of the summary.
         corpus: what models are measured on; None: the data that the first run was made on.
         start: the start model, a folder or id, or records of it; None: the model that the runs began from.
-        retain: the retain model, likewise; without it there is no forget quality and no MU95.
+        retain: the retain model, likewise, or another program's log of it; without it there is no forget quality and no
+            MU95.
         trace: `checkpoints`: the start model, the checkpoints that the run kept and its last model. `mixing`: mixtures
             of start and unlearned model in steps of 0.05, which needs no checkpoints and tells the direction of the
             change from the course of training; the calibrated mixture comes with it.
@@ -109,11 +110,12 @@ def compare(
             return held
         return measuring.records(load(held), beside=Path(held), progress=_telling(progress, what, 1)(0, what))
 
-    of_retain = None
+    of_retain, unplaced = None, ""
     if retain is not None:
         retain_records = records_of(retain, RETAIN)
         measuring = replace(measuring, retain=retain_records)
-        of_retain = measuring.point(retain_records, RETAIN)
+        unplaced = measuring.unplaced(retain_records)
+        of_retain = None if unplaced else measuring.point(retain_records, RETAIN)
     start_records = records_of(start, START)
     check_start(folders, start_records)
     of_start = measuring.point(start_records, START)
@@ -132,6 +134,8 @@ def compare(
     about = {"inputs": start_records.manifest.inputs, "settings": start_records.manifest.arguments}
     found = compared(curves, start=of_start, retain=of_retain, level=level, about=about)
     left_out = [f"Left out, as no runs of unlearn: {', '.join(others)}."] if others else []
+    if unplaced:
+        left_out.append(f"The retain model serves for forget quality and has no place among the curves. {unplaced}")
     return replace(found, notes=(*found.notes, *left_out))
 
 

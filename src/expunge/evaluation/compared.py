@@ -8,7 +8,7 @@ import numpy as np
 from expunge.core.checks import ExpungeError
 from expunge.core.curve import Comparison, Curve, Point
 from expunge.core.results import Evaluation, Measure
-from expunge.evaluation.tradeoff import measures, over_seeds, pareto, summary
+from expunge.evaluation.tradeoff import BOUNDS, measures, over_seeds, pareto, summary
 
 START, RETAIN = "start model", "retain model"
 FEWEST_CHECKPOINTS = 10
@@ -41,7 +41,9 @@ def compared(
     groups = list(dict.fromkeys(curve.group for curve in curves))
     for group in groups:
         of_seeds = [measures(curve) for curve in curves if curve.group == group]
-        joined: dict[str, Measure] = {name: over_seeds([one[name] for one in of_seeds]) for name in of_seeds[0]}
+        joined: dict[str, Measure] = {
+            name: over_seeds([one[name] for one in of_seeds], bounds=BOUNDS[name]) for name in of_seeds[0]
+        }
         found.append(Evaluation(joined, label=group, suite="tradeoff"))
     return Comparison(
         curves=tuple(curves),
@@ -84,7 +86,7 @@ def _notes(curves: Sequence[Curve], retain: Point | None, level: float) -> list[
             f"A curve of fewer than {FEWEST_CHECKPOINTS} checkpoints is coarse. More of them: "
             "expunge unlearn ... keep_checkpoints=0 checkpoint_every=0.5"
         )
-    if retain is None:
+    if retain is None and all(point.log10_quality is None for curve in curves for point in curve.points):
         notes.append(
             "No retain model was given, so there is no forget quality and no MU95: --retain <model or records>"
         )

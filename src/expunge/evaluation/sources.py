@@ -99,7 +99,7 @@ class Sources:
             ours = dict(zip(own.column("index"), keys, strict=True))
         if theirs.has("key") and all(ours.values()):
             return ours == dict(zip(theirs.column("index"), theirs.column("key"), strict=True))
-        return max(ours) == max(theirs.column("index"))
+        return bool(max(ours) == max(theirs.column("index")))
 
 
 def no_records(whose: Whose) -> str:
