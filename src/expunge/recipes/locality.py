@@ -29,7 +29,8 @@ from expunge.core.mask import Mask
 from expunge.core.places import Recovery
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
-from expunge.evaluation.compare import compare, compared
+from expunge.evaluation.compare import compare
+from expunge.evaluation.compared import compared
 from expunge.evaluation.paired import Paired, paired
 from expunge.evaluation.trace import Measuring
 from expunge.evaluation.tradeoff import measures
