@@ -75,6 +75,24 @@ def test_two_processes_and_one_make_the_same_update(how: dict[str, Any], tmp_pat
     same(tmp_path, alone({k: v for k, v in settings.items() if k != "micro_batch_size"}))
 
 
+ADAPTED: dict[str, Any] = {"method": "npo", "rank": 4, "learning_rate": 1e-2, "micro_batch_size": 1}
+
+
+@pytest.mark.parametrize("how", [{"adapter": "lora"}, {"adapter": "fila", "epsilon": "auto"}], ids=("lora", "fila"))
+def test_an_adapter_over_two_processes(how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both end with the weights of one process, merged, and one of them writes the adapter."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))  # importance is measured by each
+    settings = {**SETTINGS, **ADAPTED, **how}
+    launched({**settings, "save": "both", "output_dir": str(tmp_path / "run")}, tmp_path)
+    run = alone({k: v for k, v in settings.items() if k != "micro_batch_size"})
+    same(tmp_path, run)
+    start = zoo.tiny_model().double().state_dict()
+    assert sum(not torch.equal(p, start[name]) for name, p in run.model.named_parameters()) == 21
+    loaded = expunge.load_adapter(zoo.tiny_model().double(), tmp_path / "run/adapter")
+    ids = torch.tensor([[1, 17, 40, 3]])
+    torch.testing.assert_close(loaded(input_ids=ids).logits, run.model(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
+
+
 def test_sharded_over_two_processes(tmp_path: Path) -> None:
     zoo.tiny_model().double().save_pretrained(tmp_path / "start")
     settings = {**SETTINGS, "method": "grad_diff"}

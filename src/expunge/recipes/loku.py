@@ -170,8 +170,12 @@ def loku(
     if corpus is None or start is None:
         corpus, start, retain_model = embedded(authors, seed, progress=progress)
     running = _Running(corpus, start, common, epsilon, suite, folder / "records", progress)
-    levels = running.levels(retain_model, wanted)
-    story = _Story(folder / "loku.json", levels)
+    story = _Story(folder / "loku.json")
+    levels = story.content["levels"]
+    if not levels:
+        story.content["levels"] = levels = running.levels(retain_model, wanted)
+    elif retain_model is not None:
+        running.reference = running.records / "retain-model"
     waiting = [(arm, rate) for arm in arms for rate in grid if not story.tuned(arm, rate)]
     for number, (arm, rate) in enumerate(waiting):
         if progress:
@@ -236,11 +240,11 @@ def _named(arm: str, rank: int | None) -> str:
 class _Story:
     """Rows of runs on disk, each written once it is finished."""
 
-    def __init__(self, path: Path, levels: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self.content: dict[str, Any] = {"levels": levels, "tuning": earlier.get("tuning", []), "runs": []}
-        self.content["runs"] = earlier.get("runs", [])
+        self.content: dict[str, Any] = {"levels": {}, "tuning": [], "runs": []}
+        if path.is_file():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
 
     def add(self, kind: str, row: Mapping[str, Any]) -> None:
         self.content[kind].append(dict(row))
