@@ -91,7 +91,7 @@ def test_every_factor_gets_gradient_under_gradient_checkpointing(adapter: str, m
 def test_so_it_does_on_every_architecture(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with every_gradient_seen(monkeypatch) as largest:
         # In the first step A has none, as B is zero.
-        unlearn("lora", model=zoo.tiny_model(architecture), gradient_checkpointing=True, epochs=2, batch_size=6)
+        unlearn("lora", model=zoo.tiny_model(architecture), gradient_checkpointing=True, epochs=2, warmup=0)
     factors = 2 * len(linear_layers(zoo.tiny_model(architecture)))
     assert len(largest) == factors and all(value > 0 for value in largest.values()), largest
 
