@@ -4,15 +4,15 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from expunge.attacks.relearn import resistance
+from expunge.core.checkpoints import checkpoints, step
 from expunge.core.curve import Curve
 from expunge.core.mask import Mask
 from expunge.core.places import Recovery
-from expunge.evaluation.compare import compare
 from expunge.evaluation.tradeoff import measures
 from expunge.localize.fingerprint import recovery
 from expunge.localize.localize import localize
@@ -72,7 +72,7 @@ def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask,
     """
     run, group = start.parent / f"{method}-{place}", f"{method}, {place}"
     what = f"seed {seed}: {group}"
-    unlearn(
+    made = unlearn(
         load_model(start),
         bench.tokenizer,
         bench.corpus,
@@ -85,17 +85,19 @@ def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask,
         progress=bench.named(what),
         **bench.protocol.unlearning_with(method),
     )
-    traced = compare(
-        run,
-        corpus=bench.measured,
-        start=start,
-        retain=bench.measuring.retain,
-        progress=bench.named(f"{what}, measured"),
-    )
-    (curve,) = traced.curves
+    last = int(made.manifest.results["steps"])
+    kept = {step(path): path for path in checkpoints(run)} | {last: run}
+    points = [bench.point(start, "start model")]
+    for at, path in sorted(kept.items()):
+        points.append(bench.point(path, f"step {at}", float(at)))
+        if bench.progress is not None:
+            bench.progress(f"{what}, measured", len(points) - 1, len(kept), "")
     relearned = strength_relearned(bench, load_model(run), seed)
     shutil.rmtree(run)
-    return Cell(method, place, seed, replace(curve, label=f"{group}, seed {seed}", group=group), relearned)
+    label, traced = f"{group}, seed {seed}", tuple(points)
+    return Cell(
+        method, place, seed, Curve(label=label, group=group, trace="checkpoints", points=traced, seed=seed), relearned
+    )
 
 
 def selected(bench: Bench, start: Path, attributions: tuple[str, ...], seed: int) -> dict[str, Mask]:

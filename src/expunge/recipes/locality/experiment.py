@@ -167,13 +167,15 @@ def locality(
     if RANDOM not in places:
         raise ExpungeError(f"all places are compared with '{RANDOM}', and it is not among {', '.join(places)}. Add it.")
     limits = margins_with(margins)
+    embedded, precision = retain_model is None, "bfloat16" if bfloat16_pays() else "float32"
+    computed, dtype = ({"precision": precision}, precision) if embedded else ({}, "auto")
     protocol = Protocol(
         ratio=ratio,
         learn_regularizer=learn_regularizer,
         quality=quality,
-        teaching=teaching or {},
-        unlearning=unlearning or {},
-        relearning=relearning or {},
+        teaching=computed | dict(teaching or {}),
+        unlearning=computed | dict(unlearning or {}),
+        relearning=computed | dict(relearning or {}),
         matching=matching or {},
     )
     measured = corpus
@@ -181,16 +183,15 @@ def locality(
         corpus = embedded_corpus(60, 0)
         fewer = {"retain_perturbed": corpus["retain"][::EVERY], "world": corpus["world"][::2]}
         measured = Corpus({**corpus.splits, **fewer}, corpus.name)
-        precision = "bfloat16" if bfloat16_pays() else "float32"
         retain_model = embedded_model(corpus, ("retain", "world"), "retain", precision, 0, False, progress)
     assert measured is not None
     manifest = Manifest(
         stage="locality",
-        arguments=jsonable(protocol.resolved()),
+        arguments=jsonable({**protocol.resolved(), "dtype": dtype}),
         inputs={"model": model_fingerprint(load_model(retain_model)), **measured.fingerprints()},
     )
     folder = opened(folder, manifest, overwrite=overwrite, goes_on=True)
-    bench = Bench(folder, Path(retain_model), corpus, measured, protocol, progress)
+    bench = Bench(folder, Path(retain_model), corpus, measured, protocol, dtype, progress)
     given = (tuple(methods), tuple(places), tuple(attributions), match_retain, folder)
     tasks = [_Task(seed, *given) for seed in range(first_seed, first_seed + seeds)]
     _run(bench, [task for task in tasks if not task.finished], workers)

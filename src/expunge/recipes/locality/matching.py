@@ -72,7 +72,8 @@ def matched(bench: Bench, start: Path, places: Mapping[str, Mask], seed: int) ->
     for place, mask in places.items():
         model = load_model(start)
         before, after = match(bench, model, base, mask, seed)
-        point = bench.measuring.point(bench.measuring.records(model), place)
+        model.save_pretrained(start.parent / "matched")
+        point = bench.point(start.parent / "matched", place)
         found.append(Matched(place, seed, before, after, point.fs, point.rs, point.utility, point.log10_quality))
         if bench.progress is not None:
             bench.progress(f"seed {seed}: match the retain model", len(found), len(places), place)

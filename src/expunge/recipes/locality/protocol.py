@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.curve import Point
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.evaluation.trace import Measuring
@@ -108,6 +109,8 @@ class Bench:
     measured: Corpus
     """What models are measured on."""
     protocol: Protocol
+    dtype: str = "auto"
+    """Type of the weights of models that are measured; `auto`: as stored."""
     progress: Progress | None = None
 
     @cached_property
@@ -119,14 +122,21 @@ class Bench:
     def measuring(self) -> Measuring:
         """How models are measured; with quality, against the retain model's records."""
         plain = Measuring(self.tokenizer, self.measured, quality=self.protocol.quality)
-        return replace(plain, retain=plain.records(self.base())) if self.protocol.quality else plain
+        if not self.protocol.quality:
+            return plain
+        return replace(plain, retain=plain.records(load_model(self.retain_model, dtype=self.dtype)))
 
     def base(self) -> PreTrainedModel:
         """The retain model, loaded anew."""
         return load_model(self.retain_model)
 
+    def point(self, source: Path, name: str, at: float = 0.0) -> Point:
+        """A stored model's place on a curve."""
+        model = load_model(source, dtype=self.dtype)
+        return self.measuring.point(self.measuring.records(model), name, at)
+
     def strengths(self, model: nn.Module) -> tuple[float, float]:
-        """Extraction strength on the forget and the retain set."""
+        """Extraction strength on the forget and the retain set, of a model in memory as it is."""
         quick = replace(self.measuring, quality=False, retain=None)
         point = quick.point(quick.records(model), "model")
         return 1 - point.fs, point.rs
