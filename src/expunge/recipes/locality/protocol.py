@@ -42,8 +42,9 @@ UNLEARNING: Mapping[str, Any] = {
 }
 """How it is unlearned, likewise; a checkpoint each epoch."""
 OF_METHOD: Mapping[str, Mapping[str, Any]] = {
+    "npo": {"learning_rate": 1e-2},
     "dpo": {"learning_rate": 1e-2},
-    "rmu": {"alpha": 1.0},
+    "rmu": {"learning_rate": 1e-2, "alpha": 1.0},
 }
 """What differs by method, so that each really forgets."""
 RELEARNING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8}
@@ -78,6 +79,10 @@ class Protocol:
     matching: Mapping[str, Any] = field(default_factory=dict)
     """Over `MATCHING`."""
 
+    @property
+    def _named(self) -> list[str]:
+        return [name for name, own in self.unlearning.items() if isinstance(own, Mapping)]
+
     def unlearning_with(self, method: str) -> dict[str, Any]:
         """Settings of training and method for one method."""
         common = {k: v for k, v in self.unlearning.items() if not isinstance(v, Mapping)}
@@ -91,8 +96,7 @@ class Protocol:
             "quality": self.quality,
             "teaching": {**TEACHING, **self.teaching},
             "full_teaching": {**TEACHING, **FULL_TEACHING, **self.teaching},
-            "unlearning": {**UNLEARNING, **self.unlearning},
-            "of_method": {method: self.unlearning_with(method) for method in OF_METHOD},
+            "unlearning": {method: self.unlearning_with(method) for method in (*METHODS, *self._named)},
             "relearning": {**RELEARNING, **self.relearning},
             "matching": {**MATCHING, **self.matching},
         }
