@@ -34,7 +34,7 @@ TEACHING: Mapping[str, Any] = {
 FULL_TEACHING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 30}
 """What differs where all parameters are taught, to see what can be reached: fifty times as many take smaller steps."""
 UNLEARNING: Mapping[str, Any] = {
-    "learning_rate": 5e-3,
+    "learning_rate": 1e-2,
     "epochs": 10,
     "batch_size": 8,
     "retain_per_forget": 2,
@@ -42,9 +42,7 @@ UNLEARNING: Mapping[str, Any] = {
 }
 """How it is unlearned, likewise; a checkpoint each epoch."""
 OF_METHOD: Mapping[str, Mapping[str, Any]] = {
-    "npo": {"learning_rate": 1e-2},
-    "dpo": {"learning_rate": 1e-2},
-    "rmu": {"learning_rate": 1e-2, "alpha": 1.0},
+    "rmu": {"alpha": 1.0},
 }
 """What differs by method, so that each really forgets."""
 RELEARNING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8}
