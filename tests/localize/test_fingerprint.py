@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Layout, Mask, Part, pack
+from expunge.core.layout import Layout, Part
+from expunge.core.mask import Mask
 from expunge.localize.fingerprint import agreements, fingerprint, recovery
 
 LAYOUT = Layout(

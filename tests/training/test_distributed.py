@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import expunge
 import zoo
-from expunge.core.mask import Unit
+from expunge.core.layout import Unit
 from expunge.training.run import read_history
 from made_masks import made_mask
 

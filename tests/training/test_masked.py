@@ -13,9 +13,11 @@ from torch import nn
 
 import expunge
 import zoo
+from expunge.core.bits import pack
 from expunge.core.catalogue import names
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Layout, Mask, Part, pack
+from expunge.core.layout import Layout, Part
+from expunge.core.mask import Mask
 from expunge.models.load import model_fingerprint
 from expunge.models.patch import Patch
 from expunge.training.loss import compute_loss

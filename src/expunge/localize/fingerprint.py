@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple
 
+from expunge.core.bits import popcount
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Mask, popcount
+from expunge.core.mask import Mask
 from expunge.core.places import Agreement, Fingerprint, Place, Recovery, kind_of, layer_of
 
 

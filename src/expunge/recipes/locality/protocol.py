@@ -42,6 +42,7 @@ UNLEARNING: Mapping[str, Any] = {
 }
 """How it is unlearned, likewise; a checkpoint each epoch."""
 OF_METHOD: Mapping[str, Mapping[str, Any]] = {
+    "dpo": {"learning_rate": 2e-2},
     "rmu": {"alpha": 1.0},
 }
 """What differs by method, so that each really forgets."""
