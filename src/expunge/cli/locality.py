@@ -12,8 +12,8 @@ from expunge.core.places import Recovery
 from expunge.core.progress import shown
 
 if TYPE_CHECKING:
-    from expunge.recipes.locality.findings import Found
-    from expunge.recipes.locality.matching import Matched
+    from expunge.recipes._locality.findings import Found
+    from expunge.recipes._locality.matching import Matched
 
 ATTRIBUTED = ("wagle", "memflex", "activation", "gradient", "magnitude")
 

@@ -7,9 +7,9 @@ from typing import Any
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.evaluation.paired import Paired, paired
-from expunge.recipes.locality.cells import MEASURES, Cell
-from expunge.recipes.locality.protocol import KNOWN, MARGINS, RANDOM, Protocol
-from expunge.recipes.locality.teaching import Taught
+from expunge.recipes._locality.cells import MEASURES, Cell
+from expunge.recipes._locality.protocol import KNOWN, MARGINS, RANDOM, Protocol
+from expunge.recipes._locality.teaching import Taught
 
 Values = Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
 """Method -> measure -> place -> one value a seed."""

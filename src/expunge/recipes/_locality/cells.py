@@ -17,8 +17,8 @@ from expunge.evaluation.tradeoff import measures
 from expunge.localize.fingerprint import recovery
 from expunge.localize.localize import localize
 from expunge.models.load import load_model
-from expunge.recipes.locality.protocol import OTHER_SEED, Bench, write
-from expunge.recipes.locality.teaching import Taught, strength_relearned
+from expunge.recipes._locality.protocol import OTHER_SEED, Bench, write
+from expunge.recipes._locality.teaching import Taught, strength_relearned
 from expunge.training.unlearn import unlearn
 
 MEASURES = ("aues_hypervolume", "aues_trapezoid", "mu95_best", "mu95_interpolated", "resistance")

@@ -1,7 +1,6 @@
 """A start model whose knowledge of the forget set lies in a known region, and the check that it does."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from expunge.attacks.relearn import relearn
 from expunge.core.mask import Mask
 from expunge.localize.localize import localize
 from expunge.models.load import load_model, model_fingerprint
-from expunge.recipes.locality.protocol import FULL_TEACHING, KNOWN, ORACLE, RANDOM, RELEARNING, TEACHING, Bench, write
+from expunge.recipes._locality.protocol import FULL_TEACHING, KNOWN, ORACLE, RANDOM, RELEARNING, TEACHING, Bench, write
 from expunge.training.unlearn import unlearn
 
 
@@ -65,7 +64,7 @@ def full_strength(bench: Bench) -> float:
     return float(json.loads(path.read_text()))
 
 
-def teach(bench: Bench, places: Mapping[str, Mask], full: float, seed: int, work: Path, told: Path) -> Path:
+def teach(bench: Bench, places: Mapping[str, Mask], full: float, seed: int, start: Path, told: Path) -> None:
     """The start model of a seed: that of the first epoch which knows enough of the forget set, else of the last.
 
     Args:
@@ -73,13 +72,10 @@ def teach(bench: Bench, places: Mapping[str, Mask], full: float, seed: int, work
         places: the region that is taught, and the random one for the reverse check.
         full: extraction strength that training all parameters reaches.
         seed: of the data order and the pairing.
-        work: folder for the model, emptied before.
-        told: file for what is known about it, a `Taught`.
-
-    Returns:
-        The model's folder.
+        start: folder for the model.
+        told: file for what is known about it, a `Taught`, written last.
     """
-    shutil.rmtree(work, ignore_errors=True)
+    told.unlink(missing_ok=True)
     weight = bench.protocol.learn_regularizer
     method = {"method": "learn_reg", "alpha": weight} if weight else {"method": "learn"}
 
@@ -97,7 +93,6 @@ def teach(bench: Bench, places: Mapping[str, Mask], full: float, seed: int, work
         **{**method, **TEACHING, **bench.protocol.teaching},
     )
     strength, retained = bench.strengths(run.model)
-    start = work / "start"
     run.model.save_pretrained(start)
     bench.tokenizer.save_pretrained(start)
     base = bench.base()
@@ -110,7 +105,6 @@ def teach(bench: Bench, places: Mapping[str, Mask], full: float, seed: int, work
     steps = int(run.manifest.results["steps"])
     found = Taught(seed, strength, full, retained, before, steps, holds, untouched, never_knew, relearned)
     write(told, asdict(found))
-    return start
 
 
 def strength_relearned(bench: Bench, model: PreTrainedModel, seed: int) -> float:
