@@ -14,7 +14,7 @@ from expunge.core.curve import Curve
 from expunge.core.mask import Mask
 from expunge.core.places import Recovery
 from expunge.evaluation.tradeoff import measures
-from expunge.localize.fingerprint import recovery
+from expunge.localize.agreement import recovery
 from expunge.localize.localize import localize
 from expunge.models.load import load_model
 from expunge.recipes._locality.protocol import OTHER_SEED, Bench, write
