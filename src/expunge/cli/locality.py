@@ -194,7 +194,7 @@ def _recovered(recovered: Mapping[str, Sequence[Recovery]]) -> Iterator[tuple[st
 def _matched(matched: "Sequence[Matched]") -> Iterator[tuple[str, ...]]:
     for place in dict.fromkeys(one.place for one in matched):
         of = [one for one in matched if one.place == place]
-        numbers = (
+        numbers: tuple[list[float | None], ...] = (
             [one.forget_strength for one in of],
             [one.retain_strength for one in of],
             [one.log10_quality for one in of],
