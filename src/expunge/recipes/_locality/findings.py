@@ -89,7 +89,7 @@ def notes_on(
         f"below {2 / 2**seeds:.3g}. The paper's own test is not published."
     )
     least = ", ".join(
-        f"{margin:g} for {name.upper() if name != 'resistance' else 'R'}" for name, margin in margins.items()
+        f"{margin:g} for {name if name == 'resistance' else name.upper()}" for name, margin in margins.items()
     )
     notes.append(
         f"Equivalence: two one-sided paired t-tests (TOST); a small p says that the mean difference lies within the "
@@ -97,7 +97,7 @@ def notes_on(
     )
     never = ", ".join(f"{t.never_knew:.3f} to {t.never_knew_relearned:.3f}" for t in taught)
     notes.append(
-        "R: the retain model's gain of extraction strength by relearning over the unlearned model's, 1 where it "
+        "Resistance: the retain model's gain of extraction strength by relearning over the unlearned model's, 1 where it "
         f"relearns no faster than a model that never knew. The retain model goes, seed by seed, from {never}."
     )
     return [*notes, *_once(told)]
