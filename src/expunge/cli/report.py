@@ -27,7 +27,8 @@ class ReportConfig:
     retain: str | None = None
     """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
     masks: tuple[str, ...] = ()
-    """Files of masks to draw where they lie, as `a.safetensors,b.safetensors`."""
+    """Files of further masks to draw where they lie, as `a.safetensors,b.safetensors`; those that the runs were trained
+    with are drawn by themselves."""
 
 
 def report(call: Call[ReportConfig]) -> int:
@@ -64,7 +65,7 @@ def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":
     if not paths:
         return []
     from expunge.core.mask import Mask
-    from expunge.localize.fingerprint import fingerprint
+    from expunge.core.mask_places import fingerprint
 
     return [fingerprint(Mask.load(path), label) for label, path in zip(labels(paths), paths, strict=True)]
 
