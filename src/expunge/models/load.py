@@ -75,8 +75,8 @@ def _quantization(bits: int, place: str) -> BitsAndBytesConfig:
         raise ExpungeError(f"bits={bits} needs bitsandbytes, which is not installed: pip install bitsandbytes")
     if place == "cpu":
         raise ExpungeError(
-            f"bits={bits} needs a GPU: bitsandbytes computes on CPUs with kernels for inference, through which gradients "
-            "are missing or wrong. Leave bits out, or use dtype=bfloat16 for half the memory."
+            f"bits={bits} needs a GPU: on CPUs bitsandbytes computes with kernels for inference, through which "
+            "gradients are missing or wrong. Leave bits out, or use dtype=bfloat16 for half the memory."
         )
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
