@@ -6,7 +6,7 @@ The unit is one epoch of unlearning through a plain LoRA of the same rank with I
 pass is timed with an eighth, a quarter (the default), as many and 4 times as many retain rows as forget rows, and for
 VILA with a quarter; each in turn in every round, in seconds of the processor, and the median over rounds is kept. The
 effect on the result is what unlearning ends with, extraction strength (ES) of forget and retain set, over some seeds;
-and the overlap of what is picked: 1 - |P - P'|_F^2 / (2 r) of the projections on the rows of A, 1 for the same subspace.
+and the overlap of what is picked: 1 - |P - P'|_F^2 / (2 r) of the projections on the rows of A, 1 for one subspace.
 """
 
 import argparse
