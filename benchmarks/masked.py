@@ -28,8 +28,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer
 
 import expunge
+from expunge.core.bits import pack
+from expunge.core.layout import Layout, Part
 from expunge.core.manifest import versions
-from expunge.core.mask import Layout, Mask, Part, pack
+from expunge.core.mask import Mask
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks, down_projection
 from expunge.models.tiny import tiny_tokenizer

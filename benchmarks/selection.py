@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from expunge.core.layout import Layout, Part
 from expunge.core.manifest import versions
-from expunge.core.mask import Layout, Part
 from expunge.core.scores import Scores
 
 PIECES = 200

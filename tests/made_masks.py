@@ -5,7 +5,9 @@ import re
 import torch
 from torch import nn
 
-from expunge.core.mask import Layout, Mask, Part, Unit, pack
+from expunge.core.bits import pack
+from expunge.core.layout import Layout, Part, Unit
+from expunge.core.mask import Mask
 from expunge.models.anatomy import blocks, down_projection
 
 

@@ -9,8 +9,9 @@ import torch
 
 import zoo
 from expunge.cli.training import trained_parameters
+from expunge.core.bits import pack
 from expunge.core.manifest import Manifest
-from expunge.core.mask import Mask, pack
+from expunge.core.mask import Mask
 from expunge.localize.layout import layout
 from expunge.models.load import load_model
 from expunge.objectives.combine import build

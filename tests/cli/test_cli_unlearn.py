@@ -12,7 +12,8 @@ from expunge.core.manifest import Manifest
 from expunge.data.template import Template
 from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Entry, Suite
 
 Stage = dict[str, Any]
 
@@ -83,6 +84,7 @@ def test_source_settings_go_to_the_source_and_not_to_the_method(
         ("retain_loss=nil", "no retain loss is called 'nil'. Did you mean 'nll'?"),
         ("bta=0.1", "no setting is called 'bta' (from command line). Did you mean 'beta'?"),
         ("beta=big", "beta: expected number, got 'big' (from command line)."),
+        ("lr=1e-4", "no setting is called 'lr' (from command line). Did you mean 'learning_rate'?"),
         ("coefficient=1", "no setting is called 'coefficient' (from command line)."),  # of rmu, not of npo
         ("source=tofoo", "no data source is called 'tofoo'. Did you mean 'tofu'?"),
         ("columns.question=q", "columns.question=q: no such column. Did you mean columns.question=question?"),
@@ -188,6 +190,27 @@ class TestDryRun:
         assert "is in use" in missing and "no model folder at './nowhere'" in missing and "nowhere.jsonl" in missing
         assert "Everything is there" not in out
 
+    @pytest.mark.parametrize(
+        ("words_more", "message"),
+        [
+            (("method=rmu", "layer=99"), "layer must lie between 0 and 2; got 99."),
+            (("beta=-1",), "npo: beta must be above 0; got -1.0."),
+            (("method=pdu",), "pdu holds the retain loss below eps"),
+            (("surgery=gru", "retain_loss=none"), "surgery=gru looks at the retain loss, and there is none"),
+            (("method=rmu", "retain_loss=kl", "retain_direction=up"), "kl: direction must be 'forward'"),
+        ],
+    )
+    def test_what_the_run_would_refuse(
+        self, call: Callable[..., Any], words: tuple[str, ...], words_more: tuple[str, ...], message: str
+    ) -> None:
+        code, out, _ = call(*words, *words_more, "--dry-run")
+        assert code == 1 and message in out and "Everything is there" not in out
+
+    def test_the_warm_up_of_a_short_run_is_shown(self, call: Callable[..., Any], words: tuple[str, ...]) -> None:
+        for epochs, warmup in (("0.5", "0.05"), ("1", "0.1"), ("3", "1.0")):
+            lines = call(*words, f"epochs={epochs}", "--dry-run").out.splitlines()
+            assert ["warmup", warmup, "default", "of", "npo"] in [line.split() for line in lines]
+
     def test_a_set_that_the_retain_loss_needs(
         self, call: Callable[..., Any], model_folder: Path, data: Path, tmp_path: Path
     ) -> None:
@@ -232,7 +255,7 @@ def test_train_unlearn_evaluate_report_for_real(
     trained = call(
         "train", f"model={model_folder}", f"data={data}/retain.jsonl", f"output={tmp_path}/retain", "epochs=1"
     )
-    assert trained.code == 0 and trained.out.startswith("trained: 1 steps")
+    assert trained.code == 0 and "\ntrained: 1 steps" in trained.out
     how = (f"suite={__name__}:brief", f"reference={tmp_path}/retain", "label=npo on twins")
     measured = call("evaluate", f"model={run}", *sets, *how)
     assert measured.code == 0 and f"making them in {tmp_path}/retain/records" in measured.out

@@ -268,6 +268,29 @@ def test_extremes_are_finite(kind: str, name: str, now: float, before: float, dt
     check_extremes_are_finite(catalogue.resolve(kind, name), now, before, dtype)
 
 
+SHOWN_LOGITS = [
+    (kind, name)
+    for kind, name in ALL
+    if "logits" in observables(catalogue.resolve(kind, name)) and name != "pdu"  # its spread of logits is then infinite
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), SHOWN_LOGITS, ids=[name for _, name in SHOWN_LOGITS])
+def test_tokens_that_a_model_rules_out_are_inert(kind: str, name: str):
+    """Logits of minus infinity, as models with a padded vocabulary give them, count as very improbable tokens do."""
+    loss, ruled = catalogue.resolve(kind, name), {}
+    for far in (-torch.inf, -1e3):
+        tables = example_tables()
+        for table in ("logits", "reference_logits", "alternate_logits", "reference_alternate_logits"):
+            tables[table] = torch.cat([tables[table], torch.full_like(tables[table][..., :2], far)], -1)
+        ruled[far] = inputs_from(loss, tables)
+    assert_close(values_and_counts(loss, ruled[-torch.inf])[0], values_and_counts(loss, ruled[-1e3])[0])
+    for out, improbable in zip(
+        gradients(loss, ruled[-torch.inf]).values(), gradients(loss, ruled[-1e3]).values(), strict=True
+    ):
+        assert_close(out, improbable)
+
+
 def test_the_extremes_are_extreme():
     for dtype in (torch.float32, torch.float64):
         certain = shown("token_logprobs", extreme_tables(EXTREME, 0.0, dtype))

@@ -37,6 +37,10 @@ def test_nearest(asked: str, found: list[str]) -> None:
     assert nearest(asked, METHODS) == found
 
 
+def test_initials_are_known() -> None:
+    assert nearest("lr", ["seed", "learning_rate", "layer"]) == ["learning_rate"]
+
+
 def test_nearest_gives_as_many_as_asked_best_first() -> None:
     # Ratios of matching letters, 2 x common / all: "npo" 6/7, "tnpo" 6/8, "dpo" 4/7 (below 0.6).
     assert nearest("npoo", ["dpo", "tnpo", "npo"], n=3) == ["npo", "tnpo"]

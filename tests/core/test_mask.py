@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from expunge.core.bits import pack, popcount, unpack
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Layout, Part
 from expunge.core.manifest import Manifest
-from expunge.core.mask import Layout, Mask, Part, pack, popcount, unpack
+from expunge.core.mask import Mask
 
 LAYOUT = Layout(
     "value_vector",

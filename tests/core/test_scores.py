@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Layout, Part
 from expunge.core.manifest import Manifest
-from expunge.core.mask import Layout, Part
 from expunge.core.scores import Scores
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.core import selection
-from expunge.core.mask import unpack
+from expunge.core.bits import unpack
 from expunge.core.selection import kth_largest, top
 
 NUMBERS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=60)

@@ -177,7 +177,7 @@ def test_noisy_copies_replace_draws_of_completion_tokens():
 def test_unit_rows_by_hand():
     model = nn.Module()
     model.a = nn.Parameter(torch.arange(6.0).reshape(2, 3))
-    from expunge.core.mask import Layout, Part
+    from expunge.core.layout import Layout, Part
 
     tensors = dict(model.named_parameters())
     sliced = Layout("value_vector", {"a": Part((2, 3), "slices", "a", dim=1)})

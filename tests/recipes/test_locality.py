@@ -1,14 +1,16 @@
-"""The controlled experiment in small: the region holds the knowledge, both regions are unlearned, it resumes."""
+"""The controlled experiment in small: the region holds the knowledge, all places are unlearned in, it resumes."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 import zoo
+from expunge.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError
 from expunge.localize.localize import localize
 from expunge.models.load import load_model, save_model
-from expunge.recipes import locality as module
+from expunge.recipes._locality import cells, seeds, teaching
 from expunge.recipes.locality import locality
 
 TEACHING = {"learning_rate": 3e-2, "epochs": 4, "batch_size": 6, "warmup": 0}
@@ -26,6 +28,8 @@ def run(tmp_path, monkeypatch):
             "attributions": ["memflex", "random"],
             "seeds": 2,
             "ratio": 0.2,
+            "quality": False,
+            "match_retain": False,
             "teaching": TEACHING,
             "unlearning": UNLEARNING,
         }
@@ -34,23 +38,32 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_every_step(run, tmp_path, monkeypatch):
-    runs = []
-    original = module.unlearn
+@pytest.fixture
+def runs(monkeypatch):
+    """What was trained: (method, seed, mask)."""
+    seen = []
 
-    def recorded(*arguments, **settings):
-        runs.append((settings["method"], settings.get("seed"), settings.get("mask")))
-        return original(*arguments, **settings)
+    def recorded(original):
+        def unlearn(*arguments, **settings):
+            seen.append((settings["method"], settings.get("seed"), settings.get("mask")))
+            return original(*arguments, **settings)
 
+        return unlearn
+
+    for module in (teaching, cells):
+        monkeypatch.setattr(module, "unlearn", recorded(module.unlearn))
+    return seen
+
+
+def test_every_step(run, runs, tmp_path, monkeypatch):
     kept = []
-    recover = module._Bench.recovery
+    select = seeds.selected
 
-    def copied(self, start, *arguments):
+    def copied(bench, start, *arguments):
         kept.append(shutil.copytree(start, tmp_path / f"start-{len(kept)}"))
-        return recover(self, start, *arguments)
+        return select(bench, start, *arguments)
 
-    monkeypatch.setattr(module, "unlearn", recorded)
-    monkeypatch.setattr(module._Bench, "recovery", copied)
+    monkeypatch.setattr(seeds, "selected", copied)
     made = run()
     assert [(method, seed) for method, seed, _ in runs] == [
         ("learn", None),  # all parameters, for comparison
@@ -83,47 +96,104 @@ def test_every_step(run, tmp_path, monkeypatch):
     assert {one.expected_precision for of in made.recovered.values() for one in of} == {chance}
     assert set(made.recovered) == {"memflex", "random"} and all(len(of) == 2 for of in made.recovered.values())
     assert all(one.precision < 1 for one in made.recovered["random"])  # another draw than the region's
-    found = made.found["npo"]["aues_hypervolume"]
-    assert found.seeds == 2 and set(made.found["npo"]) == {"aues_hypervolume", "aues_trapezoid"}
+    found = made.found["npo"]["aues_hypervolume"]["oracle"]
+    assert found.seeds == 2 and set(made.found["npo"]) == {"aues_hypervolume", "aues_trapezoid", "resistance"}
     assert made.comparison["npo, oracle"]["aues_hypervolume"].value == pytest.approx(found.means[0])
+    assert made.comparison["npo, random"]["aues_hypervolume"].value == pytest.approx(found.means[1])
     assert not list((tmp_path / "out").glob("seed-*"))  # curves stay, models go
 
-    def refuse(*_, **__):
-        raise AssertionError("what is finished must not run again")
-
-    monkeypatch.setattr(module, "unlearn", refuse)
-    again = run()
-    assert repr(again.found) == repr(made.found)  # NaN is no equal of itself
-    assert again.taught == made.taught and again.recovered == made.recovered
-    with pytest.raises(AssertionError):
-        run(seeds=3)  # one seed more is all that is run
-    with pytest.raises(ExpungeError, match="other settings"):
+    before = len(runs)
+    again = run(margins={"aues": 0.3})
+    assert len(runs) == before  # what is finished is not run again
+    assert again.found["npo"]["aues_hypervolume"]["oracle"].margin == 0.3  # and judged by another margin at will
+    assert again.values == made.values and again.taught == made.taught and again.recovered == made.recovered
+    run(seeds=1, first_seed=2)  # one seed more is all that is run
+    assert [(method, seed) for method, seed, _ in runs[before:]] == [("learn_reg", 2), ("npo", 2), ("npo", 2)]
+    with pytest.raises(ExpungeError, match="other data or settings"):
         run(ratio=0.3)
 
 
+def test_a_seed_that_was_stopped_goes_on_from_its_start_model(run, runs, monkeypatch):
+    unlearned_in, places = seeds.unlearned_in, []
+
+    def stopped(bench, start, method, place, *arguments):
+        places.append(place)
+        if len(places) == 2:
+            raise KeyboardInterrupt
+        return unlearned_in(bench, start, method, place, *arguments)
+
+    monkeypatch.setattr(seeds, "unlearned_in", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(seeds=1, attributions=[])
+    run(seeds=1, attributions=[])
+    assert places == ["oracle", "random", "random"]
+    assert [method for method, *_ in runs] == ["learn", "learn_reg", "npo", "npo"]
+
+
+def test_attributions_are_places_and_settings_may_be_one_methods(run, runs, monkeypatch):
+    rates = {}
+    unlearn = cells.unlearn
+
+    def recorded(*arguments, **settings):
+        rates[settings["method"]] = settings["learning_rate"]
+        return unlearn(*arguments, **settings)
+
+    monkeypatch.setattr(cells, "unlearn", recorded)
+    settings = {**UNLEARNING, "epochs": 1, "wga": {"learning_rate": 3e-3}}
+    made = run(methods=["npo", "wga"], seeds=1, places=["random", "magnitude"], attributions=[], unlearning=settings)
+    assert rates == {"npo": 1e-2, "wga": 3e-3}
+    random, magnitude = (mask for method, _, mask in runs if method == "npo")
+    assert random != magnitude and random.share() == magnitude.share()
+    assert [mask for method, _, mask in runs if method == "wga"] == [random, magnitude]
+    for method in ("npo", "wga"):
+        assert set(made.found[method]["aues_hypervolume"]) == {"magnitude"}
+        assert set(made.values[method]["aues_hypervolume"]) == {"random", "magnitude"}
+    # R of a cell is held against how fast the retain model relearns with the same seed
+    (taught,), (value,) = made.taught, made.values["npo"]["resistance"]["magnitude"]
+    cell = cells.Cell.load(made.folder / "cells" / "npo-magnitude-0.json")
+    before = 1 - cell.curve.points[-1].fs
+    assert value == resistance((before, cell.relearned), (taught.never_knew, taught.never_knew_relearned))
+    # by hand: the retain model gains .1 and the unlearned one .4, so R = .25
+    by_hand = replace(taught, never_knew=0.1, never_knew_relearned=0.2)
+    assert replace(cell, relearned=before + 0.4).values(by_hand)["resistance"] == pytest.approx(0.25)
+
+
 def test_the_reverse_check_can_fail(run, monkeypatch):
-    original = module._put_back
+    original = teaching.put_back
 
     def leaky(model, base, mask):
         return original(model, base, mask & ~mask if mask.counts() else mask)
 
-    monkeypatch.setattr(module, "_put_back", leaky)
-    made = run(seeds=1)
+    monkeypatch.setattr(teaching, "put_back", leaky)
+    made = run(seeds=1, attributions=[], places=["random"])
     assert not made.taught[0].region_holds_it
     assert any("Reverse check FAILED for seeds [0]" in note for note in made.notes)
 
 
-def test_without_a_regularizer_the_retain_set_has_no_part_in_teaching(run, monkeypatch):
-    methods = []
-    original = module.unlearn
-    monkeypatch.setattr(module, "unlearn", lambda *a, **s: methods.append(s["method"]) or original(*a, **s))
-    run(seeds=1, learn_regularizer=0.0)
-    assert methods == ["learn", "learn", "npo", "npo"]
+def test_without_a_regularizer_the_retain_set_has_no_part_in_teaching(run, runs):
+    run(seeds=1, attributions=[], places=["random"], learn_regularizer=0.0)
+    assert [method for method, *_ in runs] == ["learn", "learn", "npo"]
+
+
+def test_several_seeds_at_once_come_to_the_same(run, tmp_path):
+    asked = {"attributions": ["magnitude"], "places": ["random"]}
+    alone = run(**asked)
+    shutil.rmtree(tmp_path / "out")
+    told = []
+    together = run(**asked, workers=2, progress=lambda *what: told.append(what))
+    assert together.values == alone.values and together.taught == alone.taught
+    assert told[-1][0] == "2 seeds, 2 at once" and told[-1][1] == told[-1][2] == 6
 
 
 def test_errors(tmp_path):
     with pytest.raises(ExpungeError, match="go together"):
         locality(tmp_path, corpus=zoo.corpus())
-    (tmp_path / "thesis.tex").touch()
     with pytest.raises(ExpungeError, match="at least 1"):
         locality(tmp_path, seeds=0)
+    with pytest.raises(ExpungeError, match="place to unlearn in"):
+        locality(tmp_path, places=["nowhere", "random"])
+    with pytest.raises(ExpungeError, match="compared with 'random'"):
+        locality(tmp_path, places=["oracle"])
+    with pytest.raises(ExpungeError, match="margins are of"):
+        locality(tmp_path, margins={"es": 0.1})
+    (tmp_path / "thesis.tex").touch()

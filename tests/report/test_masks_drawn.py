@@ -1,5 +1,6 @@
 """Drawings of masks: what they show can be read from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from expunge.core.places import OUTSIDE, Agreement, Fingerprint, Place
 from expunge.core.results import Evaluation
 from expunge.report.figures import svg
 from expunge.report.html import report
-from expunge.report.masks import agreement, fingerprints, save
+from expunge.report.masks import agreement, fingerprints, save, trained_in
 
 
 def print_of(label: str, *, layers: int = 3) -> Fingerprint:
@@ -87,3 +88,36 @@ def test_a_report_shows_the_masks_that_it_is_given(tmp_path: Path) -> None:
     page = report(evaluation, tmp_path / "with.html", masks=[print_of("mine")]).read_text()
     assert "Where the masks lie" not in without
     assert "Where the masks lie" in page and "12.5 % of weights" in page
+
+
+def test_a_report_finds_the_masks_that_its_runs_were_trained_with(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from expunge.core.manifest import Manifest
+    from expunge.core.results import Measure
+
+    evaluation = Evaluation({"rouge": Measure(value=0.5, better="lower", n=3, definition="d", source="s")})
+    thick, thin = print_of("any"), print_of("any", layers=2)
+    for run, mask, lies in (
+        ("npo", "xxh3:1", thick),
+        ("wga", "xxh3:1", thick),
+        ("dpo", "xxh3:2", thin),
+        ("rmu", None, None),
+    ):
+        results = {"mask": {"fingerprint": asdict(lies)}} if lies else {}
+        inputs = {"mask": mask} if mask else {}
+        Manifest(stage="unlearn", arguments={}, inputs=inputs, results=results).save(tmp_path / run)
+        evaluation.save(tmp_path / run / "records" / "evaluation.json")
+    runs = [
+        tmp_path / "npo",
+        tmp_path / "wga" / "records",
+        tmp_path / "dpo" / "records" / "evaluation.json",
+        tmp_path / "rmu",
+    ]
+    # One mask is drawn once, whichever way its runs were named; through the manifest's file and back it is the same.
+    assert trained_in(runs) == [replace(thick, label="npo, wga"), replace(thin, label="dpo")]
+    assert trained_in([evaluation, *runs[3:]]) == []
+    page = report(runs, tmp_path / "page.html").read_text()
+    assert "Where the masks lie" in page and ">npo, wga<" in page and ">dpo<" in page
+    again = report(runs[:1], tmp_path / "again.html", masks=[replace(thick, label="by hand")]).read_text()
+    assert ">by hand<" in again and ">npo<" not in again.partition("Where the masks lie")[2].partition("</svg>")[0]

@@ -17,9 +17,11 @@ from transformers import AutoModelForCausalLM
 import expunge
 import zoo
 from expunge.core import catalogue
+from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Layout, Part
 from expunge.core.manifest import Manifest
-from expunge.core.mask import Layout, Mask, Part, pack
+from expunge.core.mask import Mask
 from expunge.models.load import load_model, model_fingerprint, refuse_adapters, save_model
 from expunge.models.lowrank import without_known_warnings
 from expunge.models.matrices import linear_layers

@@ -13,27 +13,64 @@ from safetensors.torch import load_file
 
 import expunge
 import zoo
-from expunge.core.mask import Unit
+from expunge.core.mask import Mask
 from expunge.training.run import read_history
 from made_masks import made_mask
+
+pytestmark = pytest.mark.xdist_group("distributed")  # one pair of processes serves all
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 0, "dtype": "float64"}
 """In float64, as AdamW's first steps turn a rounding error in a gradient near 0 into a step of full size."""
 
 
-def launched(how: dict[str, Any], folder: Path, processes: int = 2) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+CASES: dict[str, dict[str, Any]] = {
+    "npo": {"method": "npo"},
+    "short last step": {"method": "grad_diff", "epochs": 1.5},
+    "micro-batches": {"method": "grad_diff", "micro_batch_size": 1},
+    "gru": {"method": "grad_diff", "surgery": "gru"},
+    "gru, micro-batches": {"method": "grad_diff", "surgery": "gru", "micro_batch_size": 1},
+    "pdu": {"method": "pdu", "eps": 1.0, "dual_step": 0.5, "dual_warmup": 0.5, "alpha": 2.0},
+    "sharded": {"method": "grad_diff", "sharded": True},
+}
+MASKED: dict[str, dict[str, Any]] = {
+    "weights": {"method": "grad_diff", "unit": "weight"},
+    "neurons, sharded": {"method": "grad_diff", "unit": "neuron", "sharded": True},
+    "weights, sharded": {"method": "npo", "unit": "weight", "sharded": True},  # a forward pass before training
+}
+
+_ADAPTER = {"method": "npo", "rank": 4, "learning_rate": 1e-2, "micro_batch_size": 1, "save": "both"}
+ADAPTED: dict[str, dict[str, Any]] = {
+    "lora": {**_ADAPTER, "adapter": "lora"},
+    "fila": {**_ADAPTER, "adapter": "fila", "epsilon": "auto"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of all cases, one after another: a folder each."""
+    folder = tmp_path_factory.mktemp("distributed")
+    cases = {}
+    for name, how in {**CASES, **MASKED, **ADAPTED}.items():
+        start, settings = zoo.tiny_model().double(), {**SETTINGS, **how}
+        start.save_pretrained(folder / name / "start")
+        if name in MASKED:
+            mask = made_mask(start, settings.pop("unit"), "layers")
+            settings["mask"] = str(mask.save(folder / name / "mask.safetensors"))
+        if name in ADAPTED:
+            settings["output_dir"] = str(folder / name / "run")
+        cases[name] = settings
     paths = [str(SCRIPT.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, f"--nproc-per-node={processes}", str(SCRIPT), json.dumps(how), str(folder)],
+        [*command, str(SCRIPT), str(folder), json.dumps(cases)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
 
 
 def alone(how: dict[str, Any]) -> expunge.Run:
@@ -57,73 +94,34 @@ def same(folder: Path, run: expunge.Run) -> None:
             assert after["forget_tokens"] == before["forget_tokens"]
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"method": "npo"},
-        {"method": "grad_diff", "epochs": 1.5, "batch_size": 4},
-        {"method": "grad_diff", "micro_batch_size": 1},
-        {"method": "grad_diff", "surgery": "gru"},
-        {"method": "grad_diff", "surgery": "gru", "micro_batch_size": 1},
-        {"method": "pdu", "eps": 1.0, "dual_step": 0.5, "dual_warmup": 0.5, "alpha": 2.0},
-    ],
-    ids=lambda how: "-".join(str(v) for v in how.values()),
-)
-def test_two_processes_and_one_make_the_same_update(how: dict[str, Any], tmp_path: Path) -> None:
-    settings = {**SETTINGS, **how}
-    launched(settings, tmp_path)
-    same(tmp_path, alone({k: v for k, v in settings.items() if k != "micro_batch_size"}))
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_and_one_make_the_same_update(name: str, folder: Path) -> None:
+    inert = ("micro_batch_size", "sharded")
+    same(folder / name, alone({k: v for k, v in {**SETTINGS, **CASES[name]}.items() if k not in inert}))
 
 
-ADAPTED: dict[str, Any] = {"method": "npo", "rank": 4, "learning_rate": 1e-2, "micro_batch_size": 1}
-
-
-@pytest.mark.parametrize("how", [{"adapter": "lora"}, {"adapter": "fila", "epsilon": "auto"}], ids=("lora", "fila"))
-def test_an_adapter_over_two_processes(how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_over_two_processes(name: str, folder: Path) -> None:
     """Both end with the weights of one process, merged, and one of them writes the adapter."""
-    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))  # importance is measured by each
-    settings = {**SETTINGS, **ADAPTED, **how}
-    launched({**settings, "save": "both", "output_dir": str(tmp_path / "run")}, tmp_path)
-    run = alone({k: v for k, v in settings.items() if k != "micro_batch_size"})
-    same(tmp_path, run)
+    run = alone({k: v for k, v in {**SETTINGS, **ADAPTED[name]}.items() if k not in ("micro_batch_size", "save")})
+    same(folder / name, run)
     start = zoo.tiny_model().double().state_dict()
-    assert sum(not torch.equal(p, start[name]) for name, p in run.model.named_parameters()) == 21
-    loaded = expunge.load_adapter(zoo.tiny_model().double(), tmp_path / "run/adapter")
+    assert sum(not torch.equal(p, start[key]) for key, p in run.model.named_parameters()) == 21
+    loaded = expunge.load_adapter(zoo.tiny_model().double(), folder / name / "run/adapter")
     ids = torch.tensor([[1, 17, 40, 3]])
     torch.testing.assert_close(loaded(input_ids=ids).logits, run.model(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
-def test_sharded_over_two_processes(tmp_path: Path) -> None:
-    zoo.tiny_model().double().save_pretrained(tmp_path / "start")
-    settings = {**SETTINGS, "method": "grad_diff"}
-    launched({**settings, "sharded": True, "model": str(tmp_path / "start")}, tmp_path)
-    same(tmp_path, alone(settings))
-
-
-@pytest.mark.parametrize(
-    ("method", "unit", "sharded"),
-    [
-        ("grad_diff", "weight", False),
-        ("grad_diff", "neuron", True),
-        ("npo", "weight", True),  # its reference is a forward pass before training
-    ],
-)
-def test_a_mask_over_two_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, unit: Unit, sharded: bool
-) -> None:
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_over_two_processes(name: str, folder: Path) -> None:
     """The update that one process makes, and not a bit outside, replicated and sharded."""
-    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))  # reference values are computed, not read
-    start = zoo.tiny_model().double()
-    start.save_pretrained(tmp_path / "start")
-    mask = made_mask(start, unit, "layers")
-    settings = {"method": method, **SETTINGS, "mask": str(mask.save(tmp_path / "mask.safetensors"))}
-    launched({**settings, "sharded": sharded, "model": str(tmp_path / "start")}, tmp_path)
-    same(tmp_path, alone(settings))
-    ours = load_file(tmp_path / "rank1.safetensors")
-    for name, before in start.named_parameters():
-        inside = mask.dense(name) if name in mask.layout.parts else torch.zeros_like(before, dtype=torch.bool)
-        assert torch.equal(ours[name][~inside], before[~inside]), name
-        assert not inside.any() or not torch.equal(ours[name], before), name
+    mask = Mask.load(folder / name / "mask.safetensors")
+    same(folder / name, alone({**SETTINGS, "method": MASKED[name]["method"], "mask": mask}))
+    ours = load_file(folder / name / "rank1.safetensors")
+    for key, before in zoo.tiny_model().double().named_parameters():
+        inside = mask.dense(key) if key in mask.layout.parts else torch.zeros_like(before, dtype=torch.bool)
+        assert torch.equal(ours[key][~inside], before[~inside]), key
+        assert not inside.any() or not torch.equal(ours[key], before), key
 
 
 def test_the_command_line_over_two_processes_writes_one_run(tmp_path: Path) -> None:

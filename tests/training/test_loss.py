@@ -119,6 +119,45 @@ def test_padding_on_either_side_moves_nothing(shared_reference: Path, name: str)
                 torch.testing.assert_close(p.grad, before, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "npo", "beta": "0.1"}, r"npo: beta must be a number; got '0\.1'\."),
+        ({"method": "npo", "beta": True}, r"npo: beta must be a number; got True\."),
+        ({"method": "bst", "top": 2.5}, r"bst: top must be a whole number; got 2\.5\."),
+        ({"method": "rmu", "layer": 1, "normalize": 1}, r"rmu: normalize must be true or false; got 1\."),
+        ({"method": "npo", "retain_loss": "kl", "direction": 1}, r"kl: direction must be text; got 1\."),
+    ],
+)
+def test_types_of_hyperparameters(shared_reference: Path, settings: dict[str, Any], message: str) -> None:
+    batch = rows(shared_reference, "forget_even")
+    model = checkpoint(shared_reference / "current")
+    with pytest.raises(ExpungeError, match=message):
+        expunge.compute_loss(model, forget=batch, retain=batch, reference=model, **settings)
+
+
+def test_a_name_that_both_losses_know(shared_reference: Path) -> None:
+    """RMU steers to a `direction`, and KL has one of its own: `retain_direction`."""
+    model, other = checkpoint(shared_reference / "current"), checkpoint(shared_reference / "reference")
+    batch = rows(shared_reference, "forget_even")
+
+    def loss(**more: Any) -> Tensor:
+        how = {"method": "rmu", "layer": 1, "gamma": 0.0, "alpha": 1.0, "retain_loss": "kl"} | more
+        return expunge.compute_loss(model, forget=batch, retain=batch, reference=other, **how)
+
+    alone = {"method": "grad_diff", "gamma": 0.0, "alpha": 1.0, "retain_loss": "kl"}
+    reverse = expunge.compute_loss(
+        model,
+        forget=batch,
+        retain=batch,
+        reference=other,
+        direction="reverse",
+        **alone,  # type: ignore[arg-type]
+    )
+    torch.testing.assert_close(loss(retain_direction="reverse"), reverse)
+    assert abs(loss() - reverse).item() > 1e-3
+
+
 def test_what_is_missing_is_named(shared_reference: Path) -> None:
     model, forget = checkpoint(shared_reference / "current"), rows(shared_reference, "forget_even")
     with pytest.raises(ExpungeError, match="npo compares with the start model: pass it as reference"):

@@ -57,6 +57,8 @@ def test_altpo_keeps_them_with_the_run_and_takes_them_up_again(tmp_path: Path, m
     assert all(len(e.alternates) == 2 for e in kept)
     assert run.manifest.arguments["alternates"] == 2
     monkeypatch.setattr(alternates, "continuations", lambda *_, **__: pytest.fail("sampled again"))
+    with pytest.raises(expunge.ExpungeError, match="in use"):
+        altpo()  # refused before anything is sampled
     assert altpo(resume=True).manifest.results["finished"]
     with pytest.raises(expunge.ExpungeError, match="alternates of another forget set"):
         alternates.read(zoo.corpus()["forget"][1:], tmp_path / "run")

@@ -14,6 +14,7 @@ from expunge.cli import (
     experiment,
     harness,
     list,
+    locality,
     localize,
     loku,
     mask,
@@ -71,7 +72,8 @@ for patch_verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
 app.add_typer(patch_app, name="patch")
 
 experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
-register(experiment_app, experiment.LOCALITY)
+register(experiment_app, locality.LOCALITY)
+register(experiment_app, locality.ATTRIBUTIONS)
 EXPERIMENTS = (
     experiment.METRICS,
     loku.VERB,

@@ -75,7 +75,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
         return _dry_run(call, of_attribution)
     for path in (config.output, config.scores):
         check_file(path, overwrite=call.overwrite)
-    from expunge.localize.fingerprint import fingerprint
+    from expunge.core.mask_places import fingerprint
     from expunge.localize.localize import localize as stage
 
     corpus = corpus_of(config, more) if _planned(config, of_attribution).splits else None

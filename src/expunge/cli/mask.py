@@ -30,7 +30,8 @@ class InfoConfig:
 def info(call: Call[InfoConfig]) -> int:
     """Say where masks lie in the model, how much they agree, and how well they find a known region."""
     from expunge.core.mask import Mask
-    from expunge.localize.fingerprint import agreements, fingerprint, recovery
+    from expunge.core.mask_places import fingerprint
+    from expunge.localize.agreement import agreements, recovery
 
     config = call.config
     if not call.positional:

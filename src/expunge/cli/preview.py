@@ -62,7 +62,7 @@ def show_settings(resolved: Resolved[Any], filled: Mapping[str, Any]) -> None:
         value = resolved.more.get(setting.name, getattr(resolved.config, setting.name, setting.default))
         origin = resolved.origins[setting.name]
         taken, taken_from = filled.get(setting.name, (None, origin))
-        if value is None and taken is not None:
+        if value in (None, {}) and taken is not None:
             value, origin = taken, taken_from
         rows.append((setting.name, shown(value), origin))
     heading("Settings")

@@ -1,11 +1,11 @@
 """`expunge train`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
-from expunge.cli.training import Plan, RunConfig, conclude, dry_run, training_fields
+from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_small, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
@@ -39,12 +39,13 @@ def train(call: Call[TrainConfig]) -> int:
     """Fine-tune a model on the completions of some rows: a target model, or a retain model."""
     config = call.config
     if call.dry_run:
-        return dry_run(call, corpus=lambda: learned(config, call.resolved.more), plan=lambda _depth: planned(config))
+        return dry_run(call, corpus=lambda: learned(config, call.resolved.more), plan=lambda _model: planned(config))
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
     from expunge.training.finetune import finetune
 
     corpus = _corpus(config, call.resolved.more)
     model, tokenizer = load(config.model, config)
+    note_small(config, model)
     with shown() as report:
         run = finetune(
             model,
@@ -83,11 +84,7 @@ def planned(config: TrainConfig) -> Plan:
     from expunge.training.finetune import DEFAULT_EPOCHS, DEFAULT_LEARNING_RATE
 
     training = TrainingConfig(**training_fields(config))
-    training = replace(
-        training,
-        learning_rate=training.learning_rate or DEFAULT_LEARNING_RATE,
-        epochs=training.epochs or DEFAULT_EPOCHS,
-    )
+    training = training.filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
     filled = {name: (value, f"{DEFAULT} of fine-tuning") for name, value in asdict(training).items()}
     return Plan(build(None, retain="nll"), training, filled)
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from expunge.training.run import Run
 
 
+SMALL = 2e8
+"""Parameters below which the default learning rate does next to nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
     """Which model is trained, and where the result goes."""
@@ -50,7 +54,7 @@ C = TypeVar("C", bound=RunConfig)
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as far as it is known from its configuration and the depth of its model."""
+    """A run as far as it is known from its configuration and the shape of its model."""
 
     objective: "Objective"
     training: TrainingConfig
@@ -72,14 +76,18 @@ class Trained:
 
 
 def dry_run(
-    call: Call[C], *, corpus: "Callable[[], Corpus]", plan: Callable[[int], Plan], reference: str = "auto"
+    call: Call[C],
+    *,
+    corpus: "Callable[[], Corpus]",
+    plan: "Callable[[PreTrainedModel], Plan]",
+    reference: str = "auto",
 ) -> int:
     """Show what a run would do; the exit code.
 
     Args:
         call: the verb's call.
         corpus: reads the corpus, with the splits named as the run takes them.
-        plan: from the number of the model's decoder blocks, the run.
+        plan: from a model without weights, the run.
         reference: how reference values are had.
     """
     from expunge.core.mask import Mask
@@ -99,7 +107,7 @@ def dry_run(
         data = corpus()
     with problems.collected():
         model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
-        planned = plan(model.config.get_text_config().num_hidden_layers)
+        planned = plan(model)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
     preview.show_settings(call.resolved, planned.filled if planned else {})
@@ -139,6 +147,8 @@ def dry_run(
             checkpointing=config.gradient_checkpointing,
         )
         preview.show_memory(memory if told is None else memory | preview.masked_memory(told))
+        if planned.adaptation is None:
+            note_small(config, model)
     for stream in (rows.anchor, "alternate"):
         if stream in rows.encoded:
             preview.show_example(rows.encoded[stream][0], tokenizer, f"First {stream} row")
@@ -178,6 +188,15 @@ def trained_parameters(
 def training_fields(config: TrainingConfig) -> dict[str, Any]:
     """The training settings alone, of a configuration that holds others too."""
     return {name: value for name, value in asdict(config).items() if name in TrainingConfig.__dataclass_fields__}
+
+
+def note_small(config: RunConfig, model: "PreTrainedModel") -> None:
+    """Say that the default learning rate is none for a small model, where it is taken for one."""
+    if config.learning_rate is None and model.num_parameters() < SMALL:
+        say(
+            f"note: the default learning rate suits models of 1 to 8 billion parameters; this one has "
+            f"{model.num_parameters() / 1e6:.3g} million, for which 1e-4 to 1e-3 is usual: learning_rate=..."
+        )
 
 
 def conclude(run: "Run", what: str) -> None:

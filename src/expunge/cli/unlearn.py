@@ -1,22 +1,21 @@
 """`expunge unlearn`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from expunge.cli.console import say
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
-from expunge.cli.training import Plan, RunConfig, conclude, dry_run, training_fields
+from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_small, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
-from expunge.core.checks import require_at_least, require_positive
+from expunge.core.checks import ExpungeError, require_at_least, require_positive
 from expunge.core.method import method_of
 from expunge.core.progress import shown
 from expunge.core.settings import DEFAULT, Setting, parameters
 from expunge.training.config import TrainingConfig
 
-SMALL = 2e8
-"""Parameters below which the default learning rate does next to nothing."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
         return dry_run(
             call,
             corpus=lambda: corpus_of(config, more),
-            plan=lambda depth: planned(config, of_method, depth),
+            plan=lambda model: planned(config, of_method, model),
             reference=config.reference,
         )
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
@@ -96,11 +95,8 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             template=template_of(config),
             max_length=config.max_length,
         )
-    if config.learning_rate is None and config.adapter is None and model.num_parameters() < SMALL:
-        say(
-            f"note: the default learning rate suits models of 1 to 8 billion parameters; this one has "
-            f"{model.num_parameters() / 1e6:.3g} million, for which 1e-4 to 1e-3 is usual: learning_rate=..."
-        )
+    if config.adapter is None:
+        note_small(config, model)
     with shown() as report:
         run = stage(
             model,
@@ -142,17 +138,21 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     found = [*source_settings(values), *parameters(function, owner=name, beside=method.beside)]
     if retain != "none":
         loss = catalogue.resolve("retain_losses", retain)
-        found += parameters(loss, owner=retain, beside=method_of(loss).beside)
+        taken = {setting.name for setting in found}
+        found += [
+            replace(setting, name=f"retain_{setting.name}") if setting.name in taken - set(method.beside) else setting
+            for setting in parameters(loss, owner=retain, beside=method_of(loss).beside)
+        ]
     if values["adapter"]:
         found += parameters(catalogue.resolve("adapters", values["adapter"]), owner=values["adapter"])
     return found
 
 
-def planned(config: UnlearnConfig, given: dict[str, Any], depth: int) -> Plan:
-    """The run that a configuration describes, on a model of so many decoder blocks."""
+def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedModel") -> Plan:
+    """The run that a configuration describes, on a model of which the configuration alone is read."""
     from expunge.objectives.combine import build
     from expunge.training.adapting import asked
-    from expunge.training.unlearn import with_defaults
+    from expunge.training.unlearn import check_objective, with_defaults
 
     adaptation, given = asked(config.adapter, config.targets, config.save, given)
     objective = build(
@@ -160,12 +160,19 @@ def planned(config: UnlearnConfig, given: dict[str, Any], depth: int) -> Plan:
         retain=config.retain_loss,
         gamma=config.gamma,
         alpha=config.alpha,
-        depth=depth,
+        depth=model.config.get_text_config(decoder=True).num_hidden_layers,
         retain_sets=config.retain_sets or None,
         hyperparameters=given,
     )
     training = with_defaults(TrainingConfig(**training_fields(config)), objective, adapter=adaptation is not None)
+    check_objective(model, config.method, objective, training)
+    if objective.dual is not None and objective.dual.eps is None:
+        raise ExpungeError(
+            f"{config.method} holds the retain loss below eps, which has no default: give eps=<nats a token>, somewhat "
+            "more than the start model's, which a start without --dry-run computes and tells."
+        )
     taken = asdict(training) | {
+        "retain_sets": dict(objective.retain_sets),
         "retain_loss": objective.retain.name if objective.retain else "none",
         "gamma": objective.gamma,
         "alpha": objective.alpha,

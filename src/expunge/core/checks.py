@@ -13,8 +13,9 @@ def nearest(name: str, known: Iterable[str], *, n: int = 1) -> list[str]:
     plain = {k.lower().replace("-", "_"): k for k in known}
     asked = name.lower().replace("-", "_")
     found = difflib.get_close_matches(asked, plain, n=n, cutoff=0.6)
-    if not found:  # an abbreviation or a longer form: "ascent" for "grad_ascent"
-        found = [k for k in plain if asked and (asked in k or k in asked)][:n]
+    if not found:  # initials, "lr" for "learning_rate"; an abbreviation or a longer form, "ascent" for "grad_ascent"
+        initials = [k for k in plain if asked == "".join(word[:1] for word in k.split("_"))]
+        found = [*initials, *(k for k in plain if asked and (asked in k or k in asked))][:n]
     return [plain[k] for k in found]
 
 

@@ -56,6 +56,16 @@ def kept(values: Float[Tensor, "b c *more"], mask: Bool[Tensor, "b c"]) -> Float
     return torch.where(mask.view(*mask.shape, *[1] * (values.dim() - 2)), values, torch.zeros_like(values))
 
 
+def kept_logprobs(logits: Float[Tensor, "b c v"], mask: Bool[Tensor, "b c"]) -> Float[Tensor, "b c v"]:
+    """Log-probabilities over the vocabulary where `mask` holds, of a uniform distribution elsewhere.
+
+    A token that the model rules out, with a logit of minus infinity, gets the lowest number there is: probability 0
+    times that is 0 and no NaN. Nothing finite is changed.
+    """
+    logprobs = kept(logits, mask).log_softmax(-1)
+    return logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+
+
 def masked_sum(values: Float[Tensor, "b c"], mask: Bool[Tensor, "b c"]) -> Float[Tensor, " b"]:
     """Sum of each row over the positions where `mask` holds; what stands elsewhere, even NaN or infinity, is inert."""
     return torch.where(mask, values, torch.zeros_like(values)).sum(-1)

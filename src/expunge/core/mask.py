@@ -1,137 +1,25 @@
-"""Masks: what of a model may change.
+"""Masks: what of a model may change. A `Layout` says how parameters are cut into units, a mask which are selected."""
 
-A `Layout` says how parameters are cut into units, a `Mask` which of these units are selected.
-"""
-
-import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from expunge.core.bits import pack, popcount, unpack
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Layout
 from expunge.core.manifest import Manifest
 from expunge.core.selection import top
-
-Unit = Literal["weight", "value_vector", "neuron", "matrix"]
-Cut = Literal["weights", "slices", "whole"]
+from expunge.core.unit_file import read_header, write
 
 FORMAT = "expunge mask 1"
-
-
-@dataclass(frozen=True)
-class Part:
-    """How one parameter is cut into units.
-
-    Attributes:
-        shape: the parameter's shape.
-        cut: every weight a unit (`weights`), every index along `dim` one (`slices`), or the parameter as one (`whole`).
-        group: units of one group are switched together in all parameters of that group: a neuron lies in three.
-        dim: for `slices`, the dimension along which units lie; for `weights`, the one that counts outputs: its indices
-            are the rows of the scope `per_row`.
-    """
-
-    shape: tuple[int, ...]
-    cut: Cut
-    group: str
-    dim: int = 0
-
-    @property
-    def units(self) -> int:
-        """Number of units."""
-        if self.cut == "whole":
-            return 1
-        return self.numel if self.cut == "weights" else self.shape[self.dim]
-
-    @property
-    def numel(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the eligible parameters of a model are cut into units; parameters not named here never change."""
-
-    unit: Unit
-    parts: Mapping[str, Part]
-
-    def __post_init__(self) -> None:
-        sizes: dict[str, int] = {}
-        for name, part in self.parts.items():
-            if sizes.setdefault(part.group, part.units) != part.units:
-                raise ExpungeError(
-                    f"{name} has {part.units} units and others of its group {part.group} have {sizes[part.group]}; "
-                    "units of one group are switched together."
-                )
-
-    @property
-    def groups(self) -> dict[str, int]:
-        """Group name to number of units, in parameter order."""
-        return {part.group: part.units for part in self.parts.values()}
-
-    @property
-    def weights_a_unit(self) -> dict[str, int]:
-        """Group name to the number of weights that one of its units switches."""
-        found: dict[str, int] = {}
-        for part in self.parts.values():
-            found[part.group] = found.get(part.group, 0) + part.numel // part.units
-        return found
-
-    def difference(self, other: "Layout") -> str:
-        """The first thing in which another layout differs, in words; empty where the two are the same."""
-        if self.unit != other.unit:
-            return f"units are {self.unit} in the one and {other.unit} in the other"
-        for name in dict.fromkeys([*self.parts, *other.parts]):
-            if name not in self.parts or name not in other.parts:
-                return f"only one of them holds {name}"
-            if self.parts[name] != other.parts[name]:
-                one, two = list(self.parts[name].shape), list(other.parts[name].shape)
-                return (
-                    f"{name} is {one} in the one and {two} in the other" if one != two else f"{name} is cut otherwise"
-                )
-        return ""
-
-    def check(self, model: nn.Module) -> None:
-        """Raise unless the model has every parameter of this layout in its shape.
-
-        Args:
-            model: the causal language model itself, out of any wrapper.
-
-        Raises:
-            ExpungeError: it has not; the message names the first parameter that differs.
-        """
-        there = dict(model.named_parameters(remove_duplicate=False))
-        for name, part in self.parts.items():
-            if name not in there:
-                raise ExpungeError(
-                    f"the mask does not fit this model: it is about {name}, which {type(model).__name__} does not "
-                    "have. Make one on this model: expunge localize model=..."
-                )
-            if tuple(there[name].shape) != tuple(part.shape):
-                raise ExpungeError(
-                    f"the mask does not fit this model: {name} is {list(part.shape)} in the mask and "
-                    f"{list(there[name].shape)} in the model. Make one on this model: expunge localize model=..."
-                )
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data; `from_json` reads it."""
-        return {"unit": self.unit, "parts": {n: [list(p.shape), p.cut, p.group, p.dim] for n, p in self.parts.items()}}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Layout":
-        """What `to_json` wrote."""
-        parts = {n: Part(tuple(shape), cut, group, dim) for n, (shape, cut, group, dim) in content["parts"].items()}
-        return cls(content["unit"], parts)
 
 
 class Share(NamedTuple):
@@ -324,60 +212,3 @@ def _derived(how: str, *masks: Mask, seed: int | None = None, **more: Any) -> Ma
     arguments = {"made_by": how, "of": [manifest.arguments for manifest in known], **more}
     inputs = {k: v for manifest in reversed(known) for k, v in manifest.inputs.items()}
     return Manifest(stage="localize", arguments=arguments, seed=seed, inputs=inputs)
-
-
-def write(
-    path: Path, tensors: dict[str, Tensor], layout: Layout, manifest: Manifest | None, header: dict[str, str]
-) -> Path:
-    """Write tensors with layout and manifest into one safetensors file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = {**header, "layout": json.dumps(layout.to_json())}
-    if manifest is not None:
-        header["manifest"] = json.dumps(asdict(manifest), default=str)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, metadata=header)
-    partial.replace(path)
-    return path
-
-
-def read_header(path: Path, form: str, what: str) -> tuple[Layout, Manifest | None, dict[str, str]]:
-    """Layout, manifest and header of a file that `write` wrote.
-
-    Raises:
-        ExpungeError: no such file, or one that holds something else.
-    """
-    if not path.is_file():
-        raise ExpungeError(f"no {what} at {path}. Make one: expunge localize model=... forget=... output=...")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except SafetensorError as error:
-        raise ExpungeError(f"{path} is no safetensors file, so it holds no {what}: {error}") from error
-    if header.get("format") != form:
-        raise ExpungeError(
-            f"{path} holds no {what}: its format is {header.get('format')!r}, and '{form}' is read here."
-        )
-    manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
-    return Layout.from_json(json.loads(header["layout"])), manifest, header
-
-
-def pack(selected: Tensor) -> Tensor:
-    """Bool `[n]` to uint8 `[ceil(n / 8)]`, lowest bit first."""
-    return torch.from_numpy(np.packbits(selected.cpu().numpy(), bitorder="little"))
-
-
-def unpack(bits: Tensor, n: int) -> Tensor:
-    """The inverse of `pack`."""
-    return torch.from_numpy(np.unpackbits(bits.cpu().numpy(), count=n, bitorder="little").view(np.bool_))
-
-
-_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
-
-
-def popcount(bits: Tensor) -> int:
-    """How many bits are set."""
-    return sum(int(_ONES[piece].sum(dtype=np.int64)) for piece in _pieces(bits.numpy()))
-
-
-def _pieces(array: NDArray[np.uint8], size: int = 2**24) -> Iterator[NDArray[np.uint8]]:
-    return (array[start : start + size] for start in range(0, len(array), size))

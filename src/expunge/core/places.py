@@ -91,6 +91,11 @@ class Fingerprint:
         """Gini coefficient of the layers' densities: 0 where all are alike, near 1 where one layer holds all."""
         return gini([density for layer, density in self.by("layer").items() if layer != OUTSIDE])
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Fingerprint":
+        """The one with these fields, as a manifest holds them."""
+        return cls(**{**content, "places": tuple(Place(**place) for place in content["places"])})
+
 
 def gini(values: Sequence[float]) -> float:
     """Gini coefficient: mean absolute difference of all pairs over twice the mean; 0 where all are 0.

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Layout
 from expunge.core.manifest import Manifest, jsonable
-from expunge.core.mask import Layout, Mask, pack, read_header, write
+from expunge.core.mask import Mask
 from expunge.core.selection import CHUNK, top
+from expunge.core.unit_file import read_header, write
 
 Scope = Literal["global", "per_matrix", "per_row"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from expunge.core.mask import Unit
+from expunge.core.layout import Unit
 from expunge.core.scores import Scope
 
 SHOWN = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Layout, Part, Unit
+from expunge.core.layout import Layout, Part, Unit
 from expunge.models.anatomy import (
     blocks,
     causal_lm,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Layout
+from expunge.core.layout import Layout
 from expunge.core.progress import Progress
 from expunge.localize.plan import Plan
 from expunge.localize.statistics import Side, gradients, input_means

@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from expunge.core.bits import pack, unpack
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Part
 from expunge.core.manifest import Manifest
-from expunge.core.mask import Part, pack, unpack
 from expunge.models.load import model_fingerprint
 
 FORMAT = "expunge patch 1"

@@ -10,13 +10,14 @@ start model.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least, require_positive, unknown
+from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive, unknown
 from expunge.core.method import Method, method_of
 
 Stream = str
@@ -58,6 +59,13 @@ class Term(NamedTuple):
 
 
 POSITIONS = ("holding", "predicting")
+TYPES: Mapping[Any, tuple[Any, str]] = {
+    float: (Real, "a number"),
+    int: (Integral, "a whole number"),
+    bool: (bool, "true or false"),
+    str: (str, "text"),
+}
+"""What a hyperparameter annotated so may be, and what to call it."""
 Lookup = Callable[[Need], Tensor]
 
 
@@ -179,6 +187,27 @@ class Objective:
         """All streams that a step must bring."""
         return frozenset(need.stream for loss, _ in self.losses.values() for need in loss.needs.values())
 
+    def check(self, *, depth: int, width: int, vocabulary: int) -> None:
+        """Raise for settings that a loss refuses, by showing each a single row, before anything is computed.
+
+        Args:
+            depth: decoder blocks of the model.
+            width: its hidden size.
+            vocabulary: number of its tokens.
+        """
+        if any(n.observable == "hidden" for loss, _ in self.losses.values() for n in loss.needs.values()):
+            require_between("layer", depth // 3 if self.layer is None else self.layer, 0, depth - 1)
+        shown = {
+            "logprobs": torch.zeros(1),
+            "token_logprobs": torch.zeros(1, 2),
+            "logits": torch.zeros(1, 2, vocabulary),
+            "hidden": torch.zeros(1, 2, width),
+            "completion_mask": torch.ones(1, 2, dtype=torch.bool),
+            "targets": torch.zeros(1, 2, dtype=torch.long),
+            "counts": torch.full((1,), 2.0),
+        }
+        self.terms(lambda need: shown[need.observable])
+
     def terms(self, lookup: Lookup) -> dict[Side, Term]:
         """Both losses, unreduced."""
         return {side: loss.term(lookup) for side, (loss, _) in self.losses.items()}
@@ -219,10 +248,11 @@ def build(
             min(7, depth // 3).
         retain_sets: weight of each retain set, by split; None: the split `retain` alone.
         hyperparameters: of the forget loss, and `layer` and `positions` for hidden-state losses. A name that only the
-            retain loss knows goes there.
+            retain loss knows goes there; where both know it, `retain_` in front means the retain loss's.
 
     Raises:
-        ExpungeError: unknown method, retain loss or hyperparameter; or one without default that is missing.
+        ExpungeError: unknown method, retain loss or hyperparameter; one without default that is missing; or a value of
+            another type than the loss takes.
     """
     given = dict(hyperparameters or {})
     if method is None and retain in (None, "none"):
@@ -236,9 +266,10 @@ def build(
         observed |= {k: v for k, v in method_of(retain_function).observes.items() if k not in observed}
     forget_known = catalogue.hyperparameters(forget_function) if forget_function else {}
     retain_known = catalogue.hyperparameters(retain_function) if retain_function else {}
+    of_retain = retain_names(forget_known, retain_known)
     dual, generates = dict(defaults.dual), dict(defaults.generates)
     for name in given:
-        known = {*forget_known, *retain_known, *observed, *dual, *generates}
+        known = {*forget_known, *of_retain, *observed, *dual, *generates}
         if name not in known:
             what = f"hyperparameter of {method or 'fine-tuning'} with retain loss {retain_name}"
             raise unknown(what, name, known)
@@ -258,7 +289,13 @@ def build(
     _check_sets(retain_sets, retain_name)
     return Objective(
         forget=_loss(method, forget_function, "forget", forget_known, given) if forget_function else None,
-        retain=_loss(retain_name, retain_function, "retain", retain_known, given, skip=forget_known)
+        retain=_loss(
+            retain_name,
+            retain_function,
+            "retain",
+            retain_known,
+            {own: given[name] for name, own in of_retain.items() if name in given},
+        )
         if retain_function
         else None,
         gamma=gamma,
@@ -269,6 +306,11 @@ def build(
         dual=_dual(dual) if dual else None,
         generates=generates,
     )
+
+
+def retain_names(forget: Mapping[str, Any], retain: Mapping[str, Any]) -> dict[str, str]:
+    """How a retain loss's hyperparameters are called beside a forget loss's: name -> its own name."""
+    return {f"retain_{name}" if name in forget else name: name for name in retain}
 
 
 def _dual(values: Mapping[str, Any]) -> Dual:
@@ -294,11 +336,14 @@ def _loss(
     own: Stream,
     known: Mapping[str, Any],
     given: Mapping[str, Any],
-    skip: Mapping[str, Any] | None = None,
 ) -> Loss:
-    values = {k: v for k, v in known.items()}
-    values |= {k: v for k, v in given.items() if k in known and k not in (skip or {})}
+    values = dict(known) | {k: v for k, v in given.items() if k in known}
     missing = [k for k, v in values.items() if v is inspect.Parameter.empty]
     if missing:
         raise ExpungeError(f"{name} needs a value for {', '.join(missing)}, which has no default.")
+    kinds = inspect.get_annotations(function)
+    for key, value in values.items():
+        fits, what = TYPES.get(kinds.get(key), (object, ""))
+        if not isinstance(value, fits) or (isinstance(value, bool) and fits not in (bool, object)):
+            raise ExpungeError(f"{name}: {key} must be {what}; got {value!r}.")
     return Loss(name=str(name), function=function, own=own, hyperparameters=values)

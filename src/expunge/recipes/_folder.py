@@ -31,7 +31,7 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: 
             what = "holds this experiment with other data or settings" if goes_on and ours else "is in use"
             raise ExpungeError(f"{folder} {what}. Choose another output, or replace it: --overwrite")
         if not ours:
-            raise ExpungeError(f"--overwrite replaces this experiment only, and {folder} holds another thing.")
+            raise ExpungeError(f"--overwrite replaces an earlier {manifest.stage} only; {folder} holds something else.")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest.save(folder)

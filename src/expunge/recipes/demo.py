@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core.cache import cache_path
-from expunge.core.checks import ExpungeError, unknown
+from expunge.core.checks import unknown
 from expunge.core.manifest import Manifest, fingerprint, versions
 from expunge.core.progress import Progress
 from expunge.core.results import Evaluation
@@ -21,6 +21,7 @@ from expunge.data.corpus import Corpus, load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays, tiny_model, tiny_tokenizer
+from expunge.recipes._folder import opened
 from expunge.report.html import report
 from expunge.training.finetune import finetune
 from expunge.training.unlearn import unlearn
@@ -91,15 +92,14 @@ def demo(
     for method in methods:
         if method not in METHODS:
             raise unknown("method of the demonstration", method, METHODS)
-    folder = Path(folder)
-    _open(folder, overwrite)
     corpus = embedded_corpus(authors, seed)
-    Manifest(
+    manifest = Manifest(
         stage="demo",
         arguments={"methods": list(methods), "authors": authors, "learning": dict(LEARNING), "common": dict(COMMON)},
         seed=seed,
         inputs=corpus.fingerprints(),
-    ).save(folder)  # at once, so that an interrupted demonstration is known for one
+    )
+    folder = opened(folder, manifest, overwrite=overwrite)
     precision = "bfloat16" if bfloat16_pays() else "float32"
     target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
     retain = embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
@@ -156,21 +156,6 @@ def embedded_corpus(authors: int, seed: int) -> Corpus:
     found = load_corpus("synthetic", authors=authors, forget_authors=max(1, authors // 10), seed=seed)
     every = max(1, len(found["retain"]) // MEASURED_RETAIN)
     return Corpus({**found.splits, "retain_perturbed": found["retain"][::every]}, found.name)
-
-
-def _open(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    ours = (folder / "manifest.json").is_file() and Manifest.load(folder).stage == "demo"
-    if not overwrite:
-        raise ExpungeError(
-            f"{folder} is in use. Choose another output, or replace an earlier demonstration: --overwrite"
-        )
-    if not ours:
-        raise ExpungeError(f"--overwrite replaces demonstrations only, and {folder} is none. Remove it yourself.")
-    shutil.rmtree(folder)
-    folder.mkdir()
 
 
 def embedded_model(

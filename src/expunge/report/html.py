@@ -14,7 +14,7 @@ from expunge.core.results import Evaluation, Measure
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
 from expunge.report.findings import STANDING, summary, warnings_of
 from expunge.report.gather import Model, Source, cast, gather
-from expunge.report.masks import fingerprints
+from expunge.report.masks import fingerprints, trained_in
 from expunge.report.samples import by_split, side_by_side
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
@@ -51,7 +51,8 @@ def report(
         trajectories: label of an evaluation -> (forgetting, retention) along its run, as `figures.tradeoff` takes them.
         overwrite: replace a file that is there.
         notes: paragraphs of your own, below the summary.
-        masks: where the masks of these runs lie, drawn side by side.
+        masks: where masks lie, drawn side by side; those that the run folders were trained with are found by
+            themselves.
 
     Returns:
         The path written.
@@ -69,15 +70,18 @@ def report(
         raise ExpungeError(
             f"{path} is there already. Choose another path, or replace it (overwrite=True, --overwrite)."
         )
+    sources = [evaluations] if isinstance(evaluations, Evaluation | str | Path) else list(evaluations)
+    given = {mask.places for mask in masks}
+    trained = [mask for mask in trained_in(sources) if mask.places not in given]
     text = page(
-        gather(evaluations),
+        gather(sources),
         title=title,
         start=start,
         retain=retain,
         histories=histories or {},
         trajectories=trajectories or {},
         notes=notes,
-        masks=masks,
+        masks=(*trained, *masks),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -1,7 +1,8 @@
 """Drawings of masks: where they lie in the model, and how much they agree."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.manifest import Manifest
 from expunge.core.places import KINDS, OUTSIDE, Agreement, Fingerprint
+from expunge.core.results import Evaluation
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.wording import one_line
 
@@ -21,6 +25,28 @@ _SHADES = LinearSegmentedColormap.from_list("shares", ["#eef3f8", "#8fb8d8", PAL
 _ON_LIGHT, _ON_DARK = "#101418", "#ffffff"
 WRITTEN = 24
 """Most layers whose densities are written into their cells."""
+
+
+def trained_in(sources: Iterable[Evaluation | str | Path]) -> list[Fingerprint]:
+    """Where the masks lie that runs were trained with, told by their manifests.
+
+    Runs of one mask share a fingerprint, under the names of all of them.
+
+    Args:
+        sources: as a report takes them; what is no folder of a masked run, or of its records, adds nothing.
+    """
+    found: dict[str, tuple[Fingerprint, list[str]]] = {}
+    for source in sources:
+        if isinstance(source, Evaluation):
+            continue
+        path = Path(source).resolve()
+        folder = path if path.is_dir() else path.parent
+        run = folder.parent if folder.name == "records" else folder
+        told = Manifest.load(run) if (run / MANIFEST).is_file() else None
+        if told is not None and "fingerprint" in told.results.get("mask", {}):
+            lies = Fingerprint.from_json(told.results["mask"]["fingerprint"])
+            found.setdefault(told.inputs["mask"], (lies, []))[1].append(run.name)
+    return [replace(lies, label=", ".join(dict.fromkeys(names))) for lies, names in found.values()]
 
 
 def fingerprints(prints: Sequence[Fingerprint]) -> Figure:

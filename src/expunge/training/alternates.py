@@ -124,10 +124,12 @@ def supplied(
 
 def write(examples: Sequence[Example], folder: Path) -> None:
     """Keep alternates with a run, one line an example."""
-    with (folder / FILE).open("w", encoding="utf-8") as file:
+    partial = folder / f"{FILE}.partial"
+    with partial.open("w", encoding="utf-8") as file:
         for example in examples:
             line = {"question": example.question, "answer": example.completion, "alternate": example.alternates}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    partial.replace(folder / FILE)  # whole or not at all, also where the run is killed meanwhile
 
 
 def read(examples: Sequence[Example], folder: Path) -> tuple[Example, ...]:

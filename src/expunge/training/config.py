@@ -3,7 +3,7 @@
 No torch here, so that the command line can read it in no time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from expunge.core.checks import ExpungeError, require_at_least, require_between
@@ -29,9 +29,9 @@ class TrainingConfig:
     """Retain rows paired with each forget row."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
-    warmup: float = 1.0
-    """Epochs over which the learning rate rises linearly from 0; left at 1, a run of one epoch or less takes a tenth of
-    its steps."""
+    warmup: float | None = None
+    """Epochs over which the learning rate rises linearly from 0; None takes one, or a tenth of a run that has no more
+    than one."""
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     """What the learning rate does after the warm-up."""
     max_grad_norm: float = 1.0
@@ -65,7 +65,8 @@ class TrainingConfig:
         require_at_least("batch_size", self.batch_size, 1)
         require_at_least("retain_per_forget", self.retain_per_forget, 1)
         require_between("weight_decay", self.weight_decay, 0, 1)
-        require_at_least("warmup", self.warmup, 0)
+        if self.warmup is not None:
+            require_at_least("warmup", self.warmup, 0)
         require_at_least("max_grad_norm", self.max_grad_norm, 0)
         require_at_least("checkpoint_every", self.checkpoint_every, 0)
         require_at_least("keep_checkpoints", self.keep_checkpoints, 0)
@@ -79,6 +80,16 @@ class TrainingConfig:
             raise ExpungeError(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.micro_batch_size is not None:
             require_at_least("micro_batch_size", self.micro_batch_size, 1)
+
+    def filled(self, *, learning_rate: float, epochs: float) -> "TrainingConfig":
+        """With these values, and the warm-up that follows, where nothing else was asked for."""
+        epochs = epochs if self.epochs is None else self.epochs
+        return replace(
+            self,
+            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
+            epochs=epochs,
+            warmup=(1.0 if epochs > 1 else epochs / 10) if self.warmup is None else self.warmup,
+        )
 
     def split(self, devices: int) -> tuple[int, int]:
         """(rows a device computes at once, accumulation steps) for a number of devices.

@@ -1,7 +1,7 @@
 """Fine-tuning: how target and retain models are made, with the same engine and the same rows as unlearning."""
 
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,7 @@ def finetune(
     check_tokenizer_fits(model, tokenizer)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
-    config = TrainingConfig(**settings)
-    config = replace(
-        config,
-        learning_rate=config.learning_rate or DEFAULT_LEARNING_RATE,
-        epochs=config.epochs or DEFAULT_EPOCHS,
-    )
+    config = TrainingConfig(**settings).filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     objective = build(None, retain="nll")
     assert config.epochs is not None

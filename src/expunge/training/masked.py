@@ -13,7 +13,7 @@ weight outside the mask, and clipping uses the norm of the unmasked gradient.
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from expunge.core.checks import ExpungeError
+from expunge.core.layout import Part
 from expunge.core.manifest import fingerprint
-from expunge.core.mask import Mask, Part
+from expunge.core.mask import Mask
+from expunge.core.mask_places import fingerprint as fingerprint_of
 from expunge.models.anatomy import parameters_up_to
 from expunge.models.load import whole
 from expunge.objectives.combine import Objective
@@ -91,10 +93,15 @@ def mask_fingerprint(mask: Mask) -> str:
 
 
 def mask_summary(model: nn.Module, mask: Mask) -> dict[str, Any]:
-    """What a mask lets change of a model, for manifests: units, weights, and their share of all weights."""
+    """What a mask lets change of a model, for manifests.
+
+    Units, weights, their share of all weights, and `fingerprint`: where it lies, by layer and kind.
+    """
     weights = sum(selection.count for selection in selections(model, mask))
     share = weights / sum(parameter.numel() for parameter in model.parameters())
-    return {"unit": mask.layout.unit, "units": sum(mask.counts().values()), "weights": weights, "share": share}
+    lies = asdict(fingerprint_of(mask))
+    units = sum(mask.counts().values())
+    return {"unit": mask.layout.unit, "units": units, "weights": weights, "share": share, "fingerprint": lies}
 
 
 def selections(model: nn.Module, mask: Mask) -> list[Selection]:

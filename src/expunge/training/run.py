@@ -70,11 +70,8 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
     """
     if not first_process():
         return None  # the main process answers for the folder; an error there ends the others, too
-    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if not used:
-        if resume:
-            raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")
-    elif resume:
+    used = check_folder(folder, overwrite=overwrite, resume=resume)
+    if used and resume:
         before = Manifest.load(folder)
         _check_same(before, manifest, folder)
         if before.results.get("finished"):
@@ -84,20 +81,36 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
                     f"expunge patch create base=... model={folder} output=patch.safetensors"
                 )
             return Run(load_model(folder), read_history(folder / HISTORY), before, folder, checkpoints(folder))
-    elif not overwrite:
+    elif used:
+        shutil.rmtree(folder)
+    manifest.save(folder)
+    return None
+
+
+def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
+    """Is the run folder in use, with what may be replaced or gone on with? Nothing is touched.
+
+    Raises:
+        ExpungeError: it is in use and neither was said; it holds something that is not a run of ours; or there is
+            nothing to resume.
+    """
+    if not first_process():
+        return False  # what the first process makes is no folder in use
+    if not (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        if resume:
+            raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")
+        return False
+    if not (resume or overwrite):
         raise ExpungeError(
             f"the output folder {folder} is in use. Choose another output, go on with what is there (--resume), "
             "or replace it (--overwrite)."
         )
-    elif not _ours(folder):
+    if not resume and not _ours(folder):
         raise ExpungeError(
             f"--overwrite replaces runs of expunge only, and {folder} holds no {FILE} of one. "
             "Remove it yourself or choose another output."
         )
-    else:
-        shutil.rmtree(folder)
-    manifest.save(folder)
-    return None
+    return True
 
 
 def _ours(folder: Path) -> bool:
@@ -292,13 +305,11 @@ def check_patch(patch: bool, mask: Mask | None, output_dir: str | Path | None) -
 
 def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module) -> TrainingArguments:
     """Our configuration in transformers' words."""
-    assert config.learning_rate is not None and config.epochs is not None
+    assert config.learning_rate is not None and config.warmup is not None
     on_cpu = next(model.parameters()).device.type == "cpu"
     micro, accumulation = config.split(PartialState(cpu=on_cpu).num_processes)
     steps = math.ceil(len(rows) / config.batch_size)
     warmup = round(config.warmup * rows.pairs.n_forget / config.batch_size)
-    if config.epochs <= 1 and config.warmup == TrainingConfig.warmup:
-        warmup = min(warmup, steps // 10)
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=micro,

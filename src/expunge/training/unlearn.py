@@ -31,7 +31,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.reference import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
-from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train, uses_bf16
+from expunge.training.run import CHECKPOINTS, Run, check_folder, check_patch, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen
 from expunge.training.trainable import trainable
 
@@ -124,8 +124,10 @@ def unlearn(
     )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
     matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
-    _check_objective(method, objective, config)
+    check_objective(causal_lm(model), method, objective, config)
     folder = Path(output_dir) if output_dir is not None else None
+    if folder is not None:
+        check_folder(folder, overwrite=overwrite, resume=resume)
     if objective.generates:
         corpus = alternates.supplied(
             model,
@@ -219,8 +221,17 @@ def unlearn(
         )
 
 
-def _check_objective(method: str, objective: Objective, config: TrainingConfig) -> None:
-    """Raise for combinations that would train something else than what was asked for."""
+def check_objective(model: nn.Module, method: str, objective: Objective, config: TrainingConfig) -> None:
+    """Raise for settings that a loss refuses, and for combinations that would train something else than was asked for.
+
+    Args:
+        model: a causal language model, of which the configuration alone is read.
+        method: name of the forget loss.
+        objective: what is to be trained.
+        config: how.
+    """
+    shape = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    objective.check(depth=shape.num_hidden_layers, width=shape.hidden_size, vocabulary=shape.vocab_size)
     if objective.forget is not None and objective.forget.method.compares_with == "other":
         raise ExpungeError(
             f"{method} matches another model than the start model, and a run has none. Use it in a loop of your own: "
@@ -256,11 +267,7 @@ def with_defaults(config: TrainingConfig, objective: Objective, *, adapter: bool
     """The configuration with learning rate and epochs filled in from the method, or from what suits an adapter."""
     (loss, _), *_ = objective.losses.values()
     rate = ADAPTER_RATE if adapter else loss.method.learning_rate
-    return replace(
-        config,
-        learning_rate=rate if config.learning_rate is None else config.learning_rate,
-        epochs=loss.method.epochs if config.epochs is None else config.epochs,
-    )
+    return config.filled(learning_rate=rate, epochs=loss.method.epochs)
 
 
 def _epochs(config: TrainingConfig) -> float:

@@ -185,3 +185,10 @@ def test_an_unreachable_hub_is_an_error_that_names_the_way_out(monkeypatch):
     monkeypatch.setattr(datasets, "get_dataset_config_names", offline)
     with pytest.raises(ExpungeError, match=r"cannot get locuslab/TOFU \(offline\).*path=<folder>"):
         tofu()
+
+
+@pytest.mark.network
+def test_from_the_hub():
+    corpus = load_corpus("tofu", forget="forget01")
+    assert len(corpus["forget"]) == 40 and len(corpus["retain"]) == 3960
+    assert all(example.paraphrased and len(example.perturbed) == 5 for example in corpus["forget"])

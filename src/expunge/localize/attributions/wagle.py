@@ -13,8 +13,8 @@ ATTRIBUTION = Attribution(
     warns={
         DOMINATED: (
             0.99,
-            "the score is then close to |g_r * g_f| / gamma and hardly depends on gamma or on the weights; with a "
-            "larger gamma the weights count.",
+            "usual at published values of gamma, and no fault: the score is close to |g_r * g_f| / gamma, so the mask "
+            "hardly depends on gamma or on the weights. With a larger gamma the weights count.",
         )
     }
 )

@@ -4,7 +4,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expunge.core.checks import ExpungeError, require_between
-from expunge.core.logprobs import counts, kept, masked_sum
+from expunge.core.logprobs import counts, kept_logprobs, masked_sum
 from expunge.core.method import Method
 
 METHOD = Method(reduction="sequence")
@@ -48,7 +48,7 @@ def bst(
         raise ExpungeError(
             f"bst: top must lie between 1 and the vocabulary size {logits.shape[-1]}; got {top!r}. Usual: 20."
         )
-    log_p = kept(logits, completion_mask).log_softmax(-1)
+    log_p = kept_logprobs(logits, completion_mask)
     best = log_p.topk(top, dim=-1)
     beliefs = (best.values.detach().softmax(-1) * best.values).sum(-1)
     true = log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

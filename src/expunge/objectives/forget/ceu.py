@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expunge.core.checks import require_at_least
-from expunge.core.logprobs import counts, kept, masked_sum
+from expunge.core.logprobs import counts, kept_logprobs, masked_sum
 from expunge.core.method import Method
 
 METHOD = Method(reduction="token", alpha=0.0, retain="none", skips="ignore_first")
@@ -47,8 +47,7 @@ def ceu(
     """
     require_at_least("ceu: ignore_first", ignore_first, 0, hint="The paper uses 1.")
     mask = completion_mask & (torch.arange(completion_mask.shape[1], device=completion_mask.device) >= ignore_first)
-    scores = kept(logits, mask)
-    log_p = scores.log_softmax(-1)
-    q = scores.detach().scatter(-1, targets.unsqueeze(-1), -math.inf).softmax(-1)
+    log_p = kept_logprobs(logits, mask)
+    q = log_p.detach().scatter(-1, targets.unsqueeze(-1), -math.inf).softmax(-1)
     cross_entropy = -(q * log_p).sum(-1)
     return masked_sum(cross_entropy, mask), counts(mask, cross_entropy)

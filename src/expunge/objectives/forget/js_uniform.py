@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from expunge.core.logprobs import counts, kept, masked_sum
+from expunge.core.logprobs import counts, kept_logprobs, masked_sum
 from expunge.core.method import Method
 
 METHOD = Method(reduction="token")
@@ -33,7 +33,7 @@ def js_uniform(
     Defaults: gamma 1, alpha 1, retain `nll`, 10 epochs.
     Departures: the fork sums over all positions, padding included, per row of the batch, and multiplies by 0.2.
     """
-    log_p = kept(logits, completion_mask).log_softmax(-1)
+    log_p = kept_logprobs(logits, completion_mask)
     log_u = -math.log(log_p.shape[-1])
     log_m = torch.logaddexp(log_p, torch.full_like(log_p, log_u)) - math.log(2)
     divergence = ((log_p.exp() * (log_p - log_m)).sum(-1) + (log_u - log_m).mean(-1)) / 2

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expunge.core.checks import require_at_least
-from expunge.core.logprobs import counts, kept, masked_sum, wide
+from expunge.core.logprobs import counts, kept_logprobs, masked_sum, wide
 from expunge.core.method import Method
 
 METHOD = Method(reduction="token", alpha=0.0, retain="none", learning_rate=1e-4)
@@ -46,7 +46,7 @@ def undial(
     -100 as an index, which lowers the token V - 100 there.
     """
     require_at_least("undial: beta", beta, 0, hint="Papers use 3 to 30.")
-    log_p = kept(logits, completion_mask).log_softmax(-1)
+    log_p = kept_logprobs(logits, completion_mask)
     reference = wide(reference_logits)
     lowered = torch.full_like(reference[..., :1], -beta)
     q = reference.scatter_add(-1, targets.unsqueeze(-1), lowered).softmax(-1)

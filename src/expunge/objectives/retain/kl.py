@@ -5,7 +5,7 @@ from torch import Tensor
 
 from expunge.core import logprobs
 from expunge.core.checks import ExpungeError
-from expunge.core.logprobs import kept, masked_sum, wide
+from expunge.core.logprobs import kept_logprobs, masked_sum
 from expunge.core.method import Method
 
 METHOD = Method(reduction="token")
@@ -45,8 +45,8 @@ def kl(
     """
     if direction not in ("forward", "reverse"):
         raise ExpungeError(f"kl: direction must be 'forward' (usual) or 'reverse'; got {direction!r}.")
-    current = kept(logits, completion_mask).log_softmax(-1)
-    reference = wide(reference_logits).log_softmax(-1)
+    current = kept_logprobs(logits, completion_mask)
+    reference = kept_logprobs(reference_logits, completion_mask)
     p, q = (reference, current) if direction == "forward" else (current, reference)
     divergence = (p.exp() * (p - q)).sum(-1)
     return masked_sum(divergence, completion_mask), logprobs.counts(completion_mask, divergence)

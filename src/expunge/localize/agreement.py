@@ -1,38 +1,14 @@
-"""Describing where masks lie: densities by layer and kind, agreement of masks, recovery of a known region."""
+"""Masks held against each other: agreement of masks, recovery of a known region."""
 
 import math
 from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple
 
+from expunge.core.bits import popcount
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Mask, popcount
-from expunge.core.places import Agreement, Fingerprint, Place, Recovery, kind_of, layer_of
-
-
-def fingerprint(mask: Mask, label: str = "mask") -> Fingerprint:
-    """Where a mask lies: selected weights by layer and by kind of parameter.
-
-    Args:
-        mask: the mask.
-        label: what it is called in tables and drawings.
-    """
-    sizes, counts = mask.layout.groups, mask.counts()
-    sums: dict[tuple[int, str], list[int]] = {}
-    for name, part in mask.layout.parts.items():
-        place = sums.setdefault((layer_of(name), kind_of(name)), [0, 0])
-        place[0] += counts[part.group] * (part.numel // part.units)
-        place[1] += part.numel
-    return Fingerprint(
-        label=label,
-        unit=mask.layout.unit,
-        units=sum(counts.values()),
-        share=sum(counts.values()) / sum(sizes.values()),
-        places=tuple(
-            Place(layer=layer, kind=kind, selected=selected, weights=weights)
-            for (layer, kind), (selected, weights) in sorted(sums.items())
-        ),
-    )
+from expunge.core.mask import Mask
+from expunge.core.places import Agreement, Recovery
 
 
 def agreements(masks: Mapping[str, Mask]) -> list[Agreement]:

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Layout, Mask, Part, pack
-from expunge.localize.fingerprint import agreements, fingerprint, recovery
+from expunge.core.layout import Layout, Part
+from expunge.core.mask import Mask
+from expunge.core.mask_places import fingerprint
+from expunge.localize.agreement import agreements, recovery
 
 LAYOUT = Layout(
     "value_vector",

@@ -1,0 +1,49 @@
+"""Files of masks and scores: tensors by group of units, with layout and manifest in the header."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from expunge.core.checks import ExpungeError
+from expunge.core.layout import Layout
+from expunge.core.manifest import Manifest
+
+
+def write(
+    path: Path, tensors: dict[str, Tensor], layout: Layout, manifest: Manifest | None, header: dict[str, str]
+) -> Path:
+    """Write tensors with layout and manifest into one safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {**header, "layout": json.dumps(layout.to_json())}
+    if manifest is not None:
+        header["manifest"] = json.dumps(asdict(manifest), default=str)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save_file(tensors, partial, metadata=header)
+    partial.replace(path)
+    return path
+
+
+def read_header(path: Path, form: str, what: str) -> tuple[Layout, Manifest | None, dict[str, str]]:
+    """Layout, manifest and header of a file that `write` wrote.
+
+    Raises:
+        ExpungeError: no such file, or one that holds something else.
+    """
+    if not path.is_file():
+        raise ExpungeError(f"no {what} at {path}. Make one: expunge localize model=... forget=... output=...")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except SafetensorError as error:
+        raise ExpungeError(f"{path} is no safetensors file, so it holds no {what}: {error}") from error
+    if header.get("format") != form:
+        raise ExpungeError(
+            f"{path} holds no {what}: its format is {header.get('format')!r}, and '{form}' is read here."
+        )
+    manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
+    return Layout.from_json(json.loads(header["layout"])), manifest, header

@@ -1,0 +1,1 @@
+"""Steps of the controlled experiment on locality, one file each."""
