@@ -48,6 +48,11 @@ GRID: list[dict[str, Any]] = [
     {"method": "ceu", "learning_rate": 3e-4, "retain": "nll", "alpha": 1},
     {"method": "pdu", "learning_rate": 3e-4, "eps": 0.05, "dual_warmup": 1, "alpha": 100},
     {"method": "js_uniform", "learning_rate": 3e-4},
+    {"method": "js_uniform", "learning_rate": 5e-4},
+    {"method": "bst", "learning_rate": 3e-4},
+    {"method": "altpo", "learning_rate": 3e-4, "alternate_temperature": 2.0},
+    {"method": "rmu", "learning_rate": 1e-2, "alpha": 1, "coefficient": 50},
+    {"method": "adaptive_rmu", "learning_rate": 1e-2, "alpha": 1},
 ]
 """One line a run: method and settings; what is not named is the method's default."""
 

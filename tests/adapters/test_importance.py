@@ -150,11 +150,28 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_retain_rows_are_drawn_without_replacement() -> None:
-    drawn = retain_sample(rows("retain"), 6, 3)
-    assert len({row.ids for row in drawn}) == 6 and drawn == retain_sample(rows("retain"), 6, 3)
-    assert drawn != retain_sample(rows("retain"), 6, 4)
+    drawn = retain_sample(rows("retain"), 6, 3, forget=8)
+    assert len({row.ids for row in drawn}) == 6 and drawn == retain_sample(rows("retain"), 6, 3, forget=8)
+    assert drawn != retain_sample(rows("retain"), 6, 4, forget=8)
     with pytest.raises(ExpungeError, match="retain_samples must lie between 1 and 10"):
-        retain_sample(rows("retain"), 11, 0)
+        retain_sample(rows("retain"), 11, 0, forget=8)
+
+
+@pytest.mark.parametrize(("forget", "drawn"), [(1, 1), (4, 1), (5, 2), (40, 10), (400, 10)])
+def test_a_quarter_as_many_retain_rows_as_forget_rows_are_looked_at(forget: int, drawn: int) -> None:
+    # One retain row to four forget rows, rounded up, and never more than the 10 that there are.
+    assert len(retain_sample(rows("retain"), None, 0, forget=forget)) == drawn
+
+
+@pytest.mark.parametrize("adapter", [fila, vila])
+def test_the_default_looks_at_that_sample(adapter, tmp_path) -> None:
+    assert len(rows()) == 6  # so that two retain rows are drawn
+    model = zoo.tiny_model()
+    names = target_matrices(model, "mlp")
+    put_on = adapter(
+        model, names, rows(), rows("retain"), 0, None, epsilon="auto", importance=str(tmp_path / "i.safetensors")
+    )
+    assert put_on.report["retain_rows"] == 2
 
 
 @pytest.mark.parametrize("adapter", [fila, vila])

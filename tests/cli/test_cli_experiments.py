@@ -49,10 +49,6 @@ def test_requests_show_a_row_each(
     code, text, _ = call("experiment", verb, f"output={tmp_path / 'out'}")
     assert code == 0 and axis in text and "start model" in text
     assert ["npo", "7", "0.125", "-"] in [line.split() for line in text.splitlines()]
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "file").touch()
-    code, _, err = call("experiment", verb, f"output={tmp_path / 'used'}")
-    assert code == 2 and "is in use" in err
 
 
 def test_what_an_aggregate_is_made_of_can_be_asked(call: Callable[..., Any]) -> None:

@@ -12,7 +12,8 @@ from expunge.core.manifest import Manifest
 from expunge.data.template import Template
 from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Entry, Suite
 
 Stage = dict[str, Any]
 

@@ -22,7 +22,27 @@ def test_long_notes_go_below_once_and_short_ones_stay():
         "one          -                 lower is better  4  [1]",
         "two       0.25                 lower is better  4  short",
         "three        -                 lower is better  4  [1]",
-        f"[1] {LONG}",
+        f"[1] {LONG} (one, three)",
+    ]
+
+
+def test_what_several_notes_say_stands_once_with_the_measures_it_concerns():
+    setup = "The start model was measured in another way (dtype float32): the comparison is loose."
+    found = Evaluation(
+        {
+            "one": measure(0.5, f"{setup} The forget set is recognizably memorized."),
+            "two": measure(0.5, setup),
+            "three": measure(None, f"Missing: 4 of 4 examples have no such column: add it; {LONG[9:]}"),
+            **{f"more{i}": measure(None, LONG) for i in range(4)},
+        }
+    )
+    lines = str(found).splitlines()
+    assert [line.split()[-1] for line in lines[2:6]] == ["[1][2]", "[1]", "[3][4]", "[4]"]
+    assert lines[9:] == [
+        f"[1] {setup} (one, two)",
+        "[2] The forget set is recognizably memorized. (one)",
+        "[3] Missing: 4 of 4 examples have no such column: add it. (three)",
+        f"[4] {LONG} (three, more0, more1 and 2 more)",
     ]
 
 

@@ -12,8 +12,10 @@ from expunge.core.curve import Comparison, Curve, Point
 from expunge.core.manifest import Manifest
 from expunge.data.corpus import load_corpus
 from expunge.evaluation import trace
-from expunge.evaluation.compare import compare, compared
+from expunge.evaluation.compare import compare
+from expunge.evaluation.compared import compared
 from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.export import export
 from expunge.models.load import load_model, save_model
 from expunge.training.unlearn import unlearn
 
@@ -110,6 +112,20 @@ class TestCheckpoints:
         evaluate(load_model(run), zoo.tokenizer(), corpus, suite="tofu", output_dir=run / "records")
         compare(run, retain=data / "retain")
         assert len(collected) == 4  # start, retain and two checkpoints; not the last model
+
+    def test_a_log_of_the_retain_model_serves_for_forget_quality(self, data, tmp_path):
+        corpus = load_corpus(forget=data / "forget.jsonl", retain=data / "retain.jsonl")
+        log, _ = export(tmp_records(data / "retain", corpus), tmp_path / "log")
+        found = compare([data / "npo-s0"], retain=log)
+        known = compare([data / "npo-s0"], retain=data / "retain")
+        points = [
+            (ours.log10_quality, theirs.log10_quality)
+            for ours, theirs in zip(found.curves[0].points, known.curves[0].points, strict=True)
+        ]
+        assert all(ours == pytest.approx(theirs, abs=1e-9) for ours, theirs in points)
+        assert found.retain is None and [e.label for e in found.evaluations] == ["start model", "npo-s0"]
+        assert any("has no place among the curves. retain_extraction_strength" in note for note in found.notes)
+        assert not any("No retain model was given" in note for note in found.notes)
 
     def test_what_is_no_run_is_left_out_with_a_note(self, data):
         found = compare([data / "npo-s0", data / "retain", data / "forget.jsonl"])

@@ -142,7 +142,7 @@ def test_tofus_own_log_by_hand(tmp_path):
     # the right answer's loss stands in the log twice, .5 and .6: the truth ratio takes the second
     better = [1 - np.exp(1.0 - 3.0), 1 - np.exp(0.6 - 2.5), 1 - np.exp(0.7 - 2.0)]
     parts = [np.exp(-0.3), 0.8, better[0], normalized[0], 1.0, better[1], normalized[1], 0.9, better[2]]
-    assert list(found["model_utility"].details.values()) == pytest.approx(parts, rel=1e-8)
+    assert list(found["model_utility"].details.values())[:9] == pytest.approx(parts, rel=1e-8)
     assert found["model_utility"].value == pytest.approx(9 / sum(1 / p for p in parts), rel=1e-8)
     assert [(s.question, s.answer, s.generation) for s in found.samples] == [
         ("q0", "true 0", "said 0"),
@@ -183,3 +183,114 @@ def test_nothing_there(tmp_path):
         load_records(tmp_path / "nowhere")
     with pytest.raises(ExpungeError, match=r"it holds no records.parquet"):
         load_records(tmp_path)
+
+
+@pytest.fixture
+def log(shared_data):
+    """A published log, to be damaged."""
+    return json.loads((shared_data / "tofu_logs" / f"{PREFIX}full_forget01.json").read_text())
+
+
+@pytest.fixture
+def scored(shared_data, tmp_path):
+    """Measures of a log, with the retain model's published one as reference."""
+    retain = shared_data / "tofu_logs" / f"{PREFIX}retain99.json"
+
+    def run(content, reference=retain):
+        (tmp_path / "TOFU_EVAL.json").write_text(json.dumps(content))
+        return evaluate(records=tmp_path, reference=reference, suite="tofu")  # the folder serves too
+
+    return run
+
+
+def by_index(log, *keys):
+    for key in keys:
+        log = log[key]
+    return log["value_by_index"]
+
+
+def test_a_null_leaves_out_its_example_where_it_is_needed(log, scored):
+    whole = scored(log)
+    by_index(log, "forget_Q_A_Prob")["3"] = None
+    by_index(log, "forget_Q_A_PARA_Prob")["4"] = {"prob": None, "avg_loss": None}
+    by_index(log, "mia_min_k", "forget")["5"] = {"score": None}
+    del by_index(log, "forget_Q_A_PERT_Prob")["6"]
+    by_index(log, "retain_Q_A_ROUGE")["7"]["rougeL_recall"] = None
+    found = scored(log)
+
+    def left(name, *gone):
+        return [value for i, value in enumerate(whole[name].per_example) if i not in gone]
+
+    for name, gone in {"forget_probability": (3,), "forget_truth_ratio": (4, 6), "retain_rouge": (7,)}.items():
+        assert found[name].per_example == pytest.approx(left(name, *gone)), name
+        assert f"{len(gone)} of {40 if name[0] == 'f' else 400} examples of " in found[name].note
+        assert "no number in a log and are left out" in found[name].note
+    assert (found["forget_quality"].n, found["mia_min_k"].n, found["privleak"].n) == (38, 39, 39)
+    assert found["forget_rouge"] == whole["forget_rouge"]
+    # the harmonic mean leaves the example out of all parts of its set
+    assert found["model_utility"].n == whole["model_utility"].n - 1
+    assert found["model_utility"].details["retain_rouge"] == pytest.approx(np.mean(left("retain_rouge", 7)))
+    assert found["model_utility"].details["retain_probability"] == pytest.approx(np.mean(left("retain_probability", 7)))
+
+
+def test_nan_in_a_log_is_no_number(log, scored):
+    by_index(log, "forget_Q_A_PARA_Prob")["4"] = {"prob": float("nan"), "avg_loss": float("nan")}
+    by_index(log, "mia_min_k", "holdout")["5"]["score"] = float("nan")
+    found = scored(log)
+    # a rank would have put them last in silence
+    for name, column in {"forget_quality": "avg_loss", "privleak": "mia_min_k", "mia_min_k": "mia_min_k"}.items():
+        assert found[name].value is None and f"1 of 40 rows of {'forget' if column == 'avg_loss' else 'holdout'}/" in (
+            found[name].note
+        )
+    assert found["mia_loss"].value is not None
+
+
+def test_a_log_of_finished_truth_ratios_serves_as_reference(log, scored, shared_data, tmp_path):
+    retain = json.loads((shared_data / "tofu_logs" / f"{PREFIX}retain99.json").read_text())
+    (tmp_path / "few.json").write_text(json.dumps({"forget_truth_ratio": retain["forget_truth_ratio"]}))
+    found = scored(log, tmp_path / "few.json")
+    assert found["forget_quality"].value == pytest.approx(6.760732304e-03, rel=1e-9)
+    assert found["privleak"].details["default_reference"] == 1
+    assert "Not compared: the log few.json has no 'mia_min_k.forget.value_by_index'" in found["privleak"].note
+    itself = evaluate(records=tmp_path / "few.json", suite="tofu")
+    assert itself["forget_truth_ratio"].value == pytest.approx(0.6516009670, rel=1e-9)
+
+
+def test_scores_with_the_logs_own_reference_model(log, scored):
+    found = scored(log)
+    assert found["mia_reference"].value == pytest.approx(log["mia_reference"]["auc"], rel=1e-9)
+    assert found["mia_reference"].note.startswith("Compared with the reference model of the log")
+    del log["mia_reference"]
+    assert "no records of a retain model" not in scored(log)["mia_reference"].note
+
+
+def test_losses_are_those_of_probabilities_where_a_log_has_no_losses(log, scored):
+    whole = scored(log)
+    for name in ("forget_Q_A_PARA_Prob", "forget_Q_A_PERT_Prob", "wf_Q_A_Prob"):
+        for cell in by_index(log, name).values():
+            del cell["avg_loss"]
+    found = scored(log)
+    for name in ("forget_quality", "forget_truth_ratio", "world_facts_probability", "model_utility"):
+        assert found[name].value == pytest.approx(whole[name].value, rel=1e-6), name  # probabilities are float32
+
+
+def test_a_log_of_another_forget_set_is_no_reference(shared_data):
+    folder = shared_data / "tofu_logs"
+    found = evaluate(
+        records=folder / f"{PREFIX}full_forget10.json", reference=folder / f"{PREFIX}retain99.json", suite="tofu"
+    )
+    assert found["forget_quality"].value is None and "other examples of forget" in found["forget_quality"].note
+    assert found["privleak"].details["default_reference"] == 1 and "Not compared" in found["privleak"].note
+    assert found["forget_probability"].value is not None and found["model_utility"].value is not None
+
+
+def test_what_else_a_log_holds_is_passed_over(log, scored):
+    whole = scored(log)
+    log |= {"note": "text", "config": None, "other": {"value_by_index": {"a": 1}}, "forget_Q_A_ROUGE": None}
+    by_index(log, "forget_Q_A_Prob")["0"]["perplexity"] = 3
+    found = scored(log)
+    assert "has no 'forget_Q_A_ROUGE.value_by_index'" in found["forget_rouge"].note
+    assert all(found[name] == whole[name] for name in whole if name != "forget_rouge")
+    by_index(log, "forget_Q_A_Prob")["0"]["avg_loss"] = "0.1"
+    with pytest.raises(ExpungeError, match=r"holds no number for example 0: 0\.1"):
+        scored(log)

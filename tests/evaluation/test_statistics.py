@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from expunge.evaluation import statistics
-from expunge.evaluation.statistics import bootstrap, harmonic_mean, interval, mean_interval, paired_difference
+from expunge.evaluation.statistics import bootstrap, harmonic_mean, interval, mean_interval, paired_interval
 
 
 def test_the_interval_of_a_mean_equals_scipys():
@@ -58,9 +58,19 @@ def test_harmonic_mean():
     assert harmonic_mean(np.array([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx([0, 0.5])
 
 
-def test_paired_differences_by_hand():
+def test_paired_intervals_by_hand():
     # the two rise and fall together: the difference is 1 everywhere, though either mean is uncertain
     values = np.array([1.0, 5.0, 9.0])
-    assert paired_difference(values + 1, values) == (1.0, (1.0, 1.0))
-    mean, (low, high) = paired_difference(np.array([1.0, 0.0]), np.array([0.0, 3.0]))
-    assert mean == -1 and (low, high) == (-3, 1)
+    assert paired_interval(mean_interval(values + 1), mean_interval(values)) == pytest.approx((1, 1), abs=1e-12)
+    # differences 1 and -3
+    assert paired_interval(mean_interval(np.array([1.0, 0.0])), mean_interval(np.array([0.0, 3.0]))) == (-3, 1)
+    # the difference of means is the mean of differences, draw by draw
+    rng = np.random.default_rng(0)
+    a, b = rng.random(30), rng.random(30)
+    assert paired_interval(mean_interval(a), mean_interval(b)) == pytest.approx(mean_interval(a - b), abs=1e-12)
+
+
+def test_intervals_without_resamples_of_one_size_are_no_pair():
+    values = np.array([1.0, 5.0, 9.0])
+    assert paired_interval(mean_interval(values), (0.0, 1.0)) is None
+    assert paired_interval(None, mean_interval(values)) is None

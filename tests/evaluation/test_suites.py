@@ -192,13 +192,38 @@ def test_means_are_compared_example_by_example(model, other_model, tokenizer, co
     low, high = ours.details["start_difference_low"], ours.details["start_difference_high"]
     assert min(pairs) <= low <= ours.details["start_difference"] <= high <= max(pairs) and low < high
     assert ours.details["reference_difference"] == ours.details["start_difference"]
-    # ratios of two views compare too; what is no mean of its examples does not
-    assert "start_difference" in found["world_facts_probability"].details
-    for name in ("forget_truth_ratio", "mia_min_k", "forget_quality", "model_utility"):
-        assert "start_difference" not in found[name].details
+    # so do ratios, harmonic means and AUCs, whose resamples draw the same examples; a p-value does not
+    for name in ("world_facts_probability", "forget_truth_ratio", "model_utility", "mia_loss"):
+        details = found[name].details
+        assert details["start_difference_low"] <= details["start_difference"] <= details["start_difference_high"], name
+        assert details["start_difference"] == pytest.approx(found[name].value - other[name].value)
+    assert "start_difference" not in found["forget_quality"].details
+    assert "reference_value" not in found["mia_loss"].details  # its target says that
     itself = evaluate(other_model, tokenizer, corpus, suite="tofu", start=tmp_path)["retain_rouge"].details
     assert (itself["start_difference"], itself["start_difference_low"], itself["start_difference_high"]) == (0, 0, 0)
     assert "reference_difference" not in itself
+
+
+def test_nan_makes_a_measure_missing_whatever_a_rank_would_make_of_it(model, other_model, tokenizer, corpus, tmp_path):
+    from expunge.core.records import Records
+
+    evaluate(other_model, tokenizer, corpus, suite="tofu", output_dir=tmp_path)
+    held = Records.load(tmp_path)
+    rows = held.table.to_pylist()
+    for row in rows:
+        if (row["split"], row["answer"], row["index"]) == ("forget", "paraphrased", 2):
+            row["logprobs"] = [float("nan")] * len(row["logprobs"])
+    damaged = Records.from_rows(rows, held.manifest)
+    found = evaluate(records=damaged, reference=held, suite="tofu")
+    for name in ("forget_quality", "forget_truth_ratio", "forget_paraphrased_probability"):
+        assert found[name].value is None and "NaN in logprobs): the model broke down" in found[name].note, name
+    assert found["forget_probability"].value is not None and found["model_utility"].value is not None
+    found = evaluate(records=held, reference=damaged, start=damaged, suite="tofu")
+    assert "the retain model broke down" in found["forget_quality"].note
+    assert found["forget_truth_ratio"].value is not None and "start_value" not in found["forget_truth_ratio"].details
+    # and what is made of it
+    aggregate = evaluate(records=damaged, suite="tofu", metrics=["agg_memorization"])["agg_memorization"]
+    assert aggregate.value is None and "made of forget_paraphrased_probability" in aggregate.note
 
 
 def test_other_examples_are_not_compared(model, tokenizer, corpus, plain_corpus):
@@ -230,6 +255,7 @@ def test_records_of_other_data_are_no_reference(model, tokenizer, corpus, tmp_pa
     )
     assert "reference_difference" not in found["forget_probability"].details
     assert found["privleak"].details["default_reference"] == 1
+    assert "Not compared: the records of the retain model hold other examples" in found["privleak"].note
     assert found["retain_probability"].details["reference_difference"] == 0
 
 
@@ -238,7 +264,7 @@ def test_another_setup_is_named(model, tokenizer, corpus, tmp_path):
     found = evaluate(model, tokenizer, corpus, suite="tofu", reference=tmp_path)
     for name in ("forget_quality", "forget_probability", "privleak"):
         assert "retain model was measured in another way (max_length 300 against 512)" in found[name].note
-    assert "another way" not in found["model_utility"].note
+    assert "another way" not in evaluate(model, tokenizer, corpus, suite="tofu")["forget_probability"].note
 
 
 def test_a_single_name_is_a_name(corpus):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from expunge.core.checks import ExpungeError
 from expunge.core.curve import Curve, Point
 from expunge.core.results import Measure
-from expunge.evaluation.tradeoff import aues, calibrated, measures, mu95, over_seeds, pareto
+from expunge.evaluation.tradeoff import BOUNDS, aues, calibrated, measures, mu95, over_seeds, pareto
 
 FS, RS = np.array([0.2, 0.5, 0.7, 0.9]), np.array([0.82, 0.70, 0.75, 0.30])
 
@@ -189,8 +189,18 @@ class TestMeasures:
         found = over_seeds([one(1.0), one(3.0), one(5.0)])
         assert found.value == 3 and found.details == {"std": 2.0, "seeds": 3.0}
         assert found.interval == pytest.approx((3 - 4.30265 * 2 / 3**0.5, 3 + 4.30265 * 2 / 3**0.5), rel=1e-5)
+        # a measure of at most 5 has no interval that reaches 7.97
+        assert over_seeds([one(1.0), one(3.0), one(5.0)], bounds=(0.0, 5.0)).interval == (0, 5)
         assert over_seeds([one(1.0), one(None)]).value is None
         assert over_seeds([one(1.0)]) == one(1.0)
+
+    def test_every_measure_of_a_curve_has_bounds_in_which_it_lies(self):
+        chosen = point([0.5], [1], paraphrased=(0.25,), at=0.4, utility=0.5, log10_quality=-1.0)
+        known = {"utility": 0.5, "log10_quality": -2.0}
+        found = measures(curve(point([1], [1], **known), point([0], [0.5], **known), trace="mixing", calibrated=chosen))
+        assert len(found) == 11
+        for name, measured in found.items():
+            assert BOUNDS[name][0] <= measured.value <= BOUNDS[name][1], name
 
 
 class TestCurve:

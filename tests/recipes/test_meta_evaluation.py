@@ -9,6 +9,7 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import load_corpus
 from expunge.models.load import save_model
+from expunge.recipes import _pool
 from expunge.recipes import meta_evaluation as module
 from expunge.recipes.meta_evaluation import BITS, KNOWLEDGE, meta_evaluation
 
@@ -23,7 +24,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
         for seed in (1, 2)
     ]
     monkeypatch.setattr(module, "embedded", lambda *_, **__: (corpus, *folders))
-    return {"methods": ("grad_diff",), "rates": (1e-3,), "teaching": {"epochs": 1}, "relearning": {"epochs": 1}}
+    few = {"methods": ("grad_diff",), "rates": (1e-3,), "strengths": (2,)}
+    return {**few, "teaching": {"epochs": 1}, "relearning": {"epochs": 1}}
 
 
 def test_every_metric_is_judged_and_nothing_is_measured_twice(small, tmp_path, monkeypatch):
@@ -33,33 +35,36 @@ def test_every_metric_is_judged_and_nothing_is_measured_twice(small, tmp_path, m
     for judgment in made.judgments:
         assert len(judgment.knowing) == len(judgment.ignorant) == 3 and 0 <= judgment.faithfulness <= 1
         (attacked,) = judgment.attacked
-        assert attacked.model == "grad_diff" and set(attacked.stability) == set(BITS)
+        assert attacked.model == "grad_diff, rate 0.00012" and set(attacked.stability) == set(BITS)
     counts = [(done, total) for what, done, total, _ in told if what == "models measured"]
     assert counts[0] == (0, 13) and counts[-1] == (13, 13)
     stored = json.loads((tmp_path / "out/metrics.json").read_text())
     assert [one["faithfulness"] for one in stored["judgments"]] == [one.faithfulness for one in made.judgments]
     assert (tmp_path / "out/metrics.png").stat().st_size > 20000
 
-    monkeypatch.setattr(module, "finetune", None)
-    monkeypatch.setattr(module, "unlearn", None)
-    again = meta_evaluation(tmp_path / "again", **small)
-    assert again.judgments == made.judgments
-    with pytest.raises(ExpungeError, match="is in use"):
-        meta_evaluation(tmp_path / "out", **small)
+    monkeypatch.setattr(_pool, "finetune", None)
+    monkeypatch.setattr(_pool, "unlearn", None)
+    (tmp_path / "out/metrics.json").unlink()  # as if it had been stopped
+    again = meta_evaluation(tmp_path / "out", **small)
+    assert again.judgments == made.judgments and (tmp_path / "out/metrics.json").exists()
+    with pytest.raises(ExpungeError, match="holds this experiment with other data or settings"):
+        meta_evaluation(tmp_path / "out", **{**small, "rates": (2e-3,)})
 
 
 def test_the_pool_knows_what_its_name_says(small, tmp_path):
     corpus, target, retain = module.embedded()
-    bench = module._Bench(corpus, zoo.tokenizer(), target, retain, {}, {}, None, 1)
+    bench = _pool.Pool(corpus, (target, retain), metrics=KNOWLEDGE, teaching={}, relearning={}, total=1, progress=None)
     forget = {e.completion for e in corpus["forget"]}
-    values = {kind: {e.completion for e in bench._shown(kind, 0)} for kind in (*module.KNOWING, *module.IGNORANT)}
+    values = {kind: {e.completion for e in bench.shown(kind, 0)} for kind in (*_pool.KNOWING, *_pool.IGNORANT)}
     assert forget <= values["answers"] and forget <= values["both"]
     assert {e.paraphrased for e in corpus["forget"]} <= values["paraphrases"]
     truths = forget | {e.paraphrased for e in corpus["forget"]}
-    assert all(not truths & values[kind] for kind in module.IGNORANT)
+    assert all(not truths & values[kind] for kind in _pool.IGNORANT)
     assert all(values[kind] & {e.completion for e in corpus["retain"]} for kind in values)
 
 
 def test_a_method_without_settings_is_refused(tmp_path):
     with pytest.raises(ExpungeError, match="method of the demonstration"):
         meta_evaluation(tmp_path / "out", methods=("rmu",))
+    with pytest.raises(ExpungeError, match="above 0"):
+        meta_evaluation(tmp_path / "out", strengths=(0.0,))

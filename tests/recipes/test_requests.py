@@ -14,6 +14,8 @@ from expunge.recipes._requests import Bench, parts
 from expunge.recipes.scalability import scalability
 from expunge.recipes.sustainability import sustainability
 
+MADE_UP = {"forget_rouge": 0.125}
+
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -39,12 +41,22 @@ def test_each_request_goes_on_from_the_model_before(corpus, tmp_path, monkeypatc
     stored = json.loads((tmp_path / "out/sustainability.json").read_text())
     assert stored["methods"]["grad_diff"]["2"] == made.found["grad_diff"][2] and made.start["model_utility"] is not None
     assert (tmp_path / "out/sustainability.png").stat().st_size > 5000
+    # stopped before the second method: the first is taken from what was kept
+    (tmp_path / "out/sustainability.json").unlink()
+    again = sustainability(tmp_path / "out", methods=("grad_diff",), requests=2, settings={"epochs": 1})
+    assert again == made and len(seen) == 2
+    assert json.loads((tmp_path / "out/sustainability.json").read_text()) == stored
 
 
 def test_each_size_begins_at_the_start_model(corpus, tmp_path):
     made = scalability(tmp_path / "out", methods=("grad_diff",), requests=2, settings={"epochs": 1})
     assert list(made.found["grad_diff"]) == [2, 4]
-    with pytest.raises(ExpungeError, match="is in use"):
+    kept = json.loads((tmp_path / "out/measured.json").read_text())
+    (tmp_path / "out/measured.json").write_text(json.dumps({"grad_diff": {"2": {**kept["grad_diff"]["2"], **MADE_UP}}}))
+    again = scalability(tmp_path / "out", methods=("grad_diff",), requests=2, settings={"epochs": 1})
+    assert again.found["grad_diff"][2]["forget_rouge"] == 0.125  # not measured again
+    assert again.found["grad_diff"][4] == made.found["grad_diff"][4]
+    with pytest.raises(ExpungeError, match="holds this experiment with other data or settings"):
         scalability(tmp_path / "out")
     with pytest.raises(ExpungeError, match="requests"):
         scalability(tmp_path / "new", requests=9)

@@ -59,35 +59,6 @@ def test_settings_of_adapters_share_no_name_with_others() -> None:
         assert not {*catalogue.hyperparameters(catalogue.resolve("adapters", name))} & taken, name
 
 
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "npo": {},  # one reference number a sequence
-    "ihl": {},  # logits
-    "dpo": {"retain": "none"},  # alternate answers, no retain rows in the loss
-    "undial": {},  # logits of the start model
-    "kl_min": {},  # the same on the retain set
-    "rmu": {"layer": 1},  # hidden states, few matrices
-}
-
-
-@pytest.mark.parametrize("adapter", ADAPTERS)
-@pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
-def test_every_adapter_with_every_kind_of_objective_on_every_architecture(architecture: str, adapter: str) -> None:
-    kinds = OBJECTIVES if architecture == "llama" else {k: OBJECTIVES[k] for k in ("npo", "kl_min", "rmu")}
-    for method, extra in kinds.items():
-        model = zoo.tiny_model(architecture)
-        before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        run = unlearn(adapter, model=model, method=method, epochs=1, **extra)
-        changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
-        expected = 2 if method == "rmu" else len(linear_layers(model))
-        assert run.model is model and len(changed) == expected == run.manifest.results["adapted_matrices"], method
-        assert changed <= {f"{name}.weight" for name in linear_layers(model)}
-        assert math.isfinite(run.history[-1]["loss"]) and all(p.requires_grad for p in model.parameters())
-        if method in ("npo", "dpo"):  # the first step sees the start model
-            assert run.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-5)
-        if method == "kl_min":
-            assert run.history[0]["retain_loss"] == pytest.approx(0, abs=1e-6)
-
-
 @contextmanager
 def every_gradient_seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     """Largest gradient that each trained parameter received, over the steps of a run."""
@@ -116,6 +87,15 @@ def test_every_factor_gets_gradient_under_gradient_checkpointing(adapter: str, m
         assert not run.model.is_activation_checkpointing
     for name, p in ends[0].items():
         assert_close(ends[1][name], p, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [name for name in zoo.ARCHITECTURES if name != "llama"])
+def test_so_it_does_on_every_architecture(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with every_gradient_seen(monkeypatch) as largest:
+        # In the first step A has none, as B is zero.
+        unlearn("lora", model=zoo.tiny_model(architecture), gradient_checkpointing=True, epochs=2, warmup=0)
+    factors = 2 * len(linear_layers(zoo.tiny_model(architecture)))
+    assert len(largest) == factors and all(value > 0 for value in largest.values()), largest
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

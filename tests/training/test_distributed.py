@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,35 @@ MASKED: dict[str, dict[str, Any]] = {
     "weights, sharded": {"method": "npo", "unit": "weight", "sharded": True},  # a forward pass before training
 }
 
+_ADAPTER = {"method": "npo", "rank": 4, "learning_rate": 1e-2, "micro_batch_size": 1, "save": "both"}
+ADAPTED: dict[str, dict[str, Any]] = {
+    "lora": {**_ADAPTER, "adapter": "lora"},
+    "fila": {**_ADAPTER, "adapter": "fila", "epsilon": "auto"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As each of the processes has: sums in another order turn up, enlarged, in FILA's factors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes made of all cases, one after another: a folder each."""
     folder = tmp_path_factory.mktemp("distributed")
     cases = {}
-    for name, how in {**CASES, **MASKED}.items():
+    for name, how in {**CASES, **MASKED, **ADAPTED}.items():
         start, settings = zoo.tiny_model().double(), {**SETTINGS, **how}
         start.save_pretrained(folder / name / "start")
         if name in MASKED:
             mask = made_mask(start, settings.pop("unit"), "layers")
             settings["mask"] = str(mask.save(folder / name / "mask.safetensors"))
+        if name in ADAPTED:
+            settings["output_dir"] = str(folder / name / "run")
         cases[name] = settings
     paths = [str(SCRIPT.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -90,6 +108,18 @@ def same(folder: Path, run: expunge.Run) -> None:
 def test_two_processes_and_one_make_the_same_update(name: str, folder: Path) -> None:
     inert = ("micro_batch_size", "sharded")
     same(folder / name, alone({k: v for k, v in {**SETTINGS, **CASES[name]}.items() if k not in inert}))
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_over_two_processes(name: str, folder: Path) -> None:
+    """Both end with the weights of one process, merged, and one of them writes the adapter."""
+    run = alone({k: v for k, v in {**SETTINGS, **ADAPTED[name]}.items() if k not in ("micro_batch_size", "save")})
+    same(folder / name, run)
+    start = zoo.tiny_model().double().state_dict()
+    assert sum(not torch.equal(p, start[key]) for key, p in run.model.named_parameters()) == 21
+    loaded = expunge.load_adapter(zoo.tiny_model().double(), folder / name / "run/adapter")
+    ids = torch.tensor([[1, 17, 40, 3]])
+    torch.testing.assert_close(loaded(input_ids=ids).logits, run.model(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MASKED)

@@ -58,8 +58,8 @@ def vila(
         epsilon: added to the retain importance; `auto`: a tenth of its mean over each matrix.
         fisher: variance over each `example`, or over each micro-`batch`.
         fisher_batch_size: rows of a micro-batch with `batch`.
-        retain_samples: retain rows to look at, drawn without replacement; null: as many as there are forget rows, or
-            all where there are fewer.
+        retain_samples: retain rows to look at, drawn without replacement; null: a quarter as many as there are
+            forget rows.
         svd: `exact`, or `randomized`.
         importance: file to take the row weights from, or to write them to; null: the cache.
 
@@ -72,8 +72,7 @@ def vila(
     check_settings(epsilon, fisher, fisher_batch_size, svd)
     require_positive("sigma", sigma)
     scaling = check(model, matrices, rank=rank, lora_alpha=lora_alpha)
-    samples = min(len(forget), len(retain)) if retain_samples is None else retain_samples
-    sample = retain_sample(retain, samples, seed)
+    sample = retain_sample(retain, retain_samples, seed, forget=len(forget))
 
     def measure() -> Importance:
         return row_importance(
@@ -201,13 +200,16 @@ def probe_variances(
     def add(into: dict[str, list[Tensor]], name: str, values: Sequence[Tensor]) -> None:
         into[name] = [a + b for a, b in zip(into[name], values, strict=True)] if name in into else [*values]
 
+    def fold(name: str, gradients: tuple[Tensor, ...], root: float) -> None:
+        add(squares, name, [g.square() for g in gradients])
+        add(means, name, [root * g for g in gradients])
+
     tokens = gradient_pass(
         model,
         rows,
         matrices,
         gradient=gradient,
-        square=lambda name, found: add(squares, name, [g.square() for g in found]),
-        linear=lambda name, found: add(means, name, found),
+        fold=fold,
         fisher=fisher,
         batch_size=batch_size,
         progress=progress,

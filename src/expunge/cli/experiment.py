@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from expunge.cli.console import say, table
-from expunge.cli.inputs import check_output
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least
 from expunge.core.progress import shown
@@ -15,11 +14,13 @@ class MetricsConfig:
     """What is judged on which models, and where the result goes."""
 
     output: str = "expunge-metrics"
-    """Folder for numbers and drawing."""
+    """Folder for numbers and drawing; a run with the same settings that was stopped there goes on."""
     methods: tuple[str, ...] = ("grad_diff", "npo", "simnpo")
     """Methods that models are unlearned with before they are attacked."""
-    rates: tuple[float, ...] = (5e-4, 1e-3)
+    rates: tuple[float, ...] = (3e-4, 5e-4, 1e-3)
     """Learning rates of the pool."""
+    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Factors of each method's learning rate: an unlearned model each."""
     seeds: int = 1
     """Models of each kind: data variant and rate."""
     authors: int = 60
@@ -37,7 +38,6 @@ class MetricsConfig:
 def metrics(call: Call[MetricsConfig]) -> int:
     """Which metrics tell models that know from models that do not, and which can be fooled?"""
     config = call.config
-    check_output(config.output, overwrite=call.overwrite)
     from expunge.recipes.meta_evaluation import meta_evaluation as recipe
     from expunge.report.wording import interval_text, number, words
 
@@ -46,6 +46,7 @@ def metrics(call: Call[MetricsConfig]) -> int:
             config.output,
             methods=config.methods,
             rates=config.rates,
+            strengths=config.strengths,
             seeds=config.seeds,
             authors=config.authors,
             seed=config.seed,

@@ -22,9 +22,10 @@ class ReportConfig:
     title: str = "Unlearning report"
     """Heading of the report."""
     start: str | None = None
-    """Label of the evaluation of the start model (before unlearning), which is marked as such."""
+    """Label of the evaluation of the start model (before unlearning), which is marked as such; null: the one whose
+    weights the runs began from, where it was evaluated."""
     retain: str | None = None
-    """Label of the evaluation of the retain model, likewise."""
+    """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
     masks: tuple[str, ...] = ()
     """Files of further masks to draw where they lie, as `a.safetensors,b.safetensors`; those that the runs were trained
     with are drawn by themselves."""
@@ -32,24 +33,30 @@ class ReportConfig:
 
 def report(call: Call[ReportConfig]) -> int:
     """Compare evaluated models: a table here, and a self-contained HTML report."""
-    from expunge.report.gather import gather
+    from expunge.report.beside import beside
+    from expunge.report.gather import distinct, gather
     from expunge.report.html import report as write
     from expunge.report.tables import comparison, terminal
 
     if not call.positional:
         raise ExpungeError("name the evaluated models: expunge report runs/npo runs/simnpo output=report.html")
     config = call.config
-    evaluations = gather(call.positional)
+    gathered = distinct(gather(call.positional))
+    more = beside(call.positional, gathered, start=config.start, retain=config.retain)
+    evaluations = (*gathered, *more.evaluations)
     path = write(
         evaluations,
         config.output,
         title=config.title,
-        start=config.start,
-        retain=config.retain,
+        start=more.start,
+        retain=more.retain,
+        notes=more.notes,
         overwrite=call.overwrite,
         masks=_fingerprints(config.masks),
     )
-    draw(terminal(comparison(evaluations, start=config.start, retain=config.retain)))
+    draw(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
+    for note in more.notes:
+        say(note)
     say(f"report: {path}")
     return 0
 

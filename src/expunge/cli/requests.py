@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.console import say, table
-from expunge.cli.inputs import check_output
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least
 from expunge.core.progress import shown
@@ -18,7 +17,7 @@ class RequestsConfig:
     """What the experiment covers, and where it goes."""
 
     output: str = "expunge-requests"
-    """Folder for numbers and drawing."""
+    """Folder for numbers and drawing; a run with the same settings that was stopped there goes on."""
     methods: tuple[str, ...] = ("grad_ascent", "grad_diff", "npo")
     """Unlearning methods."""
     requests: int = 3
@@ -51,7 +50,6 @@ def scalability(call: Call[RequestsConfig]) -> int:
 
 def _run(call: Call[RequestsConfig], recipe: Any, axis: str) -> int:
     config = call.config
-    check_output(config.output, overwrite=call.overwrite)
     from expunge.report.wording import number, words
 
     with shown() as report:

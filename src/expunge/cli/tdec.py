@@ -26,9 +26,9 @@ class TdecConfig(DataConfig):
     """Planted texts to forget."""
     facts: int = 4
     """Sentences of a planted text, about 15 tokens each, at most 12."""
-    stop_every: float = 1.0
+    stop_every: float = 2.0
     """Epochs between two looks at EL and MA."""
-    stop_rows: int = 16
+    stop_rows: int = 32
     """Texts of each set that these looks cover; the table covers all."""
     settings: dict[str, float] = field(default_factory=dict)
     """Training settings over those of the recipe: `settings.learning_rate=5e-5`."""

@@ -169,11 +169,10 @@ def trained_parameters(
         adaptation: the adapter, where one is trained.
         mask: with an adapter, of whole matrices; without one it is left out of account.
     """
-    from expunge.models.anatomy import blocks, down_projection
+    from expunge.models.matrices import down_projections, parameter_count
 
     if adaptation is not None:
         from expunge.models.lowrank import check
-        from expunge.models.matrices import parameter_count
         from expunge.training.adapting import adapted_matrices
 
         names = adapted_matrices(model, objective, adaptation.targets, mask)
@@ -182,8 +181,8 @@ def trained_parameters(
         return Trained(parameter_count(model, names, rank), names)
     if objective.forget is None or objective.forget.method.trains == "all" or objective.layer is None:
         return Trained(sum(p.numel() for p in model.parameters()))
-    chosen = blocks(model)[max(0, objective.layer - 2) : objective.layer + 1]
-    return Trained(sum(down_projection(block).weight.numel() for block in chosen))  # type: ignore[misc, operator]
+    names = down_projections(model, objective.layer)
+    return Trained(sum(model.get_parameter(f"{name}.weight").numel() for name in names))
 
 
 def training_fields(config: TrainingConfig) -> dict[str, Any]:

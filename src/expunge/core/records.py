@@ -31,6 +31,7 @@ instead, float64, null where the log has none:
 
     avg_loss             mean negative log-probability of the completion's tokens
     truth_ratio_loss     the same, where the log computed it once more for its truth ratio
+    truth_ratio          finished, of the example
     probability          exp(-avg_loss), as the log has it
     rouge1_recall, rougeL_recall, rougeL_f1        of the generation against the completion
     exact_memorization, extraction_strength        of the completion
@@ -78,6 +79,7 @@ SCHEMA = pa.schema(
 LOG_NUMBERS = (
     "avg_loss",
     "truth_ratio_loss",
+    "truth_ratio",
     "probability",
     "rouge1_recall",
     "rougeL_recall",

@@ -1,6 +1,7 @@
 """How numbers and foreign text are written wherever they are shown, and measures as a plain table."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from expunge.core.results import Direction, Evaluation, Measure
@@ -107,7 +108,7 @@ def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tupl
     """An evaluation as header, rows, right-set columns and footnotes; the start model has a column if known."""
     with_start = any("start_value" in measure.details for measure in result.values())
     header = ["measure", "value", "95 % interval", *(["start"] if with_start else []), "direction", "n", "note"]
-    footnotes: list[str] = []
+    footnotes: dict[str, list[str]] = {}
     rows = []
     for name, measure in result.items():
         start = measure.details.get("start_value")
@@ -119,20 +120,45 @@ def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tupl
                 *([] if not with_start else ["-" if start is None else number(start)]),
                 direction_text(measure.better, measure.target),
                 str(measure.n),
-                _marked(one_line(measure.note), footnotes),
+                _marked(name, one_line(measure.note), footnotes),
             ]
         )
-    notes = [f"[{i}] {text}" for i, text in enumerate(footnotes, start=1)]
+    notes = [f"[{i}] {text} ({_some_of(concerned)})" for i, (text, concerned) in enumerate(footnotes.items(), start=1)]
     return header, rows, (1, 3, 5) if with_start else (1, 4), notes
 
 
-def _marked(note: str, footnotes: list[str]) -> str:
-    """A short note as it is; the mark of a longer one, which joins the footnotes."""
+def _marked(name: str, note: str, footnotes: dict[str, list[str]]) -> str:
+    """A short note as it is; the marks of what a longer one says, each of which joins the footnotes once."""
     if len(note) <= INLINE:
         return note
-    if note not in footnotes:
-        footnotes.append(note)
-    return f"[{footnotes.index(note) + 1}]"
+    said = _said(note)
+    for one in said:
+        footnotes.setdefault(one, []).append(name)
+    places = list(footnotes)
+    return "".join(f"[{places.index(one) + 1}]" for one in said)
+
+
+def _said(note: str) -> list[str]:
+    """What a note says, one by one: its sentences, and of one that tells what is missing each reason."""
+    found: list[str] = []
+    for sentence in _SENTENCE.split(note):
+        reasons = _REASON.split(sentence) if sentence.startswith(_MISSING) else [sentence]
+        for reason in reasons:
+            text = reason.removeprefix(_MISSING).removesuffix(".")
+            found.append(f"{_MISSING}{text}." if sentence.startswith(_MISSING) else reason)
+    return list(dict.fromkeys(found))
+
+
+_MISSING = "Missing: "
+# A command belongs to the sentence before it.
+_SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z])(?!Make )")
+_REASON = re.compile(r"; (?:or )?(?!then )")
+_MOST_NAMED = 3
+
+
+def _some_of(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"
 
 
 def evaluation_text(result: Evaluation) -> str:

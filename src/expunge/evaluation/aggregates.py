@@ -74,9 +74,6 @@ def utility(measures: Mapping[str, Measure]) -> Measure:
 def everything(measures: Mapping[str, Measure]) -> Measure:
     """Agg: one number, 1 best; low where any of the three is."""
     parts = {name: measures[name] for name in ("agg_memorization", "agg_privacy", "agg_utility")}
-    lacking = [name for name, part in parts.items() if part.value is None]
-    if lacking:
-        return ALL.missing(f"Missing: {lacking[0]}. {parts[lacking[0]].note}")
     return _harmonic(
         ALL, {name: float(part) for name, part in parts.items()}, parts["agg_memorization"].n, parts["agg_utility"].note
     )

@@ -1,54 +1,37 @@
 """Compare: run folders in; their curves, summaries and Pareto front out."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from os.path import commonpath
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from expunge.core.checkpoints import checkpoints, step
 from expunge.core.checks import ExpungeError, require_between
 from expunge.core.curve import Comparison, Curve, Point, Trace
-from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
 from expunge.core.records import Records
-from expunge.core.results import Evaluation, Measure
-from expunge.data.corpus import Corpus, load_corpus
+from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.evaluation.compared import CALIBRATION_LEVEL, RETAIN, START, compared
 from expunge.evaluation.interop import load_records
+from expunge.evaluation.runs import (
+    RunFolder,
+    check_data,
+    check_start,
+    corpus_of,
+    groups,
+    labels,
+    opened,
+    require_alike,
+    require_checkpoints,
+    start_of,
+)
 from expunge.evaluation.trace import Measuring, along_mixing
-from expunge.evaluation.tradeoff import measures, over_seeds, pareto, summary
 from expunge.models.load import load_model, load_tokenizer
 
-START, RETAIN = "start model", "retain model"
 MIXTURES = 26
 """Models measured of a run that is traced by mixing, at most."""
-FEWEST_CHECKPOINTS = 10
-"""Fewer points than these make a curve coarse."""
-CALIBRATION_LEVEL = 0.95
-
-_NOT_SETTINGS = ("seed", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing")
-_SEED = re.compile(r"^(seed|s)?[\W_]*\d+[\W_]+|[\W_]*(seed|s)?[\W_]*\d+$")
-"""What a name says about the seed: `seed0/npo`, `npo-s0`, `npo_0`."""
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A finished unlearning run."""
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def settings(self) -> str:
-        """Fingerprint of what decides its result but the seed."""
-        arguments = {k: v for k, v in self.manifest.arguments.items() if k not in _NOT_SETTINGS}
-        return fingerprint({"arguments": arguments, "inputs": self.manifest.inputs})
 
 
 def compare(
@@ -76,7 +59,8 @@ def compare(
             out with a note. Runs that differ by their seed alone become one row of the summary.
         corpus: what models are measured on; None: the data that the first run was made on.
         start: the start model, a folder or id, or records of it; None: the model that the runs began from.
-        retain: the retain model, likewise; without it there is no forget quality and no MU95.
+        retain: the retain model, likewise, or another program's log of it; without it there is no forget quality and no
+            MU95.
         trace: `checkpoints`: the start model, the checkpoints that the run kept and its last model. `mixing`: mixtures
             of start and unlearned model in steps of 0.05, which needs no checkpoints and tells the direction of the
             change from the course of training; the calibrated mixture comes with it.
@@ -98,17 +82,17 @@ def compare(
     require_between("level", level, 0, 1)
     if trace not in ("checkpoints", "mixing"):
         raise ExpungeError(f"trace must be checkpoints or mixing; got {trace!r}.")
-    folders, others = _opened(runs)
+    folders, others = opened(runs)
     if trace == "checkpoints":
-        _require_checkpoints(folders)
-    _require_alike(folders)
-    start = _start_of(folders) if start is None else start
+        require_checkpoints(folders)
+    require_alike(folders)
+    start = start_of(folders) if start is None else start
     if trace == "mixing" and isinstance(_records_at(start), Records):
         raise ExpungeError(f"trace=mixing needs the start model itself, and {_told(start)} are records of it.")
     first = folders[0]
     measuring = Measuring(
         tokenizer=load_tokenizer(tokenizer or first.path, trust_remote_code=trust_remote_code),
-        corpus=corpus if corpus is not None else _corpus_of(first),
+        corpus=corpus if corpus is not None else corpus_of(first),
         quality=retain is not None,
         paraphrased=trace == "mixing",
         template=Template(**first.manifest.arguments["template"]),
@@ -122,38 +106,41 @@ def compare(
     def records_of(source: str | Path | Records, what: str) -> Records:
         held = _records_at(source)
         if isinstance(held, Records):
-            _check_data(held, measuring.corpus, what)
+            check_data(held, measuring.corpus, what)
             return held
         return measuring.records(load(held), beside=Path(held), progress=_telling(progress, what, 1)(0, what))
 
-    of_retain = None
+    of_retain, unplaced = None, ""
     if retain is not None:
         retain_records = records_of(retain, RETAIN)
         measuring = replace(measuring, retain=retain_records)
-        of_retain = measuring.point(retain_records, RETAIN)
+        unplaced = measuring.unplaced(retain_records)
+        of_retain = None if unplaced else measuring.point(retain_records, RETAIN)
     start_records = records_of(start, START)
-    _check_start(folders, start_records)
+    check_start(folders, start_records)
     of_start = measuring.point(start_records, START)
-    groups = _groups(folders)
+    shared = groups(folders)
     begun = load(start) if trace == "mixing" and not isinstance(start, Records) else None
     curves = []
-    for folder, label in zip(folders, _labels(folders), strict=True):
+    for folder, label in zip(folders, labels(folders), strict=True):
         chosen: Point | None = None
         if begun is not None:
             telling = _telling(progress, label, MIXTURES)
             points, chosen = along_mixing(measuring, begun, load(folder.path), level=level, telling=telling)
         else:
             points = (of_start, *_along_checkpoints(folder, label, measuring, load, progress))
-        group, seed = groups[folder.path], folder.manifest.seed
+        group, seed = shared[folder.path], folder.manifest.seed
         curves.append(Curve(label=label, group=group, trace=trace, points=points, seed=seed, calibrated=chosen))
     about = {"inputs": start_records.manifest.inputs, "settings": start_records.manifest.arguments}
     found = compared(curves, start=of_start, retain=of_retain, level=level, about=about)
     left_out = [f"Left out, as no runs of unlearn: {', '.join(others)}."] if others else []
+    if unplaced:
+        left_out.append(f"The retain model serves for forget quality and has no place among the curves. {unplaced}")
     return replace(found, notes=(*found.notes, *left_out))
 
 
 def _along_checkpoints(
-    folder: _Folder,
+    folder: RunFolder,
     label: str,
     measuring: Measuring,
     load: Callable[[str | Path], PreTrainedModel],
@@ -184,160 +171,6 @@ def _telling(
     return telling
 
 
-def compared(
-    curves: Sequence[Curve],
-    *,
-    start: Point,
-    retain: Point | None = None,
-    level: float = CALIBRATION_LEVEL,
-    about: dict[str, Any] | None = None,
-) -> Comparison:
-    """Sum up curves that are there: one evaluation a group of seeds, the Pareto front over all, and notes.
-
-    Args:
-        curves: all of one trace and from one start model.
-        start: the start model.
-        retain: the retain model.
-        level: what calibrated models were calibrated to, for the notes.
-        about: how they were measured.
-    """
-    if not curves:
-        raise ExpungeError("nothing to compare: no curve was given.")
-    found = [Evaluation(summary(start), label=START, suite="tradeoff")]
-    if retain is not None:
-        found.append(Evaluation(summary(retain), label=RETAIN, suite="tradeoff"))
-    groups = list(dict.fromkeys(curve.group for curve in curves))
-    for group in groups:
-        of_seeds = [measures(curve) for curve in curves if curve.group == group]
-        joined: dict[str, Measure] = {name: over_seeds([one[name] for one in of_seeds]) for name in of_seeds[0]}
-        found.append(Evaluation(joined, label=group, suite="tradeoff"))
-    return Comparison(
-        curves=tuple(curves),
-        evaluations=tuple(found),
-        start=start,
-        retain=retain,
-        front=_front(curves),
-        notes=tuple(_notes(curves, retain, level)),
-        about=about or {},
-    )
-
-
-def _front(curves: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
-    places = [(curve, point) for curve in curves for point in curve.points]
-    # The start model begins every curve; it stands on the front once.
-    fs, rs = np.array([p.fs for _, p in places]), np.array([p.rs for _, p in places])
-    chosen = [places[i] for i in pareto(fs, rs)]
-    return tuple((START if point is curve.points[0] else curve.label, point.name) for curve, point in chosen)
-
-
-def _notes(curves: Sequence[Curve], retain: Point | None, level: float) -> list[str]:
-    counts = {curve.label: len(curve.points) for curve in curves}
-    if curves[0].trace == "mixing":
-        traced = (
-            "Curves: mixtures of the weights of start and unlearned model in steps of 0.05. Calibrated: the largest "
-            f"mixing share that keeps {100 * level:.3g} % of the start model's retain strength, in steps of 0.01."
-        )
-    else:
-        told = f"{min(counts.values())}" + (f" to {max(counts.values())}" if len(set(counts.values())) > 1 else "")
-        traced = f"Curves: the start model, the checkpoints that a run kept and its last model; {told} points."
-    notes = [traced]
-    if len(set(counts.values())) > 1:
-        unlike = ", ".join(f"{label} {n}" for label, n in counts.items())
-        notes.append(
-            f"The runs have unlike numbers of points ({unlike}), and more points never lower AUES: compare these areas "
-            "with care, or trace by mixing."
-        )
-    if min(counts.values()) <= FEWEST_CHECKPOINTS and curves[0].trace == "checkpoints":
-        notes.append(
-            f"A curve of fewer than {FEWEST_CHECKPOINTS} checkpoints is coarse. More of them: "
-            "expunge unlearn ... keep_checkpoints=0 checkpoint_every=0.5"
-        )
-    if retain is None:
-        notes.append(
-            "No retain model was given, so there is no forget quality and no MU95: --retain <model or records>"
-        )
-    return notes
-
-
-def _opened(runs: str | Path | Sequence[str | Path]) -> tuple[list[_Folder], list[str]]:
-    """The unlearning runs, and the paths of what is none."""
-    found, others = [], []
-    for path in dict.fromkeys(Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)):
-        if not path.exists():
-            raise ExpungeError(f"no run at '{path}'. Make one: expunge unlearn ... output={path}")
-        manifest = Manifest.load(path) if (path / MANIFEST).is_file() else None
-        if manifest is None or manifest.stage != "unlearn":
-            others.append(str(path))
-            continue
-        if not manifest.results.get("finished"):
-            raise ExpungeError(f"the run in '{path}' is not finished. Go on with it: expunge unlearn ... --resume")
-        found.append(_Folder(path, manifest))
-    if not found:
-        raise ExpungeError(
-            f"no run of unlearn among {', '.join(others) or 'nothing'}. Name some: expunge compare runs/npo runs/simnpo"
-        )
-    return found, others
-
-
-def _labels(folders: Sequence[_Folder]) -> list[str]:
-    """What each run is called: its folder, with the folders above it where that says too little."""
-    names = [folder.path.name for folder in folders]
-    if len(set(names)) == len(names):
-        return names
-    paths = [folder.path.resolve() for folder in folders]
-    return [path.relative_to(commonpath(paths)).as_posix() for path in paths]
-
-
-def _require_checkpoints(folders: Sequence[_Folder]) -> None:
-    without = [str(folder.path) for folder in folders if not checkpoints(folder.path)]
-    if without:
-        raise ExpungeError(
-            f"{', '.join(without)} kept no checkpoints, so there is no curve along the run. Train with "
-            "keep_checkpoints=0 (and checkpoint_every=<epochs>), or compare by trace=mixing, which needs none."
-        )
-
-
-def _require_alike(folders: Sequence[_Folder]) -> None:
-    first = folders[0]
-    for folder in folders[1:]:
-        for where, what in (("inputs", "model"), ("arguments", "template"), ("arguments", "max_length")):
-            ours, theirs = (getattr(f.manifest, where).get(what) for f in (first, folder))
-            if ours != theirs:
-                which = "began from another start model" if what == "model" else f"had another {what}"
-                raise ExpungeError(
-                    f"{folder.path} {which} than {first.path}; curves compare only from one start and on one framing. "
-                    "Compare them apart."
-                )
-
-
-def _start_of(folders: Sequence[_Folder]) -> str:
-    told = str(folders[0].manifest.results.get("start_model", ""))
-    if not told:
-        raise ExpungeError(f"{folders[0].path} does not say which model it began from. Name it: --start <model>")
-    return told
-
-
-def _check_data(records: Records, corpus: Corpus, what: str) -> None:
-    """Raise for records of other data; a log does not say what it was made on."""
-    for name, known in records.manifest.inputs.items():
-        split = name.removeprefix("data.")
-        if name.startswith("data.") and split in corpus and corpus.fingerprint(split) != known:
-            raise ExpungeError(
-                f"the records of the {what} were made on other {split} examples. Name the model instead, so that it is "
-                "measured on the same, or other data: data.forget=... data.retain=..."
-            )
-
-
-def _check_start(folders: Sequence[_Folder], records: Records) -> None:
-    known = records.manifest.inputs.get("model")
-    expected = folders[0].manifest.inputs.get("model")
-    if known is not None and known != expected:
-        raise ExpungeError(
-            f"the start model given is not the one that {folders[0].path} began from: their weights differ. Name the "
-            "right one with --start, and load it as the type it was unlearned in (dtype=)."
-        )
-
-
 def _records_at(source: str | Path | Records) -> Records | str | Path:
     """Records where the source is some; else the model that it names."""
     if isinstance(source, Records):
@@ -350,37 +183,3 @@ def _records_at(source: str | Path | Records) -> Records | str | Path:
 
 def _told(source: str | Path | Records) -> str:
     return "they" if isinstance(source, Records) else f"those at {source}"
-
-
-def _corpus_of(folder: _Folder) -> Corpus:
-    origin = folder.manifest.results.get("corpus")
-    if not origin:
-        raise ExpungeError(
-            f"{folder.path} does not say where its data came from. Name them: data.forget=... data.retain=... "
-            "(or corpus=, in Python)"
-        )
-    try:
-        return load_corpus(**origin)
-    except ExpungeError as error:
-        raise ExpungeError(
-            f"the data that {folder.path} was made on cannot be read again: {error} Name them: data.forget=... "
-            "data.retain=... (or corpus=, in Python)"
-        ) from error
-
-
-def _groups(folders: Sequence[_Folder]) -> dict[Path, str]:
-    """What each run is called in the summary: its folder, or what the folders of its seeds have in common."""
-    alike: dict[str, list[tuple[Path, str]]] = {}
-    for folder, label in zip(folders, _labels(folders), strict=True):
-        alike.setdefault(folder.settings, []).append((folder.path, label))
-    found: dict[Path, str] = {}
-    for members in alike.values():
-        label = members[0][1]
-        if len(members) > 1:
-            label = f"{_SEED.sub('', label) or label} ({len(members)} seeds)"
-        unique, count = label, 1
-        while unique in found.values():
-            count += 1
-            unique = f"{label} ({count})"
-        found |= dict.fromkeys((path for path, _ in members), unique)
-    return found

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -119,16 +120,18 @@ def evaluate(
             wait()
         held = found
     measures = measure(chosen, held, retain_model, start_model)
-    about = {
+    about: dict[str, Any] = {
         "suite": suite,
         "inputs": held.manifest.inputs,
         "settings": held.manifest.arguments,
         "results": {k: v for k, v in held.manifest.results.items() if k != "absent"},
         "versions": versions(),
     }
-    for role, other in (("reference", retain_model), ("start", start_model)):
+    for role, other, source in (("reference", retain_model, reference), ("start", start_model, start)):
         if other is not None:
             about[role] = other.manifest.inputs
+        if isinstance(source, str | Path):
+            about.setdefault("paths", {})[role] = str(source)
     result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
     if output_dir is not None and first():
         result.save(Path(output_dir) / FILE)

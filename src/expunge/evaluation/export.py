@@ -114,6 +114,8 @@ def _per_example(records: Records) -> dict[str, dict[str, Any]]:
     """What the reader of the same format reads, written where it looks for it."""
     content: dict[str, dict[str, Any]] = {}
     for source in open_unlearning():
+        if source.column == "truth_ratio":
+            continue  # written with its aggregate
         rows = _rows(records, source)
         values = _values(rows, source.column) if len(rows) else None
         if values is None:

@@ -1,6 +1,7 @@
 """Records from elsewhere: our own folders, and the per-example logs of open-unlearning and of TOFU's own scripts."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ def load_records(path: str | Path) -> Records:
 
     Args:
         path: a folder with records (or a run folder with `records` or `evaluation` in it), an open-unlearning
-            `TOFU_EVAL.json`, or a TOFU `eval_log_aggregated.json`.
+            `TOFU_EVAL.json`, a TOFU `eval_log_aggregated.json`, or a folder with one of the two.
 
     Returns:
         Records. Those of a log hold finished numbers instead of tokens, and generations only where the log has them;
-        what it lacks is absent, with the reason in the measures that would need it.
+        what it lacks is absent, with the reason in the measures that would need it. Where it has a null for an example,
+        that example is left out of what needs the number, as open-unlearning does, and counted in the note; a NaN makes
+        the measure missing.
 
     Raises:
         ExpungeError: nothing is there, or it is neither.
@@ -37,11 +40,16 @@ def load_records(path: str | Path) -> Records:
     for folder in folders:
         if (folder / FILE).is_file():
             return Records.load(folder)
+    for name in LOGS:
+        if (path / name).is_file():
+            return _from_log(path / name)
     if not path.exists():
         raise ExpungeError(f"no records at {path}: there is no such file or folder. {_HOW_TO}")
     raise ExpungeError(f"no records in {path}: it holds no {FILE}. {_HOW_TO}")
 
 
+LOGS = ("TOFU_EVAL.json", "eval_log_aggregated.json")
+"""What the logs are called that are read from a folder."""
 _HOW_TO = "Make them: expunge evaluate model=<model> output=<folder>"
 
 
@@ -76,11 +84,13 @@ class LogSource:
         found: Any = content
         for key in self.key:
             found = found.get(key) if isinstance(found, Mapping) else None
-        for index, value in (found or {}).items():
+        for index, value in found.items() if isinstance(found, Mapping) else ():
             if not index.isdigit():
                 raise ExpungeError(f"'{'.'.join(self.key)}' of the log numbers its examples; one is called '{index}'.")
             number = value.get(self.field) if self.field and isinstance(value, Mapping) else value
             for k, one in enumerate(number if isinstance(number, list) and self.answer == "perturbed" else [number]):
+                if one is not None and not isinstance(one, int | float):
+                    raise ExpungeError(f"'{'.'.join(self.key)}' of the log holds no number for example {index}: {one}")
                 yield (self.split, self.answer, int(index), k), one
 
 
@@ -96,19 +106,24 @@ class _Format:
         rows: dict[Cell, dict[str, Any]] = {}
         absent: dict[str, str] = {}
         for source in self.sources:
-            name = f"{source.split}/question/{source.answer}"
-            before = len(rows)
+            name, held = f"{source.split}/question/{source.answer}", False
             for cell, value in source.cells(content):
-                row = rows.setdefault(cell, _empty(cell))
-                row[source.column] = value
-            if len(rows) == before and not any(c[:2] == (source.split, source.answer) for c in rows):
-                absent.setdefault(name, f"the log {path.name} has no '{'.'.join(source.key)}'")
-        held = {f"{split}/question/{answer}" for split, answer, _, _ in rows}
+                # A null is a gap of one example; its row stands, so that the log's size is known.
+                rows.setdefault(cell, _empty(cell))[source.column] = value
+                held |= value is not None
+            if not held:
+                reason = f"the log {path.name} has no '{'.'.join(source.key)}'"
+                absent |= {f"{name}/{source.column}": reason, name: absent.get(name, reason)}
+        for row in rows.values():
+            if row.get("avg_loss") is None and row.get("probability") is not None:
+                row["avg_loss"] = -math.log(row["probability"]) if row["probability"] != 0 else math.inf
+        for split, answer, *_ in rows:
+            absent.pop(f"{split}/question/{answer}", None)
         manifest = Manifest(
             stage="evaluate",
             arguments={"format": self.name, "path": str(path)},
             inputs={"log": fingerprint(path.read_bytes())},
-            results={"absent": {name: reason for name, reason in absent.items() if name not in held}},
+            results={"absent": absent},
         )
         return Records(pa.Table.from_pylist(list(rows.values()), schema=_SCHEMA), manifest)
 
@@ -138,6 +153,8 @@ def open_unlearning() -> Iterator[LogSource]:
             yield LogSource(probability, split, answer, "probability", "prob")
             for column in ("rouge1_recall", "rougeL_recall", "rougeL_f1"):
                 yield LogSource((f"{prefix}_{infix}_ROUGE", "value_by_index"), split, answer, column, column)
+    for answer in ("paraphrased", "perturbed"):  # both are asked for it; a log may hold it without their losses
+        yield LogSource(("forget_truth_ratio", "value_by_index"), "forget", answer, "truth_ratio", "score")
     for name in ("exact_memorization", "extraction_strength"):
         yield LogSource((name, "value_by_index"), "forget", "answer", name, "score")
     for score in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm"):

@@ -12,6 +12,8 @@ from expunge.data.variants import WRONG, borrowed_answers, reworded_question
 Asked = Literal["question", "paraphrased_question", "reworded_question"]
 Answer = Literal["answer", "paraphrased", "perturbed", "borrowed", "alternate", "continuation", "opening", "sequence"]
 
+_SETTINGS = ("forget", "retain", "holdout")
+"""Splits that have a setting of their own; others are given by name: `sets.world_facts=...`."""
 _COLUMN = {"paraphrased": "paraphrased_answer", "perturbed": "perturbed_answer", "alternate": "alternate_answer"}
 
 
@@ -110,7 +112,8 @@ def prompt_of(example: Example, probe: Probe) -> str | None:
 def lacking(corpus: Corpus, probe: Probe) -> str:
     """Why a corpus cannot answer a probe and what would mend it; empty where it can."""
     if probe.split not in corpus:
-        return f"the corpus has no split '{probe.split}'; it holds {', '.join(corpus)}"
+        setting = probe.split if probe.split in _SETTINGS else f"sets.{probe.split}"
+        return f"the corpus has no split '{probe.split}' (it holds {', '.join(corpus)}): add {setting}=<file>"
     examples = corpus[probe.split]
     rows = probe.rows(len(examples))
     looked_at = [examples[i] for i in rows]
@@ -125,7 +128,7 @@ def lacking(corpus: Corpus, probe: Probe) -> str:
     if without:
         paraphrase = any(e.paraphrased_prompt is None for e in without) and probe.asked == "paraphrased_question"
         column = "paraphrased_question" if paraphrase else _COLUMN[probe.answer]
-        return f"{len(without)} of {len(looked_at)} examples of split '{probe.split}' have no {column}; add that column"
+        return f"{len(without)} of {len(looked_at)} examples of split '{probe.split}' have no {column}: add that column"
     if probe.generate and probe.answer not in ("continuation", "sequence") and any(e.kind == "text" for e in looked_at):
         return f"split '{probe.split}' holds plain text, which asks nothing that a model could answer"
     return ""

@@ -45,22 +45,35 @@ def percentile_interval(values: Float[np.ndarray, " resamples"]) -> tuple[float,
     return float(low), float(high)
 
 
+class Interval(tuple[float, float]):
+    """An interval that keeps the resampled values it was taken from, so that two models can be compared by them."""
+
+    resampled: np.ndarray | None = None
+
+
 def interval(statistic: Callable[..., np.ndarray], sizes: Sequence[int]) -> tuple[float, float]:
-    """95 % percentile interval of `bootstrap(statistic, sizes)`."""
-    return percentile_interval(bootstrap(statistic, sizes))
+    """95 % percentile interval of `bootstrap(statistic, sizes)`; an `Interval`."""
+    drawn = bootstrap(statistic, sizes)
+    found = Interval(percentile_interval(drawn))
+    found.resampled = drawn
+    return found
+
+
+def paired_interval(one: tuple[float, float] | None, other: tuple[float, float] | None) -> tuple[float, float] | None:
+    """95 % interval of the difference of two statistics over the same examples; much narrower than that of either.
+
+    Draws depend on the number of examples alone, so that both were resampled alike. None where either interval keeps no
+    resamples.
+    """
+    first, second = (getattr(given, "resampled", None) for given in (one, other))
+    if first is None or second is None or first.shape != second.shape:
+        return None
+    return percentile_interval(first - second)
 
 
 def mean_interval(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of a mean over examples."""
     return interval(lambda drawn: drawn @ values / len(values), [len(values)])
-
-
-def paired_difference(
-    values: Float[np.ndarray, " n"], others: Float[np.ndarray, " n"]
-) -> tuple[float, tuple[float, float]]:
-    """Mean of `values - others`, example by example, and its 95 % interval: much narrower than that of either mean."""
-    differences = values - others
-    return float(differences.mean()), mean_interval(differences)
 
 
 def harmonic_mean(parts: Float[np.ndarray, "*r k"]) -> Float[np.ndarray, "*r"]:

@@ -4,30 +4,17 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from expunge.core.checks import unknown
 from expunge.core.records import Records
 from expunge.core.results import Definition, Direction, Measure
 from expunge.data.corpus import Corpus
 from expunge.evaluation.probe import Probe, lacking, merged
-from expunge.evaluation.statistics import paired_difference
-
-Whose = Literal["model", "reference", "start"]
+from expunge.evaluation.sources import Sources, View, Whose, broken, collected, no_records, without_gaps
+from expunge.evaluation.statistics import paired_interval
 
 OTHERS: tuple[Whose, ...] = ("reference", "start")
-_SETUP = ("format", "dtype", "attention", "template", "max_length")
-_WHO = {"reference": "retain model", "start": "start model"}
-
-
-@dataclass(frozen=True)
-class View:
-    """Rows that a metric is handed: one kind of answer under one model."""
-
-    probe: Probe
-    whose: Whose = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +30,8 @@ class Entry:
     """Views that must be there although the metric is not handed them: what makes this the right entry of its name."""
     reads: tuple[str, ...] | None = None
     """Columns that it can be computed from; None: those of the metric's definition."""
+    gaps: tuple[str, ...] = ()
+    """Columns of a log that it reads besides, where they are there."""
     better: Direction | None = None
     """Direction of the measure when it is missing and its definition leaves that open."""
     note: str = ""
@@ -123,72 +112,6 @@ class Suite:
         )
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where the rows of each model come from: its records, or a corpus that it can still be shown."""
-
-    model: Records | Corpus
-    reference: Records | None = None
-    start: Records | None = None
-    _rows: dict[View, Records] = field(default_factory=dict, repr=False, compare=False)
-
-    def absent(self, view: View, reads: tuple[str, ...]) -> str:
-        """Why a view cannot be had, or only partly; empty where it can."""
-        source = getattr(self, view.whose)
-        if isinstance(source, Corpus):
-            return lacking(source, view.probe)
-        if source is None:
-            return _no_records(view.whose)
-        rows = self.rows(view)
-        of = f" of the {_WHO[view.whose]}" if view.whose in _WHO else ""
-        if any(rows.has(column) for column in reads):
-            same = view.whose == "model" or self._same_examples(view)
-            return (
-                "" if same else f"the records{of} hold other examples of {view.probe.name}: make them on the same data"
-            )
-        known = source.manifest.results.get("absent", {}).get(view.probe.name)
-        if known:
-            return str(known)
-        if not len(rows):
-            held = ", ".join(source.splits)
-            return f"the records{of} hold no {view.probe.name} (split/asked/answer); their splits are {held}"
-        return f"the records{of} hold none of {', '.join(reads)} for {view.probe.name}"
-
-    def rows(self, view: View) -> Records:
-        """The rows of a view."""
-        if view not in self._rows:
-            source, probe = getattr(self, view.whose), view.probe
-            assert isinstance(source, Records)
-            self._rows[view] = source.where(split=probe.split, asked=probe.asked, answer=probe.answer)
-        return self._rows[view]
-
-    def setup_differs(self, whose: Whose) -> str:
-        """A warning where the model and another one were not measured in the same way; empty where they were."""
-        ours, theirs = (getattr(self, who).manifest.arguments for who in ("model", whose))
-        differing = [name for name in _SETUP if ours.get(name) != theirs.get(name)]
-        if not differing:
-            return ""
-        how = ", ".join(
-            name if isinstance(theirs.get(name), dict) else f"{name} {theirs.get(name)} against {ours.get(name)}"
-            for name in differing
-        )
-        return f"The {_WHO[whose]} was measured in another way ({how}): the comparison is loose."
-
-    def _same_examples(self, view: View) -> bool:
-        """Do the rows of another model stand for the model's own examples? Told by their keys, which logs lack."""
-        theirs = self.rows(view)
-        if not theirs.has("key"):
-            return True
-        held = dict(zip(theirs.column("index"), theirs.column("key"), strict=True))
-        if isinstance(self.model, Corpus):
-            if lacking(self.model, view.probe):
-                return True
-            examples = self.model[view.probe.split]
-            return held == {i: examples[i].key for i in view.probe.rows(len(examples))}
-        ours = self.rows(View(view.probe))
-        return not ours.has("key") or held == dict(zip(ours.column("index"), ours.column("key"), strict=True))
-
-
 def probes(
     suite: Suite, corpus: Corpus, reference: Records | None, start: Records | None
 ) -> tuple[list[Probe], dict[str, str]]:
@@ -229,16 +152,19 @@ def missing(suite: Suite, source: Records | Corpus, reference: Records | None, s
     """The measures that a model's records, or a corpus that it can be shown, cannot give, each with the reason."""
     sources, found = Sources(source, reference, start), {}
     for name in dict.fromkeys(entry.name for entry in suite.entries):
-        reasons = [_lacks(entry, sources) for entry in suite.entries if entry.name == name]
+        entries = [entry for entry in suite.entries if entry.name == name]
+        reasons = [_lacks(entry, sources) for entry in entries]
         if all(reasons):
-            found[name] = "Missing: " + "; or ".join(dict.fromkeys(reasons)) + "."
+            # That no log holds the number is no reason to tell where the model could be asked for it.
+            own = [reason for entry, reason in zip(entries, reasons, strict=True) if collected(_reads(entry))]
+            found[name] = "Missing: " + "; or ".join(dict.fromkeys(own or reasons)) + "."
     for one in suite.derived:
         parts = [part for part in one.parts if part in found]
         others = [whose for whose in one.needs if getattr(sources, whose) is None]
         if parts:
             found[one.name] = f"Missing: it is made of {', '.join(parts)}. {found[parts[0]]}"
         elif others:
-            found[one.name] = f"Missing: {_no_records(others[0])}."
+            found[one.name] = f"Missing: {no_records(others[0])}."
     return found
 
 
@@ -253,22 +179,21 @@ def measure(suite: Suite, records: Records, reference: Records | None, start: Re
         else:
             found[name] = _computed(next(e for e in entries if not _lacks(e, sources)), sources)
     for one in suite.derived:
-        known = absent.get(one.name)
+        valueless = [part for part in one.parts if found[part].value is None]
+        known = absent.get(one.name) or (
+            f"Missing: it is made of {', '.join(valueless)}. {found[valueless[0]].note}" if valueless else None
+        )
         found[one.name] = one.combine(found) if known is None else one.definition.missing(known)
     return found
 
 
-def _no_records(whose: Whose) -> str:
-    who = _WHO[whose]
-    return (
-        f"no records of a {who} were given. Make them: expunge evaluate model=<{who}> output=<folder>, with the same "
-        f"data and suite; then {whose}=<folder>"
-    )
+def _reads(entry: Entry) -> tuple[str, ...]:
+    return entry.reads or entry.definition.reads
 
 
 def _lacks(entry: Entry, sources: Sources) -> str:
     """Why an entry cannot be computed; empty where it can."""
-    reads = entry.reads or entry.definition.reads
+    reads = _reads(entry)
     required = entry.required()
     here = entry.lacks() if entry.lacks is not None else ""
     if here:
@@ -280,47 +205,63 @@ def _lacks(entry: Entry, sources: Sources) -> str:
 
 
 def _computed(entry: Entry, sources: Sources) -> Measure:
-    reads = entry.reads or entry.definition.reads
-    views = {name: sources.rows(view) for name, view in entry.views.items() if not sources.absent(view, reads)}
+    reads = _reads(entry)
+    absent = {name: sources.absent(view, reads) for name, view in entry.views.items()}
+    held = {name: (view, sources.rows(view)) for name, view in entry.views.items() if not absent[name]}
+    nan = broken(held, reads, entry.gaps)
+    if nan:
+        return entry.definition.missing(f"Missing: {nan}.", better=entry.better)
+    views, gaps = without_gaps(held, reads, entry.gaps)
     result = entry.metric(**views, **entry.options)
-    beside = _of_the_start_model(entry, sources) | _differences(entry, sources, result)
-    result = replace(result, details={**result.details, **beside})
-    compared = {view.whose for name, view in entry.views.items() if name in views}
+    result = replace(result, details={**result.details, **_beside(entry, sources, result)})
+    compared = {view.whose for view, _ in held.values()}
     compared |= {whose for whose in OTHERS if f"{whose}_difference" in result.details}
-    notes = [entry.note, *(sources.setup_differs(whose) for whose in OTHERS if whose in compared), result.note]
+    unlike = [
+        f"Not compared: {absent[name]}."
+        for name, view in entry.views.items()
+        if absent[name] and view.whose != "model" and getattr(sources, view.whose) is not None
+    ]
+    warnings = [*dict.fromkeys(unlike), *(sources.setup_differs(whose) for whose in OTHERS if whose in compared)]
+    notes = [entry.note, *warnings, gaps, result.note]
     definition = "; ".join(text for text in (result.definition, entry.made) if text)
     return replace(result, definition=definition, note=" ".join(note for note in notes if note))
 
 
-def _of_the_start_model(entry: Entry, sources: Sources) -> dict[str, float]:
-    """The same measure of the start model, where its records hold the same examples."""
-    if sources.start is None or any(view.whose == "start" for view in entry.views.values()):
-        return {}
-    reads = entry.reads or entry.definition.reads
-    views = {name: View(view.probe, "start") if view.whose == "model" else view for name, view in entry.views.items()}
+def _beside(entry: Entry, sources: Sources, result: Measure) -> dict[str, float]:
+    """The same measure of start and retain model, and where they hold the same examples the difference to it.
+
+    Its interval comes from the resamples of both, in which the same examples are drawn. A metric that is handed rows of
+    another model has compared with that one itself.
+    """
+    found: dict[str, float] = {}
+    others_in_it = {view.whose for view in entry.views.values()} - {"model"}
+    for whose in OTHERS:
+        if getattr(sources, whose) is None or whose in others_in_it or (whose == "reference" and others_in_it):
+            continue
+        other = _of_another(entry, sources, whose)
+        if other is None or other.value is None:
+            continue
+        found[f"{whose}_value"] = other.value
+        swapped = [view.probe for view in entry.views.values() if view.whose == "model"]
+        indices = [[sources.rows(View(probe, who)).column("index") for probe in swapped] for who in ("model", whose)]
+        between = paired_interval(result.interval, other.interval)
+        if between is not None and indices[0] == indices[1] and result.n == other.n and result.value is not None:
+            low, high = between
+            found |= {f"{whose}_difference": result.value - other.value}
+            found |= {f"{whose}_difference_low": low, f"{whose}_difference_high": high}
+    return found
+
+
+def _of_another(entry: Entry, sources: Sources, whose: Whose) -> Measure | None:
+    """The same measure of another model; None where its records do not hold the same views, or NaN."""
+    reads = _reads(entry)
+    views = {name: View(view.probe, whose) if view.whose == "model" else view for name, view in entry.views.items()}
     there = {name: sources.absent(view, reads) == "" for name, view in views.items()}
     here = {name: sources.absent(view, reads) == "" for name, view in entry.views.items()}
     if there != here:
-        return {}
-    held = {name: sources.rows(view) for name, view in views.items() if there[name]}
-    found = entry.metric(**held, **entry.options)
-    return {} if found.value is None else {"start_value": found.value}
-
-
-def _differences(entry: Entry, sources: Sources, result: Measure) -> dict[str, float]:
-    """Paired differences to the same measure of start and retain model, where it is a mean over the same examples."""
-    found: dict[str, float] = {}
-    if any(view.whose != "model" for view in entry.views.values()) or not entry.definition.mean:
-        return found
-    reads = entry.reads or entry.definition.reads
-    for whose in OTHERS:
-        views = {name: View(view.probe, whose) for name, view in entry.views.items()}
-        if getattr(sources, whose) is None or any(sources.absent(view, reads) for view in views.values()):
-            continue
-        if any(sources.rows(views[k]).column("index") != sources.rows(entry.views[k]).column("index") for k in views):
-            continue
-        other = entry.metric(**{name: sources.rows(view) for name, view in views.items()}, **entry.options)
-        mean, (low, high) = paired_difference(np.array(result.per_example), np.array(other.per_example))
-        found[f"{whose}_value"] = float(np.mean(other.per_example))
-        found |= {f"{whose}_difference": mean, f"{whose}_difference_low": low, f"{whose}_difference_high": high}
-    return found
+        return None
+    held = {name: (view, sources.rows(view)) for name, view in views.items() if there[name]}
+    if broken(held, reads, entry.gaps):
+        return None
+    rows, _ = without_gaps(held, reads, entry.gaps)
+    return entry.metric(**rows, **entry.options)

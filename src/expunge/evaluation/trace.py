@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -88,11 +88,9 @@ class Measuring:
             ExpungeError: records without extraction strength on the forget or the retain set.
         """
         found = measure(self._suite(records.splits), records, self.retain, None)
-        for needed in (FORGET, RETAIN):
-            if found[needed].value is None:
-                raise ExpungeError(
-                    f"the {name} has no place on the curve: {needed} cannot be had. {found[needed].note}"
-                )
+        unplaced = _unplaced(found)
+        if unplaced:
+            raise ExpungeError(f"the {name} has no place on the curve: {unplaced}")
         quality, paraphrased = found.get(QUALITY), found.get(PARAPHRASED)
         return Point(
             name=name,
@@ -104,6 +102,10 @@ class Measuring:
             log10_quality=None if quality is None or quality.value is None else quality.details["log10_p"],
         )
 
+    def unplaced(self, records: Records) -> str:
+        """Why records, such as a log's, give no point; empty where they do."""
+        return _unplaced(measure(self._suite(records.splits).select([FORGET, RETAIN]), records, None, None))
+
     def _suite(self, splits: list[str]) -> Suite:
         # Utility costs generations, and without forget quality nothing asks for it.
         more = [*([QUALITY, UTILITY] if self.quality else []), *([PARAPHRASED] if self.paraphrased else [])]
@@ -112,6 +114,11 @@ class Measuring:
     def _probes(self) -> list[Probe]:
         wanted, _ = probes(self._suite(list(self.corpus)), self.corpus, self.retain, None)
         return wanted
+
+
+def _unplaced(found: Mapping[str, Measure]) -> str:
+    lacking = [name for name in (FORGET, RETAIN) if found[name].value is None]
+    return f"{lacking[0]} cannot be had. {found[lacking[0]].note}" if lacking else ""
 
 
 def _value(measure: Measure | None) -> float | None:

@@ -1,7 +1,7 @@
 """Trade-off: what a curve of forgetting against retention comes to. Pure numpy. R = resamples, P = points."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -267,11 +267,20 @@ def _calibration(point: Point, start: Point) -> dict[str, Measure]:
     return found
 
 
-def over_seeds(found: Sequence[Measure]) -> Measure:
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys((*STRENGTHS, "model_utility", *(f"aues_{name}" for name in AREAS), "calibrated_alpha"), (0.0, 1.0)),
+    **dict.fromkeys(("log10_forget_quality", *(f"mu95_{name}" for name in QUALITIES)), (-math.inf, 0.0)),
+    **dict.fromkeys(("calibrated_forget_es", "calibrated_paraphrased_es"), (0.0, 1.0)),
+}
+"""What each measure can be: Student's t knows no bounds."""
+
+
+def over_seeds(found: Sequence[Measure], *, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Measure:
     """Mean of one measure over seeds, with its standard deviation and the 95 % t-interval of the mean.
 
     Args:
         found: the measure of each seed. A single one is returned as it is.
+        bounds: least and largest value that the measure can have, at which the interval is cut.
 
     Returns:
         The mean, said in its note; `details` holds `std` (with n - 1) and `seeds`. Without a value where any seed has
@@ -288,7 +297,7 @@ def over_seeds(found: Sequence[Measure]) -> Measure:
     return replace(
         first,
         value=mean,
-        interval=(mean - half, mean + half),
+        interval=(max(mean - half, bounds[0]), min(mean + half, bounds[1])),
         per_example=(),
         details={"std": std, "seeds": float(len(values))},
         note=" ".join(dict.fromkeys([told, *(measure.note for measure in found if measure.note)])),

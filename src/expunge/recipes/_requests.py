@@ -1,7 +1,6 @@
 """What the experiments over several requests share: parts of a forget set, one run a request, numbers and drawing."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,13 +9,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from expunge.core.checks import ExpungeError, require_between, unknown
+from expunge.core.checks import require_between, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
+from expunge.recipes._folder import opened
 from expunge.recipes.demo import COMMON, METHODS, embedded
 from expunge.report.figures import save_png
 from expunge.report.ranks import over
@@ -25,12 +25,17 @@ from expunge.training.unlearn import unlearn
 MEASURES = ("forget_extraction_strength", "forget_rouge", "retain_extraction_strength", "model_utility")
 """Of the suite `tofu`; the forget measures look at everything that was asked to be forgotten so far."""
 
+Found = dict[int, dict[str, float | None]]
+"""Requests, or forget examples -> measures."""
+MEASURED = "measured.json"
+"""What is finished of a run."""
+
 
 @dataclass(frozen=True)
 class Requests:
     """What was found: by method, the measures after each request or at each size."""
 
-    found: Mapping[str, Mapping[int, Mapping[str, float | None]]]
+    found: Mapping[str, Found]
     """Method -> requests, or forget examples -> measures."""
     start: Mapping[str, float | None]
     """The same of the start model, on the whole forget set."""
@@ -56,18 +61,27 @@ class Bench:
             if method not in METHODS:
                 raise unknown("method of the demonstration", method, METHODS)
         require_between("requests", self.requests, 2, max(2, self.authors // 10))
-        _open(self.folder, self.stage, self.overwrite)
+        about = {"methods": self.methods, "requests": self.requests, "authors": self.authors}
+        arguments = jsonable({**about, "settings": {**COMMON, **self.settings}})
+        manifest = Manifest(stage=self.stage, arguments=arguments, seed=self.seed)
+        opened(self.folder, manifest, overwrite=self.overwrite, goes_on=True)
         self.corpus, self.target, _ = embedded(self.authors, self.seed, progress=self.progress)
         self.tokenizer = load_tokenizer(self.target)
-        Manifest(
-            stage=self.stage,
-            arguments=jsonable(
-                {"methods": self.methods, "requests": self.requests, "settings": {**COMMON, **self.settings}}
-            ),
-            seed=self.seed,
-            inputs=self.corpus.fingerprints(),
-        ).save(self.folder)
         self.parts = parts(self.corpus["forget"], self.requests)
+
+    def known(self, method: str) -> Found:
+        """What an earlier, stopped run has measured of a method."""
+        path = self.folder / MEASURED
+        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return {int(x): values for x, values in there.get(method, {}).items()}
+
+    def keep(self, method: str, found: Found) -> None:
+        """Put what was measured of a method on disk, so that a run that is stopped goes on from there."""
+        path = self.folder / MEASURED
+        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        aside = path.with_suffix(".partial")
+        aside.write_text(json.dumps({**there, method: found}, indent=1) + "\n", encoding="utf-8")
+        aside.replace(path)
 
     def start(self) -> PreTrainedModel:
         """The start model, anew."""
@@ -102,7 +116,7 @@ class Bench:
         )
         return {name: found[name].value for name in MEASURES}
 
-    def written(self, found: Mapping[str, Mapping[int, Mapping[str, float | None]]], axis: str) -> Requests:
+    def written(self, found: Mapping[str, Found], axis: str) -> Requests:
         """The result, with numbers and drawing in the folder."""
         start = self.measured(self.start(), self.corpus["forget"], "start model")
         content = {"over": axis, "start model": start, "methods": found}
@@ -123,14 +137,3 @@ def parts(examples: Sequence[Example], n: int) -> list[tuple[Example, ...]]:
     """The examples in order, cut into n parts whose sizes differ by one at most."""
     ends = [len(examples) * k // n for k in range(n + 1)]
     return [tuple(examples[a:b]) for a, b in pairwise(ends)]
-
-
-def _open(folder: Path, stage: str, overwrite: bool) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        ours = (folder / "manifest.json").is_file() and Manifest.load(folder).stage == stage
-        if not overwrite:
-            raise ExpungeError(f"{folder} is in use. Choose another output, or replace it: --overwrite")
-        if not ours:
-            raise ExpungeError(f"--overwrite replaces this experiment only, and {folder} holds another thing.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)

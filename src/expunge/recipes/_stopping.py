@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
@@ -32,7 +33,8 @@ def measured_rule(
         tokenizer: its tokenizer.
         corpus: what training uses; `holdout` is the unseen text.
         conditions: such as `forget_rouge<=0.1`, or `forget_extraction_strength<=unseen`: at most what the start model
-            has on the holdout set in place of the forget set. All of them must hold.
+            has on the holdout set in place of the forget set. All of them must hold; they are looked at in this order
+            until one does not.
         suite: where the measures come from.
         rows: the first so many rows of each split are looked at.
         template: how questions are framed.
@@ -44,12 +46,14 @@ def measured_rule(
     """
     require_at_least("stop_rows", rows, 1)
     small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
+    measures = [Condition.read(text, {UNSEEN: 0.0}).measure for text in conditions]
+    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)  # an unknown one is told now, not epochs later
 
     def values(model: nn.Module, corpus: Corpus, names: Sequence[str]) -> Mapping[str, float]:
         found = evaluate(model, tokenizer, corpus, suite=suite, metrics=names, template=template, max_length=max_length)
         return {name: float(found[name]) for name in names}
 
-    named = [_measure(text) for text in conditions if text.rstrip().endswith(UNSEEN)]
+    named = [name for name, text in zip(measures, conditions, strict=True) if text.rstrip().endswith(UNSEEN)]
     levels: Mapping[str, float] = {}
     if named:
         if "holdout" not in corpus:
@@ -58,14 +62,8 @@ def measured_rule(
                 f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
             )
         levels = values(model, Corpus({**small.splits, "forget": small["holdout"]}, corpus.name), named)
-    read = []
-    for text in conditions:
-        name = _measure(text)
-        read.append(Condition.read(text, {UNSEEN: levels[name]} if name in levels else {}))
-    return when_all(read, lambda now: values(now, small, [c.measure for c in read]))
-
-
-def _measure(text: str) -> str:
-    for sign in ("<", ">"):
-        text = text.partition(sign)[0]
-    return text.strip()
+    read = [
+        Condition.read(text, {UNSEEN: levels[name]} if name in levels else {})
+        for name, text in zip(measures, conditions, strict=True)
+    ]
+    return when_all(read, lambda now, name: values(now, small, [name])[name])

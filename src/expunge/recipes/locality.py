@@ -24,7 +24,7 @@ from expunge.core.manifest import Manifest, jsonable
 from expunge.core.places import Recovery
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
-from expunge.evaluation.compare import compared
+from expunge.evaluation.compared import compared
 from expunge.models.load import load_model, model_fingerprint
 from expunge.models.tiny import bfloat16_pays
 from expunge.recipes._folder import opened

@@ -1,18 +1,23 @@
-"""LoKU's experiment: ranks against methods, with and without FILA, beside full-parameter training."""
+"""LoKU's experiment: ranks against methods, with and without FILA, beside full-parameter training.
+
+Source: LoKU (OpenReview 1ExfUpmIW4), tables of ranks 4 to 32. Departures: epsilon is scaled to each matrix; every arm
+may be given the best learning rate of one grid, found on a seed of its own.
+"""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.core.checks import ExpungeError, unknown
+from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress
 from expunge.core.results import Evaluation
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
-from expunge.models.load import load_model, load_tokenizer
+from expunge.models.load import load_model, load_tokenizer, model_fingerprint
 from expunge.recipes._folder import opened
 from expunge.recipes.demo import embedded
 from expunge.report.figures import save_png
@@ -24,27 +29,64 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "npo": {"method": "npo", "adapter": "lora"},
     "ihl": {"method": "ihl", "adapter": "lora"},
     "ihl_fila": {"method": "ihl", "adapter": "fila"},
+    "grad_diff_full": {"method": "grad_diff"},
+    "npo_full": {"method": "npo"},
     "ihl_full": {"method": "ihl"},
 }
-"""What is compared; `ihl_full` trains all weights and has no rank."""
+"""What is compared; those without an adapter train all weights and have no rank."""
 
-EMBEDDED: Mapping[str, Any] = {"learning_rate": 1e-3, "full_learning_rate": 1e-4, "epochs": 5, "batch_size": 8}
-"""Settings for the embedded model, which is a thousand times smaller than those of the papers."""
-FOLDERS: Mapping[str, Any] = {"learning_rate": 1e-4, "full_learning_rate": 1e-5, "epochs": 5, "batch_size": 32}
-"""Settings for models of one's own, as published for 1 to 8 billion parameters."""
+TUNING_SEED = 1000
+"""Added to the seed for runs that a learning rate is chosen by, and for no other."""
+
+Rates = Mapping[str, float]
+EMBEDDED: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "checkpoint_every": 0}
+EMBEDDED_RATES: Rates = {
+    "grad_diff": 1e-3,
+    "npo": 1e-3,
+    "ihl": 1e-3,
+    "ihl_fila": 1e-3,
+    "grad_diff_full": 1e-4,
+    "npo_full": 1e-4,
+    "ihl_full": 1e-4,
+}
+"""For the embedded model, which is a thousand times smaller than those of the papers; the best of the grid."""
+FOLDERS: Mapping[str, Any] = {"epochs": 5, "batch_size": 32, "checkpoint_every": 0}
+FOLDERS_RATES: Rates = {arm: 1e-4 if "adapter" in of else 1e-5 for arm, of in ARMS.items()}
+"""For models of one's own, as published for 1 to 8 billion parameters."""
 
 MEASURES = ("forget_quality", "forget_extraction_strength", "retain_extraction_strength", "retain_probability")
 UTILITY = "model_utility"
+CHOSEN_BY = ("forget_extraction_strength", "retain_extraction_strength")
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm at a rank, over its seeds."""
+
+    arm: str
+    rank: int | None
+    rate: float
+    means: Mapping[str, float]
+    deviations: Mapping[str, float | None]
+    """Standard deviation over seeds, n - 1 in the denominator; None for a single seed."""
+
+    def __str__(self) -> str:
+        """As `ihl_fila r8`."""
+        return _named(self.arm, self.rank)
 
 
 @dataclass(frozen=True)
 class Loku:
     """What the experiment gave."""
 
-    evaluations: Mapping[str, Evaluation]
-    """By label: `start model`, `retain model`, `ihl_fila r8`, ..."""
+    levels: Mapping[str, Mapping[str, float | None]]
+    """Measures of the start model, and of the retain model where there is one."""
+    lines: Sequence[Line]
     rows: Sequence[Mapping[str, Any]]
-    """One row a run: arm, rank, seconds of importance, and the measures."""
+    """One row a run: arm, rank, seed, rate, seconds of importance, and the measures."""
+    tuning: Sequence[Mapping[str, Any]]
+    """Runs that the learning rates were chosen by: arm, rate, `score`, and what it is made of."""
+    measures: tuple[str, ...]
     folder: Path
 
 
@@ -57,6 +99,10 @@ def loku(
     ranks: Sequence[int] = (4, 8, 16, 32),
     arms: Sequence[str] = tuple(ARMS),
     epsilon: float | str = "auto",
+    rates: Rates | None = None,
+    grid: Sequence[float] = (),
+    tuning_rank: int = 8,
+    seeds: int = 1,
     settings: Mapping[str, Any] | None = None,
     measures: Sequence[str] | None = None,
     suite: str = "tofu",
@@ -67,8 +113,10 @@ def loku(
 ) -> Loku:
     """Unlearn with every arm at every rank and put forgetting and utility beside the rank.
 
+    What is finished in `folder` is not run again, so that ranks, arms and seeds can be added.
+
     Args:
-        folder: where runs, `loku.json`, `loku.png` and the records go.
+        folder: where `loku.json`, `loku.png` and the records go.
         corpus: forget and retain set; None: the embedded default, whose models are trained where need be.
         start: folder of the model that is to forget; needed with a corpus.
         retain_model: folder of the model that never saw the forget set; without it there is no forget quality.
@@ -76,110 +124,216 @@ def loku(
         arms: names of `ARMS`.
         epsilon: of FILA. The published 1e-5 lies far above the importances of models that know their retain set by
             heart.
-        settings: `learning_rate`, `full_learning_rate` and further training settings, over those of `EMBEDDED` or
-            `FOLDERS`.
+        rates: learning rates by arm, over those of the recipe.
+        grid: learning rates to choose each arm's from instead: the one with the largest harmonic mean of 1 - forget ES
+            and retain ES (extraction strength) at `tuning_rank`, on a seed that no other run has.
+        tuning_rank: rank of adapters while a rate is chosen.
+        seeds: how often each run is repeated: `seed`, `seed + 1`, ...; data order, pairing, first factors, retain
+            sample.
+        settings: further training settings, over those of `EMBEDDED` or `FOLDERS`, for all arms.
         measures: what is compared; None: extraction strength and probability, forget quality where there is a retain
             model, and on the embedded default the utility.
         suite: where the measures come from.
         authors: invented authors of the embedded default.
-        seed: of data, models and training.
+        seed: of data and models, and the first one of training.
         overwrite: replace an earlier experiment in `folder`.
         progress: called with (what, done, total, numbers).
 
     Raises:
-        ExpungeError: the folder is in use, an unknown arm, or a corpus without a model.
-
-    Source: LoKU (OpenReview 1ExfUpmIW4), tables of ranks 4 to 32. Departures: epsilon is scaled to each matrix.
+        ExpungeError: the folder is in use, an unknown arm, rates and a grid at once, or a corpus without a model.
     """
-    for arm in arms:
+    for arm in (*arms, *(rates or ())):
         if arm not in ARMS:
             raise unknown("arm of the experiment", arm, ARMS)
+    if rates and grid:
+        raise ExpungeError("rates names learning rates and grid has them chosen: give one of the two.")
     if (corpus is None) != (start is None):
         raise ExpungeError("a corpus and the start model go together: give both, or neither for the embedded default.")
-    given = dict(EMBEDDED if corpus is None else FOLDERS) | dict(settings or {})
-    full_rate = given.pop("full_learning_rate")
-    arguments = {"ranks": list(ranks), "arms": list(arms), "epsilon": epsilon, "settings": given, "suite": suite}
-    folder = opened(folder, Manifest(stage="loku", arguments=arguments, seed=seed), overwrite=overwrite)
-    with_utility = corpus is None
+    require_at_least("seeds", seeds, 1)
+    common = {**(EMBEDDED if corpus is None else FOLDERS), **(settings or {})}
+    known = {**(EMBEDDED_RATES if corpus is None else FOLDERS_RATES), **(rates or {})}
+    wanted = list(measures or [m for m in MEASURES if corpus is None or retain_model is not None or m != MEASURES[0]])
+    if measures is None and corpus is None:
+        wanted.append(UTILITY)
+    about = {"settings": common, "epsilon": epsilon, "suite": suite, "measures": wanted}
+    about |= {"grid": list(grid), "tuning_rank": tuning_rank} if grid else {"rates": known}
+    about |= {"authors": authors} if corpus is None else {}
+    inputs = {} if corpus is None else corpus.fingerprints()
+    inputs |= {
+        name: model_fingerprint(load_model(of))
+        for name, of in (("model", start), ("retain_model", retain_model))
+        if of is not None
+    }
+    folder = opened(
+        folder, Manifest(stage="loku", arguments=about, seed=seed, inputs=inputs), overwrite=overwrite, goes_on=True
+    )
     if corpus is None or start is None:
         corpus, start, retain_model = embedded(authors, seed, progress=progress)
-    wanted = list(measures or [m for m in MEASURES if retain_model is not None or m != "forget_quality"])
-    if measures is None and with_utility:
-        wanted.append(UTILITY)
-    tokenizer, found = load_tokenizer(start), {}
-
-    def measured(model: Any, label: str, reference: Path | None) -> Evaluation:
-        where = folder / "records" / label.replace(" ", "-")
-        found[label] = evaluate(
-            model,
-            tokenizer,
-            corpus,
-            suite=suite,
-            # The retain model's truth ratios are what forget quality compares with.
-            metrics=[m if reference or m != "forget_quality" else "forget_truth_ratio" for m in wanted],
-            reference=reference,
-            output_dir=where,
-            overwrite=True,
-            label=label,
-        )
-        return found[label]
-
-    reference = None
-    if retain_model is not None:
-        measured(load_model(retain_model, dtype="float32"), "retain model", None)
-        reference = folder / "records" / "retain-model"
-    measured(load_model(start, dtype="float32"), "start model", reference)
-    plan = [(arm, rank) for arm in arms for rank in (ranks if "adapter" in ARMS[arm] else (None,))]
-    rows = []
-    for done, (arm, rank) in enumerate(plan):
-        label = arm if rank is None else f"{arm} r{rank}"
+    running = _Running(corpus, start, common, epsilon, suite, folder / "records", progress)
+    story = _Story(folder / "loku.json")
+    levels = story.content["levels"]
+    if not levels:
+        story.content["levels"] = levels = running.levels(retain_model, wanted)
+    elif retain_model is not None:
+        running.reference = running.records / "retain-model"
+    waiting = [(arm, rate) for arm in arms for rate in grid if not story.tuned(arm, rate)]
+    for number, (arm, rate) in enumerate(waiting):
         if progress:
-            progress("loku", done, len(plan), label)
-        options = dict(ARMS[arm]) | ({} if rank is None else {"rank": rank})
-        options |= {"epsilon": epsilon} if options.get("adapter") == "fila" else {}
-        rate = full_rate if rank is None else given["learning_rate"]
-        run = unlearn(
-            load_model(start, dtype="float32"),
-            tokenizer,
-            corpus,
-            seed=seed,
-            **{**given, **options, "learning_rate": rate},
+            progress("loku: choose rates", number, len(waiting), f"{arm}, {rate:g}")
+        rank = tuning_rank if "adapter" in ARMS[arm] else None
+        row = running(arm, rank, rate, seed + TUNING_SEED, CHOSEN_BY, None)
+        story.add("tuning", row | {"score": balance(*(row[name] for name in CHOSEN_BY))})
+    if grid:
+        known = {arm: story.best(arm, grid) for arm in arms}
+    plan = [
+        (arm, rank, seed + turn)
+        for turn in range(seeds)
+        for arm in arms
+        for rank in (ranks if "adapter" in ARMS[arm] else (None,))
+    ]
+    missing = [planned for planned in plan if not story.ran(*planned)]
+    for number, (arm, rank, turn) in enumerate(missing):
+        if progress:
+            progress("loku", number, len(missing), f"{_named(arm, rank)}, seed {turn}")
+        label = f"{_named(arm, rank)} seed {turn}"
+        story.add("runs", running(arm, rank, known[arm], turn, wanted, label))
+    if progress and missing:
+        progress("loku", len(missing), len(missing), "")
+    rows = [row for row in story.content["runs"] if (row["arm"], row["rank"], row["seed"]) in plan]
+    lines = averaged(rows, wanted)
+    save_png(_drawn(levels, lines, wanted), folder / "loku.png")
+    return Loku(levels, lines, rows, story.content["tuning"], tuple(wanted), folder)
+
+
+def balance(forget: float, retain: float) -> float:
+    """Harmonic mean of 1 - what is left of the forget set and what is left of the retain set, from 0 to 1.
+
+    Raises:
+        ExpungeError: a value is not within 0 and 1.
+    """
+    for value in (forget, retain):
+        if not 0 <= value <= 1:
+            raise ExpungeError(f"a share that is left must lie between 0 and 1; got {value}.")
+    gone = 1 - forget
+    return 0.0 if gone + retain == 0 else 2 * gone * retain / (gone + retain)
+
+
+def averaged(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[Line]:
+    """Mean and standard deviation over seeds of each arm and rank, in the order of the rows."""
+    places = dict.fromkeys((row["arm"], row["rank"]) for row in rows)
+    lines = []
+    for arm, rank in places:
+        own = [row for row in rows if (row["arm"], row["rank"]) == (arm, rank)]
+        values = {
+            name: [row[name] for row in own] for name in measures if all(row.get(name) is not None for row in own)
+        }
+        deviations = {name: statistics.stdev(of) if len(of) > 1 else None for name, of in values.items()}
+        means = {name: statistics.fmean(of) for name, of in values.items()}
+        lines.append(Line(arm, rank, own[0]["rate"], means, deviations))
+    return lines
+
+
+def _named(arm: str, rank: int | None) -> str:
+    return arm if rank is None else f"{arm} r{rank}"
+
+
+class _Story:
+    """Rows of runs on disk, each written once it is finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"levels": {}, "tuning": [], "runs": []}
+        if path.is_file():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+
+    def add(self, kind: str, row: Mapping[str, Any]) -> None:
+        self.content[kind].append(dict(row))
+        self.path.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
+
+    def tuned(self, arm: str, rate: float) -> bool:
+        return any((row["arm"], row["rate"]) == (arm, rate) for row in self.content["tuning"])
+
+    def ran(self, arm: str, rank: int | None, seed: int) -> bool:
+        return any((row["arm"], row["rank"], row["seed"]) == (arm, rank, seed) for row in self.content["runs"])
+
+    def best(self, arm: str, grid: Sequence[float]) -> float:
+        rows = [row for row in self.content["tuning"] if row["arm"] == arm and row["rate"] in grid]
+        return float(max(rows, key=lambda row: row["score"])["rate"])
+
+
+class _Running:
+    """Runs arms on one start model and corpus, and measures what comes out."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        start: str | Path,
+        settings: Mapping[str, Any],
+        epsilon: float | str,
+        suite: str,
+        records: Path,
+        progress: Progress | None,
+    ) -> None:
+        self.corpus, self.start, self.settings, self.epsilon = corpus, start, settings, epsilon
+        self.suite, self.records, self.progress = suite, records, progress
+        self.tokenizer = load_tokenizer(start)
+        self.reference: Path | None = None
+
+    def levels(self, retain_model: str | Path | None, wanted: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        found = {}
+        if retain_model is not None:
+            # Forget quality compares with the retain model's truth ratios, which have to be there first.
+            names = [name if name != "forget_quality" else "forget_truth_ratio" for name in wanted]
+            evaluation = self._measured(load_model(retain_model, dtype="float32"), names, "retain model")
+            found["retain model"] = _values(evaluation, wanted)
+            self.reference = self.records / "retain-model"
+        evaluation = self._measured(load_model(self.start, dtype="float32"), wanted, "start model")
+        return {"start model": _values(evaluation, wanted), **found}
+
+    def _measured(self, model: Any, wanted: Sequence[str], label: str | None) -> Evaluation:
+        tell, named = self.progress, label or "choose rates"
+        return evaluate(
+            model,
+            self.tokenizer,
+            self.corpus,
+            suite=self.suite,
+            metrics=list(wanted),
+            reference=self.reference,
+            output_dir=None if label is None else self.records / label.replace(" ", "-"),
+            overwrite=True,
+            label=named,
+            progress=None if tell is None else lambda what, done, total: tell(f"{named}: {what}", done, total, ""),
         )
-        result = measured(run.model, label, reference)
+
+    def __call__(
+        self, arm: str, rank: int | None, rate: float, seed: int, wanted: Sequence[str], label: str | None
+    ) -> dict[str, Any]:
+        options = {**self.settings, **ARMS[arm], "learning_rate": rate, "seed": seed}
+        options |= {} if rank is None else {"rank": rank}
+        options |= {"epsilon": self.epsilon} if options.get("adapter") == "fila" else {}
+        model = load_model(self.start, dtype="float32")
+        run = unlearn(model, self.tokenizer, self.corpus, progress=self.progress, **options)
         kept = ("trained_parameters", "importance_seconds", "share_above_epsilon", "seconds_a_step", "steps")
-        rows.append(
-            {"arm": arm, "rank": rank}
-            | {name: result[name].value for name in wanted if name in result.measures}
+        return (
+            {"arm": arm, "rank": rank, "seed": seed, "rate": rate}
+            | _values(self._measured(run.model, wanted, label), wanted)
             | {name: run.manifest.results[name] for name in kept if name in run.manifest.results}
         )
-        (folder / "loku.json").write_text(json.dumps(_story(found, rows, wanted), indent=2) + "\n", encoding="utf-8")
-    if progress:
-        progress("loku", len(plan), len(plan), "")
-    save_png(_drawn(found, rows, wanted), folder / "loku.png")
-    return Loku(found, rows, folder)
-
-
-def _story(found: Mapping[str, Evaluation], rows: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> dict[str, Any]:
-    return {"levels": {what: _values(found[what], wanted) for what in _fixed(found)}, "runs": list(rows)}
-
-
-def _fixed(found: Mapping[str, Evaluation]) -> list[str]:
-    return [what for what in ("start model", "retain model") if what in found]
 
 
 def _values(evaluation: Evaluation, wanted: Sequence[str]) -> dict[str, float | None]:
     return {name: evaluation[name].value for name in wanted if name in evaluation.measures}
 
 
-def _drawn(found: Mapping[str, Evaluation], rows: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> Any:
-    ranked = list(dict.fromkeys(row["arm"] for row in rows if row["rank"] is not None))
+def _drawn(levels: Mapping[str, Mapping[str, float | None]], lines: Sequence[Line], wanted: Sequence[str]) -> Any:
+    ranked = dict.fromkeys(line.arm for line in lines if line.rank is not None)
     series = {
-        name: {arm: {row["rank"]: row.get(name) for row in rows if row["arm"] == arm} for arm in ranked}
+        name: {arm: {line.rank: line.means.get(name) for line in lines if line.arm == arm} for arm in ranked}
         for name in wanted
     }
-    levels = {
-        name: {what: _values(found[what], wanted).get(name) for what in _fixed(found)}
-        | {row["arm"]: row.get(name) for row in rows if row["rank"] is None}
+    flat = {
+        name: {what: of.get(name) for what, of in levels.items()}
+        | {line.arm: line.means.get(name) for line in lines if line.rank is None}
         for name in wanted
     }
-    return over_ranks(series, levels)
+    return over_ranks(series, flat)

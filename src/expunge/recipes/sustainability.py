@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.progress import Progress
-from expunge.recipes._requests import Bench, Requests
+from expunge.recipes._requests import Bench, Found, Requests
 
 
 def sustainability(
@@ -25,13 +25,14 @@ def sustainability(
     shows.
 
     Args:
-        folder: where `sustainability.json` and `sustainability.png` go.
+        folder: where `sustainability.json` and `sustainability.png` go. Methods that an earlier run with the same
+            settings has finished there are not run again.
         methods: those of the demonstration.
         requests: parts that the forget set is cut into, at least 2 and at most its authors.
         authors: invented authors, a tenth of whom are to be forgotten.
         seed: of everything.
         settings: training settings over those of the demonstration.
-        overwrite: replace an earlier result in `folder`.
+        overwrite: replace an earlier result in `folder` that was made with other settings.
         progress: called with (what, done, total, numbers).
 
     Raises:
@@ -40,12 +41,16 @@ def sustainability(
     Source: MUSE, arXiv:2407.06460, sustainability. Departures: invented authors instead of news.
     """
     bench = Bench("sustainability", Path(folder), methods, requests, authors, seed, overwrite, progress, settings or {})
-    found: dict[str, dict[int, dict[str, float | None]]] = {}
+    found: dict[str, Found] = {}
     for method in methods:
-        model, found[method] = bench.start(), {}
+        found[method] = bench.known(method)
+        if len(found[method]) == requests:
+            continue
+        model = bench.start()  # the models between are not kept, so a method that was stopped begins anew
         for n, part in enumerate(bench.parts, start=1):
             what = f"{method}, request {n} of {requests}"
             model = bench.unlearned(model, part, method, what)
             asked = [example for earlier in bench.parts[:n] for example in earlier]
             found[method][n] = bench.measured(model, asked, what)
+        bench.keep(method, found[method])
     return bench.written(found, "requests")

@@ -164,13 +164,13 @@ def adapter_on(
     put_on = catalogue.resolve("adapters", adaptation.name)
     has: dict[str, Any] = {"model": model, "matrices": matrices, **supplies}
     adapted = put_on(*(has[name] for name in catalogue.needs(put_on)), **adaptation.settings)
+    done = False
     try:
         yield adapted
-    except BaseException:
-        if not is_quantized(model):
-            taken_off(adapted.model)
-        raise
+        done = True
     finally:
+        if not done and not is_quantized(model):
+            taken_off(adapted.model)
         if not any(True for name, _ in model.named_parameters() if ".lora_" in name):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(before[name])

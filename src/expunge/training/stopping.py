@@ -62,23 +62,26 @@ class Condition:
         return f"{self.measure}{self.comparison}{self.threshold:g}"
 
 
-def when_all(conditions: Sequence[Condition], measure: Callable[[nn.Module], Mapping[str, float]]) -> StopRule:
+def when_all(conditions: Sequence[Condition], measure: Callable[[nn.Module, str], float]) -> StopRule:
     """A rule that stops once every condition holds.
 
     With the extraction likelihood and the memorization accuracy of the forget sequences, each at most what the start
     model has on unseen text, this is the rule of Jang et al. 2022 (arXiv:2210.01504).
 
     Args:
-        conditions: at least one.
-        measure: values by name of the model as it is; asked as often as the rule is.
+        conditions: at least one. They are looked at in this order until one does not hold, so put cheap ones first.
+        measure: a measure of the model as it is, by its name.
     """
     if not conditions:
         raise ExpungeError("a rule to stop by needs at least one condition.")
 
     def rule(model: nn.Module, step: int) -> str | None:
-        values = measure(model)
-        if not all(condition.holds(values) for condition in conditions):
-            return None
+        values: dict[str, float] = {}
+        for condition in conditions:
+            if condition.measure not in values:
+                values[condition.measure] = measure(model, condition.measure)
+            if not condition.holds(values):
+                return None
         shown = ", ".join(f"{c.measure} {values[c.measure]:.4g} (wanted {c})" for c in conditions)
         return f"step {step}: {shown}"
 

@@ -7,7 +7,7 @@ from peft import PeftModel
 from torch import nn
 
 from expunge.core.checks import ExpungeError
-from expunge.models.anatomy import blocks, down_projection
+from expunge.models.matrices import down_projections
 from expunge.objectives.combine import Objective
 
 
@@ -37,8 +37,8 @@ def trainable(model: nn.Module, objective: Objective) -> Iterator[None]:
         raise ExpungeError(f"{forget.name} trains the down-projections up to its layer, and no layer is known.")
     else:
         model.requires_grad_(False)
-        for block in blocks(model)[max(0, layer - 2) : layer + 1]:
-            down_projection(block).weight.requires_grad_(True)
+        for name in down_projections(model, layer):
+            model.get_parameter(f"{name}.weight").requires_grad_(True)
     try:
         yield
     finally:

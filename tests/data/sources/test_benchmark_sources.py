@@ -82,6 +82,19 @@ def test_the_real_lume_files(shared_data):
     assert all(e.completion.startswith(" ") for e in corpus["retain_completion"])
 
 
+def test_lume_as_published(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "data").mkdir()
+    for name in ("forget_train", "retain_train", "forget_validation", "retain_validation"):
+        rows = [{"id": f"{name}sc1", "input": "Once", "output": name, "task": "Task1", "split": name.split("_")[0]}]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / f"{name}-00000-of-00001.parquet")
+    train, validation = (load_corpus("lume", path=tmp_path, **more) for more in ({}, {"part": "validation"}))
+    assert [e.completion for e in (*train["forget"], *train["retain"])] == [" forget_train", " retain_train"]
+    assert [e.completion for e in validation["forget"]] == [" forget_validation"]
+
+
 def test_lume_says_what_is_wrong(tmp_path):
     row = {"id": "a-sc1", "input": "Once", "output": "upon", "task": "Task1"}
     write(tmp_path / "forget.jsonl", [row])

@@ -1,6 +1,7 @@
 """LUME: stories to complete and questions about them (Ramakrishna et al. 2025, arXiv:2502.15097)."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from expunge.core.checks import ExpungeError, unknown
@@ -12,7 +13,7 @@ _PART = re.compile(r"(sc|qa)\d+$")
 _PARTS = {"sc": "completion", "qa": "questions"}
 
 
-def lume(*, path: str | Path, task: str | None = None) -> Corpus:
+def lume(*, path: str | Path, task: str | None = None, part: str = "train") -> Corpus:
     """The benchmark of SemEval-2025 task 4: completions of texts, and questions about them.
 
     Splits: `forget` and `retain`, and of each the completions (`forget_completion`, `retain_completion`) and the
@@ -20,8 +21,10 @@ def lume(*, path: str | Path, task: str | None = None) -> Corpus:
 
     Args:
         path: folder with `forget` and `retain` files (.jsonl, .json, .csv or .parquet) of rows with `id`, `input`,
-            `output` and `task`; ids ending in sc<n> are completions, in qa<n> questions.
+            `output` and `task`; ids ending in sc<n> are completions, in qa<n> questions. As published, they may lie in
+            its folder `data` and be called `forget_train-00000-of-00001.parquet`.
         task: only rows of this task, such as `Task1`; None: all.
+        part: which of the published files: `train` or `validation`.
 
     Raises:
         ExpungeError: a file or column that is missing, an id of neither form, or a task that no row has.
@@ -29,12 +32,11 @@ def lume(*, path: str | Path, task: str | None = None) -> Corpus:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ExpungeError(f"lume: no folder at '{folder}'. Name the one with its forget and retain files.")
-    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in READERS}
+    lying = [*sorted(folder.glob("data/*")), *sorted(folder.iterdir())]
+    files = {p.stem: p for p in lying if p.suffix.lower() in READERS}
     splits: dict[str, tuple[Example, ...]] = {}
     for name in ("forget", "retain"):
-        if name not in files:
-            raise ExpungeError(f"lume: '{folder}' holds no {name} file; it holds {', '.join(files) or 'none'}.")
-        rows = [_checked(row) for row in read_file(files[name])]
+        rows = [_checked(row) for file in _files(files, name, part, folder) for row in read_file(file)]
         known = sorted({str(row.values["task"]) for row in rows})
         if task is not None and task not in known:
             raise unknown(f"task of the {name} file", task, known)
@@ -43,6 +45,15 @@ def lume(*, path: str | Path, task: str | None = None) -> Corpus:
         splits[name] = tuple(_example(row) for row in kept)
         splits |= {f"{name}_{_PARTS[part]}": found for part, found in parts.items() if found}
     return Corpus(splits, name="lume")
+
+
+def _files(files: Mapping[str, Path], name: str, part: str, folder: Path) -> list[Path]:
+    """The file of that name, else the published ones of that part, which may be cut in several."""
+    published = re.compile(rf"{name}_{re.escape(part)}(-\d+-of-\d+)?")
+    found = [files[name]] if name in files else [file for stem, file in files.items() if published.fullmatch(stem)]
+    if not found:
+        raise ExpungeError(f"lume: '{folder}' holds no {name} file; it holds {', '.join(files) or 'none'}.")
+    return found
 
 
 def _checked(row: Row) -> Row:

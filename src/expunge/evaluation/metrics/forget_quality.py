@@ -19,6 +19,7 @@ DEFINITION = Definition(
     ),
     source="TOFU, arXiv:2401.06121",
     better="higher",
+    reads=("logprobs", "avg_loss", "truth_ratio"),
 )
 
 INDISTINGUISHABLE = 0.05

@@ -122,8 +122,8 @@ def auc_measure(
     details = {"n_holdout": float(len(others)), "default_reference": float(default)}
     if target is not None:
         details["auc_retain_model"] = target
-        if target > 0:
-            details["s_mia"] = 1 - min(abs(value - target) / target, 1)
+        # At AUC_retain = 0 the quotient's limit: any distance is as far as can be.
+        details["s_mia"] = 1 - min(abs(value - target) / target, 1) if target > 0 else float(value == target)
     return definition.measure(
         value,
         n=len(members),

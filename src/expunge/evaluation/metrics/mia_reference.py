@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from expunge.core.checks import ExpungeError
 from expunge.core.records import FinalToken, Records
 from expunge.core.results import Definition, Measure
 from expunge.evaluation.metrics._views import in_order, per_example, require_rows
@@ -15,15 +16,15 @@ DEFINITION = Definition(
     ),
     source="Carlini et al. 2021, arXiv:2012.07805",
     better="near",
-    reads=("logprobs",),
+    reads=("logprobs", "mia_reference"),
 )
 
 
 def mia_reference(
     forget: Records,
     holdout: Records,
-    reference_forget: Records,
-    reference_holdout: Records,
+    reference_forget: Records | None = None,
+    reference_holdout: Records | None = None,
     *,
     final_token: FinalToken = "by_rule",
 ) -> Measure:
@@ -35,16 +36,23 @@ def mia_reference(
     Args:
         forget: forget answers under the model.
         holdout: answers of the same kind that were never trained on.
-        reference_forget: the forget answers under the reference model, for which suites take the retain model.
+        reference_forget: the forget answers under the reference model, for which suites take the retain model. It and
+            the next are needed unless the rows are a log's, which holds finished scores.
         reference_holdout: the holdout answers under it.
         final_token: as in `exact_memorization`; open-unlearning leaves the last token in.
 
     Raises:
-        ExpungeError: no rows, or different examples under the two models.
+        ExpungeError: no rows, no reference model, or different examples under the two models.
 
     Source: Carlini et al. 2021, arXiv:2012.07805. Departures: the end token is left out.
     """
-    require_rows(forget=forget, holdout=holdout, reference_forget=reference_forget, reference_holdout=reference_holdout)
+    require_rows(forget=forget, holdout=holdout)
+    if forget.has("mia_reference") and holdout.has("mia_reference"):
+        stored = [in_order(records).numbers("mia_reference") for records in (forget, holdout)]
+        return auc_measure(DEFINITION, stored[0], stored[1], target=CHANCE, stored=True)
+    if reference_forget is None or reference_holdout is None:
+        raise ExpungeError("a score calibrated with a reference model needs that model's records of the same answers.")
+    require_rows(reference_forget=reference_forget, reference_holdout=reference_holdout)
 
     def calibrated(here: Records, there: Records) -> np.ndarray:
         here, there = in_order(here), in_order(there)

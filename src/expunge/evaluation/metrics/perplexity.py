@@ -25,6 +25,9 @@ def perplexity(records: Records, *, better: Direction | None = None) -> Measure:
         records: one row an example, with token log-probabilities.
         better: direction; None: higher on the forget set (unknown), lower elsewhere.
 
+    Returns:
+        The perplexity; its logarithm, the token-weighted mean loss in nats, as `loss` in `details`.
+
     Raises:
         ExpungeError: no rows, or a row without tokens.
     """
@@ -39,5 +42,5 @@ def perplexity(records: Records, *, better: Direction | None = None) -> Measure:
         better=better or ("higher" if knowledge == "lower" else "lower"),
         interval=interval(lambda w: np.exp((w @ sums) / (w @ counts)), [len(records)]),
         per_example=tuple(np.exp(sums / counts).tolist()),
-        details={"tokens": float(counts.sum())},
+        details={"loss": float(sums.sum() / counts.sum()), "tokens": float(counts.sum())},
     )

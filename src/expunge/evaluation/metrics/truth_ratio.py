@@ -17,7 +17,12 @@ _TEXTS = {
     "prob_mean": "mean over examples of p / (p + p_wrong + 1e-10), p_wrong the geometric mean of the wrong answers' p",
 }
 
-DEFINITION = Definition(text=_TEXTS["closer_to_1"], source="TOFU, arXiv:2401.06121", better="higher")
+DEFINITION = Definition(
+    text=_TEXTS["closer_to_1"],
+    source="TOFU, arXiv:2401.06121",
+    better="higher",
+    reads=("logprobs", "avg_loss", "truth_ratio"),
+)
 
 
 def truth_ratio(
@@ -55,7 +60,12 @@ def truth_ratio(
 
 
 def truth_ratios(correct: Records, wrong: Records) -> Float[np.ndarray, " n"]:
-    """T of each example, in order of index: exp(-mean_k loss(wrong_k)) / (exp(-loss(correct)) + 1e-10)."""
+    """T of each example, in order of index: exp(-mean_k loss(wrong_k)) / (exp(-loss(correct)) + 1e-10).
+
+    As the log has it where one holds no losses.
+    """
+    if not correct.has("logprobs") and not correct.has("avg_loss") and correct.has("truth_ratio"):
+        return in_order(correct).numbers("truth_ratio")
     right, others = _probabilities(correct, wrong)
     return np.asarray(others / (right + TINY))
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from expunge.evaluation.metrics.verbatim_memorization import verbatim_memorization
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.suites.tofu import tofu
 
 CONTINUATION_TOKENS = 128

@@ -21,7 +21,8 @@ from expunge.evaluation.metrics.repetition import repetition
 from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.metrics.truth_ratio import truth_ratio
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Entry, Suite
 
 NEW_TOKENS = 200
 RETAIN_ROWS = 400
@@ -137,6 +138,7 @@ def tofu(splits: Collection[str]) -> Suite:
                 "world_facts": View(probe(world, generate=True)),
                 "world_facts_wrong": View(probe(world, "perturbed")),
             },
+            gaps=("rougeL_recall",),
         ),
         *(
             Entry(name=f"mia_{s}", metric=mia, views=membership(), options={"score": s}, reads=COLUMNS[s])
@@ -149,7 +151,20 @@ def tofu(splits: Collection[str]) -> Suite:
             options={"score": "min_k_plus_plus"},
             reads=COLUMNS["min_k_plus_plus"],
         ),
-        Entry(name="mia_reference", metric=mia_reference, views=membership()),
+        Entry(
+            name="mia_reference",
+            metric=mia_reference,
+            views=membership(),
+            also=(View(probe("forget"), "reference"), View(probe("holdout"), "reference")),
+            reads=("logprobs",),
+        ),
+        Entry(
+            name="mia_reference",
+            metric=mia_reference,
+            views={"forget": View(probe("forget")), "holdout": View(probe("holdout"))},
+            reads=("mia_reference",),
+            note="Compared with the reference model of the log.",
+        ),
         Entry(
             name="mia_grad_norm",
             metric=mia,
@@ -170,6 +185,7 @@ def tofu(splits: Collection[str]) -> Suite:
             metric=truth_ratio,
             views={"correct": forget_correct, "wrong": forget_wrong},
             options={"aggregate": "prob_mean"},
+            reads=("logprobs", "avg_loss"),
             better="lower",
             on_request=True,
         ),

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.suites.tofu import tofu
 
 FORGET, RETAIN = "forget_extraction_strength", "retain_extraction_strength"

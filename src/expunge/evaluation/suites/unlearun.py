@@ -11,7 +11,8 @@ from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.metrics.utility_share import utility_share
 from expunge.evaluation.metrics.verbatim_memorization import verbatim_memorization
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.suites.tofu import tofu
 
 NEW_TOKENS = 128
@@ -49,6 +50,7 @@ def unlearun(splits: Collection[str]) -> Suite:
                 metric=model_utility,
                 views=utility.views,
                 also=(View(members.probe, "reference"), utility.views["retain_correct"], utility.views["retain_wrong"]),
+                gaps=utility.gaps,
                 note="TOFU's definition.",
             ),
             Entry(

@@ -6,7 +6,8 @@ from expunge.core.checks import ExpungeError
 from expunge.evaluation.aggregates import weighted_by_size
 from expunge.evaluation.metrics.multiple_choice_accuracy import multiple_choice_accuracy
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.suite import Derived, Entry, Suite, View
+from expunge.evaluation.sources import View
+from expunge.evaluation.suite import Derived, Entry, Suite
 
 TEXTS = ("forget", "retain", "holdout")
 GROUPS = ("wmdp", "mmlu")
