@@ -12,6 +12,7 @@ from expunge.localize.localize import localize
 from expunge.models.load import load_model, save_model
 from expunge.recipes._locality import cells, seeds, teaching
 from expunge.recipes.locality import locality
+from expunge.training import trainer
 
 TEACHING = {"learning_rate": 3e-2, "epochs": 4, "batch_size": 6, "warmup": 0}
 UNLEARNING = {"learning_rate": 1e-2, "epochs": 2, "batch_size": 6, "warmup": 0}
@@ -113,21 +114,24 @@ def test_every_step(run, runs, tmp_path, monkeypatch):
         run(ratio=0.3)
 
 
-def test_a_seed_that_was_stopped_goes_on_from_its_start_model(run, runs, monkeypatch):
-    unlearned_in, places = seeds.unlearned_in, []
+def test_what_was_stopped_goes_on_from_where_it_was(run, runs, monkeypatch):
+    original, told = cells.strength_relearned, []
 
-    def stopped(bench, start, method, place, *arguments):
-        places.append(place)
-        if len(places) == 2:
+    def stopped(*arguments):
+        told.append(arguments)
+        if len(told) == 2:
             raise KeyboardInterrupt
-        return unlearned_in(bench, start, method, place, *arguments)
+        return original(*arguments)
 
-    monkeypatch.setattr(seeds, "unlearned_in", stopped)
+    monkeypatch.setattr(cells, "strength_relearned", stopped)  # the second cell has trained and is not finished
     with pytest.raises(KeyboardInterrupt):
         run(seeds=1, attributions=[])
-    run(seeds=1, attributions=[])
-    assert places == ["oracle", "random", "random"]
-    assert [method for method, *_ in runs] == ["learn", "learn_reg", "npo", "npo"]
+    trained = []
+    monkeypatch.setattr(trainer.ObjectiveTrainer, "train", lambda *_, **__: trained.append(1))
+    made = run(seeds=1, attributions=[])
+    assert [method for method, *_ in runs] == ["learn", "learn_reg", "npo", "npo", "npo"] and not trained
+    assert [len(curve.points) for curve in made.comparison.curves] == [3, 3]
+    assert not list(made.folder.glob("seed-*"))
 
 
 def test_attributions_are_places_and_settings_may_be_one_methods(run, runs, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ ADAPTED: dict[str, dict[str, Any]] = {
     "lora": {**_ADAPTER, "adapter": "lora"},
     "fila": {**_ADAPTER, "adapter": "fila", "epsilon": "auto"},
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As each of the processes has: sums in another order turn up, enlarged, in FILA's factors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

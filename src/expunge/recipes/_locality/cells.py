@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,8 +58,8 @@ class Cell:
         return cls(**{**content, "curve": Curve.from_json(content["curve"])})
 
 
-def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask, seed: int) -> Cell:
-    """Unlearn in one place, trace the run, and let the result relearn. Models and checkpoints are removed after.
+def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask, seed: int, run: Path) -> Cell:
+    """Unlearn in one place, trace the run, and let the result relearn.
 
     Args:
         bench: what all steps share.
@@ -69,8 +68,9 @@ def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask,
         place: what the place is called.
         mask: the place.
         seed: of the data order and the pairing.
+        run: folder for model and checkpoints; a run that was stopped in it goes on.
     """
-    run, group = start.parent / f"{method}-{place}", f"{method}, {place}"
+    group = f"{method}, {place}"
     what = f"seed {seed}: {group}"
     made = unlearn(
         load_model(start),
@@ -79,7 +79,7 @@ def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask,
         method=method,
         mask=mask,
         output_dir=run,
-        overwrite=run.exists(),
+        resume=run.is_dir(),
         keep_checkpoints=0,
         seed=seed,
         progress=bench.named(what),
@@ -93,7 +93,6 @@ def unlearned_in(bench: Bench, start: Path, method: str, place: str, mask: Mask,
         if bench.progress is not None:
             bench.progress(f"{what}, measured", len(points) - 1, len(kept), "")
     relearned = strength_relearned(bench, load_model(run), seed)
-    shutil.rmtree(run)
     label, traced = f"{group}, seed {seed}", tuple(points)
     return Cell(
         method, place, seed, Curve(label=label, group=group, trace="checkpoints", points=traced, seed=seed), relearned

@@ -115,8 +115,10 @@ def one_seed(bench: Bench, task: Task, full: float) -> None:
             write(task.held(name), asdict(found))
         for method, place in task.cells:
             if not task.cell(method, place).is_file():
-                mask = (masks | known)[place]
-                unlearned_in(bench, start, method, place, mask, task.seed).save(task.cell(method, place))
+                folder = work / f"{method}-{place}"
+                cell = unlearned_in(bench, start, method, place, (masks | known)[place], task.seed, folder)
+                cell.save(task.cell(method, place))
+                shutil.rmtree(folder)  # not before, or what is left of it could be taken for a run that was stopped
         if task.matching and not task.matched.is_file():
             save_matched(matched(bench, start, matching_places(known, task.seed), task.seed), task.matched)
     shutil.rmtree(work)
