@@ -50,6 +50,7 @@ GRID: list[dict[str, Any]] = [
     {"method": "js_uniform", "learning_rate": 3e-4},
     {"method": "js_uniform", "learning_rate": 5e-4},
     {"method": "bst", "learning_rate": 3e-4},
+    {"method": "bst", "learning_rate": 1e-4, "alpha": 4},
     {"method": "altpo", "learning_rate": 3e-4, "alternate_temperature": 2.0},
     {"method": "rmu", "learning_rate": 1e-2, "alpha": 1, "coefficient": 50},
     {"method": "adaptive_rmu", "learning_rate": 1e-2, "alpha": 1},

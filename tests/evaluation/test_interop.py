@@ -233,6 +233,17 @@ def test_a_null_leaves_out_its_example_where_it_is_needed(log, scored):
     assert found["model_utility"].details["retain_probability"] == pytest.approx(np.mean(left("retain_probability", 7)))
 
 
+def test_nothing_but_gaps(log, scored):
+    for i, cell in by_index(log, "forget_Q_A_PERT_Prob").items():
+        if int(i) < 20:
+            cell |= {"prob": None, "avg_loss": None}
+    for i, cell in by_index(log, "forget_Q_A_PARA_Prob").items():
+        if int(i) >= 20:
+            cell |= {"prob": None, "avg_loss": None}
+    found = scored(log)["forget_truth_ratio"]
+    assert found.value is None and "40 of 40 examples of forget have no number in a log" in found.note
+
+
 def test_nan_in_a_log_is_no_number(log, scored):
     by_index(log, "forget_Q_A_PARA_Prob")["4"] = {"prob": float("nan"), "avg_loss": float("nan")}
     by_index(log, "mia_min_k", "holdout")["5"]["score"] = float("nan")

@@ -179,7 +179,10 @@ def test_a_measure_from_records_of_another_suite(model, tokenizer, corpus):
 
 def test_a_corpus_lacks_nothing_that_it_has(corpus):
     assert lacking(corpus, Probe(split="forget", answer="perturbed")) == ""
-    assert "no split" in lacking(corpus, Probe(split="real_authors"))
+    assert lacking(corpus, Probe(split="real_authors")) == (
+        "the corpus has no split 'real_authors' (it holds forget, retain, holdout, world): add sets.real_authors=<file>"
+    )
+    assert lacking(Corpus({"forget": corpus["forget"]}), Probe(split="holdout")).endswith("add holdout=<file>")
 
 
 def test_means_are_compared_example_by_example(model, other_model, tokenizer, corpus, tmp_path):

@@ -256,3 +256,7 @@ def test_bits_without_bitsandbytes_say_so(tmp_path: Path, monkeypatch: pytest.Mo
         load_model(tmp_path, bits=4)
     with pytest.raises(ExpungeError, match="bits must be 8 or 4; got 3"):
         load_model(tmp_path, bits=3)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    for bits in (4, 8):
+        with pytest.raises(ExpungeError, match=f"bits={bits} needs a GPU.*gradients are missing or wrong"):
+            load_model(tmp_path, bits=bits, device="cpu")

@@ -19,7 +19,7 @@ class MetricsConfig:
     """Methods that models are unlearned with before they are attacked."""
     rates: tuple[float, ...] = (3e-4, 5e-4, 1e-3)
     """Learning rates of the pool."""
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    strengths: tuple[float, ...] = (0.5, 1.0)
     """Factors of each method's learning rate: an unlearned model each."""
     seeds: int = 1
     """Models of each kind: data variant and rate."""

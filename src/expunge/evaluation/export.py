@@ -13,7 +13,7 @@ from expunge.core.results import Measure
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.interop import LogSource, load_records, open_unlearning
 from expunge.evaluation.metrics.extraction_strength import strength
-from expunge.evaluation.metrics.mia import scores
+from expunge.evaluation.metrics.mia import COLUMNS, scores
 from expunge.evaluation.metrics.probability_normalized import normalized_probabilities
 from expunge.evaluation.metrics.rouge import overlaps
 
@@ -42,6 +42,8 @@ AGGREGATES = {
     "mia_loss": "mia_loss",
     "mia_zlib": "mia_zlib",
     "mia_min_k": "mia_min_k",
+    "mia_min_k_plus_plus": "mia_min_k_plus_plus",
+    "mia_reference": "mia_reference",
 }
 """Our measure of the suite `tofu` to the name of its aggregate in the log."""
 
@@ -140,6 +142,7 @@ def _per_example(records: Records) -> dict[str, dict[str, Any]]:
     return content
 
 
+_SCORES = {column: score for score, (_, column) in COLUMNS.items()}
 _ALSO: Mapping[str, str] = {"retain_perturbed": "retain", "world_facts": "world"}
 """Splits that stand for TOFU's where those are not there."""
 
@@ -168,9 +171,8 @@ def _values(rows: Records, column: str) -> np.ndarray | None:
         return np.array([hits.mean() for hits in rows.bodies("hits")]) if rows.has("hits") else None
     if column == "extraction_strength":
         return np.array([strength(hits) for hits in rows.bodies("hits")]) if rows.has("hits") else None
-    if column in ("mia_loss", "mia_zlib", "mia_min_k") and tokens:
-        return scores(rows, column.removeprefix("mia_"))
-    return None
+    score = _SCORES.get(column)
+    return scores(rows, score) if score and rows.has(COLUMNS[score][0]) else None
 
 
 def _indexed(records: Records, ours: str, measure: Measure) -> dict[str, dict[str, float]]:

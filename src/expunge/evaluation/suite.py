@@ -212,6 +212,8 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     if nan:
         return entry.definition.missing(f"Missing: {nan}.", better=entry.better)
     views, gaps = without_gaps(held, reads, entry.gaps)
+    if not all(map(len, views.values())):
+        return entry.definition.missing(f"Missing: {gaps}", better=entry.better)
     result = entry.metric(**views, **entry.options)
     result = replace(result, details={**result.details, **_beside(entry, sources, result)})
     compared = {view.whose for view, _ in held.values()}
@@ -264,4 +266,6 @@ def _of_another(entry: Entry, sources: Sources, whose: Whose) -> Measure | None:
     if broken(held, reads, entry.gaps):
         return None
     rows, _ = without_gaps(held, reads, entry.gaps)
+    if not all(map(len, rows.values())):
+        return None
     return entry.metric(**rows, **entry.options)

@@ -46,7 +46,7 @@ def load_model(
 
     Raises:
         ExpungeError: a folder without configuration or without safetensors weights, an id that cannot be had, an
-            adapter whose base is missing or another model, or bits without bitsandbytes.
+            adapter whose base is missing or another model, or bits without bitsandbytes or a GPU.
     """
     check_model_folder(source)
     transformers_logging.disable_progress_bar()
@@ -61,18 +61,23 @@ def load_model(
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
-            **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
+            **({} if bits is None else {"quantization_config": _quantization(bits, place), "device_map": {"": place}}),
         )
     except (OSError, ValueError) as error:
         raise ExpungeError(f"cannot load the model '{source}': {_why(source, error)}") from error
     return (model if bits is not None else model.to(place)).eval()
 
 
-def _quantization(bits: int) -> BitsAndBytesConfig:
+def _quantization(bits: int, place: str) -> BitsAndBytesConfig:
     if bits not in (4, 8):
         raise ExpungeError(f"bits must be 8 or 4; got {bits}.")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ExpungeError(f"bits={bits} needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    if place == "cpu":
+        raise ExpungeError(
+            f"bits={bits} needs a GPU: on CPUs bitsandbytes computes with kernels for inference, through which "
+            "gradients are missing or wrong. Leave bits out, or use dtype=bfloat16 for half the memory."
+        )
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)

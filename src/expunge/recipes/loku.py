@@ -155,7 +155,7 @@ def loku(
     wanted = list(measures or [m for m in MEASURES if corpus is None or retain_model is not None or m != MEASURES[0]])
     if measures is None and corpus is None:
         wanted.append(UTILITY)
-    about = {"settings": common, "epsilon": epsilon, "suite": suite, "measures": wanted}
+    about: dict[str, Any] = {"settings": common, "epsilon": epsilon, "suite": suite, "measures": wanted}
     about |= {"grid": list(grid), "tuning_rank": tuning_rank} if grid else {"rates": known}
     about |= {"authors": authors} if corpus is None else {}
     inputs = {} if corpus is None else corpus.fingerprints()
@@ -328,7 +328,9 @@ def _values(evaluation: Evaluation, wanted: Sequence[str]) -> dict[str, float | 
 def _drawn(levels: Mapping[str, Mapping[str, float | None]], lines: Sequence[Line], wanted: Sequence[str]) -> Any:
     ranked = dict.fromkeys(line.arm for line in lines if line.rank is not None)
     series = {
-        name: {arm: {line.rank: line.means.get(name) for line in lines if line.arm == arm} for arm in ranked}
+        name: {
+            arm: {r: line.means.get(name) for line in lines if line.arm == arm and (r := line.rank)} for arm in ranked
+        }
         for name in wanted
     }
     flat = {

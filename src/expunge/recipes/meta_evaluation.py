@@ -47,7 +47,7 @@ KEPT = 0.8
 
 TEACHING: Mapping[str, Any] = {"batch_size": 16, "epochs": 10, "warmup": 1, "schedule": "linear", "weight_decay": 0.0}
 RATES = (3e-4, 5e-4, 1e-3)
-STRENGTHS = (0.5, 1.0, 2.0)
+STRENGTHS = (0.5, 1.0)
 """Of the learning rate that the demonstration unlearns with: small changes are the ones that rounding undoes."""
 RELEARNING: Mapping[str, Any] = {"learning_rate": 3e-4, "batch_size": 16, "epochs": 1}
 """For models of a few million parameters; the attack's own rate is for a thousand times as many."""

@@ -97,8 +97,8 @@ def notes_on(
     )
     never = ", ".join(f"{t.never_knew:.3f} to {t.never_knew_relearned:.3f}" for t in taught)
     notes.append(
-        "Resistance: the retain model's gain of extraction strength by relearning over the unlearned one's, 1 where "
-        f"that relearns no faster than a model that never knew. The retain model goes, seed by seed, from {never}."
+        "Resistance: the retain model's gain of extraction strength by relearning over the unlearned model's, 1 where"
+        f" that one gains no more. The retain model goes, seed by seed, from {never}."
     )
     return [*notes, *_once(told)]
 
