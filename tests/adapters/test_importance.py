@@ -69,6 +69,17 @@ def test_example_does_not_change_with_the_batch_and_equals_batches_of_one(monkey
     assert any(not torch.allclose(pairs[name], whole[name], rtol=0.05) for name in names)
 
 
+def test_rows_of_very_unequal_length_are_each_seen_once() -> None:
+    model = zoo.tiny_model()
+    names = target_matrices(model, "mlp")
+    some = rows()
+    uneven = [Encoded(row.ids * (1 + 5 * (i % 2)), row.start, row.ended, 0) for i, row in enumerate(some)]
+    found = fisher_map(model.double(), names, uneven)
+    expected = plain_fisher(model, names, [[row] for row in uneven])
+    for name in names:
+        assert_close(found[name].double(), expected[name], rtol=1e-4, atol=1e-9 * float(expected[name].max()))
+
+
 @pytest.mark.parametrize("epsilon", [1e-5, "auto"])
 def test_streamed_row_sums_are_those_of_two_maps(epsilon: float | str) -> None:
     model = zoo.tiny_model()

@@ -47,9 +47,9 @@ def test_every_arm_at_every_rank(tmp_path: Path) -> None:
     few = common | {"arms": ("npo", "ihl_full"), "ranks": (4,)}
     more = loku(folder, **few, seeds=2)
     assert [(row["arm"], row["seed"]) for row in more.rows] == [
-        ("ihl", 0),
+        ("npo", 0),
         ("ihl_full", 0),
-        ("ihl", 1),
+        ("npo", 1),
         ("ihl_full", 1),
     ]
     assert json.loads((folder / "loku.json").read_text())["runs"][: len(made.rows)] == list(made.rows)

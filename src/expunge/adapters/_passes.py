@@ -22,8 +22,7 @@ from expunge.models.observe import observe
 Fisher = Literal["example", "batch"]
 Gradient = Callable[[str, Tensor, Tensor], tuple[Tensor, ...]]
 """(name, x [t, in], d [t, out]) to the gradients that are wanted, float32."""
-Fold = Callable[[str, tuple[Tensor, ...], float], None]
-"""(name, gradients of a unit times `sqrt(n)`, `sqrt(n)`), n its completion tokens."""
+Fold = Callable[[str, tuple[Tensor, ...]], None]
 
 ROWS_AT_ONCE = 16
 """Rows of a forward pass with `example`, where it changes no value."""
@@ -37,7 +36,8 @@ def gradient_pass(
     matrices: Sequence[str],
     *,
     gradient: Gradient,
-    fold: Fold,
+    square: Fold,
+    linear: Fold | None = None,
     fisher: Fisher,
     batch_size: int,
     progress: Progress | None = None,
@@ -45,15 +45,16 @@ def gradient_pass(
 ) -> int:
     """Hand on the gradients of each example (or micro-batch) i of the token-mean loss, times `sqrt(n_i)`.
 
-    The square of what is handed on is thus what enters the token-weighted mean of squared gradients,
-    `sum_i n_i g_i^2 / sum_i n_i`, once divided by the number that is returned; times `sqrt(n_i)` it enters the mean.
+    The square of what is handed to `square` is thus what enters the token-weighted mean of squared gradients,
+    `sum_i n_i g_i^2 / sum_i n_i`, once divided by the number that is returned.
 
     Args:
         model: as it is; put in eval mode meanwhile.
         rows: each seen once; with `example` in order of length, which spares padding.
         matrices: names of linear layers.
         gradient: from inputs and output gradients of a layer.
-        fold: told of every unit's `sqrt(n_i) g_i`.
+        square: told of every unit's `sqrt(n_i) g_i`.
+        linear: told of parts of `sum_i n_i g_i`, for the mean gradient; None spares a second backward pass.
         fisher: is a unit an `example` or a micro-`batch`?
         batch_size: rows of a micro-batch.
         progress: called with (what, rows done, rows in all, "").
@@ -62,36 +63,45 @@ def gradient_pass(
     Returns:
         Completion tokens of all rows, `sum_i n_i`.
     """
-    by_example = fisher == "example"
-    size = ROWS_AT_ONCE if by_example else batch_size
-    ordered = sorted(rows, key=lambda row: len(row.ids)) if by_example else rows
-    batch: Sequence[Encoded] = ()
+    size = batch_size if fisher == "batch" else ROWS_AT_ONCE
+    ordered = sorted(rows, key=lambda row: len(row.ids)) if fisher == "example" else rows
     pending: dict[str, tuple[Tensor, ...]] = {}
+    phase = {"now": "square"}
 
     def see(name: str, x: Tensor, d: Tensor) -> None:
-        if not by_example:
+        if phase["now"] == "linear":
+            assert linear is not None
+            linear(name, gradient(name, x.flatten(0, 1), d.flatten(0, 1)))
+        elif fisher == "batch":
             found = gradient(name, x.flatten(0, 1), d.flatten(0, 1))
             before = pending.get(name)
             pending[name] = found if before is None else tuple(a + b for a, b in zip(before, found, strict=True))
-            return
-        for row, row_x, row_d in zip(batch, x, d, strict=True):
-            length = len(row.ids)
-            fold(name, gradient(name, row_x[:length], row_d[:length]), math.sqrt(length - row.start))
+        else:
+            for row_x, row_d in zip(x, d, strict=True):
+                square(name, gradient(name, row_x, row_d))
 
     tokens = 0
     with _watched(model, matrices, see):
         for first in range(0, len(ordered), size):
-            batch = ordered[first : first + size]
-            seen = observe(model, {"rows": collate(batch)}, {"rows": frozenset({"token_logprobs"})})["rows"]
+            batch = collate(ordered[first : first + size])
+            seen = observe(model, {"rows": batch}, {"rows": frozenset({"token_logprobs"})})["rows"]
             assert seen.logprobs is not None
             counts = seen.counts
             total = int(counts.sum())
             # Rows are independent, so weighing a row's loss weighs its gradients alone.
-            loss = -(seen.logprobs / counts.sqrt()).sum() if by_example else -seen.logprobs.sum() / math.sqrt(total)
-            loss.backward()
+            loss = (
+                -(seen.logprobs / counts.sqrt()).sum()
+                if fisher == "example"
+                else -seen.logprobs.sum() / math.sqrt(total)
+            )
+            phase["now"] = "square"
+            loss.backward(retain_graph=linear is not None)
             for name, found in pending.items():
-                fold(name, found, math.sqrt(total))
+                square(name, found)
             pending.clear()
+            if linear is not None:
+                phase["now"] = "linear"
+                (-seen.logprobs.sum()).backward()
             tokens += total
             if progress:
                 progress(what, min(first + size, len(rows)), len(rows), "")

@@ -129,7 +129,7 @@ def row_importance(
         inverse[name] = relative_importance(torch.ones_like(fisher_retain[name]), fisher_retain.pop(name), limit)
     sums: dict[str, Tensor] = {}
 
-    def add(name: str, gradients: tuple[Tensor, ...], _: float) -> None:
+    def add(name: str, gradients: tuple[Tensor, ...]) -> None:
         (g,) = gradients
         share = torch.linalg.vecdot(g.square_(), inverse[name], dim=1)
         sums[name] = sums[name] + share if name in sums else share
@@ -139,7 +139,7 @@ def row_importance(
         forget,
         matrices,
         gradient=of_weight,
-        fold=add,
+        square=add,
         fisher=fisher,
         batch_size=batch_size,
         progress=progress,
@@ -163,7 +163,7 @@ def fisher_map(
     """Element-wise Fisher estimate of every matrix, `sum_i n_i g_i^2 / sum_i n_i`, float32 [out, in]."""
     maps: dict[str, Tensor] = {}
 
-    def add(name: str, gradients: tuple[Tensor, ...], _: float) -> None:
+    def add(name: str, gradients: tuple[Tensor, ...]) -> None:
         (g,) = gradients
         maps[name] = maps[name].addcmul_(g, g) if name in maps else g.square()
 
@@ -172,7 +172,7 @@ def fisher_map(
         rows,
         matrices,
         gradient=of_weight,
-        fold=add,
+        square=add,
         fisher=fisher,
         batch_size=batch_size,
         progress=progress,

@@ -200,16 +200,13 @@ def probe_variances(
     def add(into: dict[str, list[Tensor]], name: str, values: Sequence[Tensor]) -> None:
         into[name] = [a + b for a, b in zip(into[name], values, strict=True)] if name in into else [*values]
 
-    def fold(name: str, gradients: tuple[Tensor, ...], root: float) -> None:
-        add(squares, name, [g.square() for g in gradients])
-        add(means, name, [root * g for g in gradients])
-
     tokens = gradient_pass(
         model,
         rows,
         matrices,
         gradient=gradient,
-        fold=fold,
+        square=lambda name, found: add(squares, name, [g.square() for g in found]),
+        linear=lambda name, found: add(means, name, found),
         fisher=fisher,
         batch_size=batch_size,
         progress=progress,
