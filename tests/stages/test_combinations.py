@@ -19,8 +19,10 @@ import expunge
 import zoo
 from expunge.cli.training import trained_parameters
 from expunge.core import catalogue
+from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
-from expunge.core.mask import Layout, Mask, Part, Unit, pack
+from expunge.core.layout import Layout, Part, Unit
+from expunge.core.mask import Mask
 from expunge.models.load import model_fingerprint
 from expunge.models.matrices import down_projections, linear_layers, target_matrices
 from expunge.objectives.combine import build
