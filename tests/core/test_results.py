@@ -28,6 +28,7 @@ def test_a_definition_makes_measures():
     )
     with pytest.raises(ValueError, match="direction"):
         DEFINITION.measure(0.25, n=4)
+    assert "0.125" not in repr(DEFINITION.measure(0.25, n=1, better="lower", per_example=(0.125,)))  # may be thousands
     missing = DEFINITION.missing("no holdout set", better="lower")
     assert missing.value is None and missing.note == "no holdout set" and missing.better == "lower"
 

@@ -114,6 +114,11 @@ def test_wmdp_on_real_questions(tokenizer, shared_data):
     ].better == ("higher")
 
 
+def test_what_is_missing_of_wmdp_keeps_its_direction():
+    better = {entry.name: entry.better for entry in wmdp(["wmdp_bio", "mmlu_law"]).entries}
+    assert better == {"wmdp_bio_accuracy": "near", "mmlu_law_accuracy": "higher"}
+
+
 def test_wmdp_needs_questions():
     with pytest.raises(ExpungeError, match="source=wmdp path="):
         wmdp(["forget", "retain"])

@@ -63,6 +63,31 @@ def test_published_logs_come_out_as_they_went_in(shared_data, tmp_path, name):
     assert compared > 40 and set(written) <= set(log)
 
 
+def test_gaps_of_a_log_stay_gaps(shared_data, tmp_path):
+    log = json.loads((shared_data / "tofu_logs" / f"{PREFIX}full_forget01.json").read_text())
+    log["forget_Q_A_Prob"]["value_by_index"]["3"] = None
+    log["forget_Q_A_PARA_Prob"]["value_by_index"]["4"] = {"prob": None, "avg_loss": None}
+    log["mia_min_k"]["forget"]["value_by_index"]["5"] = {"score": None}
+    log["ra_Q_A_PERT_Prob"]["value_by_index"]["6"] = {"prob": None, "avg_loss": None}
+    (tmp_path / LOG).write_text(json.dumps(log))
+    written, _ = export(tmp_path / LOG, tmp_path / "again")
+    content = json.loads(written.read_text())
+    assert content["forget_Q_A_Prob"]["value_by_index"]["3"]["prob"] is None
+    assert set(log["forget_truth_ratio"]["value_by_index"]) - set(content["forget_truth_ratio"]["value_by_index"]) == {
+        "4"
+    }
+    before, after = (evaluate(records=path, suite="tofu") for path in (tmp_path / LOG, written))
+    for name, n in {
+        "forget_probability": 39,
+        "forget_truth_ratio": 39,
+        "mia_min_k": 39,
+        "real_authors_probability": 99,
+        "real_authors_truth_ratio": 99,
+    }.items():
+        assert before[name].n == after[name].n == n, name
+        assert after[name].per_example == pytest.approx(before[name].per_example, rel=1e-9), name
+
+
 def _same(ours, theirs):
     if isinstance(ours, dict):
         return set(ours) <= set(theirs) and all(_same(value, theirs[key]) for key, value in ours.items())

@@ -169,6 +169,7 @@ def test_our_own_folders(tmp_path):
         ),
         ("[1, 2]", "none of them"),
         ('{"forget_Q_A_Prob": {"value_by_index": {"first": {"prob": 1}}}}', "one is called 'first'"),
+        ('{"forget_Q_A_Prob": {"value_by_index": {"3": {"prob": -0.5}}}}', "probability -0.5 for example 3 of forget"),
     ],
 )
 def test_what_is_no_log_is_refused(tmp_path, content, message):

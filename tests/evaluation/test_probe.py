@@ -19,8 +19,9 @@ def test_what_holds_more_covers_what_asks_for_less(less: dict) -> None:
 def test_length_counts_where_something_is_written() -> None:
     assert not FULL.covers(replace(FULL, max_new_tokens=20))
     assert FULL.covers(replace(FULL, generate=False, max_new_tokens=20))
-    opening = Probe(split="forget", answer="opening", max_new_tokens=50)
-    assert not opening.covers(replace(opening, max_new_tokens=20))
+    for answer in ("opening", "continuation", "sequence"):  # cut at that length
+        cut = Probe(split="forget", answer=answer, max_new_tokens=50)
+        assert not cut.covers(replace(cut, max_new_tokens=20))
 
 
 @pytest.mark.parametrize("other", [{"split": "retain"}, {"asked": "paraphrased_question"}, {"limit": 3}])

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.records import Records
 from expunge.data.corpus import Corpus
 from expunge.data.variants import borrowed_answers
 from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.interop import load_records
 from expunge.evaluation.probe import Probe, lacking, merged
 from expunge.evaluation.suite import measure, probes
 from expunge.evaluation.suites.default import default
@@ -268,6 +270,34 @@ def test_another_setup_is_named(model, tokenizer, corpus, tmp_path):
     for name in ("forget_quality", "forget_probability", "privleak"):
         assert "retain model was measured in another way (max_length 300 against 512)" in found[name].note
     assert "another way" not in evaluate(model, tokenizer, corpus, suite="tofu")["forget_probability"].note
+
+
+def test_texts_of_another_length_are_named(model, other_model, tokenizer, plain_corpus, tmp_path):
+    """The suite default lets answers grow to 200 tokens, unlearun to 128; both cut continuations after 128."""
+    evaluate(model, tokenizer, plain_corpus, output_dir=tmp_path / "default")
+    evaluate(other_model, tokenizer, plain_corpus, suite="unlearun", output_dir=tmp_path / "start")
+    again = evaluate(records=tmp_path / "default", start=tmp_path / "start", suite="unlearun")
+    assert (
+        "The records hold forget/question/answer at up to 200 tokens, where this suite takes 128" in again["rouge"].note
+    )
+    for name in ("perplexity", "verbatim_memorization"):
+        assert "at up to" not in again[name].note
+    there = evaluate(records=tmp_path / "start", start=tmp_path / "default", suite="unlearun")["rouge"]
+    assert "start_difference" in there.details
+    assert "The records of the start model hold forget/question/answer at up to 200 tokens" in there.note
+    assert "The records hold" not in there.note
+
+
+def test_utility_of_unlike_parts_is_not_compared(model, other_model, tokenizer, corpus, tmp_path):
+    """Without generations utility has three parts less: no share and no difference can be made with all of them."""
+    for name, one in (("model", model), ("start", other_model)):
+        evaluate(one, tokenizer, corpus, suite="tofu", output_dir=tmp_path / name)
+    held = load_records(tmp_path / "model")
+    silent = Records.from_rows([{**row, "generation": None} for row in held.table.to_pylist()], held.manifest)
+    for records, compared in ((held, True), (silent, False)):
+        found = evaluate(records=records, start=tmp_path / "start", suite="tofu", metrics=["model_utility"])
+        assert ("start_difference" in found["model_utility"].details) is compared
+        assert ("start_value" in found["model_utility"].details) is compared
 
 
 def test_a_single_name_is_a_name(corpus):

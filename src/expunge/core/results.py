@@ -29,7 +29,7 @@ class Measure:
     target: float | None = None
     interval: tuple[float, float] | None = None
     """95 % interval: percentile bootstrap over examples."""
-    per_example: tuple[float, ...] = ()
+    per_example: tuple[float, ...] = field(default=(), repr=False)
     details: dict[str, float] = field(default_factory=dict)
     """Companions of the value, such as the statistic behind a p-value."""
     note: str = ""

@@ -78,8 +78,8 @@ def _notes(curves: Sequence[Curve], retain: Point | None, level: float) -> list[
     if len(set(counts.values())) > 1:
         unlike = ", ".join(f"{label} {n}" for label, n in counts.items())
         notes.append(
-            f"The runs have unlike numbers of points ({unlike}), and more points never lower AUES: compare these areas "
-            "with care, or trace by mixing."
+            f"The runs have unlike numbers of points ({unlike}), and more points never lower the hypervolume: compare "
+            "these areas with care, or trace by mixing."
         )
     if min(counts.values()) <= FEWEST_CHECKPOINTS and curves[0].trace == "checkpoints":
         notes.append(

@@ -14,8 +14,9 @@ from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.interop import LogSource, load_records, open_unlearning
 from expunge.evaluation.metrics.extraction_strength import strength
 from expunge.evaluation.metrics.mia import COLUMNS, scores
-from expunge.evaluation.metrics.probability_normalized import normalized_probabilities
 from expunge.evaluation.metrics.rouge import overlaps
+from expunge.evaluation.sources import Sources, without_gaps
+from expunge.evaluation.suites.tofu import tofu
 
 LOG, SUMMARY = "TOFU_EVAL.json", "TOFU_SUMMARY.json"
 
@@ -92,8 +93,9 @@ def export(
             content.setdefault(theirs, {})["agg_value"] = value
             summary[theirs] = value
     for ours, theirs in AGGREGATES.items():
-        if "ratio" in theirs.lower() and _known(found[ours]) is not None:
-            content[theirs]["value_by_index"] = _indexed(held, ours, found[ours])
+        name = "score" if "ratio" in theirs.lower() else "prob" if theirs.endswith("normalised") else None
+        if name is not None and _known(found[ours]) is not None:
+            content[theirs]["value_by_index"] = _indexed(held, found[ours], ours, name)
         if theirs.startswith("mia_") and _known(found[ours]) is not None:
             content[theirs]["auc"] = found[ours].value
     if not content:
@@ -126,19 +128,10 @@ def _per_example(records: Records) -> dict[str, dict[str, Any]]:
         for key in source.key:
             place = place.setdefault(key, {})
         several = source.answer == "perturbed"
-        for index, value in zip(rows.column("index"), values.tolist(), strict=True):
+        for index, value in zip(rows.column("index"), values, strict=True):
             cell = place.setdefault(str(index), {})
             name = source.field or "score"
             cell[name] = [*cell.get(name, []), value] if several else value
-    for prefix, splits in (("ra", ("real_authors",)), ("wf", ("world_facts", "world"))):
-        for split in splits:
-            answers, wrong = (records.where(split=split, asked="question", answer=a) for a in ("answer", "perturbed"))
-            if len(answers) and len(wrong):
-                shares = normalized_probabilities(answers, wrong).tolist()
-                by_index = zip(answers.column("index"), shares, strict=True)
-                content[f"{prefix}_Q_A_Prob_normalised"] = {
-                    "value_by_index": {str(i): {"prob": v} for i, v in by_index}
-                }
     return content
 
 
@@ -154,10 +147,16 @@ def _rows(records: Records, source: LogSource) -> Records:
     return records.where(split=split, asked="question", answer=source.answer)
 
 
-def _values(rows: Records, column: str) -> np.ndarray | None:
-    """One number a row, computed from tokens and texts or as a log had it; None where neither is there."""
-    if rows.has(column):
-        return rows.numbers(column)
+def _values(rows: Records, column: str) -> list[float | None] | None:
+    """One number a row, computed or, with its nulls, as a log had it; None where neither can be."""
+    if column in rows.table.column_names and rows.table[column].null_count < len(rows):
+        return rows.column(column)
+    computed = _computed(rows, column)
+    return None if computed is None else computed.tolist()
+
+
+def _computed(rows: Records, column: str) -> np.ndarray | None:
+    """One number a row from tokens and texts; None where there are none."""
     tokens = rows.has("logprobs")
     if column == "avg_loss":
         return rows.mean_losses() if tokens else None
@@ -175,11 +174,10 @@ def _values(rows: Records, column: str) -> np.ndarray | None:
     return scores(rows, score) if score and rows.has(COLUMNS[score][0]) else None
 
 
-def _indexed(records: Records, ours: str, measure: Measure) -> dict[str, dict[str, float]]:
-    """The truth ratio of every example, by the example's index."""
-    split = {"forget": "forget", "retain": "retain_perturbed", "real": "real_authors", "world": "world_facts"}[
-        ours.split("_")[0]
-    ]
-    split = split if split in records.splits else _ALSO[split]
-    index = records.where(split=split, asked="question", answer="perturbed", number=0).column("index")
-    return {str(i): {"score": value} for i, value in zip(index, measure.per_example, strict=True)}
+def _indexed(records: Records, measure: Measure, ours: str, name: str) -> dict[str, dict[str, float]]:
+    """The value of every example that the measure was computed on, by the example's index."""
+    (entry,) = tofu(records.splits).select([ours]).entries
+    sources, reads = Sources(records), entry.reads or entry.definition.reads
+    views, _ = without_gaps({k: (view, sources.rows(view)) for k, view in entry.views.items()}, reads)
+    index = views["correct"].column("index")
+    return {str(i): {name: value} for i, value in zip(index, measure.per_example, strict=True)}

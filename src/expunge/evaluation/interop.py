@@ -115,6 +115,11 @@ class _Format:
                 reason = f"the log {path.name} has no '{'.'.join(source.key)}'"
                 absent |= {f"{name}/{source.column}": reason, name: absent.get(name, reason)}
         for row in rows.values():
+            if (row.get("probability") or 0) < 0:
+                raise ExpungeError(
+                    f"the log {path.name} holds the probability {row['probability']} for example {row['index']} of "
+                    f"{row['split']}; one lies between 0 and 1."
+                )
             if row.get("avg_loss") is None and row.get("probability") is not None:
                 row["avg_loss"] = -math.log(row["probability"]) if row["probability"] != 0 else math.inf
         for split, answer, *_ in rows:

@@ -12,6 +12,9 @@ from expunge.data.variants import WRONG, borrowed_answers, reworded_question
 Asked = Literal["question", "paraphrased_question", "reworded_question"]
 Answer = Literal["answer", "paraphrased", "perturbed", "borrowed", "alternate", "continuation", "opening", "sequence"]
 
+CUT: tuple[Answer, ...] = ("continuation", "opening", "sequence")
+"""Kinds of answer that end after `max_new_tokens`, whether or not the model answers too."""
+
 _SETTINGS = ("forget", "retain", "holdout")
 """Splits that have a setting of their own; others are given by name: `sets.world_facts=...`."""
 _COLUMN = {"paraphrased": "paraphrased_answer", "perturbed": "perturbed_answer", "alternate": "alternate_answer"}
@@ -53,7 +56,7 @@ class Probe:
     def covers(self, other: "Probe") -> bool:
         """Do records of this probe hold all that another asks for?"""
         more = replace(other, generate=self.generate, moments=self.moments, gradients=self.gradients)
-        if not other.generate and other.answer not in ("opening", "sequence"):
+        if not other.generate and other.answer not in CUT:
             more = replace(more, max_new_tokens=self.max_new_tokens)
         shown = (self.generate, self.moments, self.gradients)
         return more == self and all(
@@ -73,7 +76,7 @@ def merged(probes: list[Probe]) -> list[Probe]:
         if known is None:
             found[probe.name] = probe
             continue
-        lengths = [p.max_new_tokens for p in (known, probe) if p.generate or p.answer == "sequence"]
+        lengths = [p.max_new_tokens for p in (known, probe) if p.generate or p.answer in CUT]
         limits = [known.limit, probe.limit]
         found[probe.name] = replace(
             known,

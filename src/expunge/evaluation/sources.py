@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from expunge.core.records import SCHEMA, Records
 from expunge.data.corpus import Corpus
-from expunge.evaluation.probe import Probe, lacking
+from expunge.evaluation.probe import CUT, Probe, lacking
 
 Whose = Literal["model", "reference", "start"]
 
@@ -82,6 +82,24 @@ class Sources:
             for name in differing
         )
         return f"The {_WHO[whose]} was measured in another way ({how}): the comparison is loose."
+
+    def length_differs(self, view: View) -> str:
+        """A warning where records made for another suite hold longer or shorter texts than asked for here, else empty.
+
+        A generation is as long as it was let grow; some kinds of answer are cut at a number of tokens.
+        """
+        source, probe = getattr(self, view.whose), view.probe
+        if not isinstance(source, Records) or not (probe.generate or probe.answer in CUT):
+            return ""
+        for held in source.manifest.arguments.get("probes", []):
+            if (held["split"], held["asked"], held["answer"]) == (probe.split, probe.asked, probe.answer):
+                if held["max_new_tokens"] != probe.max_new_tokens:
+                    of = f" of the {_WHO[view.whose]}" if view.whose in _WHO else ""
+                    return (
+                        f"The records{of} hold {probe.name} at up to {held['max_new_tokens']} tokens, where this suite "
+                        f"takes {probe.max_new_tokens}: not the value of records made for it."
+                    )
+        return ""
 
     def _same_examples(self, view: View) -> bool:
         """Do the rows of another model stand for the model's own examples? Told by their keys, for logs by how many."""

@@ -223,7 +223,14 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
         for name, view in entry.views.items()
         if absent[name] and view.whose != "model" and getattr(sources, view.whose) is not None
     ]
-    warnings = [*dict.fromkeys(unlike), *(sources.setup_differs(whose) for whose in OTHERS if whose in compared)]
+    lengths = [
+        sources.length_differs(View(view.probe, whose))
+        for view, _ in held.values()
+        for whose in (view.whose, *(OTHERS if view.whose == "model" else ()))
+        if whose == "model" or whose in compared
+    ]
+    setups = [sources.setup_differs(whose) for whose in OTHERS if whose in compared]
+    warnings = dict.fromkeys([*unlike, *lengths, *setups])
     notes = [entry.note, *warnings, gaps, result.note]
     definition = "; ".join(text for text in (result.definition, entry.made) if text)
     return replace(result, definition=definition, note=" ".join(note for note in notes if note))
@@ -241,8 +248,8 @@ def _beside(entry: Entry, sources: Sources, result: Measure) -> dict[str, float]
         if getattr(sources, whose) is None or whose in others_in_it or (whose == "reference" and others_in_it):
             continue
         other = _of_another(entry, sources, whose)
-        if other is None or other.value is None:
-            continue
+        if other is None or other.value is None or other.details.keys() != result.details.keys():
+            continue  # of unlike details: made of other parts
         found[f"{whose}_value"] = other.value
         swapped = [view.probe for view in entry.views.values() if view.whose == "model"]
         indices = [[sources.rows(View(probe, who)).column("index") for probe in swapped] for who in ("model", whose)]

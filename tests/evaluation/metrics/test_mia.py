@@ -96,6 +96,16 @@ def test_privleak_of_the_retain_model_against_itself_is_zero():
     assert low < 0 < high
 
 
+def test_privleak_against_a_retain_model_whose_auc_is_near_one_says_so():
+    # every holdout text stands above every forget text for the retain model: its AUC is 1, and 1 - AUC_retain = 0;
+    # the model's own AUC is 3/4, so PrivLeak = 100 * .25 / 1e-10
+    steep = privleak(losses(1, 2), losses(1.5, 3), losses(1, 1), losses(2, 3, split="holdout"))
+    assert steep.value == pytest.approx(100 * 0.25 / 1e-10, rel=1e-5)
+    assert "The retain model's AUC is 1; so near to 1 small differences look large" in steep.note
+    even = privleak(losses(1, 2), losses(1.5, 3), losses(2, 2), losses(1, 3, split="holdout"))
+    assert "look large" not in even.note
+
+
 def test_without_a_retain_model_privleak_is_flagged():
     measure = privleak(losses(1, 2), losses(2, 3))
     assert measure.details["default_reference"] == 1 and "default_reference" in measure.note

@@ -15,6 +15,7 @@ DEFINITION = Definition(
 )
 
 _FAR = 50.0
+_STEEP = 0.1  # where 1 - AUC_retain is smaller, a hundredth of AUC is more than ten percent
 
 
 def privleak(
@@ -62,11 +63,15 @@ def privleak(
 
     low, high = auc_interval(members, others)
     value = auc(members, others)
-    notes = ["No retain model: its AUC is taken as 0.5 (default_reference)."] if default else []
+    notes = ["No retain model to compare with: 0.5 stands for its AUC (default_reference)."] if default else []
     if relative(value) > _FAR:
         notes.append("Over-unlearned: the forget set looks less familiar than to a model that never saw it.")
     if relative(value) < -_FAR:
         notes.append("The forget set is recognizably memorized.")
+    if 1 - target < _STEEP:
+        notes.append(
+            f"The retain model's AUC is {target:.4g}; so near to 1 small differences look large: compare the AUCs."
+        )
     return DEFINITION.measure(
         relative(value),
         n=len(members),

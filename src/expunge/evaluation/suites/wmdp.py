@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from expunge.core.checks import ExpungeError
+from expunge.core.results import Direction
 from expunge.evaluation.aggregates import weighted_by_size
 from expunge.evaluation.metrics.multiple_choice_accuracy import multiple_choice_accuracy
 from expunge.evaluation.probe import Probe
@@ -46,12 +47,12 @@ def _group(name: str, tasks: Sequence[str]) -> Derived:
     return weighted_by_size(f"{name}_accuracy", parts, better="near" if name == GROUPS[0] else "higher")
 
 
-def accuracy(task: str, better: str) -> Entry:
+def accuracy(task: str, better: Direction) -> Entry:
     """The accuracy on one split of questions with lettered choices."""
     return Entry(
         name=f"{task}_accuracy",
         metric=multiple_choice_accuracy,
         views={"correct": View(Probe(split=task)), "wrong": View(Probe(split=task, answer="perturbed"))},
         options={"better": better},
-        better="higher",
+        better=better,
     )
