@@ -1,6 +1,7 @@
 """`expunge localize` and `expunge mask`."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,17 @@ def test_a_report_can_show_masks(call: Callable[..., Any], words: list[str], tmp
     told = call("report", tmp_path / "run", f"masks={tmp_path}/mask.safetensors", f"output={tmp_path}/page.html")
     page = (tmp_path / "page.html").read_text()
     assert told.code == 0 and "Where the masks lie" in page and "9.72 % of value vectors" in page  # 14 of 144
+
+
+def test_a_selection_that_cannot_be_is_refused_before_anything_is_computed(
+    call: Callable[..., Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was scored")
+
+    monkeypatch.setattr(import_module("expunge.localize.localize"), "localize", computed)
+    for asked, message in ((("ratio=2",), "ratio must lie above 0"), (("ratio=0.1", "count=3"), "got ratio and count")):
+        code, _, err = call("localize", *words, *asked)
+        assert code != 0 and message in err
+        code, out, err = call("localize", *words, *asked, "--dry-run")
+        assert code != 0 and message in out + err

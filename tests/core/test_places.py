@@ -2,7 +2,7 @@
 
 import pytest
 
-from expunge.core.places import OUTSIDE, Fingerprint, Place, gini, kind_of, layer_of
+from expunge.core.places import OUTSIDE, Fingerprint, Place, gini, kind_of, layer_of, plural
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,12 @@ def test_layers_come_in_order_and_the_outside_does_not_count_for_gini():
     found = Fingerprint(label="x", unit="weight", units=13, share=0.3, places=places)
     assert list(found.by("layer")) == [OUTSIDE, 2, 10] and list(found.by("kind")) == ["q", "up", "embedding"]
     assert found.by("layer")[2] == 0.1 and found.gini == pytest.approx(gini([0.1, 0.2]))
+
+
+def test_units_by_the_dozen():
+    assert [plural(unit) for unit in ("weight", "value_vector", "neuron", "matrix")] == [
+        "weights",
+        "value vectors",
+        "neurons",
+        "matrices",
+    ]

@@ -105,6 +105,8 @@ def test_what_is_not_finite_is_refused(bad):
         ({"ratio": 0.1, "count": 3}, "got ratio and count"),
         ({"ratio": 0}, "ratio must lie above 0"),
         ({"ratio": float("nan")}, "ratio must lie above 0"),
+        ({"count": 0}, "count must be at least 1"),
+        ({"threshold": float("nan")}, "threshold must be a number"),
         ({"count": 9}, "count must lie between 1 and 8, the number of units of the model"),
         ({"count": 3, "scope": "per_matrix"}, "between 1 and 2, the number of units of b"),
         ({"threshold": 1.0, "scope": "global"}, "leave out scope"),

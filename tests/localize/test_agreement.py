@@ -79,3 +79,10 @@ def test_masks_that_are_cut_otherwise_meet_in_weights():
     (pair,) = agreements({"row": row, "region": mask([1, 2], [0])})
     # 40 weights known to both, 1/4 and 12/80 of them selected on average: 1.5 shared of 10 + 12 - 1.5
     assert pair.iou == 2 / 20 and pair.expected_iou == pytest.approx(1.5 / 20.5)
+
+
+@pytest.mark.parametrize("meet", [lambda a, b: agreements({"a": a, "b": b}), recovery])
+def test_masks_of_different_models_do_not_meet(meet):
+    wider = Layout("value_vector", {name: Part((4, 12), "slices", name, dim=1) for name in LAYOUT.parts})
+    with pytest.raises(ExpungeError, match=r"different models: model\.layers\.0.* is \[4, 10\] in the one, \[4, 12\]"):
+        meet(mask([1], [0]), mask([1], [0], wider))

@@ -109,6 +109,10 @@ def test_some_look_at_no_data():
         ({"attribution": "wanda", "unit": "neuron"}, "wanda is not defined for unit=neuron. It takes: weight"),
         ({"attribution": "wagle", "mu": 0.9}, "no hyperparameter of wagle is called 'mu'"),
         ({"attribution": "gradient", "forget_objective": "npoo"}, "no unlearning method is called 'npoo'"),
+        (
+            {"attribution": "activation", "forget_objective": "idk"},
+            "activation takes no gradient of a forget objective, so forget_objective=idk would change nothing",
+        ),
         ({"attribution": "gradient", "gradient": "max"}, "gradient must be 'mean' or 'sum'"),
         ({"attribution": "activation", "positions": "some"}, "positions must be 'predicting' or 'all'"),
         ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must lie between 0 and 1"),

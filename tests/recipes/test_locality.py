@@ -195,8 +195,11 @@ def test_several_seeds_at_once_come_to_the_same(run, tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(ExpungeError, match="go together"):
         locality(tmp_path, corpus=zoo.corpus())
-    with pytest.raises(ExpungeError, match="at least 1"):
-        locality(tmp_path, seeds=0)
+    for many in (0, 21):  # not after hours: 2 ** 21 sign flips are too many
+        with pytest.raises(ExpungeError, match="seeds must lie between 1 and 20"):
+            locality(tmp_path, seeds=many)
+    with pytest.raises(ExpungeError, match="margins: mu95 must be above 0"):
+        locality(tmp_path, margins={"mu95": 0.0})
     with pytest.raises(ExpungeError, match="place to unlearn in"):
         locality(tmp_path, places=["nowhere", "random"])
     with pytest.raises(ExpungeError, match="compared with 'random'"):

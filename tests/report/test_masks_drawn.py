@@ -48,6 +48,15 @@ def test_masks_stand_side_by_side_on_one_scale() -> None:
     assert scales == {0.21}
 
 
+def test_two_masks_of_all_linear_layers_share_a_row() -> None:
+    kinds = ("q", "k", "v", "o", "gate", "up", "down")
+    places = tuple(Place(layer=0, kind=kind, selected=1, weights=9) for kind in kinds)
+    one = replace(print_of("one"), places=places)
+    figure = fingerprints([one, replace(one, label="two")])
+    named = {text.get_text(): axes.get_position() for axes in figure.axes for text in axes.texts}
+    assert named["one"].y0 == named["two"].y0 and named["one"].x1 < named["two"].x0
+
+
 def test_deep_models_get_no_numbers() -> None:
     assert not any(text.isdigit() for text in texts(fingerprints([print_of("deep", layers=40)])))
 

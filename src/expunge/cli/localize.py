@@ -11,6 +11,7 @@ from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, 
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.places import plural
 from expunge.core.progress import shown
 from expunge.core.settings import Setting, parameters
 from expunge.data.config import DataConfig
@@ -75,6 +76,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
         return _dry_run(call, of_attribution)
     for path in (config.output, config.scores):
         check_file(path, overwrite=call.overwrite)
+    _check_selection(config)  # now, not after the passes over the data
     from expunge.core.mask_places import fingerprint
     from expunge.localize.localize import localize as stage
 
@@ -120,9 +122,17 @@ def localize(call: Call[LocalizeConfig]) -> int:
     return 0
 
 
+def _check_selection(config: LocalizeConfig) -> None:
+    from expunge.core.scores import check_selection
+
+    check_selection(
+        ratio=config.ratio, count=config.count, threshold=config.threshold, scope=config.scope, order=config.order
+    )
+
+
 def describe(units: int, share: float, of_weights: float, unit: str) -> str:
     """How much a mask selects, in words."""
-    return f"{units} {unit.replace('_', ' ')}s ({100 * share:.3g} %), {100 * of_weights:.3g} % of the eligible weights"
+    return f"{units} {plural(unit)} ({100 * share:.3g} %), {100 * of_weights:.3g} % of the eligible weights"
 
 
 def check_file(path: str | None, *, overwrite: bool) -> None:
@@ -168,6 +178,8 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     for path in (config.output, config.scores):
         with problems.collected():
             check_file(path, overwrite=call.overwrite)
+    with problems.collected():
+        _check_selection(config)
     with problems.collected():
         plan = _planned(config, given)
     with problems.collected():

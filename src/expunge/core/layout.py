@@ -86,6 +86,19 @@ class Layout:
                 )
         return ""
 
+    def check_one_model(self, other: "Layout") -> None:
+        """Raise where a parameter that both know has two shapes.
+
+        Raises:
+            ExpungeError: the two are of different models; the message names the first parameter that differs.
+        """
+        for name, part in self.parts.items():
+            if name in other.parts and other.parts[name].shape != part.shape:
+                raise ExpungeError(
+                    f"masks of different models: {name} is {list(part.shape)} in the one, "
+                    f"{list(other.parts[name].shape)} in the other."
+                )
+
     def check(self, model: nn.Module) -> None:
         """Raise unless the model has every parameter of this layout in its shape.
 

@@ -97,16 +97,12 @@ class Mask:
             shared = sum(popcount(self.bits[group] & other.bits[group]) for group in self.bits)
             one, two = sum(self.counts().values()), sum(other.counts().values())
         else:
+            self.layout.check_one_model(other.layout)
             shared = one = two = 0
             for name in dict.fromkeys([*self.layout.parts, *other.layout.parts]):
                 found = [mask.dense(name) if name in mask.layout.parts else None for mask in (self, other)]
                 a, b = found
                 if a is not None and b is not None:
-                    if a.shape != b.shape:
-                        raise ExpungeError(
-                            f"masks of different models: {name} is {list(a.shape)} in the one, "
-                            f"{list(b.shape)} in the other."
-                        )
                     shared += int((a & b).sum())
                 one += int(a.sum()) if a is not None else 0
                 two += int(b.sum()) if b is not None else 0

@@ -46,6 +46,11 @@ def kind_of(parameter: str) -> str:
     return "other"
 
 
+def plural(unit: str) -> str:
+    """What several units are called: `value vectors`, `matrices`."""
+    return "matrices" if unit == "matrix" else f"{unit.replace('_', ' ')}s"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """How much of one kind of parameter in one layer is selected."""

@@ -1,11 +1,11 @@
 """Scores: how much each unit of a model is tied to the forget set, and the selection of a mask by them."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from expunge.core.bits import pack
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.layout import Layout
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.mask import Mask
@@ -93,15 +93,7 @@ class Scores:
             ExpungeError: more than one of ratio, count and threshold; one out of range; a non-finite score; a pattern
                 that matches nothing; a scope that these units do not have.
         """
-        given = {k: v for k, v in (("ratio", ratio), ("count", count), ("threshold", threshold)) if v is not None}
-        if len(given) > 1:
-            raise ExpungeError(f"select takes one of ratio, count and threshold; got {' and '.join(given)}.")
-        if order not in ("top", "bottom"):
-            raise ExpungeError(f"order must be top or bottom; got {order!r}.")
-        if threshold is not None and scope is not None:
-            raise ExpungeError(f"a threshold is the same in every scope; leave out scope={scope}.")
-        if scope not in (None, "global", "per_matrix", "per_row"):
-            raise ExpungeError(f"scope must be global, per_matrix or per_row; got {scope!r}.")
+        check_selection(ratio=ratio, count=count, threshold=threshold, scope=scope, order=order)
         scores = self if modules is None else self.restricted(modules)
         scores.check_finite()
         layout, sizes, within = scores.layout, scores.layout.groups, scope or self.scope
@@ -116,7 +108,8 @@ class Scores:
                 bits |= top({group: n}, read, _how_many(n, ratio, count, f"units of {group}"))
         else:
             bits = scores._per_row(read, ratio, count)
-        asked: dict[str, Any] = given or {"ratio": DEFAULT_RATIO}
+        given = {"ratio": ratio, "count": count, "threshold": threshold}
+        asked: dict[str, Any] = {k: v for k, v in given.items() if v is not None} or {"ratio": DEFAULT_RATIO}
         asked |= {"order": order} | ({} if threshold is not None else {"scope": within})
         return Mask(layout, bits, self._selected(asked | ({} if modules is None else {"modules": modules}), bits))
 
@@ -206,6 +199,32 @@ class Scores:
         return cls(layout, values, scope, manifest)
 
 
+def check_selection(
+    *, ratio: float | None, count: int | None, threshold: float | None, scope: str | None, order: str
+) -> None:
+    """Raise where what is asked of `Scores.select` cannot be, as far as that is known without scores.
+
+    Raises:
+        ExpungeError: more than one of ratio, count and threshold, a ratio or count that no scores allow, an unknown
+            scope or order, or a scope beside a threshold.
+    """
+    given = {k: v for k, v in (("ratio", ratio), ("count", count), ("threshold", threshold)) if v is not None}
+    if len(given) > 1:
+        raise ExpungeError(f"select takes one of ratio, count and threshold; got {' and '.join(given)}.")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise ExpungeError(f"ratio must lie above 0 and be at most 1; got {ratio!r}.")
+    if count is not None:
+        require_at_least("count", count, 1)
+    if threshold is not None and math.isnan(threshold):
+        raise ExpungeError("threshold must be a number; got nan, which no score is above or below.")
+    if order not in ("top", "bottom"):
+        raise ExpungeError(f"order must be top or bottom; got {order!r}.")
+    if threshold is not None and scope is not None:
+        raise ExpungeError(f"a threshold is the same in every scope; leave out scope={scope}.")
+    if scope not in (None, "global", "per_matrix", "per_row"):
+        raise ExpungeError(f"scope must be global, per_matrix or per_row; got {scope!r}.")
+
+
 class _Signed:
     """Reads scores so that what is selected is the largest."""
 
@@ -223,13 +242,11 @@ def _shard(path: Path, number: int) -> Path:
 
 def _how_many(n: int, ratio: float | None, count: int | None, what: str) -> int:
     if count is not None:
-        if not 1 <= count <= n:
+        if count > n:
             raise ExpungeError(f"count must lie between 1 and {n}, the number of {what}; got {count!r}.")
         return count
     ratio = DEFAULT_RATIO if ratio is None else ratio
-    if not 0 < ratio <= 1:
-        raise ExpungeError(f"ratio must lie above 0 and be at most 1; got {ratio!r}.")
-    return max(1, floor(Fraction(repr(float(ratio))) * n))  # as it is written: 0.29 of 100 is 29, not 28.99...
+    return max(1, math.floor(Fraction(repr(float(ratio))) * n))  # as it is written: 0.29 of 100 is 29, not 28.99...
 
 
 def _row_tops(rows: NDArray[np.float32], k: int) -> NDArray[np.bool_]:

@@ -19,6 +19,9 @@ def agreements(masks: Mapping[str, Mask]) -> list[Agreement]:
 
     Args:
         masks: label -> mask, all of one model.
+
+    Raises:
+        ExpungeError: two masks are of models with other shapes.
     """
     found = []
     for (one, a), (other, b) in combinations(masks.items(), 2):
@@ -46,7 +49,7 @@ def recovery(mask: Mask, region: Mask) -> Recovery:
         region: the truth.
 
     Raises:
-        ExpungeError: nothing is selected in one of the two.
+        ExpungeError: nothing is selected in one of the two, or they are of models with other shapes.
     """
     met = _meeting(mask, region)
     if not met.one or not met.other:
@@ -78,6 +81,7 @@ def _meeting(a: Mask, b: Mask) -> _Meeting:
         one, other = sum(a.counts().values()), sum(b.counts().values())
         shared = sum(popcount(a.bits[group] & b.bits[group]) for group in a.bits)
         return _Meeting(one, other, shared, n, n, n, other)
+    a.layout.check_one_model(b.layout)
     one = other = shared = known_both = other_known = 0
     for name in dict.fromkeys([*a.layout.parts, *b.layout.parts]):
         first = a.dense(name) if name in a.layout.parts else None

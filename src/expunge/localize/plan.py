@@ -50,7 +50,8 @@ def planned(
     """Fill in an attribution; arguments as for `localize`, `depth` is the number of decoder blocks.
 
     Raises:
-        ExpungeError: an unknown attribution or hyperparameter, or a unit that it is not defined for.
+        ExpungeError: an unknown attribution or hyperparameter, a unit that it is not defined for, or a forget objective
+            for one that takes no gradient.
     """
     name = attribution.replace("-", "_") if ":" not in attribution else attribution
     if name in ALIASES:
@@ -66,6 +67,11 @@ def planned(
     chosen = about.units[0] if unit is None else unit
     if chosen not in about.units:
         raise ExpungeError(f"{name} is not defined for unit={chosen}. It takes: {', '.join(about.units)}.")
+    if forget_objective != "nll" and not {"forget_gradients", "forget_squares"} & set(catalogue.needs(function)):
+        raise ExpungeError(
+            f"{name} takes no gradient of a forget objective, so forget_objective={forget_objective} would change "
+            "nothing. Leave it out, or use an attribution by gradients, such as wagle."
+        )
     own = dict(catalogue.hyperparameters(function))
     reading = dict(about.observes)
     # What neither the function nor the reading of data knows must be the objective's.

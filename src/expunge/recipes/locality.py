@@ -25,6 +25,7 @@ from expunge.core.places import Recovery
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.evaluation.compared import compared
+from expunge.evaluation.paired import MOST_EXACT
 from expunge.models.load import load_model, model_fingerprint
 from expunge.models.tiny import bfloat16_pays
 from expunge.recipes._folder import opened
@@ -115,7 +116,7 @@ def locality(
     Raises:
         ExpungeError: a folder with another experiment, or settings out of range.
     """
-    require_at_least("seeds", seeds, 1)
+    require_between("seeds", seeds, 1, MOST_EXACT, hint="All sign flips are counted, which doubles with each seed.")
     require_at_least("first_seed", first_seed, 0)
     require_between("ratio", ratio, 0, 0.5)
     if (retain_model is None) != (corpus is None):

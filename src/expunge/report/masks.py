@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
-from expunge.core.places import KINDS, OUTSIDE, Agreement, Fingerprint
+from expunge.core.places import KINDS, OUTSIDE, Agreement, Fingerprint, plural
 from expunge.core.results import Evaluation
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.wording import one_line
@@ -66,7 +66,7 @@ def fingerprints(prints: Sequence[Fingerprint]) -> Figure:
     kinds = [kind for kind in KINDS if any(p.kind == kind for print_ in prints for p in print_.places)]
     layers = sorted({place.layer for print_ in prints for place in print_.places}, key=lambda n: (n == OUTSIDE, n))
     scale = Normalize(0, max(place.density for print_ in prints for place in print_.places) or 1.0)
-    across = min(len(prints), max(1, int(9 / (0.5 * len(kinds) + 1.4))))
+    across = min(len(prints), max(1, int(10 / (0.5 * len(kinds) + 1.4))))
     down = -(-len(prints) // across)
     # In inches: labels, then for each panel its cells, the layers' bars and a gap; above each two lines of title.
     left, cells, bars, gap, right = 0.75, max(1.1, 0.5 * len(kinds)), 0.45, 0.45, 0.9
@@ -90,7 +90,7 @@ def fingerprints(prints: Sequence[Fingerprint]) -> Figure:
         axes.set_xticks(np.arange(len(kinds)) + 0.5, kinds, rotation=0 if len(kinds) < 7 else 40)
         heads: dict[str, Any] = {"transform": axes.transAxes, "color": INK, "ha": "left", "va": "bottom"}
         lift = 1 + 0.08 / height
-        about = f"{_percent(print_.share)} of {print_.unit.replace('_', ' ')}s, Gini {print_.gini:.2f}"
+        about = f"{_percent(print_.share)} of {plural(print_.unit)}, Gini {print_.gini:.2f}"
         name = one_line(print_.label)
         axes.text(0, lift + 0.17 / height, name, fontsize=9.5, weight="bold", parse_math=False, **heads)
         axes.text(0, lift, about, fontsize=8, **heads)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_positive
 from expunge.data.corpus import Corpus
 from expunge.evaluation.paired import Paired, paired
 from expunge.recipes._locality.cells import MEASURES, Cell
@@ -56,11 +56,13 @@ def margins_with(margins: Mapping[str, float] | None) -> dict[str, float]:
     """Margins of equivalence with some replaced.
 
     Raises:
-        ExpungeError: a margin of something that has none.
+        ExpungeError: a margin of something that has none, or one that is not above 0.
     """
     found = {**MARGINS, **(margins or {})}
     if unlike := [name for name in found if name not in MARGINS]:
         raise ExpungeError(f"margins are of {', '.join(MARGINS)}; got one of {unlike[0]}.")
+    for name, margin in found.items():
+        require_positive(f"margins: {name}", margin)
     return found
 
 
