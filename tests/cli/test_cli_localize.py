@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from expunge.cli.localize import describe
 from expunge.core.mask import Mask
 from expunge.core.results import Evaluation, Measure
 from expunge.core.scores import Scores
@@ -139,3 +140,8 @@ def test_a_selection_that_cannot_be_is_refused_before_anything_is_computed(
         assert code != 0 and message in err
         code, out, err = call("localize", *words, *asked, "--dry-run")
         assert code != 0 and message in out + err
+
+
+def test_an_empty_mask_is_called_so() -> None:
+    assert describe(0, 0.0, 0.0, "value_vector").startswith("empty: no value vector was selected")
+    assert describe(3, 0.5, 0.25, "matrix") == "3 matrices (50 %), 25 % of the eligible weights"

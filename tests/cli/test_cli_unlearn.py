@@ -1,6 +1,7 @@
 """`expunge unlearn`: what reaches the stage, what a dry run shows, and which mistakes are told."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.models.load import load_model, model_fingerprint
+from made_masks import made_mask
 
 Stage = dict[str, Any]
 
@@ -267,3 +270,14 @@ def test_train_unlearn_evaluate_report_for_real(
     assert reported.code == 0 and "npo on twins" in reported.out and page.is_file()
     assert "npo on twins" in page.read_text()
     assert call("report", run, f"output={page}").code == 2
+
+
+def test_a_mask_of_another_model_is_told(
+    call: Callable[..., Any], words: tuple[str, ...], stage: Stage, model_folder: Path, tmp_path: Path
+) -> None:
+    model = load_model(model_folder)
+    for number, (made_on, told) in enumerate([(model_fingerprint(model), False), ("xxh3:0", True)]):
+        manifest = Manifest(stage="localize", arguments={}, inputs={"model": made_on})
+        mask = replace(made_mask(model, "value_vector"), manifest=manifest).save(tmp_path / f"{number}.safetensors")
+        out = call(*words, f"mask={mask}").out
+        assert ("was made from another model" in out) is told

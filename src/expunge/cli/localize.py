@@ -132,6 +132,8 @@ def _check_selection(config: LocalizeConfig) -> None:
 
 def describe(units: int, share: float, of_weights: float, unit: str) -> str:
     """How much a mask selects, in words."""
+    if not units:
+        return f"empty: no {unit.replace('_', ' ')} was selected, and no run takes such a mask. Select more of them"
     return f"{units} {plural(unit)} ({100 * share:.3g} %), {100 * of_weights:.3g} % of the eligible weights"
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
-from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_small, training_fields
+from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
@@ -46,6 +46,7 @@ def train(call: Call[TrainConfig]) -> int:
     corpus = _corpus(config, call.resolved.more)
     model, tokenizer = load(config.model, config)
     note_small(config, model)
+    note_mask(config, model)
     with shown() as report:
         run = finetune(
             model,

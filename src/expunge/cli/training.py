@@ -199,6 +199,19 @@ def note_small(config: RunConfig, model: "PreTrainedModel") -> None:
         )
 
 
+def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
+    """Say that a mask was made from another model, where it tells from which."""
+    if config.mask is None:
+        return
+    from expunge.core.mask import Mask
+    from expunge.models.load import model_fingerprint
+
+    manifest = Mask.load(config.mask).manifest
+    made_on = None if manifest is None else manifest.inputs.get("model")
+    if made_on is not None and made_on != model_fingerprint(model):
+        say(f"note: {config.mask} was made from another model than {config.model}; it fits, and is taken as it is")
+
+
 def conclude(run: "Run", what: str) -> None:
     """Say what came out of a run and how to go on."""
     last = run.history[-1] if run.history else {}

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
-from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_small, training_fields
+from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
@@ -97,6 +97,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
         )
     if config.adapter is None:
         note_small(config, model)
+    note_mask(config, model)
     with shown() as report:
         run = stage(
             model,

@@ -165,7 +165,8 @@ def _cells(
     for (row, column), value in np.ndenumerate(cells):
         if not written or math.isnan(value):
             continue
-        text = f"{100 * value:.0f}" if below is None else f"{value:.2f}\n({below[row, column]:.2f})"
+        share = "<1" if 0 < value < 0.005 else f"{100 * value:.0f}"
+        text = share if below is None else f"{value:.2f}\n({below[row, column]:.2f})"
         color = _ON_DARK if scale(value) > 0.55 else _ON_LIGHT
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7.5, color=color)
     return drawn

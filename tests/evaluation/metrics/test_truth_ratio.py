@@ -69,6 +69,14 @@ def test_forget_quality_of_samples_apart():
     assert "over-unlearned" in forget_quality(*high, *low).note
 
 
+def test_forget_quality_of_ratios_that_spread_wider():
+    # half far below, half far above: D = 1/2 on both sides, neither less nor more forgotten
+    wide = ratios_pair([*(0.01 * k for k in range(1, 21)), *(9 + k for k in range(20))])
+    narrow = ratios_pair([1 + 0.01 * k for k in range(40)])
+    measure = forget_quality(*wide, *narrow)
+    assert measure.details["D"] == 0.5 and measure.value < 0.05 and "both sides" in measure.note
+
+
 def test_the_test_is_exact_and_two_sided():
     # all orders of 3 and 3 values are equally likely: p = share of them with a D at least as large
     from itertools import combinations

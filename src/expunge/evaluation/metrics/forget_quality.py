@@ -80,10 +80,14 @@ def ks_test(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> tuple[flo
     those whose distribution functions are somewhere at least h = n D apart number 2 * sum_j (-1)^(j+1) C(2n, n - j h),
     j from 1 (Gnedenko and Korolyuk 1951).
     """
-    n, pooled = len(a), np.concatenate([a, b])
-    counts = np.searchsorted(np.sort(a), pooled, "right") - np.searchsorted(np.sort(b), pooled, "right")
-    apart = int(np.abs(counts).max())
-    return apart / n, _exact_p(apart, n)
+    apart = int(np.abs(_ahead(a, b)).max())
+    return apart / len(a), _exact_p(apart, len(a))
+
+
+def _ahead(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many more values of `a` than of `b` lie at or below each value of either."""
+    pooled = np.concatenate([a, b])
+    return np.searchsorted(np.sort(a), pooled, "right") - np.searchsorted(np.sort(b), pooled, "right")
 
 
 def _exact_p(apart: int, n: int) -> float:
@@ -121,6 +125,10 @@ def _interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 def _reading(p: float, ours: np.ndarray, theirs: np.ndarray) -> str:
     if p >= INDISTINGUISHABLE:
         return ""
-    if np.median(ours) < np.median(theirs):
+    ahead = _ahead(ours, theirs)
+    below, above = ahead.max(), -ahead.min()
+    if below > above:
         return "Truth ratios still lie below the retain model's: the right answers are still told from the wrong ones."
-    return "Truth ratios lie above the retain model's: over-unlearned, right answers are shunned rather than unknown."
+    if above > below:
+        return "Truth ratios lie above the retain model's: over-unlearned, right answers are shunned, not unknown."
+    return "Truth ratios lie on both sides of the retain model's, wider spread or closer together."
