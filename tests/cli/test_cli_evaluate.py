@@ -88,23 +88,53 @@ def test_the_seed_of_a_source_is_not_set_here(call: Callable[..., Any], stage: l
 
 
 class TestOtherModels:
-    def test_a_model_without_records_gets_them_first(
+    def test_a_run_without_records_gets_them_first(
+        self,
+        call: Callable[..., Any],
+        stage: list[Any],
+        ours: Path,
+        sets: tuple[str, ...],
+        tmp_path: Path,
+    ) -> None:
+        retain = tmp_path / "retain"
+        shutil.copytree(ours, retain)
+        out = call("evaluate", f"model={ours}", *sets, f"reference={retain}", "metrics=forget_quality").out
+        first, second = stage
+        assert first["output_dir"] == retain / "records" and "reference" not in first
+        assert first["metrics"] is None  # the retain model has no retain model to be compared with
+        assert second["reference"] == str(retain / "records") and second["metrics"] == ("forget_quality",)
+        assert f"reference: no records of {retain} yet; making them in {retain}/records" in out
+
+    def test_nothing_is_written_into_folders_of_others(
         self,
         call: Callable[..., Any],
         stage: list[Any],
         ours: Path,
         model_folder: Path,
         sets: tuple[str, ...],
-        tmp_path: Path,
     ) -> None:
-        retain = tmp_path / "retain"
-        shutil.copytree(model_folder, retain)
-        out = call("evaluate", f"model={ours}", *sets, f"reference={retain}", "metrics=forget_quality").out
+        words = ("evaluate", f"model={ours}", *sets, f"reference={model_folder}")
+        out = call(*words).out
         first, second = stage
-        assert first["output_dir"] == retain / "records" and "reference" not in first
-        assert "metrics" not in first  # the retain model has no retain model to be compared with
-        assert second["reference"] == str(retain / "records") and second["metrics"] == ("forget_quality",)
-        assert f"reference: no records of {retain} yet; making them in {retain}/records" in out
+        assert second["reference"] == str(first["output_dir"]) and model_folder not in first["output_dir"].parents
+        assert f"reference: no records beside {model_folder}; they are kept in the cache" in out
+        call(*words, "max_length=64")
+        assert stage[2]["output_dir"] != first["output_dir"]  # of other content
+
+    def test_a_measure_on_request_is_made_of_the_other_model_too(
+        self, call: Callable[..., Any], stage: list[Any], ours: Path, model_folder: Path, sets: tuple[str, ...]
+    ) -> None:
+        holdout = sets[0].replace("forget=", "holdout=")
+        call(
+            "evaluate",
+            f"model={ours}",
+            *sets,
+            holdout,
+            f"reference={model_folder}",
+            "suite=tofu",
+            "metrics=mia_grad_norm",
+        )
+        assert "mia_grad_norm" in stage[0]["metrics"] and "forget_probability" in stage[0]["metrics"]
 
     @pytest.mark.parametrize("inside", ["", "records"])
     def test_records_that_are_there_are_used(

@@ -1,6 +1,6 @@
 """`expunge evaluate`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, 
 from expunge.cli.measuring import dry_run, lacks_records, output_folder
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.progress import Progress, shown
 from expunge.core.results import Evaluation
 from expunge.data.config import DataConfig
@@ -137,19 +138,42 @@ def _how(config: EvaluateConfig, report: Progress) -> dict[str, Any]:
 
 
 def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus", report: Progress) -> str:
-    """A path to the records of another model, made now where only the model is there."""
+    """A path to the records of another model, made now where only the model is there.
+
+    They go beside a model that was made here, as `evaluate model=...` would put them there, and to the cache, by
+    content, otherwise: nothing is written into folders of others.
+    """
     if not lacks_records(source):
         return source
+    from expunge.core.cache import cache_path
+    from expunge.core.manifest import fingerprint, jsonable
     from expunge.evaluation.evaluate import evaluate as stage
+    from expunge.evaluation.evaluate import measurable
+    from expunge.models.load import model_fingerprint, tokenizer_fingerprint
 
-    folder = Path(source) / "records"
-    say(f"{role}: no records of {source} yet; making them in {folder}")
     model, tokenizer = load(source, config)
+    metrics = measurable(corpus, suite=config.suite, metrics=config.metrics)
+    if metrics is None and (Path(source) / MANIFEST).is_file():
+        folder = Path(source) / "records"
+        say(f"{role}: no records of {source} yet; making them in {folder}")
+    else:
+        content = {
+            "model": model_fingerprint(model),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "corpus": corpus.fingerprints(),
+            "suite": config.suite,
+            "metrics": metrics,
+            "template": asdict(template_of(config)),
+            "max_length": config.max_length,
+        }
+        folder = cache_path("evaluations", fingerprint(jsonable(content)))
+        say(f"{role}: no records beside {source}; they are kept in the cache, {folder}")
     stage(
         model,
         tokenizer,
         corpus,
         suite=config.suite,
+        metrics=metrics,
         output_dir=folder,
         **_how(config, report),
     )

@@ -138,6 +138,19 @@ def evaluate(
     return result
 
 
+def measurable(corpus: Corpus, *, suite: str, metrics: Sequence[str] | None) -> Sequence[str] | None:
+    """What to measure of a model that another one is compared with; None stands for the suite's usual measures.
+
+    To these come the measures asked for by name that such a model can give by itself.
+    """
+    usual = _suite(suite, list(corpus), None).names
+    if all(name in usual for name in metrics or ()):
+        return None
+    names = [*usual, *(name for name in metrics or () if name not in usual)]
+    absent = missing(_suite(suite, list(corpus), names), corpus, None, None)
+    return [name for name in names if name not in absent]
+
+
 def _suite(name: str, splits: Sequence[str], metrics: Sequence[str] | None) -> Suite:
     found: Suite = catalogue.resolve("suites", name)(splits)
     return found.select(metrics)

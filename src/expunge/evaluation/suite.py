@@ -252,13 +252,19 @@ def _beside(entry: Entry, sources: Sources, result: Measure) -> dict[str, float]
             continue  # of unlike details: made of other parts
         found[f"{whose}_value"] = other.value
         swapped = [view.probe for view in entry.views.values() if view.whose == "model"]
-        indices = [[sources.rows(View(probe, who)).column("index") for probe in swapped] for who in ("model", whose)]
+        indices = [[_numbered(entry, sources, View(probe, who)) for probe in swapped] for who in ("model", whose)]
         between = paired_interval(result.interval, other.interval)
         if between is not None and indices[0] == indices[1] and result.n == other.n and result.value is not None:
             low, high = between
             found |= {f"{whose}_difference": result.value - other.value}
             found |= {f"{whose}_difference_low": low, f"{whose}_difference_high": high}
     return found
+
+
+def _numbered(entry: Entry, sources: Sources, view: View) -> list[int]:
+    """Indices of the examples that a view gives a number for."""
+    rows, _ = without_gaps({"rows": (view, sources.rows(view))}, _reads(entry), entry.gaps)
+    return rows["rows"].column("index")
 
 
 def _of_another(entry: Entry, sources: Sources, whose: Whose) -> Measure | None:
