@@ -226,6 +226,12 @@ def test_nan_makes_a_measure_missing_whatever_a_rank_would_make_of_it(model, oth
     found = evaluate(records=held, reference=damaged, start=damaged, suite="tofu")
     assert "the retain model broke down" in found["forget_quality"].note
     assert found["forget_truth_ratio"].value is not None and "start_value" not in found["forget_truth_ratio"].details
+    # hits and generations of a model that broke down are numbers, and say nothing
+    for row in rows:
+        if (row["split"], row["answer"], row["index"]) == ("retain", "answer", 0):
+            row["logprobs"] = [float("nan")] * len(row["logprobs"])
+    for name in ("retain_extraction_strength", "retain_rouge"):
+        assert evaluate(records=Records.from_rows(rows, held.manifest), suite="tofu")[name].value is None, name
     # and what is made of it
     aggregate = evaluate(records=damaged, suite="tofu", metrics=["agg_memorization"])["agg_memorization"]
     assert aggregate.value is None and "made of forget_paraphrased_probability" in aggregate.note

@@ -15,6 +15,8 @@ from expunge.evaluation.sources import Sources, View, Whose, broken, collected, 
 from expunge.evaluation.statistics import paired_interval
 
 OTHERS: tuple[Whose, ...] = ("reference", "start")
+LOGPROBS = "logprobs"
+"""NaN here tells that a model broke down, whatever a metric would make of its hits and generations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +210,7 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     reads = _reads(entry)
     absent = {name: sources.absent(view, reads) for name, view in entry.views.items()}
     held = {name: (view, sources.rows(view)) for name, view in entry.views.items() if not absent[name]}
-    nan = broken(held, reads, entry.gaps)
+    nan = broken(held, reads, (*entry.gaps, LOGPROBS))
     if nan:
         return entry.definition.missing(f"Missing: {nan}.", better=entry.better)
     views, gaps = without_gaps(held, reads, entry.gaps)
@@ -276,7 +278,7 @@ def _of_another(entry: Entry, sources: Sources, whose: Whose) -> Measure | None:
     if there != here:
         return None
     held = {name: (view, sources.rows(view)) for name, view in views.items() if there[name]}
-    if broken(held, reads, entry.gaps):
+    if broken(held, reads, (*entry.gaps, LOGPROBS)):
         return None
     rows, _ = without_gaps(held, reads, entry.gaps)
     if not all(map(len, rows.values())):
