@@ -6,6 +6,7 @@ from statistics import mean, stdev
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from expunge.core.checks import ExpungeError
 from expunge.report.figures import INK, PALETTE, save_png, svg
@@ -67,4 +68,5 @@ def _panel(axes: Axes, places: Mapping[str, Sequence[float]], order: Sequence[st
             axes.plot([mean(found)], [at], "|", color=color, markersize=13, markeredgewidth=2)
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.tick_params(labelsize=8, colors=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines[["top", "right"]].set_visible(False)
