@@ -37,6 +37,7 @@ from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.suite import probes
 from expunge.evaluation.suites.tofu import tofu
 from expunge.models.anatomy import backbone, head
+from expunge.models.generate import end_tokens
 from expunge.models.load import load_model, load_tokenizer
 
 Prompt = tuple[int, ...]
@@ -109,7 +110,7 @@ def _rows(model: Any, tokenizer: Any, corpus: Corpus) -> tuple[list[Encoded], li
     return (
         sorted(sequences, key=lambda r: -len(r.ids)),
         sorted(asked, key=lambda p: -len(p)),
-        set(stage._end_tokens(model, tokenizer, items)),
+        set(end_tokens(model, tokenizer, (item.row for item in items))),
     )
 
 

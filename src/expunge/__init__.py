@@ -45,31 +45,35 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
-    from expunge.core.checks import ExpungeError
-    from expunge.core.curve import Comparison
-    from expunge.core.manifest import Manifest
-    from expunge.core.mask import Mask
-    from expunge.core.records import Records
-    from expunge.core.results import Evaluation, Measure
-    from expunge.core.scores import Scores
-    from expunge.data.corpus import Corpus, Example, load_corpus
-    from expunge.data.template import Template
-    from expunge.evaluation.collect import collect
-    from expunge.evaluation.compare import compare
-    from expunge.evaluation.evaluate import evaluate
-    from expunge.evaluation.harness import harness
-    from expunge.evaluation.interop import load_records
-    from expunge.evaluation.thresholds import forgotten_thresholds
-    from expunge.localize.localize import localize
-    from expunge.models.adapter_files import load_adapter
-    from expunge.models.load import load_model
-    from expunge.models.patch import Patch, make_patch
-    from expunge.report.html import report
-    from expunge.training.finetune import finetune
-    from expunge.training.loss import compute_loss
-    from expunge.training.run import Run
-    from expunge.training.unlearn import unlearn
-    from expunge.unlearning import Unlearning
+    from expunge.core.checks import ExpungeError as ExpungeError
+    from expunge.core.curve import Comparison as Comparison
+    from expunge.core.manifest import Manifest as Manifest
+    from expunge.core.mask import Mask as Mask
+    from expunge.core.records import Records as Records
+    from expunge.core.results import Evaluation as Evaluation
+    from expunge.core.results import Measure as Measure
+    from expunge.core.scores import Scores as Scores
+    from expunge.data.corpus import Corpus as Corpus
+    from expunge.data.corpus import Example as Example
+    from expunge.data.corpus import load_corpus as load_corpus
+    from expunge.data.template import Template as Template
+    from expunge.evaluation.collect import collect as collect
+    from expunge.evaluation.compare import compare as compare
+    from expunge.evaluation.evaluate import evaluate as evaluate
+    from expunge.evaluation.harness import harness as harness
+    from expunge.evaluation.interop import load_records as load_records
+    from expunge.evaluation.thresholds import forgotten_thresholds as forgotten_thresholds
+    from expunge.localize.localize import localize as localize
+    from expunge.models.adapter_files import load_adapter as load_adapter
+    from expunge.models.load import load_model as load_model
+    from expunge.models.patch import Patch as Patch
+    from expunge.models.patch import make_patch as make_patch
+    from expunge.report.html import report as report
+    from expunge.training.finetune import finetune as finetune
+    from expunge.training.loss import compute_loss as compute_loss
+    from expunge.training.run import Run as Run
+    from expunge.training.unlearn import unlearn as unlearn
+    from expunge.unlearning import Unlearning as Unlearning
 
 
 def __getattr__(name: str) -> Any:
