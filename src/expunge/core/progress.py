@@ -19,6 +19,16 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def renamed(progress: Progress | None, what: str) -> Progress | None:
+    """Progress of a run within something larger, under a name that tells which."""
+    return None if progress is None else lambda _, done, total, numbers: progress(what, done, total, numbers)
+
+
+def under(progress: Progress | None, label: str) -> Callable[[str, int, int], None] | None:
+    """Progress of an evaluation, which brings no numbers, with a label before what is happening."""
+    return None if progress is None else lambda what, done, total: progress(f"{label}: {what}", done, total, "")
+
+
 @contextmanager
 def shown() -> Iterator[Progress]:
     """Show progress on stderr: a bar on a terminal, else a line now and then, each with the time that is left."""

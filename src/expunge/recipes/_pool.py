@@ -14,7 +14,7 @@ from expunge.attacks.quantize import quantize
 from expunge.attacks.relearn import relearn
 from expunge.core.cache import cache_path
 from expunge.core.manifest import fingerprint, jsonable, versions
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, renamed
 from expunge.core.results import Evaluation
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
@@ -92,7 +92,7 @@ class Pool:
                 splits=("shown",),
                 precision=self.precision,
                 checkpoint_every=0,
-                progress=self._named(f"teach {kind}, rate {rate:g}, seed {seed}"),
+                progress=renamed(self.progress, f"teach {kind}, rate {rate:g}, seed {seed}"),
                 **settings,
             )
             return run.model
@@ -147,7 +147,7 @@ class Pool:
     ) -> Iterator[tuple[str, Evaluation]]:
         @cache
         def unlearned() -> PreTrainedModel:
-            start, named = load_model(self.target, dtype="float32"), self._named(f"unlearn with {name}")
+            start, named = load_model(self.target, dtype="float32"), renamed(self.progress, f"unlearn with {name}")
             settled = {"precision": self.precision, **settings}
             run = unlearn(start, self.tokenizer, self.corpus, method=method, progress=named, **settled)
             assert isinstance(run.model, PreTrainedModel)
@@ -179,7 +179,7 @@ class Pool:
             self.tokenizer,
             self.corpus,
             precision=self.precision,
-            progress=self._named(f"relearn: {what}"),
+            progress=renamed(self.progress, f"relearn: {what}"),
             **settings,
         )
 
@@ -202,7 +202,3 @@ class Pool:
     def _tell(self, label: str) -> None:
         if self.progress is not None:
             self.progress("models measured", self._done, self._total, label)
-
-    def _named(self, what: str) -> Progress | None:
-        tell = self.progress
-        return None if tell is None else lambda _, done, total, numbers: tell(what, done, total, numbers)

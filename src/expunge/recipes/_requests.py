@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from expunge.core.checks import require_between, unknown
 from expunge.core.manifest import Manifest, jsonable
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, renamed, under
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer
@@ -89,7 +89,6 @@ class Bench:
 
     def unlearned(self, model: PreTrainedModel, forget: Sequence[Example], method: str, what: str) -> PreTrainedModel:
         """The model after one run that forgets these examples; changed in place."""
-        tell = self.progress
         run = unlearn(
             model,
             self.tokenizer,
@@ -97,7 +96,7 @@ class Bench:
             method=method,
             seed=self.seed,
             precision="bfloat16" if bfloat16_pays() else "float32",
-            progress=None if tell is None else lambda _, done, total, numbers: tell(what, done, total, numbers),
+            progress=renamed(self.progress, what),
             **{**COMMON, **METHODS[method], **self.settings},
         )
         assert isinstance(run.model, PreTrainedModel)
@@ -105,14 +104,13 @@ class Bench:
 
     def measured(self, model: PreTrainedModel, forget: Sequence[Example], what: str) -> dict[str, float | None]:
         """The measures of a model, with these examples as forget set."""
-        tell = self.progress
         found = evaluate(
             model,
             self.tokenizer,
             self._with(forget),
             suite="tofu",
             metrics=MEASURES,
-            progress=None if tell is None else lambda doing, done, total: tell(f"{what}: {doing}", done, total, ""),
+            progress=under(self.progress, what),
         )
         return {name: found[name].value for name in MEASURES}
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from expunge.core.cache import cache_path
 from expunge.core.checks import unknown
 from expunge.core.manifest import Manifest, fingerprint, versions
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, renamed, under
 from expunge.core.results import Evaluation
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.evaluation.evaluate import evaluate
@@ -200,7 +200,7 @@ def embedded_model(
             seed=seed,
             precision=precision,
             checkpoint_every=0,
-            progress=_renamed(progress, f"train the {name} model"),
+            progress=renamed(progress, f"train the {name} model"),
             **learning,
         )
         if not folder.exists():
@@ -215,10 +215,6 @@ def _tokenizer(corpus: Corpus) -> PreTrainedTokenizerBase:
     )
 
 
-def _renamed(progress: Progress | None, what: str) -> Progress | None:
-    return None if progress is None else lambda _, done, total, numbers: progress(what, done, total, numbers)
-
-
 class _Measuring:
     """Evaluates models of the demonstration alike."""
 
@@ -228,7 +224,6 @@ class _Measuring:
     def __call__(
         self, model: Path, label: str, records: Path, *, reference: Path | None, start: Path | None = None
     ) -> Evaluation:
-        tell = self.progress
         return evaluate(
             load_model(model, dtype="float32"),
             self.tokenizer,
@@ -239,5 +234,5 @@ class _Measuring:
             output_dir=records,
             overwrite=True,
             label=label,
-            progress=None if tell is None else lambda what, done, total: tell(f"{label}: {what}", done, total, ""),
+            progress=under(self.progress, label),
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, under
 from expunge.core.results import Evaluation
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
@@ -292,7 +292,7 @@ class _Running:
         return {"start model": _values(evaluation, wanted), **found}
 
     def _measured(self, model: Any, wanted: Sequence[str], label: str | None) -> Evaluation:
-        tell, named = self.progress, label or "choose rates"
+        named = label or "choose rates"
         return evaluate(
             model,
             self.tokenizer,
@@ -303,7 +303,7 @@ class _Running:
             output_dir=None if label is None else self.records / label.replace(" ", "-"),
             overwrite=True,
             label=named,
-            progress=None if tell is None else lambda what, done, total: tell(f"{named}: {what}", done, total, ""),
+            progress=under(self.progress, named),
         )
 
     def __call__(

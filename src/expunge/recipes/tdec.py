@@ -16,7 +16,7 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer, save_model
@@ -142,7 +142,7 @@ def tdec(
     names = (*SHOWN, *(KEPT if "retain" in corpus else ()))
 
     def measured(model: Any, label: str) -> dict[str, float]:
-        tell = None if progress is None else _renamed(progress, label)
+        tell = under(progress, label)
         where = folder / "records" / label.replace(" ", "-")
         found = evaluate(model, tokenizer, corpus, suite="tdec", output_dir=where, label=label, progress=tell)
         values = {name: float(found[name]) for name in SHOWN}
@@ -204,7 +204,3 @@ def planted(sequences: int, facts: int, seed: int) -> Corpus:
 def _lives(examples: Sequence[Example], facts: int) -> tuple[Example, ...]:
     lives = [examples[first : first + facts] for first in range(0, len(examples), facts)]
     return tuple(Example(kind="text", completion=" ".join(e.completion for e in life)) for life in lives)
-
-
-def _renamed(progress: Progress, label: str) -> Any:
-    return lambda what, done, total: progress(f"{label}: {what}", done, total, "")

@@ -17,7 +17,7 @@ import numpy as np
 from expunge.core.checks import ExpungeError, require_at_least, require_between, unknown
 from expunge.core.manifest import Manifest
 from expunge.core.mask import Mask
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, under
 from expunge.core.results import Evaluation
 from expunge.core.scores import Scores
 from expunge.data.corpus import Corpus
@@ -241,7 +241,6 @@ class _Running:
         self.scores: dict[tuple[str, int], Scores] = {}
 
     def measured(self, model: Any, label: str, records: Path | None = None) -> Evaluation:
-        tell = self.progress
         return evaluate(
             model,
             self.tokenizer,
@@ -250,7 +249,7 @@ class _Running:
             output_dir=records,
             overwrite=True,
             label=label,
-            progress=None if tell is None else lambda what, done, total: tell(f"{label}: {what}", done, total, ""),
+            progress=under(self.progress, label),
         )
 
     def options(self, cell: Cell, seed: int) -> dict[str, Any]:

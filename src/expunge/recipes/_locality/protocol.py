@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.curve import Point
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, renamed
 from expunge.data.corpus import Corpus
 from expunge.evaluation.trace import Measuring
 from expunge.models.load import load_model, load_tokenizer
@@ -146,8 +146,7 @@ class Bench:
 
     def named(self, what: str) -> Progress | None:
         """Progress under another name."""
-        tell = self.progress
-        return None if tell is None else lambda _, done, total, numbers: tell(what, done, total, numbers)
+        return renamed(self.progress, what)
 
 
 def write(path: Path, content: Any) -> None:
