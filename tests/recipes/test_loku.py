@@ -10,7 +10,8 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.models.load import save_model
-from expunge.recipes.loku import ARMS, balance, loku
+from expunge.recipes._rates import balance
+from expunge.recipes.loku import ARMS, loku
 
 
 def test_every_arm_at_every_rank(tmp_path: Path) -> None:
@@ -77,6 +78,8 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         loku(tmp_path / "new", rates={"ilh": 1e-3})
     with pytest.raises(ExpungeError, match="one of the two"):
         loku(tmp_path / "new", rates={"ihl": 1e-3}, grid=(1e-3,))
+    with pytest.raises(ExpungeError, match="each arm has a learning rate of its own"):
+        loku(tmp_path / "new", settings={"learning_rate": 1e-3})
     with pytest.raises(ExpungeError, match="give both, or neither"):
         loku(tmp_path / "new", start=tmp_path)
     assert not (tmp_path / "new").exists()

@@ -58,7 +58,10 @@ def test_columns_turn_what_should_be_low() -> None:
 
 
 def test_seeds_are_averaged_by_hand() -> None:
-    rows = [dict.fromkeys(COLUMNS, value) | {"UT": None if value == 1.0 else value} for value in (1.0, 2.0, 6.0)]
+    rows = [
+        dict.fromkeys(COLUMNS, value) | {"rate": 1e-3, "UT": None if value == 1.0 else value}
+        for value in (1.0, 2.0, 6.0)
+    ]
     line = averaged(Cell("npo", "wagle", 0.8), rows)
     # Mean (1 + 2 + 6) / 3 = 3; squares of 2, 1, 3 sum to 14; sqrt(14 / 2).
     assert line.means["FQ"] == 3.0 and math.isclose(line.deviations["FQ"] or 0, math.sqrt(7)) and line.seeds == 3
@@ -97,7 +100,7 @@ def test_cells_run_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None
     assert {"authors acc", "authors RL", "retain acc", "UT"} <= set(made.missing) and all(made.missing.values())
     assert {name for name, value in made.lines[1].means.items() if value is None} == set(made.missing)
     store = tmp_path / "out/wagle.json"
-    first = json.loads(store.read_text())["rows"]
+    first = json.loads(store.read_text())["runs"]
     assert [(row["cell"], row["seed"]) for row in first] == [
         ("npo dense", 0),
         ("npo random 0.3", 0),
@@ -105,9 +108,21 @@ def test_cells_run_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None
     ]
     told.clear()
     more = wagle(tmp_path / "out", methods=("idk", "npo"), arms=("dense",), seeds=1, progress=progress, **given)
-    assert told[0][1] == 1 and [row["cell"] for row in json.loads(store.read_text())["rows"]][3:] == ["idk dense"]
-    assert json.loads(store.read_text())["rows"][:3] == first and len(more.lines) == 3
+    assert told[0][1] == 1 and [row["cell"] for row in json.loads(store.read_text())["runs"]][3:] == ["idk dense"]
+    assert json.loads(store.read_text())["runs"][:3] == first and len(more.lines) == 3
     with pytest.raises(ExpungeError, match="with other data or settings"):
         wagle(tmp_path / "out", **(given | {"settings": {"batch_size": 2}}))
     with pytest.raises(ExpungeError, match="give both, or neither"):
         wagle(tmp_path / "new", start=start)
+    with pytest.raises(ExpungeError, match="give one of the two"):
+        wagle(tmp_path / "new", grid=(1e-3,), settings={"learning_rate": 1e-3})
+    # With a grid, each cell has both rates, on a seed of its own, and goes on with the one of the better balance.
+    tuned = wagle(
+        tmp_path / "tuned", methods=("npo",), arms=("dense", "random"), ratios=(0.3,), grid=(1e-4, 1e-2), **given
+    )
+    content = json.loads((tmp_path / "tuned/wagle.json").read_text())
+    for line in tuned.lines[1:]:
+        scores = {row["rate"]: row["score"] for row in content["tuning"] if row["arm"] == str(line.cell)}
+        assert set(scores) == {1e-4, 1e-2} and scores[line.rate or 0] == max(scores.values())
+        assert {row["rate"] for row in content["runs"] if row["cell"] == str(line.cell)} == {line.rate}
+    assert tuned.lines[0].rate is None and len(content["runs"]) == 2

@@ -1,6 +1,7 @@
 """`expunge experiment loku`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from expunge.cli.console import say, table
 from expunge.cli.inputs import corpus_of
@@ -8,8 +9,6 @@ from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least
 from expunge.core.progress import shown
 from expunge.data.config import DataConfig
-
-INTEGERS = ("batch_size", "micro_batch_size", "retain_per_forget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class LokuConfig(DataConfig):
     """Rank of adapters while a learning rate is chosen."""
     seeds: int = 1
     """How often each run is repeated."""
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     """Further training settings over those of the recipe, for all arms: `settings.epochs=10 settings.batch_size=8`."""
     authors: int = 60
     """Invented authors of the embedded default."""
@@ -74,7 +73,7 @@ def loku(call: Call[LokuConfig]) -> int:
             grid=config.grid,
             tuning_rank=config.tuning_rank,
             seeds=config.seeds,
-            settings={k: int(v) if k in INTEGERS else v for k, v in config.settings.items()},
+            settings=config.settings,
             measures=config.measures or None,
             authors=config.authors,
             seed=config.seed,

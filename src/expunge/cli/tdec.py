@@ -1,6 +1,7 @@
 """`expunge experiment tdec`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from expunge.cli.console import say, table
 from expunge.cli.inputs import check_output, corpus_of, source_settings
@@ -30,7 +31,7 @@ class TdecConfig(DataConfig):
     """Epochs between two looks at EL and MA."""
     stop_rows: int = 32
     """Texts of each set that these looks cover; the table covers all."""
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     """Training settings over those of the recipe: `settings.learning_rate=5e-5`."""
     seed: int = 0
     """Of texts, model and training."""
@@ -65,7 +66,7 @@ def tdec(call: Call[TdecConfig]) -> int:
             facts=config.facts,
             stop_every=config.stop_every,
             stop_rows=config.stop_rows,
-            settings={k: int(v) if k.endswith("batch_size") else v for k, v in config.settings.items()},
+            settings=config.settings,
             seed=config.seed,
             overwrite=call.overwrite,
             progress=report,

@@ -1,6 +1,7 @@
 """`expunge experiment wagle`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from expunge.cli.console import say, table
 from expunge.cli.inputs import corpus_of, source_settings
@@ -27,7 +28,9 @@ class WagleConfig(DataConfig):
     """Shares of the linear layers' weights that a mask lets change."""
     seeds: int = 1
     """How often each cell is repeated."""
-    settings: dict[str, float] = field(default_factory=dict)
+    grid: tuple[float, ...] = ()
+    """Learning rates to choose each cell's from, on a seed of its own, such as `3e-5,1e-4,3e-4,1e-3`."""
+    settings: dict[str, Any] = field(default_factory=dict)
     """Training settings over those of the recipe, for all runs: `settings.epochs=2 settings.learning_rate=1e-4`."""
     authors: int = 60
     """Invented authors of the embedded default."""
@@ -38,9 +41,6 @@ class WagleConfig(DataConfig):
             raise ExpungeError("forget= and path= name data, and no model goes with them: model=<folder>.")
         require_at_least("seeds", self.seeds, 1)
         require_at_least("authors", self.authors, 2)
-
-
-INTEGERS = ("batch_size", "micro_batch_size", "retain_per_forget", "rank")
 
 
 def wagle(call: Call[WagleConfig]) -> int:
@@ -61,7 +61,8 @@ def wagle(call: Call[WagleConfig]) -> int:
             arms=config.arms,
             ratios=config.ratios,
             seeds=config.seeds,
-            settings={k: int(v) if k in INTEGERS else v for k, v in config.settings.items()},
+            grid=config.grid,
+            settings=config.settings,
             authors=config.authors,
             overwrite=call.overwrite,
             progress=report,
@@ -70,8 +71,9 @@ def wagle(call: Call[WagleConfig]) -> int:
     for line in made.lines:
         cell, values = line.cell, [_shown(line.means[name], line.deviations[name]) for name in COLUMNS]
         method, arm = ("start model", "") if cell is None else (cell.method, cell.arm)
-        lines.append((method, arm, "" if cell is None or cell.ratio is None else f"{cell.ratio:g}", *values))
-    table(("method", "weights", "ratio", *COLUMNS), lines, numeric=tuple(range(2, len(COLUMNS) + 3)))
+        ratio = "" if cell is None or cell.ratio is None else f"{cell.ratio:g}"
+        lines.append((method, arm, ratio, "" if line.rate is None else f"{line.rate:g}", *values))
+    table(("method", "weights", "ratio", "rate", *COLUMNS), lines, numeric=tuple(range(2, len(COLUMNS) + 4)))
     say("\nall between 0 and 1, higher is better; UE and UT are the means of the columns before them")
     if config.seeds > 1:
         say(f"mean ± standard deviation over {config.seeds} seeds")

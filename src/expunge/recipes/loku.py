@@ -4,7 +4,6 @@ Source: LoKU (OpenReview 1ExfUpmIW4), tables of ranks 4 to 32. Departures: epsil
 may be given the best learning rate of one grid, found on a seed of its own.
 """
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer, model_fingerprint
 from expunge.recipes._folder import opened
+from expunge.recipes._rates import CHOSEN_BY, TUNING_SEED, Story, chosen
 from expunge.recipes.demo import embedded
 from expunge.report.figures import save_png
 from expunge.report.ranks import over_ranks
@@ -34,9 +34,6 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "ihl_full": {"method": "ihl"},
 }
 """What is compared; those without an adapter train all weights and have no rank."""
-
-TUNING_SEED = 1000
-"""Added to the seed for runs that a learning rate is chosen by, and for no other."""
 
 Rates = Mapping[str, float]
 EMBEDDED: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "checkpoint_every": 0}
@@ -57,7 +54,6 @@ FOLDERS_RATES: Rates = {arm: 1e-4 if "adapter" in of else 1e-5 for arm, of in AR
 
 MEASURES = ("forget_quality", "forget_extraction_strength", "retain_extraction_strength", "retain_probability")
 UTILITY = "model_utility"
-CHOSEN_BY = ("forget_extraction_strength", "retain_extraction_strength")
 
 
 @dataclass(frozen=True)
@@ -148,6 +144,10 @@ def loku(
             raise unknown("arm of the experiment", arm, ARMS)
     if rates and grid:
         raise ExpungeError("rates names learning rates and grid has them chosen: give one of the two.")
+    if "learning_rate" in (settings or {}):
+        raise ExpungeError(
+            "each arm has a learning rate of its own: rates.<arm>, or a grid, not settings.learning_rate."
+        )
     if (corpus is None) != (start is None):
         raise ExpungeError("a corpus and the start model go together: give both, or neither for the embedded default.")
     require_at_least("seeds", seeds, 1)
@@ -171,52 +171,39 @@ def loku(
     if corpus is None or start is None:
         corpus, start, retain_model = embedded(authors, seed, progress=progress)
     running = _Running(corpus, start, common, epsilon, suite, folder / "records", progress)
-    story = _Story(folder / "loku.json")
-    levels = story.content["levels"]
-    if not levels:
-        story.content["levels"] = levels = running.levels(retain_model, wanted)
+    story = Story(folder / "loku.json")
+    if not story.levels:
+        story.levels = running.levels(retain_model, wanted)
+        story.save()
     elif retain_model is not None:
         running.reference = running.records / "retain-model"
-    waiting = [(arm, rate) for arm in arms for rate in grid if not story.tuned(arm, rate)]
-    for number, (arm, rate) in enumerate(waiting):
-        if progress:
-            progress("loku: choose rates", number, len(waiting), f"{arm}, {rate:g}")
-        rank = tuning_rank if "adapter" in ARMS[arm] else None
-        row = running(arm, rank, rate, seed + TUNING_SEED, CHOSEN_BY, None)
-        story.add("tuning", row | {"score": balance(*(row[name] for name in CHOSEN_BY))})
     if grid:
-        known = {arm: story.best(arm, grid) for arm in arms}
+
+        def trial(arm: str, rate: float) -> Mapping[str, Any]:
+            rank = tuning_rank if "adapter" in ARMS[arm] else None
+            return running(arm, rank, rate, seed + TUNING_SEED, CHOSEN_BY, None)
+
+        known = chosen(story, arms, grid, trial, "loku", progress)
     plan = [
         (arm, rank, seed + turn)
         for turn in range(seeds)
         for arm in arms
         for rank in (ranks if "adapter" in ARMS[arm] else (None,))
     ]
-    missing = [planned for planned in plan if not story.ran(*planned)]
+    ran = {(row["arm"], row["rank"], row["seed"]) for row in story.runs}
+    missing = [planned for planned in plan if planned not in ran]
     for number, (arm, rank, turn) in enumerate(missing):
         if progress:
             progress("loku", number, len(missing), f"{_named(arm, rank)}, seed {turn}")
         label = f"{_named(arm, rank)} seed {turn}"
-        story.add("runs", running(arm, rank, known[arm], turn, wanted, label))
+        story.runs.append(running(arm, rank, known[arm], turn, wanted, label))
+        story.save()
     if progress and missing:
         progress("loku", len(missing), len(missing), "")
-    rows = [row for row in story.content["runs"] if (row["arm"], row["rank"], row["seed"]) in plan]
+    rows = [row for row in story.runs if (row["arm"], row["rank"], row["seed"]) in plan]
     lines = averaged(rows, wanted)
-    save_png(_drawn(levels, lines, wanted), folder / "loku.png")
-    return Loku(levels, lines, rows, story.content["tuning"], tuple(wanted), folder)
-
-
-def balance(forget: float, retain: float) -> float:
-    """Harmonic mean of 1 - what is left of the forget set and what is left of the retain set, from 0 to 1.
-
-    Raises:
-        ExpungeError: a value is not within 0 and 1.
-    """
-    for value in (forget, retain):
-        if not 0 <= value <= 1:
-            raise ExpungeError(f"a share that is left must lie between 0 and 1; got {value}.")
-    gone = 1 - forget
-    return 0.0 if gone + retain == 0 else 2 * gone * retain / (gone + retain)
+    save_png(_drawn(story.levels, lines, wanted), folder / "loku.png")
+    return Loku(story.levels, lines, rows, story.tuning, tuple(wanted), folder)
 
 
 def averaged(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[Line]:
@@ -236,30 +223,6 @@ def averaged(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list
 
 def _named(arm: str, rank: int | None) -> str:
     return arm if rank is None else f"{arm} r{rank}"
-
-
-class _Story:
-    """Rows of runs on disk, each written once it is finished."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"levels": {}, "tuning": [], "runs": []}
-        if path.is_file():
-            self.content = json.loads(path.read_text(encoding="utf-8"))
-
-    def add(self, kind: str, row: Mapping[str, Any]) -> None:
-        self.content[kind].append(dict(row))
-        self.path.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
-
-    def tuned(self, arm: str, rate: float) -> bool:
-        return any((row["arm"], row["rate"]) == (arm, rate) for row in self.content["tuning"])
-
-    def ran(self, arm: str, rank: int | None, seed: int) -> bool:
-        return any((row["arm"], row["rank"], row["seed"]) == (arm, rank, seed) for row in self.content["runs"])
-
-    def best(self, arm: str, grid: Sequence[float]) -> float:
-        rows = [row for row in self.content["tuning"] if row["arm"] == arm and row["rate"] in grid]
-        return float(max(rows, key=lambda row: row["score"])["rate"])
 
 
 class _Running:

@@ -1,10 +1,10 @@
 """WAGLE's experiment: does it help to unlearn in chosen weights alone, and does it matter how they are chosen?
 
 Source: Jia et al. 2024, arXiv:2410.17509, tables on TOFU. Departures: refusal training is `idk`, with terms of their
-own for refusals and retained answers; masks are drawn anew for each seed.
+own for refusals and retained answers; masks are drawn anew for each seed; every line of the table may be given the best
+learning rate of one grid, found on a seed of its own.
 """
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from expunge.core.manifest import Manifest
 from expunge.core.mask import Mask
 from expunge.core.progress import Progress, under
 from expunge.core.results import Evaluation
-from expunge.core.scores import Scores
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.localize.localize import localize
 from expunge.models.load import load_model, load_tokenizer, model_fingerprint
 from expunge.recipes._folder import opened
+from expunge.recipes._rates import CHOSEN_BY, TUNING_SEED, Story, chosen
 from expunge.recipes.demo import embedded
 from expunge.training.unlearn import unlearn
 
@@ -86,6 +86,8 @@ class Line:
 
     cell: Cell | None
     """None for the start model."""
+    rate: float | None
+    """Learning rate of all its runs; None for the start model."""
     means: Mapping[str, float | None]
     deviations: Mapping[str, float | None]
     """Standard deviation over seeds, n - 1 in the denominator; None for a single seed."""
@@ -112,6 +114,7 @@ def wagle(
     arms: Sequence[str] = ARMS,
     ratios: Sequence[float] = (0.8,),
     seeds: int = 1,
+    grid: Sequence[float] = (),
     settings: Mapping[str, Any] | None = None,
     authors: int = 60,
     overwrite: bool = False,
@@ -131,21 +134,27 @@ def wagle(
         arms: of `ARMS`.
         ratios: shares of weights that a mask lets change.
         seeds: how often each cell is repeated: data order, pairing, what random masks and retain samples draw.
+        grid: learning rates to choose each cell's from instead of the recipe's: the one with the largest harmonic mean
+            of 1 - forget ES and retain ES (extraction strength), on a seed that no other run has.
         settings: training settings over those of the recipe, for all runs.
         authors: invented authors of the embedded default.
         overwrite: replace an earlier experiment in `folder`.
         progress: called with (what, done, total, numbers); first with the number of runs and how long they will take.
 
     Raises:
-        ExpungeError: the folder is in use, an unknown method or arm, a ratio out of range, a corpus without a model.
+        ExpungeError: the folder is in use, an unknown method or arm, a ratio out of range, a corpus without a model, a
+            grid beside a learning rate.
     """
     plan = cells(methods, arms, ratios)
     require_at_least("seeds", seeds, 1)
     if (corpus is None) != (start is None):
         raise ExpungeError("a corpus and the start model go together: give both, or neither for the embedded default.")
     common, rates = (EMBEDDED, EMBEDDED_RATES) if corpus is None else (FOLDERS, FOLDERS_RATES)
+    if grid and "learning_rate" in (settings or {}):
+        raise ExpungeError("settings names the learning rate and grid has it chosen: give one of the two.")
     common = {**COMMON, **common, **(settings or {})}
-    about = {"settings": common, "rates": rates, "authors": authors if corpus is None else None}
+    about: dict[str, Any] = {"settings": common, "authors": authors if corpus is None else None}
+    about |= {"grid": list(grid)} if grid else {"rates": rates}
     inputs: dict[str, str] = {}
     if corpus is not None and start is not None:
         inputs = {"model": model_fingerprint(load_model(start)), **corpus.fingerprints()}
@@ -154,32 +163,44 @@ def wagle(
     if corpus is None or start is None:
         found, start, _ = embedded(authors, progress=progress)
         corpus = Corpus({**found.splits, "world_facts": found["world"]}, found.name)
-    running = _Running(corpus, start, common, rates, progress)
-    store = folder / "wagle.json"
-    rows = json.loads(store.read_text(encoding="utf-8"))["rows"] if store.is_file() else []
-    done = {(row["cell"], row["seed"]) for row in rows}
-    waiting = [(cell, seed) for seed in range(seeds) for cell in plan if (str(cell), seed) not in done]
+    running = _Running(corpus, start, common, ratios, progress)
+    story = Story(folder / "wagle.json")
     begun = time.monotonic()
     before = running.measured(load_model(start, dtype="float32"), "start model", folder / "records")
     an_evaluation = time.monotonic() - begun
+    story.levels = {"start model": columns(before)}
     lacking = [name for name, value in columns(before).items() if value is None]
     missing = {name: before[(EFFICACY | UTILITY)[name] or "UT"].note for name in lacking}
+    known = {str(cell): cell for cell in plan}
+    own = {name: common.get("learning_rate", rates[of.method][of.arm == "lora"]) for name, of in known.items()}
+    if grid:
+
+        def trial(name: str, rate: float) -> Mapping[str, Any]:
+            model, _ = running.unlearned(known[name], TUNING_SEED, rate)
+            found = running.measured(model, name, None, suite="default", metrics=CHOSEN_BY)
+            return {measure: float(found[measure]) for measure in CHOSEN_BY}
+
+        own = chosen(story, tuple(known), grid, trial, "wagle", progress)
+    done = {(row["cell"], row["seed"]) for row in story.runs}
+    waiting = [(name, seed) for seed in range(seeds) for name in known if (name, seed) not in done]
     if waiting and progress:
-        seconds = len(waiting) * (an_evaluation + running.training_seconds(waiting[0][0]))
+        seconds = len(waiting) * (an_evaluation + running.training_seconds(plan[0], own[str(plan[0])]))
         told = f"{len(waiting)} runs, about {math.ceil(seconds / 60)} min"
         progress("wagle", 0, len(waiting), told)
-    for number, (cell, seed) in enumerate(waiting):
+    for number, (name, seed) in enumerate(waiting):
         if progress:
-            progress("wagle", number, len(waiting), f"{cell}, seed {seed}")
-        values, results = running(cell, seed)
-        rows.append({"cell": str(cell), "seed": seed, **values, **results})
-        content = {"start": columns(before), "missing": missing, "rows": rows}
-        store.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            progress("wagle", number, len(waiting), f"{name}, seed {seed}")
+        model, results = running.unlearned(known[name], seed, own[name])
+        values = columns(running.measured(model, name))
+        story.runs.append({"cell": name, "seed": seed, "rate": own[name], **values, **results})
+        story.save()
     if progress and waiting:
         progress("wagle", len(waiting), len(waiting), "")
-    first = Line(None, columns(before), dict.fromkeys(COLUMNS), 1)
-    own = {str(cell): [row for row in rows if row["cell"] == str(cell) and row["seed"] < seeds] for cell in plan}
-    return Wagle([first, *(averaged(cell, own[str(cell)]) for cell in plan)], missing, folder)
+    lines = [Line(None, None, columns(before), dict.fromkeys(COLUMNS), 1)]
+    for name, cell in known.items():
+        rows = [row for row in story.runs if row["cell"] == name and row["seed"] < seeds]
+        lines.append(averaged(cell, rows))
+    return Wagle(lines, missing, folder)
 
 
 def cells(methods: Sequence[str], arms: Sequence[str], ratios: Sequence[float]) -> list[Cell]:
@@ -218,6 +239,7 @@ def averaged(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> Line:
     had = {name: None not in of for name, of in values.items()}
     return Line(
         cell,
+        rows[0]["rate"],
         {name: float(np.mean(of)) if had[name] else None for name, of in values.items()},
         {name: float(np.std(of, ddof=1)) if had[name] and len(of) > 1 else None for name, of in values.items()},
         len(rows),
@@ -225,57 +247,64 @@ def averaged(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> Line:
 
 
 class _Running:
-    """Runs cells on one start model and corpus; scores of weights are computed once a seed."""
+    """Unlearns cells on one start model and corpus, and measures what comes out; weights are scored once a seed."""
 
     def __init__(
         self,
         corpus: Corpus,
         start: str | Path,
         settings: Mapping[str, Any],
-        rates: Rates,
+        ratios: Sequence[float],
         progress: Progress | None,
     ) -> None:
-        self.corpus, self.start, self.settings, self.rates = corpus, start, settings, rates
-        self.progress = progress
+        self.corpus, self.start, self.settings, self.progress = corpus, start, settings, progress
         self.tokenizer = load_tokenizer(start)
-        self.scores: dict[tuple[str, int], Scores] = {}
+        self.ratios = tuple(ratios)
+        self.masks: dict[tuple[str, float, int], Mask] = {}
 
-    def measured(self, model: Any, label: str, records: Path | None = None) -> Evaluation:
+    def measured(
+        self,
+        model: Any,
+        label: str,
+        records: Path | None = None,
+        suite: str = "wagle",
+        metrics: Sequence[str] | None = None,
+    ) -> Evaluation:
         return evaluate(
             model,
             self.tokenizer,
             self.corpus,
-            suite="wagle",
+            suite=suite,
+            metrics=metrics,
             output_dir=records,
             overwrite=True,
             label=label,
             progress=under(self.progress, label),
         )
 
-    def options(self, cell: Cell, seed: int) -> dict[str, Any]:
-        through = cell.arm == "lora"
-        rate = self.rates[cell.method][1 if through else 0]
-        given = {"method": cell.method, "seed": seed, "learning_rate": rate, **self.settings}
-        rank = given.pop("rank")
-        return {**given, "adapter": "lora", "rank": rank} if through else given
-
-    def training_seconds(self, cell: Cell) -> float:
-        """Of one run, estimated from three steps with all weights."""
-        options = self.options(replace(cell, arm="dense"), 0)
-        steps: float = options["epochs"] * len(self.corpus["forget"]) / options["batch_size"]
-        trial = {**options, "epochs": min(3 / steps, 1) * options["epochs"]}
-        a_step: float = self._unlearned(trial).manifest.results["seconds_a_step"]
-        return steps * a_step
-
-    def _unlearned(self, options: Mapping[str, Any], mask: Mask | None = None) -> Any:
+    def unlearned(self, cell: Cell, seed: int, rate: float, **more: Any) -> tuple[Any, dict[str, Any]]:
+        """The model, and what the run says of itself."""
+        options = {**self.settings, "method": cell.method, "seed": seed, "learning_rate": rate, **more}
+        rank = options.pop("rank")
+        options |= {"adapter": "lora", "rank": rank} if cell.arm == "lora" else {}
+        mask = self._mask(cell, seed)
         model = load_model(self.start, dtype="float32")
-        return unlearn(model, self.tokenizer, self.corpus, mask=mask, progress=self.progress, **options)
+        run = unlearn(model, self.tokenizer, self.corpus, mask=mask, progress=self.progress, **options)
+        return run.model, {name: run.manifest.results[name] for name in ("steps", "seconds_a_step")}
+
+    def training_seconds(self, cell: Cell, rate: float) -> float:
+        """Of one run, estimated from three steps with all weights."""
+        steps: float = self.settings["epochs"] * len(self.corpus["forget"]) / self.settings["batch_size"]
+        epochs = min(3 / steps, 1) * self.settings["epochs"]
+        _, results = self.unlearned(replace(cell, arm="dense", ratio=None), 0, rate, epochs=epochs)
+        a_step: float = results["seconds_a_step"]
+        return steps * a_step
 
     def _mask(self, cell: Cell, seed: int) -> Mask | None:
         if cell.ratio is None:
             return None
-        if (cell.arm, seed) not in self.scores:
-            self.scores[cell.arm, seed] = localize(
+        if (cell.arm, cell.ratio, seed) not in self.masks:
+            scores = localize(
                 load_model(self.start, dtype="float32"),
                 self.tokenizer,
                 self.corpus,
@@ -285,9 +314,7 @@ class _Running:
                 seed=seed,
                 progress=self.progress,
             )
-        return self.scores[cell.arm, seed].select(ratio=cell.ratio)
-
-    def __call__(self, cell: Cell, seed: int) -> tuple[dict[str, float | None], dict[str, Any]]:
-        run = self._unlearned(self.options(cell, seed), self._mask(cell, seed))
-        results = {name: run.manifest.results[name] for name in ("steps", "seconds_a_step")}
-        return columns(self.measured(run.model, str(cell))), results
+            # Bits of all ratios, of this seed alone: the scores themselves are as large as the model.
+            self.masks = {place: mask for place, mask in self.masks.items() if place[2] == seed}
+            self.masks |= {(cell.arm, ratio, seed): scores.select(ratio=ratio) for ratio in self.ratios}
+        return self.masks[cell.arm, cell.ratio, seed]
