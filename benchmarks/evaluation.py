@@ -127,7 +127,8 @@ def ideal(
     for at in range(0, len(sequences), batch_size):
         batch = sequences[at : at + batch_size]
         ids = torch.zeros((len(batch), len(batch[0].ids)), dtype=torch.long)
-        where, targets = [], []
+        where: list[tuple[int, int]] = []
+        targets: list[int] = []
         for i, row in enumerate(batch):
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
             where += [(i, t - 1) for t in range(row.start, len(row.ids))]

@@ -139,7 +139,7 @@ def outcome(
 
 def unlearned(folder: str, tokenizer: Any, corpus: Any, **settings: Any) -> expunge.Run:
     """One run with IHL."""
-    given = {"method": "ihl", "rank": RANK, "batch_size": 8, "learning_rate": 1e-3} | settings
+    given: dict[str, Any] = {"method": "ihl", "rank": RANK, "batch_size": 8, "learning_rate": 1e-3} | settings
     return expunge.unlearn(load_model(folder, dtype="float32"), tokenizer, corpus, **given)
 
 
@@ -147,9 +147,9 @@ def overlap(model: Any, one: Importance, other: Importance) -> float:
     """Mean over matrices of the overlap of the row spaces that two importances pick."""
     shares = []
     for name, layer in linear_layers(model).items():
-        bases = []
+        bases, weight = [], layer.get_parameter("weight").detach()
         for importance in (one, other):
-            factors = weighted_factors(layer.weight.detach(), importance.rows[name].sqrt(), rank=RANK, scaling=SCALING)
+            factors = weighted_factors(weight, importance.rows[name].sqrt(), rank=RANK, scaling=SCALING)
             bases.append(torch.linalg.qr(factors.a.T)[0])
         shares.append(float((bases[0].T @ bases[1]).square().sum()) / RANK)
     return statistics.mean(shares)

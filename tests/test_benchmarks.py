@@ -1,0 +1,87 @@
+"""Benchmarks run from end to end on a random model, so that none goes stale; the numbers mean nothing here."""
+
+import json
+import runpy
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from expunge.models.load import save_model
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(str(FOLDER))  # `masked` takes a clock from `objectives`
+    with warnings.catch_warnings():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """Folder of a model, and files of a forget and a retain set."""
+    named = {"model": str(save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "model"))}
+    for split in ("forget", "retain"):
+        lines = [json.dumps({"question": e.prompt, "answer": e.completion}) for e in zoo.corpus()[split]]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        named[split] = str(tmp_path / f"{split}.jsonl")
+    return named
+
+
+def run(monkeypatch: pytest.MonkeyPatch, name: str, output: Path, **settings: object) -> dict[str, object]:
+    words = [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    monkeypatch.setattr(sys, "argv", [name, *words, "--output", str(output)])
+    runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    found: dict[str, object] = json.loads(output.read_text())
+    return found
+
+
+def test_quality(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(monkeypatch, "quality", tmp_path / "out.json", **files, methods="kl_min", seeds=1)
+    assert [row["settings"]["method"] for row in found["rows"]] == ["kl_min"]  # type: ignore[attr-defined]
+
+
+def test_fila(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(monkeypatch, "fila", tmp_path / "out.json", **files, rounds=1, seeds=1)
+    assert {"seconds", "share_of_an_epoch", "result"} <= set(found)
+
+
+def test_extraction(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"model": files["model"], "texts": files["forget"], "sequences": 1, "n": 2, "tokens": 6}
+    assert run(monkeypatch, "extraction", tmp_path / "out.json", **settings)
+
+
+def test_evaluation(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tofu").mkdir()
+    wrong = {"paraphrased_answer": "It is a town.", "perturbed_answer": ["In a boat.", "In Rome."]}
+    for name, split in (("forget01_perturbed", "forget"), ("retain99", "retain"), ("retain_perturbed", "retain")):
+        lines = [json.dumps({"question": e.prompt, "answer": e.completion, **wrong}) for e in zoo.corpus()[split]]
+        (tmp_path / "tofu" / f"{name}.json").write_text("\n".join(lines) + "\n")
+    settings = {"model": files["model"], "data": tmp_path / "tofu", "forget": "forget01", "rounds": 1}
+    found = run(monkeypatch, "evaluation", tmp_path / "out.json", **settings, max_new_tokens=8)
+    assert found["rounds"] and found["ratios"]
+
+
+@pytest.mark.slow
+def test_objectives(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"methods": "npo", "rounds": 1, "steps": 2, "rows": 2}
+    assert run(monkeypatch, "objectives", tmp_path / "out.json", **files, **settings)["rows"]
+
+
+@pytest.mark.slow
+def test_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"sizes": "20M", "rounds": 1, "steps": 2, "rows": 2}
+    assert run(monkeypatch, "masked", tmp_path / "out.json", **settings)["rows"]
+
+
+@pytest.mark.slow
+def test_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "selection", tmp_path / "out.json", sizes="1e4")["rows"]
