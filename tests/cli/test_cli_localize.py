@@ -1,5 +1,6 @@
 """`expunge localize` and `expunge mask`."""
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -66,8 +67,16 @@ def test_a_dry_run_writes_nothing(call: Callable[..., Any], words: list[str], tm
     assert code == 0 and not list(tmp_path.iterdir())
     assert "144 units of value_vector in 3 parameters, 4608 weights" in out
     assert "mu" in out and "0.92" in out and "sums of gradients" in out and "First forget row" in out
-    code, out, _ = call("localize", *words, "attribution=activation", "unit=weight", "--dry-run")
-    assert code == 1 and "activation is not defined for unit=weight" in out
+    # The rows that will be looked at, not all that there are: 6 forget rows, and as many retain rows by default.
+    assert re.search(r"retain\s+6\s", out)
+    code, out, _ = call("localize", *words, "attribution=memflex", "retain_examples=3", "--dry-run")
+    assert code == 0 and re.search(r"retain\s+3\s", out)
+    for refused, message in (
+        (("attribution=memflex", "retain_examples=99"), "retain_examples must lie between 1 and 10"),
+        (("attribution=activation", "unit=weight"), "activation is not defined for unit=weight"),
+    ):
+        code, out, _ = call("localize", *words, *refused, "--dry-run")
+        assert code == 1 and message in out
 
 
 def test_mistakes(call: Callable[..., Any], words: list[str], tmp_path: Path, model_folder: Path) -> None:

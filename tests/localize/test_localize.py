@@ -114,6 +114,8 @@ def test_some_look_at_no_data():
             "activation takes no gradient of a forget objective, so forget_objective=idk would change nothing",
         ),
         ({"attribution": "gradient", "gradient": "max"}, "gradient must be 'mean' or 'sum'"),
+        ({"attribution": "fisher", "gradient": "sum"}, "takes no gradient of a whole set"),
+        ({"attribution": "gradient", "retain_examples": 3}, "looks at no retain examples"),
         ({"attribution": "activation", "positions": "some"}, "positions must be 'predicting' or 'all'"),
         ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must lie between 0 and 1"),
         ({"attribution": f"{__name__}:greedy"}, "no thing that attributions are shown is called 'logits'"),

@@ -108,8 +108,8 @@ def test_each_method_works_with_a_mask(method: str) -> None:
 def test_a_mask_of_everything_is_the_run_without_a_mask(unit: str, precision: str) -> None:
     """Bit for bit: a parameter selected as a whole is its own compact tensor and takes the usual way."""
     masked_model, plain = zoo.tiny_model(), zoo.tiny_model()
-    layout = made_mask(plain, "matrix" if unit in ("value_vector", "neuron") else unit).layout  # type: ignore[arg-type]
-    if unit in ("value_vector", "neuron"):
+    layout = made_mask(plain, "matrix" if unit == "value_vector" else unit).layout  # type: ignore[arg-type]
+    if unit == "value_vector":
         parts = {n: Part(p.shape, "slices", n, len(p.shape) - 1) for n, p in layout.parts.items()}
         layout = Layout(unit, parts)  # type: ignore[arg-type]
     everything = Mask(layout, {g: pack(torch.ones(n, dtype=torch.bool)) for g, n in layout.groups.items()})

@@ -1,7 +1,7 @@
 """`expunge localize`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from expunge.data.config import DataConfig
 
 if TYPE_CHECKING:
     from expunge.localize.plan import Plan
+    from expunge.localize.statistics import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +167,16 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
 def _planned(config: LocalizeConfig, given: dict[str, Any]) -> "Plan":
     from expunge.localize.plan import planned
 
-    return planned(config.attribution, config.unit, given, config.forget_objective)
+    plan = planned(config.attribution, config.unit, given, config.forget_objective)
+    plan.check(config.gradient, config.retain_examples)
+    return plan
 
 
 def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
-    from expunge.data.tokenizing import encode
     from expunge.localize.layout import layout
+    from expunge.localize.sides import sides_of
+    from expunge.models.anatomy import blocks, causal_lm
     from expunge.models.load import check_tokenizer_fits
 
     config, problems = call.config, preview.Problems()
@@ -201,15 +205,20 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     weights = sum(part.numel for part in units.parts.values())
     heading("Units")
     say(f"{sum(units.groups.values())} units of {plan.unit} in {len(units.parts)} parameters, {weights} weights")
-    lines = []
-    first = None
-    for split in plan.splits:
-        with problems.collected():
-            if corpus is None:
-                continue
-            rows = encode(corpus[split], tokenizer, template=template_of(config), max_length=config.max_length)
-            first = first or rows[0]
-            lines.append((split, str(len(rows)), str(sum(len(row.ids) for row in rows))))
+    sides: "Mapping[str, Side]" = {}
+    with problems.collected():
+        if corpus is not None:
+            sides = sides_of(
+                replace(plan, depth=len(blocks(causal_lm(model)))),
+                corpus,
+                tokenizer,
+                seed=config.seed,
+                retain_examples=config.retain_examples,
+                template=template_of(config),
+                max_length=config.max_length,
+            )
+    rows = {split: next(iter(side.rows.values())) for split, side in sides.items()}
+    lines = [(split, str(len(of)), str(sum(len(row.ids) for row in of))) for split, of in rows.items()]
     if lines:
         heading("Data")
         table(("set", "rows", "tokens"), lines, numeric=(1, 2))
@@ -222,8 +231,8 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
             "scores": 4 * sum(units.groups.values()),
         }
     )
-    if first is not None:
-        preview.show_example(first, tokenizer, f"First {plan.splits[0]} row")
+    for split, (first, *_) in list(rows.items())[:1]:
+        preview.show_example(first, tokenizer, f"First {split} row")
     return problems.concluded()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.checks import require_at_least
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.core.scores import Scores
@@ -76,13 +76,13 @@ def localize(
         `scores.manifest.results`.
 
     Raises:
-        ExpungeError: unknown names, a unit that the attribution is not defined for, a missing set, non-finite scores.
+        ExpungeError: unknown names, a unit that the attribution is not defined for, settings that would change nothing,
+            a missing set, non-finite scores.
     """
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
     plan = planned(attribution, unit, hyperparameters, forget_objective, depth=len(blocks(causal_lm(model))))
-    if gradient not in ("mean", "sum"):
-        raise ExpungeError(f"gradient must be 'mean' or 'sum'; got {gradient!r}.")
+    plan.check(gradient, retain_examples)
     require_at_least("batch_size", batch_size, 1)
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
     template = template or Template()

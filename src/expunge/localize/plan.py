@@ -39,6 +39,20 @@ class Plan:
         forget = ("forget",) if self.needs & _OF_FORGET else ()
         return (*forget, *(("retain",) if "retain_gradients" in self.needs else ()))
 
+    def check(self, gradient: str, retain_examples: int | None) -> None:
+        """Refuse what the attribution would not look at.
+
+        Raises:
+            ExpungeError: an unknown reduction of gradients, one without gradients that are reduced, or a number of
+                retain examples where none is looked at.
+        """
+        if gradient not in ("mean", "sum"):
+            raise ExpungeError(f"gradient must be 'mean' or 'sum'; got {gradient!r}.")
+        if gradient != "mean" and not {"forget_gradients", "retain_gradients"} & self.needs:
+            raise ExpungeError(f"{self.name} takes no gradient of a whole set, so gradient={gradient} changes nothing.")
+        if retain_examples is not None and "retain" not in self.splits:
+            raise ExpungeError(f"{self.name} looks at no retain examples, so retain_examples changes nothing.")
+
 
 def planned(
     attribution: str,

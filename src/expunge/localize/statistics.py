@@ -85,19 +85,17 @@ def gradients(
             kept: dict[str, Tensor] = load_file(path, device=str(next(inner.parameters()).device))
             return kept
     sums = {name: torch.zeros_like(wide(p.detach())) for name, p in parameters.items()}
-    scale = 1.0 if how == "sum" else 1 / len(side)
     done = 0
     with _prepared(inner, parameters, sums, squared=how == "squares"):
         for numbers in _batches(side, 1 if how == "squares" else batch_size):
-            losses = example_losses(model, side, numbers)
-            # Squares are of the loss of one example itself, and weighed afterwards.
-            (losses.sum() * (1.0 if how == "squares" else scale)).backward()
+            # Weighed afterwards, in float32: 1 / N times a small gradient may be nothing in float16.
+            example_losses(model, side, numbers).sum().backward()
             done += len(numbers)
             if progress is not None:
                 progress(f"{side.what} gradients", done, len(side), "")
-    if how == "squares":
+    if how != "sum":
         for total in sums.values():
-            total.mul_(scale)
+            total.mul_(1 / len(side))
     if path is not None:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file(sums, partial)

@@ -43,7 +43,7 @@ class Selection:
     parameter: nn.Parameter
     part: Part
     index: Tensor
-    """Selected positions, int32 [K]: flat, or along the part's dimension."""
+    """Selected positions, [K]: flat, or along the part's dimension; int32, and int64 where that cannot count them."""
     everything: bool
     """Is all of the parameter selected?"""
 
@@ -116,7 +116,8 @@ def selections(model: nn.Module, mask: Mask) -> list[Selection]:
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[int, Selection] = {}
     for name, part in mask.layout.parts.items():
-        parameter, index = named[name], mask.indices(name).to(torch.int32)
+        parameter = named[name]
+        index = mask.indices(name).to(torch.int32 if part.units <= 2**31 else torch.int64)
         everything = part.cut == "whole" or len(index) == part.units
         made = Selection(first[id(parameter)], parameter, part, index, everything)
         before = found.get(id(parameter), made)

@@ -66,7 +66,7 @@ def slice_linear(module: nn.Module, values: nn.Parameter, index: Tensor, dim: in
     Args:
         module: an `nn.Linear`, weight [O, I], or transformers' `Conv1D`, weight [I, O].
         values: the selected slices, [O, K] or [K, I] (for `Conv1D` [K, O] or [I, K]); it receives the gradient.
-        index: int32 [K].
+        index: of the slices, [K].
         dim: of the weight.
 
     Returns:
