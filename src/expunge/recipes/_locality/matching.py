@@ -43,7 +43,7 @@ class Matched:
     place: str
     seed: int
     distance_before: float
-    """The loss, mean over the forget set."""
+    """The loss, mean over the forget set's positions."""
     distance: float
     """The same at the end."""
     forget_strength: float
@@ -109,8 +109,8 @@ def match(bench: Bench, model: PreTrainedModel, base: PreTrainedModel, mask: Mas
 
     def mean_distance() -> float:
         with torch.no_grad():
-            losses = [(float(distance(model, base, batch)), len(batch["labels"])) for batch in plain]
-        return sum(loss * n for loss, n in losses) / len(rows)
+            losses = [(float(distance(model, base, batch)), int(predicting(batch["labels"]).sum())) for batch in plain]
+        return sum(loss * n for loss, n in losses) / sum(n for _, n in losses)
 
     model.eval()  # no dropout: the two models are to differ by their weights alone
     before = mean_distance()
@@ -135,9 +135,14 @@ def distance(model: nn.Module, base: nn.Module, batch: Batch) -> Tensor:
         base(input_ids=ids, attention_mask=attention)
     with mlp_outputs(model) as ours:
         model(input_ids=ids, attention_mask=attention)
-    predicting = torch.zeros_like(labels, dtype=torch.bool)
-    predicting[:, :-1] = labels[:, 1:] != IGNORED
-    return mean_distance_of(torch.stack(ours), torch.stack(theirs), predicting)
+    return mean_distance_of(torch.stack(ours), torch.stack(theirs), predicting(labels))
+
+
+def predicting(labels: Tensor) -> Tensor:
+    """Positions that predict a completion token, bool [B, T]."""
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    found[:, :-1] = labels[:, 1:] != IGNORED
+    return found
 
 
 def mean_distance_of(
