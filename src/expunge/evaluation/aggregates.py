@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from expunge.core.results import Definition, Direction, Measure
-from expunge.evaluation.statistics import harmonic_mean, interval
+from expunge.evaluation.statistics import harmonic_mean, interval, zero_note
 from expunge.evaluation.suite import Derived
 
 _SOURCE = "open-unlearning, arXiv:2506.12618, as metrics of its study; harmonic means, 0 where a part is 0"
@@ -81,7 +81,7 @@ def everything(measures: Mapping[str, Measure]) -> Measure:
 
 def _harmonic(definition: Definition, parts: Mapping[str, float], n: int, note: str = "") -> Measure:
     value = float(harmonic_mean(np.array(list(parts.values()), dtype=np.float64)))
-    return definition.measure(value, n=n, details=dict(parts), note=note)
+    return definition.measure(value, n=n, details=dict(parts), note=" ".join(filter(None, (note, zero_note(parts)))))
 
 
 AGGREGATES = (

@@ -1,6 +1,6 @@
 """Bootstrap intervals: percentile, over examples, seeded. R = resamples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -80,3 +80,9 @@ def harmonic_mean(parts: Float[np.ndarray, "*r k"]) -> Float[np.ndarray, "*r"]:
     """Harmonic mean over the last axis; 0 where any part is 0."""
     with np.errstate(divide="ignore"):
         return np.asarray(parts.shape[-1] / (1 / parts).sum(-1))
+
+
+def zero_note(parts: Mapping[str, float]) -> str:
+    """Which parts make a harmonic mean 0, however good the others are; nothing where none does."""
+    zero = [name for name, value in parts.items() if value == 0]
+    return f"0 because of {', '.join(zero)} alone, whatever the other parts are." if zero else ""

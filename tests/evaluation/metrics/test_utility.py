@@ -39,6 +39,7 @@ def test_any_zero_makes_it_zero():
     silent = view(certain(0.3), completion=["a b"], generation=["x"], split="world_facts")
     measure = model_utility(**nine(world_facts=silent))
     assert measure.value == 0 and measure.interval == (0, 0)
+    assert measure.note == "0 because of world_facts_rouge alone, whatever the other parts are."
 
 
 def test_parts_that_are_missing_are_named():

@@ -11,7 +11,7 @@ from expunge.evaluation.metrics._views import in_order, require_rows
 from expunge.evaluation.metrics.probability_normalized import normalized_probabilities
 from expunge.evaluation.metrics.rouge import overlaps
 from expunge.evaluation.metrics.truth_ratio import true_better, truth_ratios
-from expunge.evaluation.statistics import harmonic_mean, interval
+from expunge.evaluation.statistics import harmonic_mean, interval, zero_note
 
 DEFINITION = Definition(
     text=(
@@ -74,13 +74,13 @@ def model_utility(
         return harmonic_mean(np.concatenate(means, axis=1))
 
     complete = 9
-    note = "" if len(details) == complete else f"Over {len(details)} of TOFU's nine parts: {', '.join(details)}."
+    over = "" if len(details) == complete else f"Over {len(details)} of TOFU's nine parts: {', '.join(details)}."
     return DEFINITION.measure(
         float(harmonic_mean(np.array(list(details.values())))),
         n=sum(len(block) for block in blocks),
         interval=interval(statistic, [len(block) for block in blocks]),
         details=details,
-        note=note,
+        note=" ".join(filter(None, (over, zero_note(details)))),
     )
 
 
