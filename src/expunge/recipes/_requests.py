@@ -19,7 +19,7 @@ from expunge.models.tiny import bfloat16_pays
 from expunge.recipes._folder import opened
 from expunge.recipes.demo import COMMON, METHODS, embedded
 from expunge.report.figures import save_png
-from expunge.report.ranks import over
+from expunge.report.ranks import Panel, over
 from expunge.training.unlearn import unlearn
 
 MEASURES = ("forget_extraction_strength", "forget_rouge", "retain_extraction_strength", "model_utility")
@@ -119,12 +119,15 @@ class Bench:
         start = self.measured(self.start(), self.corpus["forget"], "start model")
         content = {"over": axis, "start model": start, "methods": found}
         (self.folder / f"{self.stage}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        series = {
-            name: {method: {x: values[name] for x, values in of.items()} for method, of in found.items()}
+        panels = [
+            Panel(
+                name,
+                {method: {x: values[name] for x, values in of.items()} for method, of in found.items()},
+                {"start model": start[name]},
+            )
             for name in MEASURES
-        }
-        levels = {name: {"start model": start[name]} for name in MEASURES}
-        save_png(over(axis, series, levels), self.folder / f"{self.stage}.png")
+        ]
+        save_png(over(axis, panels), self.folder / f"{self.stage}.png")
         return Requests(found, start, self.folder)
 
     def _with(self, forget: Sequence[Example]) -> Corpus:

@@ -5,10 +5,12 @@ may be given the best learning rate of one grid, found on a seed of its own.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
@@ -21,7 +23,7 @@ from expunge.recipes._folder import opened
 from expunge.recipes._rates import CHOSEN_BY, TUNING_SEED, Story, chosen
 from expunge.recipes.demo import embedded
 from expunge.report.figures import save_png
-from expunge.report.ranks import over_ranks
+from expunge.report.ranks import Panel, Series, over_ranks
 from expunge.training.unlearn import unlearn
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -289,17 +291,22 @@ def _values(evaluation: Evaluation, wanted: Sequence[str]) -> dict[str, float | 
     return {name: evaluation[name].value for name in wanted if name in evaluation.measures}
 
 
-def _drawn(levels: Mapping[str, Mapping[str, float | None]], lines: Sequence[Line], wanted: Sequence[str]) -> Any:
+def _drawn(levels: Mapping[str, Mapping[str, float | None]], lines: Sequence[Line], wanted: Sequence[str]) -> Figure:
     ranked = dict.fromkeys(line.arm for line in lines if line.rank is not None)
-    series = {
-        name: {
-            arm: {r: line.means.get(name) for line in lines if line.arm == arm and (r := line.rank)} for arm in ranked
+
+    def over_the_ranks(name: str, which: Callable[[Line], Mapping[str, float | None]]) -> Series:
+        return {
+            arm: {r: which(line).get(name) for line in lines if line.arm == arm and (r := line.rank)} for arm in ranked
         }
+
+    panels = [
+        Panel(
+            name,
+            over_the_ranks(name, lambda line: line.means),
+            {what: of.get(name) for what, of in levels.items()}
+            | {line.arm: line.means.get(name) for line in lines if line.rank is None},
+            over_the_ranks(name, lambda line: line.deviations),
+        )
         for name in wanted
-    }
-    flat = {
-        name: {what: of.get(name) for what, of in levels.items()}
-        | {line.arm: line.means.get(name) for line in lines if line.rank is None}
-        for name in wanted
-    }
-    return over_ranks(series, flat)
+    ]
+    return over_ranks(panels, {f"{arm}_full": arm for arm in ranked})
