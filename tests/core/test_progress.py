@@ -33,6 +33,19 @@ class TestProgress:
             report("npo", 1, 2, "")
         assert capsys.readouterr().err == "reference values  32/40\nnpo  1/2\n"
 
+    def test_work_that_begins_again_has_a_time_of_its_own(
+        self, clock: list[float], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with progress.shown() as report:
+            for step in (1, 2):
+                report("npo", step, 2, "")
+            clock[0] = 1000.0
+            for step in (1, 21):
+                report("npo", step, 41, "")
+                clock[0] += 20
+        # 20 steps took 20 s, so the other 20 will; not the 1020 s since another run of that name began.
+        assert capsys.readouterr().err.splitlines()[-2:] == ["npo  1/41", "npo  21/41  20 s left"]
+
     def test_on_a_terminal_there_is_a_bar(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -42,6 +55,18 @@ class TestProgress:
             report("npo", 2, 2, "loss [4]")
         said = capsys.readouterr().err
         assert "npo" in said and "2/2" in said and "loss [4]" in said
+
+    def test_what_is_finished_on_a_terminal_leaves_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        with progress.shown() as report:
+            for number in range(50):
+                report(f"piece {number}", 1, 1, "")
+            report("npo", 1, 2, "")
+        said = capsys.readouterr().err
+        assert all(said.count(f"piece {number}  1/1") == 1 for number in range(50))
+        assert "piece" not in said.split("npo")[-1]  # the last picture holds what goes on alone
 
 
 @pytest.mark.parametrize(

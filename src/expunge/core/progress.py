@@ -43,11 +43,11 @@ def shown() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", markup=False),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
@@ -56,6 +56,9 @@ def shown() -> Iterator[Progress]:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, numbers=numbers)
             bars.update(tasks[what], completed=done, total=total, numbers=numbers)
+            if done >= total:  # a line that stays, so that hundreds of pieces do not fill the screen with bars
+                bars.remove_task(tasks.pop(what))
+                bars.console.print(_line(what, done, total, "", numbers), markup=False, highlight=False)
 
         yield update
 
@@ -65,16 +68,24 @@ class _PlainProgress:
 
     def __init__(self) -> None:
         self.began: dict[str, tuple[float, int]] = {}
+        self.seen: dict[str, int] = {}
         self.said: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int, numbers: str) -> None:
         now = time.monotonic()
+        if done < self.seen.get(what, done):  # another piece of the same name: its time is its own
+            del self.began[what], self.said[what]
+        self.seen[what] = done
         start, first = self.began.setdefault(what, (now, done))
         if done < total and now - self.said.get(what, -PLAIN_EVERY) < PLAIN_EVERY:
             return
         self.said[what] = now
-        left = f"  {_duration((now - start) / (done - first) * (total - done))} left" if first < done < total else ""
-        print(f"{what}  {done}/{total}{left}{'  ' if numbers else ''}{numbers}", file=sys.stderr, flush=True)
+        left = _duration((now - start) / (done - first) * (total - done)) if first < done < total else ""
+        print(_line(what, done, total, left, numbers), file=sys.stderr, flush=True)
+
+
+def _line(what: str, done: int, total: int, left: str, numbers: str) -> str:
+    return "  ".join(filter(None, (what, f"{done}/{total}", f"{left} left" if left else "", numbers)))
 
 
 def _duration(seconds: float) -> str:
