@@ -193,7 +193,7 @@ def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
     for reference in ("precomputed", "model"):
         run = unlearn(None, model=model, reference=reference)
         assert run.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-5)
-    loaded = expunge.load_adapter(zoo.tiny_model(), tmp_path / "run", force=True)
+    loaded = expunge.load_adapter(zoo.tiny_model(), tmp_path / "run")
     assert isinstance(loaded, PeftModel)
 
 

@@ -192,7 +192,7 @@ def keeping(adaptation: Adaptation | None, tokenizer: PreTrainedTokenizerBase, a
     def keep(model: PeftModel, folder: Path | None) -> Any:
         save = adaptation.save if adaptation else "adapter"
         if folder is not None and save != "merged":
-            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, dict(about))
+            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, about)
             tokenizer.save_pretrained(folder)
         if adaptation is None or is_quantized(model):
             return model

@@ -20,7 +20,14 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, reshard, tokenizer_fingerprint
+from expunge.models.load import (
+    base_fingerprint,
+    bits_of,
+    check_tokenizer_fits,
+    model_fingerprint,
+    reshard,
+    tokenizer_fingerprint,
+)
 from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build
@@ -152,7 +159,8 @@ def unlearn(
         max_length=max_length,
     )
     check_eps(model, rows, objective)
-    base = model_fingerprint(model)
+    base = base_fingerprint(model)
+    own_adapter = model if isinstance(model, PeftModel) else None
     arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
     manifest = Manifest(
@@ -161,6 +169,7 @@ def unlearn(
         seed=config.seed,
         inputs={
             "model": base,
+            **({"start_adapter": model_fingerprint(own_adapter)} if own_adapter is not None else {}),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **{stream: _rows_fingerprint(found) for stream, found in sorted({**looked_at, **rows.encoded}.items())},
             **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
@@ -173,7 +182,9 @@ def unlearn(
         },
     )
     if folder is not None and (
-        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+        finished := open_folder(
+            folder, manifest, overwrite=overwrite, resume=resume, patch=patch, own_adapter=own_adapter
+        )
     ):
         return finished
     if folder is not None and objective.generates:
@@ -182,7 +193,7 @@ def unlearn(
     reshard(model)
     with ExitStack() as around:
         temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
-        second, keep, trained = None, None, model
+        second, keep, about, trained = None, None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
             supplies: dict[str, Any] = {"seed": config.seed, "progress": progress, **looked_at}
@@ -196,6 +207,7 @@ def unlearn(
         if isinstance(trained, PeftModel):
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
+            about |= {"bits": bits} if (bits := bits_of(model)) is not None else {}
             keep = keeping(adaptation, tokenizer, about)
         if how == "model":
             own = adaptation is None
@@ -215,6 +227,7 @@ def unlearn(
             what=method,
             progress=progress,
             keep=keep,
+            about=about,
             stop=StopWhen(stop, every=stop_every, rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size)
             if stop is not None
             else None,
