@@ -53,8 +53,14 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     code, out, err = call(*words, "adapter=lora", "rank=4", "method=undial", "--dry-run")
     assert code == 0, err
     assert "default of lora" in out and "frozen start model" not in out
-    code, out, err = call(*words, "adapter=lora", "rank=64", "--dry-run")
-    assert code == 1 and "rank=64 is more than" in out + err
+    for given, message in (
+        (("adapter=lora", "rank=64"), "rank=64 is more than"),
+        (("adapter=lora", "dropout=2"), "dropout must lie between"),
+        (("adapter=fila", "epsilon=-1"), "epsilon must be above 0; got -1"),
+        (("adapter=vila", "retain_samples=1000000"), "retain_samples must lie between 1 and"),
+    ):
+        code, out, err = call(*words, *given, "--dry-run")
+        assert code == 1 and message in out + err
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
     adaptation, _ = asked("lora", None, None, {"rank": 4})
     assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation).numbers == 5568

@@ -33,7 +33,15 @@ from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build
 from expunge.training import alternates
 from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
-from expunge.training.adapting import Adaptation, adapted_matrices, adapter_on, asked, check_adaptable, keeping
+from expunge.training.adapting import (
+    Adaptation,
+    adapted_matrices,
+    adapter_on,
+    asked,
+    check_adaptable,
+    check_settings,
+    keeping,
+)
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.reference import check_eps, with_reference
@@ -131,6 +139,8 @@ def unlearn(
     )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
     matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
+    if adaptation is not None:
+        check_settings(model, adaptation, matrices, corpus)
     check_objective(causal_lm(model), method, objective, config)
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None:
@@ -329,10 +339,5 @@ def _looked_at(
         return {}
     retain = rows.encoded.get("retain")
     if retain is None:
-        if "retain" not in corpus:
-            raise ExpungeError(
-                f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus "
-                f"'{corpus.name}' holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
-            )
         retain = encode(corpus["retain"], tokenizer, template=template, max_length=max_length)
     return {"forget": list(rows.encoded["forget"]), "retain": list(retain)}
