@@ -308,6 +308,11 @@ def test_a_stop_rule_ends_a_run_with_its_reason(tmp_path: Path) -> None:
     assert seen == [(2, False), (4, False)] and len(run.history) == 4  # two steps an epoch, asked at each epoch
     assert run.manifest.results["stopped"] == "far enough" and run.manifest.results["finished"]
     assert (tmp_path / "model.safetensors").is_file()
+    again = unlearn("lora", epochs=6, stop=rule, output_dir=tmp_path, resume=True)
+    assert again.manifest.results["stopped"] == "far enough" and len(seen) == 2  # finished, so nobody asks
+    for others in ({}, {"stop": lambda model, step: None}, {"stop": rule, "stop_every": 3}):
+        with pytest.raises(ExpungeError, match=r"cannot resume .*its arguments were others: .*stop"):
+            unlearn("lora", epochs=6, **others, output_dir=tmp_path, resume=True)
     seen.clear()
     unlearn("lora", epochs=2, stop=rule, stop_every=0.5)
     assert [step for step, _ in seen] == [1, 2, 3, 4]

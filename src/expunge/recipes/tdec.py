@@ -156,7 +156,7 @@ def tdec(
     levels = {name: rows[0][f"unseen_{name}"] for name in ("extraction_likelihood", "memorization_accuracy")}
     for arm in arms:
         model = load_model(start, dtype="float32")
-        rule = measured_rule(model, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows)
+        rule = measured_rule(model, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows, progress=progress)
         given = {**COMMON, "batch_size": len(corpus["forget"]), **own[arm], **ARMS[arm]}
         begun = time.monotonic()
         run = unlearn(

@@ -39,7 +39,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
-from expunge.training.stopping import StopWhen
+from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
@@ -242,12 +242,12 @@ def train(
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
-        except NonFiniteLoss as error:
+        except (NonFiniteLoss, NoValue) as error:
             if folder is None:
                 raise
             trainer._save_checkpoint(model, None)
             tokenizer.save_pretrained(scratch / f"checkpoint-{trainer.state.global_step}")
-            raise NonFiniteLoss(
+            raise type(error)(
                 f"{error} The last good weights are in {scratch / f'checkpoint-{trainer.state.global_step}'}."
             ) from error
     model.eval()

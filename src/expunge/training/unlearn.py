@@ -47,7 +47,7 @@ from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.reference import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_folder, check_patch, open_folder, train, uses_bf16
-from expunge.training.stopping import StopRule, StopWhen
+from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable
 
 
@@ -102,7 +102,8 @@ def unlearn(
             those that the method trains where these are few, else `all-linear`.
         save: what is written of an adapter: `merged` (a plain model, the default), `adapter` (its factors alone), or
             `both`.
-        stop: asked now and then with (model, step); a text, the reason, ends the run early.
+        stop: asked now and then with (model, step); a text, the reason, ends the run early. The manifest holds what
+            its attribute `about` says, or its name, and a run resumes with the same one alone.
         stop_every: epochs between two such questions.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
@@ -175,7 +176,9 @@ def unlearn(
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
     manifest = Manifest(
         stage="unlearn",
-        arguments=arguments | (jsonable(adaptation.arguments()) if adaptation else {}),
+        arguments=arguments
+        | (jsonable(adaptation.arguments()) if adaptation else {})
+        | (jsonable({"stop": described(stop), "stop_every": stop_every}) if stop is not None else {}),
         seed=config.seed,
         inputs={
             "model": base,
