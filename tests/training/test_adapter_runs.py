@@ -142,6 +142,11 @@ def test_an_adapter_on_a_quantized_base_is_loaded_on_one(start: Path, tmp_path: 
         loaded = load_model(tmp_path / "run", bits=bits)
         assert isinstance(loaded, PeftModel) and not loaded.training
         assert torch.equal(loaded(input_ids=IDS).logits, run.model(input_ids=IDS).logits)
+    measured = [
+        expunge.evaluate(model, zoo.tokenizer(), zoo.corpus(), metrics=["forget_probability"])["forget_probability"]
+        for model in (run.model, load_model(tmp_path / "run"))
+    ]
+    assert measured[0].value == measured[1].value
     finished = unlearn(
         load_model(start, bits=8), adapter="lora", rank=2, save="adapter", output_dir=tmp_path / "run", resume=True
     )
