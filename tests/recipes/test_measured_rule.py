@@ -10,7 +10,6 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.core.results import Evaluation, Measure
 from expunge.data.corpus import Corpus, Example
-from expunge.models.load import load_model
 from expunge.recipes import _stopping
 from expunge.recipes._stopping import measured_rule
 from expunge.training.stopping import NoValue
@@ -59,18 +58,23 @@ def test_where_the_start_model_stands_is_told_with_progress() -> None:
 def test_a_value_that_goes_missing_during_a_run_ends_it_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = iter([0.9, 0.8, None, 0.7])
+    looks: list[float | None] = [0.9, 0.8, None, 0.7, 0.6]
 
     def evaluate(*_: Any, metrics: list[str], **__: Any) -> Evaluation:
-        value = next(looks)
+        value = looks.pop(0)
         made = Measure(value=value, better="lower", definition="", source="", n=1, note="No embedder was at hand.")
         return Evaluation(dict.fromkeys(metrics, made))
+
+    def run(**changes: Any) -> expunge.Run:
+        return expunge.unlearn(
+            zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), method="grad_ascent", epochs=3, batch_size=3,
+            adapter="lora", output_dir=tmp_path / "run", stop=stop, **changes,
+        )  # fmt: skip
 
     monkeypatch.setattr(_stopping, "evaluate", evaluate)
     stop = rule("forget_rouge<=0.3")
     with pytest.raises(NoValue, match=r"now it has none. No embedder was at hand.*last good weights are in .*-4"):
-        expunge.unlearn(
-            zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), method="grad_ascent", epochs=3, batch_size=3, stop=stop,
-            output_dir=tmp_path / "run",
-        )  # fmt: skip
-    load_model(tmp_path / "run/checkpoints/checkpoint-4")
+        run()
+    assert (tmp_path / "run/checkpoints/checkpoint-4").is_dir()
+    stop = rule("forget_rouge<=0.3")
+    assert [row["step"] for row in run(resume=True).history] == [1, 2, 3, 4, 5, 6] and not looks

@@ -163,6 +163,7 @@ def test_an_adapter_on_a_quantized_base_is_loaded_on_one(start: Path, tmp_path: 
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_so_it_is_through_bitsandbytes(start: Path, tmp_path: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes")
