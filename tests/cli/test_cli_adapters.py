@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import zoo
 from expunge.cli.training import trained_parameters
 from expunge.core.bits import pack
 from expunge.core.manifest import Manifest
 from expunge.core.mask import Mask
+from expunge.data.corpus import load_corpus
 from expunge.localize.layout import layout
+from expunge.localize.localize import localize
 from expunge.models.load import load_model
 from expunge.objectives.combine import build
 from expunge.training.adapting import asked
@@ -53,8 +56,14 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     code, out, err = call(*words, "adapter=lora", "rank=4", "method=undial", "--dry-run")
     assert code == 0, err
     assert "default of lora" in out and "frozen start model" not in out
-    code, out, err = call(*words, "adapter=lora", "rank=64", "--dry-run")
-    assert code == 1 and "rank=64 is more than" in out + err
+    for given, message in (
+        (("adapter=lora", "rank=64"), "rank=64 is more than"),
+        (("adapter=lora", "dropout=2"), "dropout must lie between"),
+        (("adapter=fila", "epsilon=-1"), "epsilon must be above 0; got -1"),
+        (("adapter=vila", "retain_samples=1000000"), "retain_samples must lie between 1 and"),
+    ):
+        code, out, err = call(*words, *given, "--dry-run")
+        assert code == 1 and message in out + err
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
     adaptation, _ = asked("lora", None, None, {"rank": 4})
     assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation).numbers == 5568
@@ -76,6 +85,35 @@ def test_a_dry_run_counts_what_the_mask_leaves_to_the_adapter(
     )
     code, out, err = call(*words, "adapter=lora", f"mask={tmp_path}/weights.safetensors", "--dry-run")
     assert code == 1 and "a mask of unit=weight does not go with an adapter" in out + err
+
+
+def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
+    call: Callable[..., Any], words: tuple[str, ...], model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    files = (f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    path = tmp_path / "matrices.safetensors"
+    told = call(
+        "localize", f"model={model_folder}", *files, "attribution=memflex", "unit=matrix", "count=4", f"output={path}"
+    )
+    assert told.code == 0, told.err
+    mask = Mask.load(path)
+    chosen = {name for name in mask.layout.parts if mask.indices(name).numel()}
+    scores = localize(
+        load_model(model_folder),
+        zoo.tokenizer(),
+        load_corpus("files", **dict(f.split("=") for f in files)),
+        attribution="memflex",
+        unit="matrix",
+    )
+    assert len(chosen) == 4 and scores.select(count=4) == mask
+    with_mask = (*words, "adapter=lora", "rank=2", "learning_rate=1e-2", f"mask={path}")
+    assert "lora on 4 matrices" in call(*with_mask, "--dry-run").out
+    told = call(*with_mask, "save=adapter")
+    assert told.code == 0, told.err
+    factors = load_file(tmp_path / "run/adapter_model.safetensors")
+    assert {name.removeprefix("base_model.model.").split(".lora_")[0] + ".weight" for name in factors} == chosen
+    before, after = (load_model(folder).state_dict() for folder in (model_folder, tmp_path / "run"))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == chosen
 
 
 @pytest.mark.parametrize(

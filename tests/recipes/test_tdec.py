@@ -66,3 +66,14 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         tdec(tmp_path, start=tmp_path)
     with pytest.raises(ExpungeError, match="needs a holdout set, and the corpus holds forget, retain"):
         tdec(tmp_path, corpus=zoo.corpus(), start=tmp_path)
+
+
+@pytest.mark.parametrize("arms", [("grad_ascent", "grad_diff"), ("npo",), ("ihl_fila",)])
+def test_arms_that_need_a_retain_set_are_refused_without_one_before_anything_is_done(
+    tmp_path: Path, arms: tuple[str, ...]
+) -> None:
+    sets = {"forget": FORGET, "holdout": UNSEEN}
+    corpus = Corpus({s: tuple(Example(kind="text", completion=t) for t in texts) for s, texts in sets.items()})
+    with pytest.raises(ExpungeError, match=f"the arm {arms[-1]} looks at retain, and the corpus holds forget, holdout"):
+        tdec(tmp_path / "out", corpus=corpus, start=tmp_path / "no model", arms=arms)
+    assert not (tmp_path / "out").exists()

@@ -193,7 +193,7 @@ def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
     for reference in ("precomputed", "model"):
         run = unlearn(None, model=model, reference=reference)
         assert run.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-5)
-    loaded = expunge.load_adapter(zoo.tiny_model(), tmp_path / "run", force=True)
+    loaded = expunge.load_adapter(zoo.tiny_model(), tmp_path / "run")
     assert isinstance(loaded, PeftModel)
 
 
@@ -206,14 +206,29 @@ def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
         ({"adapter": None, "rank": 8}, "rank"),
         ({"adapter": "fila", "dropout": 0.1}, "dropout"),
         ({"rank": 64}, "rank=64 is more than"),
+        ({"rank": 0}, "rank must be at least 1; got 0"),
+        ({"lora_alpha": -1.0}, "lora_alpha must be above 0; got -1.0"),
+        ({"dropout": 2.0}, "dropout must lie between 0 and 0.99; got 2.0"),
+        ({"adapter": "fila", "epsilon": -1.0}, "epsilon must be above 0; got -1.0"),
+        ({"adapter": "fila", "rank": 64}, "rank=64 is more than"),
+        ({"adapter": "vila", "sigma": 0.0}, "sigma must be above 0; got 0.0"),
+        ({"adapter": "fila", "retain_samples": 10**6}, "retain_samples must lie between 1 and 10, .*; got 1000000"),
+        ({"adapter": "vila", "svd": "rand"}, "svd must be exact or randomized; got 'rand'"),
+        ({"adapter": "vila", "fisher": "all"}, "fisher must be example or batch; got 'all'"),
+        ({"adapter": "fila", "fisher_batch_size": 0}, "fisher_batch_size must be at least 1; got 0"),
         ({"targets": "query"}, "finds none of the 21 linear layers"),
         ({"method": "rmu", "layer": 0, "targets": "mlp"}, "lie behind layer 0.*would never learn"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path, settings: dict, message: str) -> None:
-    given = {"adapter": "lora", "method": "npo", "epochs": 1, "batch_size": 3} | settings
+def test_what_cannot_work_is_refused_before_anything_is_written_or_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, message: str
+) -> None:
+    model = zoo.tiny_model()
+    monkeypatch.setattr(type(model), "forward", None)
+    given = {"adapter": "lora", "method": "npo", "epochs": 1, "batch_size": 3, "output_dir": tmp_path / "run"}
     with pytest.raises(ExpungeError, match=message):
-        expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **given)
+        expunge.unlearn(model, zoo.tokenizer(), zoo.corpus(), **given | settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_adapters_on_adapters_and_missing_retain_sets_are_refused() -> None:
@@ -293,6 +308,11 @@ def test_a_stop_rule_ends_a_run_with_its_reason(tmp_path: Path) -> None:
     assert seen == [(2, False), (4, False)] and len(run.history) == 4  # two steps an epoch, asked at each epoch
     assert run.manifest.results["stopped"] == "far enough" and run.manifest.results["finished"]
     assert (tmp_path / "model.safetensors").is_file()
+    again = unlearn("lora", epochs=6, stop=rule, output_dir=tmp_path, resume=True)
+    assert again.manifest.results["stopped"] == "far enough" and len(seen) == 2  # finished, so nobody asks
+    for others in ({}, {"stop": lambda model, step: None}, {"stop": rule, "stop_every": 3}):
+        with pytest.raises(ExpungeError, match=r"cannot resume .*its arguments were others: .*stop"):
+            unlearn("lora", epochs=6, **others, output_dir=tmp_path, resume=True)
     seen.clear()
     unlearn("lora", epochs=2, stop=rule, stop_every=0.5)
     assert [step for step, _ in seen] == [1, 2, 3, 4]

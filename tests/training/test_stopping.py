@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from expunge.core.checks import ExpungeError
-from expunge.training.stopping import Condition, when_all
+from expunge.training.stopping import Condition, NoValue, Rule, described, when_all
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,6 @@ from expunge.training.stopping import Condition, when_all
         ("a<0.1", 0.1, False),
         ("a >= 0.5", 0.6, True),
         ("a>0.5", 0.5, False),
-        ("a<=0.1", float("nan"), False),
     ],
 )
 def test_conditions(text: str, value: float, holds: bool) -> None:
@@ -55,3 +54,22 @@ def test_all_conditions_must_hold_at_once() -> None:
     assert rule(model, 6) == "step 6: ma 0.2 (wanted ma<=0.3), el 0.05 (wanted el<=0.1)"
     with pytest.raises(ExpungeError, match="at least one condition"):
         when_all([], measure)
+
+
+def test_a_measure_without_a_value_is_told_and_not_taken_for_one_that_is_not_there() -> None:
+    rule = when_all([Condition.read("ma<=0.3")], lambda model, name: float("nan"))
+    with pytest.raises(NoValue, match="ma has no value, so whether ma<=0"):
+        rule(nn.Linear(1, 1), 4)
+
+
+def test_rules_are_described_by_what_they_say_or_by_their_name() -> None:
+    class Asker:
+        def __call__(self, model: nn.Module, step: int) -> str | None:
+            return None
+
+    def rule(model: nn.Module, step: int) -> str | None:
+        return None
+
+    here = "test_rules_are_described_by_what_they_say_or_by_their_name.<locals>"
+    assert described(Rule(rule, {"conditions": ["a<=1"]})) == {"conditions": ["a<=1"]}
+    assert described(rule) == f"{__name__}.{here}.rule" and described(Asker()) == f"{__name__}.{here}.Asker"

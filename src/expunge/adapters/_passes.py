@@ -146,15 +146,25 @@ def _watched(model: nn.Module, matrices: Sequence[str], see: Callable[[str, Tens
         model.train(training)
 
 
+def retain_count(n: int | None, rows: int, *, forget: int) -> int:
+    """How many of the retain set's `rows` are looked at, where `n` were asked for.
+
+    Raises:
+        ExpungeError: there are fewer.
+    """
+    if n is None:
+        n = min(math.ceil(forget / RETAIN_SHARE), rows)
+    if not 1 <= n <= rows:
+        raise ExpungeError(f"retain_samples must lie between 1 and {rows}, the retain set's rows; got {n}.")
+    return n
+
+
 def retain_sample(rows: Sequence[Encoded], n: int | None, seed: int, *, forget: int) -> list[Encoded]:
     """`n` rows drawn without replacement, in their order; None: a quarter as many as there are rows to forget.
 
     Raises:
         ExpungeError: there are fewer.
     """
-    if n is None:
-        n = min(math.ceil(forget / RETAIN_SHARE), len(rows))
-    if not 1 <= n <= len(rows):
-        raise ExpungeError(f"retain_samples must lie between 1 and {len(rows)}, the retain set's rows; got {n}.")
+    n = retain_count(n, len(rows), forget=forget)
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n]
     return [rows[i] for i in drawn.sort().values.tolist()]

@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
 from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
-from expunge.adapters._passes import Fisher, gradient_pass, retain_sample
+from expunge.adapters._passes import Fisher, gradient_pass, retain_count, retain_sample
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
 from expunge.models.lowrank import Adapted, check
@@ -184,3 +184,25 @@ def fisher_map(
 def of_weight(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
     """The gradient of a layer's weight, [out, in]."""
     return (d.float().T @ x.float(),)
+
+
+def _check(
+    model: nn.Module,
+    matrices: Sequence[str],
+    forget_rows: int,
+    retain_rows: int,
+    *,
+    rank: int,
+    lora_alpha: float | None,
+    epsilon: float | str,
+    fisher: str,
+    fisher_batch_size: int,
+    retain_samples: int | None,
+    svd: str,
+) -> None:
+    check_settings(epsilon, fisher, fisher_batch_size, svd)
+    check(model, matrices, rank=rank, lora_alpha=lora_alpha)
+    retain_count(retain_samples, retain_rows, forget=forget_rows)
+
+
+CHECK = _check

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from expunge.models.lowrank import Adapted, attach
+from expunge.models.lowrank import Adapted, attach, check
+
+CHECK = check
 
 
 def lora(

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
 from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
-from expunge.adapters._passes import Fisher, gradient_pass, retain_sample
+from expunge.adapters._passes import Fisher, gradient_pass, retain_count, retain_sample
 from expunge.core.checks import require_positive
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
@@ -241,3 +241,27 @@ def _probed(model: nn.Module, probes: Mapping[str, Factors], scaling: float) -> 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _check(
+    model: nn.Module,
+    matrices: Sequence[str],
+    forget_rows: int,
+    retain_rows: int,
+    *,
+    rank: int,
+    lora_alpha: float | None,
+    sigma: float,
+    epsilon: float | str,
+    fisher: str,
+    fisher_batch_size: int,
+    retain_samples: int | None,
+    svd: str,
+) -> None:
+    check_settings(epsilon, fisher, fisher_batch_size, svd)
+    require_positive("sigma", sigma)
+    check(model, matrices, rank=rank, lora_alpha=lora_alpha)
+    retain_count(retain_samples, retain_rows, forget=forget_rows)
+
+
+CHECK = _check

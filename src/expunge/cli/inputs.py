@@ -13,6 +13,7 @@ from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.data.corpus import Corpus
@@ -36,7 +37,7 @@ class LoadingConfig:
     """Run code that comes with a model; leave it off unless you trust its author."""
 
 
-def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
     """A model and a tokenizer that fits it."""
     from expunge.models.load import check_model_folder, check_tokenizer_fits, load_model
 

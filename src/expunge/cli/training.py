@@ -93,6 +93,7 @@ def dry_run(
     from expunge.core.mask import Mask
     from expunge.models.load import check_tokenizer_fits
     from expunge.models.reference import choose
+    from expunge.training.adapting import check_settings
     from expunge.training.masked import mask_summary
     from expunge.training.reference import reference_size
     from expunge.training.rows import run_rows
@@ -136,6 +137,7 @@ def dry_run(
             preview.show_mask(told)
         trained = trained_parameters(model, planned.objective, planned.adaptation, mask)
         if planned.adaptation is not None:
+            check_settings(model, planned.adaptation, trained.adapted, data)
             preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers)
         memory = preview.memory(
             model,
@@ -172,12 +174,10 @@ def trained_parameters(
     from expunge.models.matrices import down_projections, parameter_count
 
     if adaptation is not None:
-        from expunge.models.lowrank import check
         from expunge.training.adapting import adapted_matrices
 
         names = adapted_matrices(model, objective, adaptation.targets, mask)
         rank = adaptation.settings["rank"]
-        check(model, names, rank=rank, lora_alpha=adaptation.settings["lora_alpha"])
         return Trained(parameter_count(model, names, rank), names)
     if objective.forget is None or objective.forget.method.trains == "all" or objective.layer is None:
         return Trained(sum(p.numel() for p in model.parameters()))

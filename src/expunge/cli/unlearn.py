@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from expunge.cli.console import say
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
 from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, training_fields
 from expunge.cli.verb import Call, Verb
@@ -81,24 +82,26 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
 
     corpus = corpus_of(config, more)
     model, tokenizer = load(config.model, config)
-    rule = None
-    if config.stop:
-        from expunge.recipes._stopping import measured_rule
-
-        rule = measured_rule(
-            model,
-            tokenizer,
-            corpus,
-            config.stop,
-            suite=config.stop_suite,
-            rows=config.stop_rows,
-            template=template_of(config),
-            max_length=config.max_length,
-        )
     if config.adapter is None:
         note_small(config, model)
     note_mask(config, model)
+    rule = None
     with shown() as report:
+        if config.stop:
+            from expunge.recipes._stopping import measured_rule
+
+            rule = measured_rule(
+                model,
+                tokenizer,
+                corpus,
+                config.stop,
+                suite=config.stop_suite,
+                rows=config.stop_rows,
+                template=template_of(config),
+                max_length=config.max_length,
+                progress=report,
+            )
+            say(f"start model: {rule.start}")
         run = stage(
             model,
             tokenizer,

@@ -6,6 +6,7 @@ own weights: `B A - B0 A0 = [B, -B0] [A; A0]`.
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from expunge.models.lowrank import halves, keeps_start, lora_layers, without_kno
 CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "adapter.json"
 
 
-def write_adapter(model: PeftModel, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
+def write_adapter(model: PeftModel, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:
     """Write the adapter of a model as PEFT reads it.
 
     Args:
         model: carries one adapter.
         folder: made where it is missing.
-        about: its kind, its settings, and `base`, the fingerprint of the start model it belongs on.
+        about: its kind, its settings, `base`, the fingerprint of the plain model it belongs on, and that one's `dtype`
+            and `bits`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def write_adapter(model: PeftModel, folder: str | Path, about: dict[str, Any] | 
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
     config.save_pretrained(str(folder))
     if about is not None:
-        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / ABOUT).write_text(json.dumps(dict(about), indent=2) + "\n", encoding="utf-8")
     return folder
 
 

@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import xxhash
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -32,29 +34,29 @@ def load_model(
     device: str | None = None,
     bits: int | None = None,
     trust_remote_code: bool = False,
-) -> PreTrainedModel:
+) -> PreTrainedModel | PeftModel:
     """Load a causal language model from a local folder (a run folder too) or from the hub.
 
-    A folder that holds an adapter alone gives the model that the adapter names as its base, with the adapter merged in.
+    A folder that holds an adapter alone gives the model that the adapter names as its base, with the adapter merged in;
+    over a base whose weights are quantized, where merging would round it away, a PEFT model.
 
     Args:
         source: folder or hub id.
         dtype: `auto` (as stored), `float32`, `bfloat16`, ...
         device: where to put it; None: the first GPU if there is one, else the CPU.
-        bits: 8 or 4 keep the weights quantized, through bitsandbytes; None: as they are.
+        bits: 8 or 4 keep the weights quantized, through bitsandbytes; None: as they are, or as an adapter's base was.
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
         ExpungeError: a folder without configuration or without safetensors weights, an id that cannot be had, an
-            adapter whose base is missing or another model, or bits without bitsandbytes or a GPU.
+            adapter whose base is missing or another model, bits that the base of an adapter did not have, or bits
+            without bitsandbytes or a GPU.
     """
     check_model_folder(source)
     transformers_logging.disable_progress_bar()
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if holds_adapter_alone(source):
-        if bits is not None:
-            raise ExpungeError(f"bits={bits}: '{source}' is an adapter. Load its base so, and the adapter on it.")
-        return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
+        return _with_adapter(Path(source), dtype=dtype, place=place, bits=bits, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(source),
@@ -83,15 +85,23 @@ def _quantization(bits: int, place: str) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
+def bits_of(model: nn.Module) -> int | None:
+    """The bits that bitsandbytes keeps a model's weights in; None where it does not."""
+    how = getattr(getattr(model, "config", None), "quantization_config", None)
+    return (8 if how.load_in_8bit else 4) if isinstance(how, BitsAndBytesConfig) else None
+
+
 def holds_adapter_alone(source: str | Path) -> bool:
     """Is it a folder with an adapter and no model?"""
     folder = Path(source)
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
-def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: bool) -> PreTrainedModel:
+def _with_adapter(
+    folder: Path, *, dtype: Dtype, place: str, bits: int | None, trust_remote_code: bool
+) -> PreTrainedModel | PeftModel:
     from expunge.models.adapter_files import about_adapter, load_adapter  # they take fingerprints from here
-    from expunge.models.lowrank import merged
+    from expunge.models.lowrank import is_quantized, merged
 
     base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
@@ -100,8 +110,25 @@ def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: 
             "expunge.load_adapter(model, folder)."
         )
     about = about_adapter(folder)
-    start = load_model(base, dtype=about.get("dtype", "auto"), device=place, trust_remote_code=trust_remote_code)
-    model = merged(load_adapter(start, folder))
+    trained_on = about.get("bits")
+    if bits is not None and bits != trained_on:
+        how = "weights as they are stored" if trained_on is None else f"weights in {trained_on} bits"
+        raise ExpungeError(
+            f"bits={bits}: the adapter in {folder} was trained on {how}, and on others it is a different change. Leave "
+            "bits out. To put it on them all the same: expunge.load_adapter(model, folder, force=True)."
+        )
+    start = load_model(
+        base, dtype=about.get("dtype", "auto"), device=place, bits=trained_on, trust_remote_code=trust_remote_code
+    )
+    assert isinstance(start, PreTrainedModel)
+    adapted = load_adapter(start, folder)
+    if is_quantized(start):
+        if dtype != "auto":
+            raise ExpungeError(
+                f"dtype={dtype}: over quantized weights an adapter computes as it was trained; leave it."
+            )
+        return adapted.eval()
+    model = merged(adapted)
     return (model if dtype == "auto" else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)).eval()
 
 
@@ -188,10 +215,33 @@ def whole(tensor: Tensor) -> Tensor:
 
 def model_fingerprint(model: nn.Module) -> str:
     """Fingerprint of a model's weights: names, types, shapes and bits; the same wherever the files lie."""
+    return _fingerprint(_deciding(model), model.state_dict(keep_vars=True))
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """Fingerprint of the model that an adapter was put on, as `model_fingerprint` of it was; of plain models the same.
+
+    Args:
+        model: a PEFT model, with whatever values in its adapter.
+    """
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    weights = {}
+    for name, tensor in plain.state_dict(keep_vars=True).items():
+        parts = name.split(".")
+        if not any(part.startswith("lora_") or part == "modules_to_save" for part in parts):
+            weights[".".join(part for part in parts if part not in _PEFT_WRAPPERS)] = tensor
+    return _fingerprint({k: v for k, v in _deciding(plain).items() if k != _ADAPTERS}, weights)
+
+
+_PEFT_WRAPPERS = ("base_layer", "original_module")
+"""Names under which PEFT keeps the layers that it stands before."""
+
+
+def _fingerprint(deciding: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     digest = xxhash.xxh3_128()
-    digest.update(json.dumps(_deciding(model), sort_keys=True, default=str).encode())
+    digest.update(json.dumps(deciding, sort_keys=True, default=_plain).encode())
     seen: set[int] = set()
-    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+    for name, tensor in sorted(weights.items()):
         if id(tensor) in seen:
             continue  # a tied weight counts once
         seen.add(id(tensor))
@@ -200,7 +250,14 @@ def model_fingerprint(model: nn.Module) -> str:
     return f"xxh3:{digest.hexdigest()}"
 
 
+def _plain(value: Any) -> Any:
+    # The text of a set has another order in each process.
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
+
+
 _NOT_DECIDING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
+_NOT_DECIDING_OF_ADAPTERS = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
+_ADAPTERS = "adapters"
 
 
 def _deciding(model: nn.Module) -> dict[str, Any]:
@@ -208,7 +265,13 @@ def _deciding(model: nn.Module) -> dict[str, Any]:
     config = getattr(model, "config", None)
     found = {k: v for k, v in config.to_dict().items() if k not in _NOT_DECIDING} if config is not None else {}
     adapters = getattr(model, "peft_config", None)
-    return found | ({"adapters": {k: v.to_dict() for k, v in adapters.items()}} if adapters else {})
+    if not adapters:
+        return found
+    told = {
+        name: {k: v for k, v in how.to_dict().items() if k not in _NOT_DECIDING_OF_ADAPTERS}
+        for name, how in adapters.items()
+    }
+    return found | {_ADAPTERS: told}
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,5 +1,6 @@
 """Rules to stop by that measure the model with a suite, as the command line and recipes hand them to `unlearn`."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -7,10 +8,11 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.evaluate import evaluate
-from expunge.training.stopping import Condition, StopRule, when_all
+from expunge.training.stopping import Condition, NoValue, Rule, when_all
 
 UNSEEN = "unseen"
 
@@ -25,11 +27,15 @@ def measured_rule(
     rows: int = 32,
     template: Template | None = None,
     max_length: int = 512,
-) -> StopRule:
+    progress: Progress | None = None,
+) -> Rule:
     """A rule that stops once measures on a small part of the corpus are where they should be.
 
+    Every condition is measured once on the start model, so that one whose measure cannot be had is told at once, and
+    not when those before it hold; `start` of the rule says where it stands.
+
     Args:
-        model: the start model; asked once for the level of unseen text where a condition names it.
+        model: the start model; asked for the level of unseen text, too, where a condition names it.
         tokenizer: its tokenizer.
         corpus: what training uses; `holdout` is the unseen text.
         conditions: such as `forget_rouge<=0.1`, or `forget_extraction_strength<=unseen`: at most what the start model
@@ -39,18 +45,35 @@ def measured_rule(
         rows: the first so many rows of each split are looked at.
         template: how questions are framed.
         max_length: longest row in tokens.
+        progress: called with (what, done, total, numbers) while it measures.
 
     Raises:
         ExpungeError: no conditions or unreadable ones, unknown measures, or no holdout set for the level of unseen
             text.
+        NoValue: a measure without a value, now or when the rule is asked.
     """
     require_at_least("stop_rows", rows, 1)
     small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
     measures = [Condition.read(text, {UNSEEN: 0.0}).measure for text in conditions]
-    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)  # an unknown one is told now, not epochs later
+    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)  # an unknown one is told before any is measured
 
-    def values(model: nn.Module, corpus: Corpus, names: Sequence[str]) -> Mapping[str, float]:
-        found = evaluate(model, tokenizer, corpus, suite=suite, metrics=names, template=template, max_length=max_length)
+    def values(model: nn.Module, corpus: Corpus, names: Sequence[str], when: str) -> Mapping[str, float]:
+        found = evaluate(
+            model,
+            tokenizer,
+            corpus,
+            suite=suite,
+            metrics=names,
+            template=template,
+            max_length=max_length,
+            progress=under(progress, "to stop" if when == "now" else f"to stop, {when}"),
+        )
+        for name in names:
+            if math.isnan(float(found[name])):
+                raise NoValue(
+                    f"stopping by {name} needs its value, and {when} it has none. {found[name].note} Stop by another "
+                    "measure, or measure more rows: stop_rows."
+                )
         return {name: float(found[name]) for name in names}
 
     named = [name for name, text in zip(measures, conditions, strict=True) if text.rstrip().endswith(UNSEEN)]
@@ -61,9 +84,12 @@ def measured_rule(
                 f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
                 f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
             )
-        levels = values(model, Corpus({**small.splits, "forget": small["holdout"]}, corpus.name), named)
+        levels = values(model, Corpus({**small.splits, "forget": small["holdout"]}, corpus.name), named, "unseen text")
     read = [
         Condition.read(text, {UNSEEN: levels[name]} if name in levels else {})
         for name, text in zip(measures, conditions, strict=True)
     ]
-    return when_all(read, lambda now, name: values(now, small, [name])[name])
+    rule = when_all(read, lambda now, name: values(now, small, [name], "now")[name])
+    start = values(model, small, list(dict.fromkeys(measures)), "start model")
+    shown = ", ".join(f"{c.measure} {start[c.measure]:.4g} (wanted {c})" for c in read)
+    return Rule(rule, {"conditions": list(conditions), "suite": suite, "rows": rows}, start=shown)

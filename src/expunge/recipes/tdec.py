@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
+from expunge.core.method import method_of
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
@@ -130,6 +132,10 @@ def tdec(
     if corpus is not None and "holdout" not in corpus:
         raise ExpungeError(f"the level of unseen text needs a holdout set, and the corpus holds {', '.join(corpus)}.")
     own = EMBEDDED if corpus is None else FOLDERS
+    options = {arm: {**COMMON, **own[arm], **ARMS[arm], **(settings or {})} for arm in arms}
+    if corpus is not None:
+        for arm, given in options.items():
+            _check_sets(corpus, arm, given)
     about = {"own": own, "arms": list(arms), "sequences": sequences, "facts": facts, "stop_every": stop_every}
     about |= {"stop_rows": stop_rows, "settings": dict(settings or {}), "conditions": list(CONDITIONS)}
     folder = opened(folder, Manifest(stage="tdec", arguments=about, seed=seed), overwrite=overwrite)
@@ -156,8 +162,7 @@ def tdec(
     levels = {name: rows[0][f"unseen_{name}"] for name in ("extraction_likelihood", "memorization_accuracy")}
     for arm in arms:
         model = load_model(start, dtype="float32")
-        rule = measured_rule(model, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows)
-        given = {**COMMON, "batch_size": len(corpus["forget"]), **own[arm], **ARMS[arm]}
+        rule = measured_rule(model, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows, progress=progress)
         begun = time.monotonic()
         run = unlearn(
             model,
@@ -167,7 +172,7 @@ def tdec(
             stop_every=stop_every,
             seed=seed,
             progress=progress,
-            **{**given, **(settings or {})},
+            **{"batch_size": len(corpus["forget"]), **options[arm]},
         )
         seconds = time.monotonic() - begun
         values = measured(run.model, arm)
@@ -179,6 +184,21 @@ def tdec(
         content = {"levels": levels, "rows": rows}
         (folder / "tdec.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Tdec(rows, levels, names, folder)
+
+
+def _check_sets(corpus: Corpus, arm: str, given: Mapping[str, Any]) -> None:
+    """Raise where an arm looks at a retain set that the corpus lacks, before anything is measured or trained."""
+    loss = given.get("retain") or method_of(catalogue.resolve("methods", given["method"])).retain
+    needed = {} if loss == "none" else given.get("retain_sets") or {"retain": 1.0}
+    adapter = given.get("adapter")
+    if adapter is not None and "retain" in catalogue.needs(catalogue.resolve("adapters", adapter)):
+        needed = {**needed, "retain": 1.0}
+    missing = [split for split in needed if split not in corpus]
+    if missing:
+        raise ExpungeError(
+            f"the arm {arm} looks at {', '.join(missing)}, and the corpus holds {', '.join(corpus)}. Give it, or leave "
+            "the arm out: arms=grad_ascent needs no retain set."
+        )
 
 
 def forgotten(values: Mapping[str, float], levels: Mapping[str, float]) -> bool:

@@ -1,6 +1,7 @@
 """Training through an adapter: what was asked, putting it on, and giving the plain model back."""
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, unknown
 from expunge.core.mask import Mask
+from expunge.data.corpus import Corpus
 from expunge.models.adapter_files import write_adapter
 from expunge.models.load import save_model
 from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
@@ -144,6 +146,34 @@ def check_adaptable(model: nn.Module, adaptation: Adaptation | None) -> None:
             )
 
 
+def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[str], corpus: Corpus) -> None:
+    """Raise for settings that an adapter refuses, before anything is computed or written.
+
+    An adapter's file says what it refuses in a function beside it, `CHECK`, which is handed the settings that it names.
+
+    Args:
+        model: the start model, of which shapes alone are read.
+        adaptation: which adapter.
+        matrices: what is adapted.
+        corpus: what training uses.
+    """
+    if adaptation.wants_retain and "retain" not in corpus:
+        raise ExpungeError(
+            f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus '{corpus.name}' "
+            f"holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
+        )
+    function = catalogue.resolve("adapters", adaptation.name)
+    check = getattr(sys.modules[function.__module__], "CHECK", None)
+    if check is None:
+        return
+    rows = {f"{split}_rows": len(corpus[split]) if split in corpus else 0 for split in ("forget", "retain")}
+    has: dict[str, Any] = {"model": model, "matrices": matrices, **rows}
+    settings = {
+        name: adaptation.settings[name] for name in catalogue.hyperparameters(check) if name in adaptation.settings
+    }
+    check(*(has[name] for name in catalogue.needs(check)), **settings)
+
+
 @contextmanager
 def adapter_on(
     model: PreTrainedModel,
@@ -192,7 +222,7 @@ def keeping(adaptation: Adaptation | None, tokenizer: PreTrainedTokenizerBase, a
     def keep(model: PeftModel, folder: Path | None) -> Any:
         save = adaptation.save if adaptation else "adapter"
         if folder is not None and save != "merged":
-            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, dict(about))
+            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, about)
             tokenizer.save_pretrained(folder)
         if adaptation is None or is_quantized(model):
             return model

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -21,6 +22,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.mask import Mask
 from expunge.core.progress import Progress, first_process
+from expunge.models.adapter_files import read_adapter_into
 from expunge.models.dropout import without_dropout
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
@@ -37,7 +39,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.rows import RunRows
-from expunge.training.stopping import StopWhen
+from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
@@ -61,8 +63,24 @@ class Run:
     """Checkpoints that were kept, in order of steps."""
 
 
-def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool, patch: bool = False) -> Run | None:
+def open_folder(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    overwrite: bool,
+    resume: bool,
+    patch: bool = False,
+    own_adapter: PeftModel | None = None,
+) -> Run | None:
     """Make the run folder ready; return the finished run where `resume` finds one.
+
+    Args:
+        folder: made where it is missing.
+        manifest: of the run that is asked for.
+        overwrite: replace what is there.
+        resume: go on with what is there.
+        patch: was a patch asked for?
+        own_adapter: a start model with an adapter of its own, which takes the values of a finished run's.
 
     Raises:
         ExpungeError: the folder is in use and neither `overwrite` nor `resume` was said; it holds something that is not
@@ -80,11 +98,17 @@ def open_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bo
                     f"the run in {folder} is finished and left no patch. Make one of the two models: "
                     f"expunge patch create base=... model={folder} output=patch.safetensors"
                 )
-            return Run(load_model(folder), read_history(folder / HISTORY), before, folder, checkpoints(folder))
+            model = load_model(folder) if own_adapter is None else _as_finished(own_adapter, folder)
+            return Run(model, read_history(folder / HISTORY), before, folder, checkpoints(folder))
     elif used:
         shutil.rmtree(folder)
     manifest.save(folder)
     return None
+
+
+def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
+    read_adapter_into(model, folder)
+    return model.eval()
 
 
 def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
@@ -156,6 +180,7 @@ def train(
     what: str,
     progress: Progress | None = None,
     keep: Keep | None = None,
+    about: Mapping[str, Any] | None = None,
     stop: StopWhen | None = None,
 ) -> Run:
     """Run the steps, and write the result into `folder` where there is one.
@@ -175,10 +200,13 @@ def train(
         what: a word for progress: `npo`, `fine-tune`.
         progress: called at each step.
         keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
+        about: with an adapter, what is said of it beside its weights in checkpoints.
         stop: ends the run early.
     """
     arguments = training_arguments(rows, config, scratch, model)
-    trainer = ObjectiveTrainer(model=model, args=arguments, rows=rows, objective=objective, reference=reference)
+    trainer = ObjectiveTrainer(
+        model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
+    )
     if objective.dual is not None:
         warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
         trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
@@ -214,12 +242,12 @@ def train(
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
             trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
-        except NonFiniteLoss as error:
+        except (NonFiniteLoss, NoValue) as error:
             if folder is None:
                 raise
             trainer._save_checkpoint(model, None)
             tokenizer.save_pretrained(scratch / f"checkpoint-{trainer.state.global_step}")
-            raise NonFiniteLoss(
+            raise type(error)(
                 f"{error} The last good weights are in {scratch / f'checkpoint-{trainer.state.global_step}'}."
             ) from error
     model.eval()

@@ -13,9 +13,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from expunge.core.checks import ExpungeError, require_positive, unknown
 
 StopRule = Callable[[nn.Module, int], str | None]
-"""Told (model in training, steps done); a text ends the run and is its reason, None lets it go on."""
+"""Told (model in training, steps done); a text ends the run and is its reason, None lets it go on.
+
+What its attribute `about` says, if it has one, stands in the manifest of a run; else its name.
+"""
 
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+class NoValue(ExpungeError):
+    """A measure to stop by has no value, so that nobody can tell whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,40 @@ class Condition:
         return cls(measure, comparison, threshold)
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Is the measure there? A value that is not a number never is."""
+        """Is the measure there?
+
+        Raises:
+            NoValue: it is not a number.
+        """
         if self.measure not in values:
             raise unknown("measure to stop by", self.measure, values)
+        if math.isnan(values[self.measure]):
+            raise NoValue(f"{self.measure} has no value, so whether {self} holds cannot be told.")
         return bool(_COMPARISONS[self.comparison](values[self.measure], self.threshold))
 
     def __str__(self) -> str:
         """As it could be read."""
         return f"{self.measure}{self.comparison}{self.threshold:g}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule to stop by, with what a run's manifest says of it."""
+
+    ask: Callable[[nn.Module, int], str | None]
+    about: Mapping[str, Any]
+    start: str = ""
+    """Where the start model stands."""
+
+    def __call__(self, model: nn.Module, step: int) -> str | None:
+        """The reason to stop, if there is one."""
+        return self.ask(model, step)
+
+
+def described(rule: StopRule) -> Any:
+    """What a rule says of itself, or its name; of two that are called the same nothing more can be said."""
+    name = getattr(rule, "__qualname__", type(rule).__qualname__)
+    return getattr(rule, "about", f"{getattr(rule, '__module__', '')}.{name}")
 
 
 def when_all(conditions: Sequence[Condition], measure: Callable[[nn.Module, str], float]) -> StopRule:

@@ -41,6 +41,7 @@ class ObjectiveTrainer(Trainer):
         objective: Objective,
         reference: nn.Module | None,
         surgery: Surgery | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Set up a run.
 
@@ -51,6 +52,7 @@ class ObjectiveTrainer(Trainer):
             objective: the losses and weights.
             reference: the frozen start model, where one is held.
             surgery: projects the forget gradient, where asked for.
+            about: what is said of an adapter beside its weights in checkpoints.
         """
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
         self.objective = objective
@@ -58,6 +60,7 @@ class ObjectiveTrainer(Trainer):
         self.selected: Selected | None = None
         """What may change, where a mask says so; set before training."""
         self.surgery = surgery
+        self.about = about
         self.numbers: dict[str, float] = {}
         """The history row of the step in progress."""
         self.step = _StepSums()
@@ -170,7 +173,7 @@ class ObjectiveTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if isinstance(self.model, PeftModel):
             if self.args.should_save:
-                write_adapter(self.model, output_dir or str(self.args.output_dir))
+                write_adapter(self.model, output_dir or str(self.args.output_dir), self.about)
             return
         super()._save(output_dir, state_dict)
 

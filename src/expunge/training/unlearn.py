@@ -20,19 +20,34 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, reshard, tokenizer_fingerprint
+from expunge.models.load import (
+    base_fingerprint,
+    bits_of,
+    check_tokenizer_fits,
+    model_fingerprint,
+    reshard,
+    tokenizer_fingerprint,
+)
 from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build
 from expunge.training import alternates
 from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
-from expunge.training.adapting import Adaptation, adapted_matrices, adapter_on, asked, check_adaptable, keeping
+from expunge.training.adapting import (
+    Adaptation,
+    adapted_matrices,
+    adapter_on,
+    asked,
+    check_adaptable,
+    check_settings,
+    keeping,
+)
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.reference import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_folder, check_patch, open_folder, train, uses_bf16
-from expunge.training.stopping import StopRule, StopWhen
+from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable
 
 
@@ -87,7 +102,8 @@ def unlearn(
             those that the method trains where these are few, else `all-linear`.
         save: what is written of an adapter: `merged` (a plain model, the default), `adapter` (its factors alone), or
             `both`.
-        stop: asked now and then with (model, step); a text, the reason, ends the run early.
+        stop: asked now and then with (model, step); a text, the reason, ends the run early. The manifest holds what
+            its attribute `about` says, or its name, and a run resumes with the same one alone.
         stop_every: epochs between two such questions.
         output_dir: run folder for model, manifest, history and checkpoints; None keeps the result in memory.
         overwrite: replace a run of ours in `output_dir`.
@@ -124,6 +140,8 @@ def unlearn(
     )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
     matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
+    if adaptation is not None:
+        check_settings(model, adaptation, matrices, corpus)
     check_objective(causal_lm(model), method, objective, config)
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None:
@@ -152,15 +170,19 @@ def unlearn(
         max_length=max_length,
     )
     check_eps(model, rows, objective)
-    base = model_fingerprint(model)
+    base = base_fingerprint(model)
+    own_adapter = model if isinstance(model, PeftModel) else None
     arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
     manifest = Manifest(
         stage="unlearn",
-        arguments=arguments | (jsonable(adaptation.arguments()) if adaptation else {}),
+        arguments=arguments
+        | (jsonable(adaptation.arguments()) if adaptation else {})
+        | (jsonable({"stop": described(stop), "stop_every": stop_every}) if stop is not None else {}),
         seed=config.seed,
         inputs={
             "model": base,
+            **({"start_adapter": model_fingerprint(own_adapter)} if own_adapter is not None else {}),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **{stream: _rows_fingerprint(found) for stream, found in sorted({**looked_at, **rows.encoded}.items())},
             **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
@@ -173,7 +195,9 @@ def unlearn(
         },
     )
     if folder is not None and (
-        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+        finished := open_folder(
+            folder, manifest, overwrite=overwrite, resume=resume, patch=patch, own_adapter=own_adapter
+        )
     ):
         return finished
     if folder is not None and objective.generates:
@@ -182,7 +206,7 @@ def unlearn(
     reshard(model)
     with ExitStack() as around:
         temporary = Path(around.enter_context(tempfile.TemporaryDirectory()))
-        second, keep, trained = None, None, model
+        second, keep, about, trained = None, None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
             supplies: dict[str, Any] = {"seed": config.seed, "progress": progress, **looked_at}
@@ -196,6 +220,7 @@ def unlearn(
         if isinstance(trained, PeftModel):
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
+            about |= {"bits": bits} if (bits := bits_of(model)) is not None else {}
             keep = keeping(adaptation, tokenizer, about)
         if how == "model":
             own = adaptation is None
@@ -215,6 +240,7 @@ def unlearn(
             what=method,
             progress=progress,
             keep=keep,
+            about=about,
             stop=StopWhen(stop, every=stop_every, rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size)
             if stop is not None
             else None,
@@ -316,10 +342,5 @@ def _looked_at(
         return {}
     retain = rows.encoded.get("retain")
     if retain is None:
-        if "retain" not in corpus:
-            raise ExpungeError(
-                f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus "
-                f"'{corpus.name}' holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
-            )
         retain = encode(corpus["retain"], tokenizer, template=template, max_length=max_length)
     return {"forget": list(rows.encoded["forget"]), "retain": list(retain)}

@@ -53,6 +53,14 @@ def test_texts_of_files_and_sets_beside_them(arrays: tuple[Path, np.ndarray]) ->
     assert load(folder, forget="passages.csv", columns={"text": "passage"})["forget"][0].completion == TEXTS[0]
 
 
+def test_a_file_whose_name_holds_a_plus_is_one_file(arrays: tuple[Path, np.ndarray]) -> None:
+    folder, _ = arrays
+    (folder / "facts+lives.txt").write_text("\n".join(TEXTS) + "\n")
+    assert [e.completion for e in load(folder, forget="facts+lives.txt")["forget"]] == list(TEXTS[:2])
+    found = load_corpus("tdec", forget=folder / "facts+lives.txt", sequences=2)
+    assert [e.completion for e in found["forget"]] == list(TEXTS[:2])
+
+
 def test_what_is_wrong_is_told(arrays: tuple[Path, np.ndarray]) -> None:
     folder, ids = arrays
     np.save(folder / "floats.npy", ids.astype(float))

@@ -31,7 +31,8 @@ def tdec(
 
     A set is a file of texts (CSV, JSON, JSON lines or Parquet with a column `text`, or .txt with a text a line), or an
     array of token ids, [N, T], as the challenge publishes them (.npy). Arrays that continue each other are joined row
-    by row with `+`: `train_preprefix.npy+train_prefix.npy+train_suffix.npy` gives 100 + 50 + 50 tokens.
+    by row with `+`, unless a file bears the whole name: `train_preprefix.npy+train_prefix.npy+train_suffix.npy` gives
+    100 + 50 + 50 tokens.
 
     Args:
         forget: the texts to forget.
@@ -56,7 +57,8 @@ def tdec(
     for split, source in named.items():
         if source is None:
             continue
-        files = [Path(part).expanduser() if folder is None else folder / part for part in str(source).split("+")]
+        whole = _within(folder, str(source))
+        files = [whole] if whole.is_file() else [_within(folder, part) for part in str(source).split("+")]
         last = skip + sequences if split == "forget" else None
         rows = _rows(files, split, array_tokenizer, last)
         if last is not None:
@@ -67,6 +69,10 @@ def tdec(
             rows = rows[skip:last]
         splits[split] = examples(rows, what=f"tdec's {split} ({source})", columns=columns)
     return Corpus(splits, name="tdec")
+
+
+def _within(folder: Path | None, name: str) -> Path:
+    return Path(name).expanduser() if folder is None else folder / name
 
 
 def _rows(files: list[Path], split: str, tokenizer: str | Path | None, last: int | None) -> list[Row]:

@@ -1,0 +1,80 @@
+"""Rules that measure: told at the start what cannot be had, never passing over a measure without a value."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import expunge
+import zoo
+from expunge.core.checks import ExpungeError
+from expunge.core.results import Evaluation, Measure
+from expunge.data.corpus import Corpus, Example
+from expunge.recipes import _stopping
+from expunge.recipes._stopping import measured_rule
+from expunge.training.stopping import NoValue
+
+SHORT = Corpus({split: (Example(kind="text", completion="Ada lives."),) for split in ("forget", "holdout")}, "short")
+
+
+def rule(*conditions: str, corpus: Corpus | None = None, **changes: Any) -> Any:
+    return measured_rule(zoo.tiny_model(), zoo.tokenizer(), corpus or zoo.corpus(), conditions, rows=2, **changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "message"),
+    [
+        (("forget_probability<=0", "extraction_likelihood<=0.1"), {}, "no measure of the suite"),
+        (
+            ("memorization_accuracy<=0", "extraction_likelihood<=0.1"),
+            {"suite": "tdec", "corpus": SHORT},
+            "EL_10 needs more than 10",
+        ),
+        (
+            ("memorization_accuracy<=0", "extraction_likelihood<=unseen"),
+            {"suite": "tdec", "corpus": SHORT},
+            "EL_10 needs more",
+        ),
+        (("forget_probability<=0", "forget_quality>=0.05"), {}, "forget_quality cannot be had"),
+    ],
+)
+def test_a_measure_that_cannot_be_had_is_told_before_training_wherever_it_stands(
+    given: tuple[str, ...], more: dict, message: str
+) -> None:
+    with pytest.raises(ExpungeError, match=message):
+        rule(*given, **more)
+
+
+def test_where_the_start_model_stands_is_told_with_progress() -> None:
+    told: list[str] = []
+    found = rule("forget_probability<=0.1", progress=lambda what, done, total, numbers: told.append(what))
+    assert found.start.startswith("forget_probability 0.0") and "(wanted forget_probability<=0.1)" in found.start
+    assert found.about == {"conditions": ["forget_probability<=0.1"], "suite": "default", "rows": 2}
+    assert told and all(what.startswith("to stop, start model: ") for what in told)
+    told.clear()
+    assert found(zoo.tiny_model(), 3) is not None and all(what.startswith("to stop: ") for what in told) and told
+
+
+def test_a_value_that_goes_missing_during_a_run_ends_it_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float | None] = [0.9, 0.8, None, 0.7, 0.6]
+
+    def evaluate(*_: Any, metrics: list[str], **__: Any) -> Evaluation:
+        value = looks.pop(0)
+        made = Measure(value=value, better="lower", definition="", source="", n=1, note="No embedder was at hand.")
+        return Evaluation(dict.fromkeys(metrics, made))
+
+    def run(**changes: Any) -> expunge.Run:
+        return expunge.unlearn(
+            zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), method="grad_ascent", epochs=3, batch_size=3,
+            adapter="lora", output_dir=tmp_path / "run", stop=stop, **changes,
+        )  # fmt: skip
+
+    monkeypatch.setattr(_stopping, "evaluate", evaluate)
+    stop = rule("forget_rouge<=0.3")
+    with pytest.raises(NoValue, match=r"now it has none. No embedder was at hand.*last good weights are in .*-4"):
+        run()
+    assert (tmp_path / "run/checkpoints/checkpoint-4").is_dir()
+    stop = rule("forget_rouge<=0.3")
+    assert [row["step"] for row in run(resume=True).history] == [1, 2, 3, 4, 5, 6] and not looks

@@ -1,0 +1,176 @@
+"""Run folders of adapters: what is said of their base, and that they load, resume and refuse another one."""
+
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+import expunge
+import zoo
+from expunge.core.checks import ExpungeError
+from expunge.models.adapter_files import about_adapter
+from expunge.models.load import base_fingerprint, bits_of, load_model, model_fingerprint, save_model
+from expunge.models.lowrank import without_known_warnings
+
+IDS = torch.tensor([[1, 17, 40, 3]])
+
+
+def unlearn(model: Any, **changes: Any) -> expunge.Run:
+    settings = {"method": "grad_ascent", "epochs": 1, "batch_size": 3, "learning_rate": 1e-2} | changes
+    return expunge.unlearn(model, zoo.tokenizer(), zoo.corpus(), **settings)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    return save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
+
+
+def with_own_adapter(start: Path, seed: int = 0, **changes: Any) -> PeftModel:
+    given = {"target_modules": ["q_proj", "down_proj"], "r": 3} | changes
+    with without_known_warnings():
+        model = get_peft_model(load_model(start), LoraConfig(**given))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.normal_(0, 0.1, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("changes", [{}, {"modules_to_save": ["lm_head"]}])
+def test_the_base_of_an_adapter_has_the_fingerprint_of_the_plain_model(start: Path, changes: dict) -> None:
+    plain = load_model(start)
+    assert base_fingerprint(plain) == model_fingerprint(plain)
+    model = with_own_adapter(start, **changes)
+    assert base_fingerprint(model) == model_fingerprint(plain) != model_fingerprint(model)
+    with torch.no_grad():
+        model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight[0, 0] += 1
+    assert base_fingerprint(model) != model_fingerprint(plain)
+
+
+def test_the_fingerprint_of_an_adapter_is_the_same_whatever_the_order_of_its_targets(start: Path) -> None:
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"]
+    orders = ({*first, *second} for first, second in itertools.product(itertools.permutations(names[:4], 2), repeat=2))
+    by_set: dict[frozenset[str], dict[str, set[str]]] = {}
+    for chosen in (*orders, *(set(p) for p in itertools.permutations(names, 4))):
+        by_set.setdefault(frozenset(chosen), {})[str(chosen)] = chosen
+    first, second, *_ = next(sets for sets in by_set.values() if len(sets) > 1).values()
+    model = with_own_adapter(start)
+    found = set()
+    for targets in (first, second):
+        model.peft_config["default"].target_modules = targets
+        found.add(model_fingerprint(model))
+    assert str(first) != str(second) and len(found) == 1
+
+
+def test_a_run_of_a_models_own_adapter_loads_and_resumes_and_notices_another_start(start: Path, tmp_path: Path) -> None:
+    run = unlearn(with_own_adapter(start), output_dir=tmp_path / "run")
+    wanted = run.model(input_ids=IDS).logits
+    loaded = load_model(tmp_path / "run")
+    assert not isinstance(loaded, PeftModel)
+    assert_close(loaded(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-4)
+    assert run.manifest.inputs["model"] == model_fingerprint(load_model(start))
+    again = unlearn(with_own_adapter(start), output_dir=tmp_path / "run", resume=True)
+    assert isinstance(again.model, PeftModel) and len(again.history) == len(run.history) == 2
+    assert torch.equal(again.model(input_ids=IDS).logits, wanted)
+    with pytest.raises(ExpungeError, match="its inputs were others: start_adapter"):
+        unlearn(with_own_adapter(start, seed=1), output_dir=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "fila"])
+def test_checkpoints_say_what_they_belong_on(start: Path, tmp_path: Path, adapter: str) -> None:
+    more = {"epsilon": "auto"} if adapter == "fila" else {}
+    run = unlearn(
+        load_model(start), adapter=adapter, rank=2, save="adapter", epochs=2, checkpoint_every=1, keep_checkpoints=2,
+        output_dir=tmp_path / "run", **more,
+    )  # fmt: skip
+    checkpoint = run.checkpoints[0]
+    about = about_adapter(checkpoint)
+    assert about == about_adapter(tmp_path / "run") and about["kind"] == adapter
+    load_model(checkpoint)
+    shutil.rmtree(start)
+    save_model(zoo.tiny_model(seed=1), zoo.tokenizer(), start)
+    with pytest.raises(ExpungeError, match="was trained on another model"):
+        load_model(checkpoint)
+
+
+def test_the_base_is_loaded_in_the_type_it_was_trained_in(start: Path, tmp_path: Path) -> None:
+    run = unlearn(load_model(start, dtype="bfloat16"), adapter="lora", save="adapter", output_dir=tmp_path / "run")
+    loaded = load_model(tmp_path / "run")
+    assert next(loaded.parameters()).dtype == torch.bfloat16
+    assert torch.equal(loaded(input_ids=IDS).logits, run.model(input_ids=IDS).logits)
+
+
+@pytest.fixture
+def pretended_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading with bits as it looks from outside: coarser weights of a model that says that it is quantized."""
+    plainly: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_pretrained
+
+    def from_pretrained(source: str, **given: Any) -> PreTrainedModel:
+        how = given.pop("quantization_config", None)
+        given.pop("device_map", None)
+        model = plainly(source, **given)
+        if how is not None:
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    if name.endswith("_proj.weight"):
+                        p.copy_((p * 100).round() / 100)
+            model.config.quantization_config = how
+            model.is_quantized = True
+            model.hf_quantizer = SimpleNamespace(is_trainable=True, is_qat_trainable=False)
+        return model
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr("expunge.models.load._quantization", lambda bits, place: BitsAndBytesConfig(load_in_8bit=True))
+
+
+@pytest.mark.usefixtures("pretended_bits")
+def test_an_adapter_on_a_quantized_base_is_loaded_on_one(start: Path, tmp_path: Path) -> None:
+    model = load_model(start, bits=8)
+    assert bits_of(model) == 8 and bits_of(load_model(start)) is None
+    run = unlearn(model, adapter="lora", rank=2, save="adapter", output_dir=tmp_path / "run")
+    assert isinstance(run.model, PeftModel) and about_adapter(tmp_path / "run")["bits"] == 8
+    for bits in (None, 8):
+        loaded = load_model(tmp_path / "run", bits=bits)
+        assert isinstance(loaded, PeftModel) and not loaded.training
+        assert torch.equal(loaded(input_ids=IDS).logits, run.model(input_ids=IDS).logits)
+    measured = [
+        expunge.evaluate(model, zoo.tokenizer(), zoo.corpus(), metrics=["forget_probability"])["forget_probability"]
+        for model in (run.model, load_model(tmp_path / "run"))
+    ]
+    assert measured[0].value == measured[1].value
+    finished = unlearn(
+        load_model(start, bits=8), adapter="lora", rank=2, save="adapter", output_dir=tmp_path / "run", resume=True
+    )
+    assert isinstance(finished.model, PeftModel) and finished.manifest.results["finished"]
+    for given, message in (
+        ({"bits": 4}, "bits=4: the adapter in .* was trained on weights in 8 bits"),
+        ({"dtype": "float32"}, "dtype=float32: over quantized weights an adapter computes as it was trained"),
+    ):
+        with pytest.raises(ExpungeError, match=message):
+            load_model(tmp_path / "run", **given)
+    unlearn(load_model(start), adapter="lora", rank=2, save="adapter", output_dir=tmp_path / "plain")
+    with pytest.raises(ExpungeError, match=r"bits=8: the adapter in .* was trained on weights as they are stored"):
+        load_model(tmp_path / "plain", bits=8)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_so_it_is_through_bitsandbytes(start: Path, tmp_path: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    model = load_model(start, bits=bits)
+    assert bits_of(model) == bits
+    run = unlearn(model, adapter="lora", rank=2, save="adapter", output_dir=tmp_path / "run")
+    loaded = load_model(tmp_path / "run")
+    assert isinstance(loaded, PeftModel)
+    ids = IDS.to("cuda")
+    assert_close(loaded(input_ids=ids).logits, run.model(input_ids=ids).logits)
