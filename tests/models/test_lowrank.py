@@ -105,7 +105,7 @@ def test_merged_weights_are_the_sum_in_float32_cast_once(architecture: str, begu
     for name, layer in lora_layers(inside).items():
         a, b, a0, b0 = halves(layer)
         start = torch.zeros(()) if a0 is None else b0 @ a0
-        change[name.removeprefix("base_model.model.")] = 2 * (b @ a + start).detach()
+        change[name.removeprefix("base_model.model.")] = 2 * (b @ a - start).detach()
     plain = merged(inside)
     assert type(plain).__name__ == type(model).__name__ and not lora_layers(plain)
     assert not hasattr(plain, "peft_config")

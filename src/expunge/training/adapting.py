@@ -158,7 +158,7 @@ def adapter_on(
         model: changed in place meanwhile.
         adaptation: which adapter.
         matrices: what is adapted.
-        supplies: what adapters may ask for by name: `forget`, `retain`, `seed`, `progress`.
+        supplies: what adapters may ask for by name: `forget`, `retain`, `seed`, `progress`, `rows_at_once`.
     """
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     put_on = catalogue.resolve("adapters", adaptation.name)
@@ -169,7 +169,7 @@ def adapter_on(
         yield adapted
         done = True
     finally:
-        if not done and not is_quantized(model):
+        if not done:
             taken_off(adapted.model)
         if not any(True for name, _ in model.named_parameters() if ".lora_" in name):
             for name, parameter in model.named_parameters():
