@@ -1,5 +1,6 @@
 """Training through an adapter: what was asked, putting it on, and giving the plain model back."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from expunge.core.mask import Mask
 from expunge.models.adapter_files import write_adapter
 from expunge.models.load import save_model
 from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
-from expunge.models.matrices import block_of, down_projections, target_matrices
+from expunge.models.matrices import block_of, down_projections, target_matrices, uncovered
 from expunge.objectives.combine import Objective
 
 LEARNING_RATE = 1e-4
@@ -86,6 +87,8 @@ def adapted_matrices(
         names = down_projections(model, objective.layer)
     else:
         names = target_matrices(model, targets or "all-linear")
+        if targets in (None, "all-linear", "mlp"):
+            _warn_of_uncovered(model)
     if objective.layer is not None and not _through_head(objective):
         beyond = [name for name in names if block_of(model, name) > objective.layer]
         if beyond:
@@ -114,6 +117,16 @@ def adapted_matrices(
             f"select among those {len(names)} matrices alone."
         )
     return kept
+
+
+def _warn_of_uncovered(model: nn.Module) -> None:
+    share, example = uncovered(model)
+    if example is not None:
+        warnings.warn(
+            f"{share:.1%} of the weights in the decoder blocks lie outside linear layers ({example}, ...), as experts "
+            "do: no adapter goes on them, and they stay as they are. Training without an adapter reaches them.",
+            stacklevel=2,
+        )
 
 
 def _through_head(objective: Objective) -> bool:
