@@ -62,8 +62,8 @@ def fila(
         ExpungeError: settings out of range, a matrix without any gradient, an importance file of other content.
 
     Source: LoKU (OpenReview 1ExfUpmIW4), section 3.3. Departures: squares of examples by default, because the square of
-    a micro-batch's mean is no Fisher estimate and changes with its size; an exact decomposition; the residual is never
-    rounded to half precision (models/lowrank.py); weights in the token mean are completion tokens; a quarter as many
+    a micro-batch's mean is no Fisher estimate and changes with its size; an exact decomposition; no residual is
+    stored, so that none is rounded to half precision (models/lowrank.py); weights in the token mean are completion tokens; a quarter as many
     retain as forget rows, not as many, so that the pass costs less than an epoch of unlearning.
     """
     check_settings(epsilon, fisher, fisher_batch_size, svd)
