@@ -61,7 +61,7 @@ def test_fisher_is_that_of_gradients_taken_one_by_one(architecture: str, fisher:
     expected = plain_fisher(model, names, chunks)
     for name in names:
         assert found[name].shape == expected[name].shape and float(expected[name].max()) > 0
-        assert_close(found[name].double(), expected[name], rtol=1e-4, atol=1e-9 * float(expected[name].max()))
+        assert_close(found[name], expected[name], rtol=1e-4, atol=1e-9 * float(expected[name].max()))
 
 
 def test_example_does_not_change_with_the_batch_and_equals_batches_of_one() -> None:
@@ -86,7 +86,7 @@ def test_rows_of_very_unequal_length_are_each_seen_once() -> None:
     found = fisher_map(model.double(), names, uneven())
     expected = plain_fisher(model, names, [[row] for row in uneven()])
     for name in names:
-        assert_close(found[name].double(), expected[name], rtol=1e-4, atol=1e-9 * float(expected[name].max()))
+        assert_close(found[name], expected[name], rtol=1e-4, atol=1e-9 * float(expected[name].max()))
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, "auto"])
@@ -144,7 +144,7 @@ def test_probe_variances_are_those_of_probes_that_are_there(centered: bool, fish
             mean = sum(n * g[2 * i + k] for n, g in seen) / total
             square = sum(n * g[2 * i + k] ** 2 for n, g in seen) / total
             expected = (square - mean**2).clamp(min=0)
-            assert_close(value.double(), expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+            assert_close(value, expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
 
 
 def test_vila_goes_on_with_products_of_variances() -> None:

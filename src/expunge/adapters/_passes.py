@@ -21,12 +21,12 @@ from expunge.models.observe import observe
 
 Fisher = Literal["example", "batch"]
 Gradient = Callable[[str, Tensor, Tensor], tuple[Tensor, ...]]
-"""(name, x [t, in], d [t, out]) to the gradients that are wanted, float32."""
+"""(name, x [t, in], d [t, out]) to the gradients that are wanted, float32 or wider."""
 Fold = Callable[[str, Iterator[tuple[tuple[Tensor, ...], float]]], None]
 """(name, for every unit i of a forward pass `sqrt(n_i) g_i` and `sqrt(n_i)`); the gradients are made as it is read."""
 
 ROWS_AT_ONCE = 16
-"""Most rows of a forward pass with `example`, where it changes no value."""
+"""Most rows of a forward pass with `example`."""
 RETAIN_SHARE = 4
 """Forget rows to one retain row that is looked at by default."""
 
@@ -58,7 +58,8 @@ def gradient_pass(
         fold: called once a layer in each backward pass.
         fisher: is a unit an `example` or a micro-`batch`?
         batch_size: rows of a micro-batch.
-        rows_at_once: rows of a forward pass with `example`, up to 16; changes memory and time alone.
+        rows_at_once: rows of a forward pass with `example`, up to 16; changes memory and time, and
+            values by no more than sums in another order do.
         progress: called with (what, rows done, rows in all, "").
         what: a word for progress.
 
@@ -95,7 +96,7 @@ def gradient_pass(
             expect(rows_now)
             shown = observe(model, {"rows": collate(chunk)}, {"rows": frozenset({"token_logprobs"})})["rows"]
             assert shown.logprobs is not None
-            counts = shown.counts if fisher == "example" else shown.counts.sum()[None]
+            counts = (shown.counts if fisher == "example" else shown.counts.sum()[None]).double()
             by_unit = shown.logprobs if fisher == "example" else shown.logprobs.sum()[None]
             roots[:] = counts.sqrt().tolist()
             # Rows are independent, so weighing a row's loss weighs its gradients alone.
@@ -160,6 +161,11 @@ def _watched(
         for parameter, before in wanted.items():
             parameter.requires_grad_(before)
         model.train(training)
+
+
+def widened(value: Tensor) -> Tensor:
+    """In float32, or in float64 where the model computes in it."""
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def retain_sample(rows: Sequence[Encoded], n: int | None, seed: int, *, forget: int) -> list[Encoded]:

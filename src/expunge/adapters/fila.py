@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
 from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
-from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_sample
+from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_sample, widened
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
 from expunge.models.lowrank import Adapted, check
@@ -63,8 +63,9 @@ def fila(
 
     Source: LoKU (OpenReview 1ExfUpmIW4), section 3.3. Departures: squares of examples by default, because the square of
     a micro-batch's mean is no Fisher estimate and changes with its size; an exact decomposition; no residual is
-    stored, so that none is rounded to half precision (models/lowrank.py); weights in the token mean are completion tokens; a quarter as many
-    retain as forget rows, not as many, so that the pass costs less than an epoch of unlearning.
+    stored, so that none is rounded to half precision (models/lowrank.py); weights in the token mean are completion
+    tokens; a quarter as many retain as forget rows, not as many, so that the pass costs less than an epoch of
+    unlearning.
     """
     check_settings(epsilon, fisher, fisher_batch_size, svd)
     check(model, matrices, rank=rank, lora_alpha=lora_alpha)
@@ -197,4 +198,4 @@ def fisher_map(
 
 def of_weight(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
     """The gradient of a layer's weight, [out, in]."""
-    return (d.float().T @ x.float(),)
+    return (widened(d).T @ widened(x),)

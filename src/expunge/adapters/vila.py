@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
 from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
-from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_sample
+from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_sample, widened
 from expunge.core.checks import require_positive
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
@@ -200,8 +200,9 @@ def probe_variances(
 
     def gradient(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
         # With G = d^T x the gradient of W + scaling * B A: of A it is scaling * B^T G, of B scaling * G A^T.
-        x, d = x.float(), d.float()
-        return scaling * (d @ probes[name].b).T @ x, scaling * d.T @ (x @ probes[name].a.T)
+        x, d = widened(x), widened(d)
+        a, b = probes[name].a.to(x.dtype), probes[name].b.to(x.dtype)
+        return scaling * (d @ b).T @ x, scaling * d.T @ (x @ a.T)
 
     def add(name: str, units: Iterator[tuple[tuple[Tensor, ...], float]]) -> None:
         for found, root in units:
@@ -238,7 +239,8 @@ def _probed(model: nn.Module, probes: Mapping[str, Factors], scaling: float) -> 
 
     def add(probe: Factors) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            extra = scaling * (inputs[0].float() @ probe.a.T) @ probe.b.T
+            x = widened(inputs[0])
+            extra = scaling * (x @ probe.a.to(x.dtype).T) @ probe.b.to(x.dtype).T
             return output + extra.to(output.dtype)
 
         return hook
