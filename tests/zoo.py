@@ -48,7 +48,7 @@ def tiny_model(
     sizes = {k: v for k, v in SIZES.items() if k not in renamed.get(architecture, ())}
     settings = {
         **sizes,
-        **ARCHITECTURES[architecture],
+        **ARCHITECTURES.get(architecture, {}),
         "vocab_size": vocab_size or len(tokenizer()),
         "pad_token_id": 0,
         "bos_token_id": 1,

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
+from expunge.cli.preview import importance_memory
 from expunge.cli.training import trained_parameters
 from expunge.core.bits import pack
 from expunge.core.manifest import Manifest
@@ -67,6 +68,22 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
     adaptation, _ = asked("lora", None, None, {"rank": 4})
     assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation).numbers == 5568
+
+
+def test_a_dry_run_counts_the_importance_pass(call: Callable[..., Any], words: tuple[str, ...]) -> None:
+    code, out, err = call(*words, "adapter=fila", "targets=mlp", "--dry-run")
+    assert code == 0, err
+    # Nine matrices of 48 x 32 float32 numbers: 55296 bytes.
+    assert "importance is measured before training, in " in out and "and 0.1 MB of the computer's own memory" in out
+    for others in (("adapter=vila",), ("adapter=lora",)):
+        code, out, err = call(*words, *others, "targets=mlp", "--dry-run")
+        assert code == 0 and "own memory" not in out and ("importance is measured" in out) == ("adapter=vila" in others)
+    model = zoo.tiny_model()
+    parts = {"weights": 1000.0, "activations": 200.0}
+    # Of the two, up_proj is 48 x 32 and q_proj 32 x 32: 1200 + 4 * 4 * 1536 on the device, 4 * (1536 + 1024) beside.
+    names = ("model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj")
+    assert importance_memory(model, names, parts, whole_map=True) == (25776, 10240)
+    assert importance_memory(model, names, parts, whole_map=False) == (25776, 0)
 
 
 def test_a_dry_run_counts_what_the_mask_leaves_to_the_adapter(

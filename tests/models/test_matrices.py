@@ -6,7 +6,7 @@ from torch import nn
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.models.anatomy import blocks, down_projection, head
-from expunge.models.matrices import block_of, down_projections, linear_layers, shape_of, target_matrices
+from expunge.models.matrices import block_of, down_projections, linear_layers, shape_of, target_matrices, uncovered
 
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
@@ -27,6 +27,20 @@ def test_attention_and_mlp_are_all_linear_layers_of_the_blocks(architecture: str
     for name, module in linear_layers(model).items():
         n_out, n_in = shape_of(module)
         assert n_out * n_in == module.weight.numel(), name
+
+
+@pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
+def test_linear_layers_cover_the_blocks(architecture: str) -> None:
+    assert uncovered(zoo.tiny_model(architecture)) == (0.0, None)
+
+
+def test_experts_are_no_linear_layers_and_counted() -> None:
+    model = zoo.tiny_model("mixtral", num_local_experts=4)
+    # A block: q, o 32 x 32, k, v 16 x 32: 3072 in linear layers; experts 4 * (96 x 32 + 32 x 48), router 4 x 32: 18560.
+    share, largest = uncovered(model)
+    assert share == pytest.approx(18560 / (18560 + 3072)) and largest == "model.layers.0.mlp.experts.gate_up_proj"
+    with pytest.raises(ExpungeError, match=r"targets='mlp' finds none of .* 85\.8% of the blocks' weights, such as"):
+        target_matrices(model, "mlp")
 
 
 def test_an_expression_is_looked_for_in_the_names() -> None:

@@ -16,15 +16,18 @@ from transformers import AutoModelForCausalLM
 
 import expunge
 import zoo
+from expunge.adapters._importance import Importance
 from expunge.core import catalogue
 from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
 from expunge.core.layout import Layout, Part
 from expunge.core.manifest import Manifest
 from expunge.core.mask import Mask
+from expunge.data.template import Template
+from expunge.data.tokenizing import encode
 from expunge.models.load import load_model, model_fingerprint, refuse_adapters, save_model
-from expunge.models.lowrank import without_known_warnings
-from expunge.models.matrices import linear_layers
+from expunge.models.lowrank import lora_layers, without_known_warnings
+from expunge.models.matrices import linear_layers, shape_of
 from expunge.objectives.combine import build
 from expunge.training.adapting import adapted_matrices, asked
 from expunge.training.config import TrainingConfig
@@ -239,6 +242,58 @@ def test_adapters_on_adapters_and_missing_retain_sets_are_refused() -> None:
     corpus = expunge.Corpus({"forget": zoo.corpus()["forget"]}, "alone")
     with pytest.raises(ExpungeError, match="adapter=fila weighs the forget set against a retain set"):
         expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), corpus, method="grad_ascent", adapter="fila")
+
+
+@pytest.mark.parametrize("targets", [None, "all-linear"])
+def test_experts_that_no_adapter_goes_on_are_told(targets: str | None) -> None:
+    model, objective = zoo.tiny_model("mixtral", num_local_experts=4), build("npo", depth=3)
+    told = r"85\.8% of the weights in the decoder blocks lie outside linear layers \(model\.layers\.0\.mlp\.experts"
+    with pytest.warns(UserWarning, match=told) as warned:
+        names = adapted_matrices(model, objective, targets)
+    assert len(names) == 12 and len(warned) == 1  # four matrices of attention in each of three blocks
+    assert len(adapted_matrices(model, objective, "q_proj")) == 3  # asked for by name: no word
+
+
+def test_an_adapter_looks_at_forget_rows_as_such_and_at_as_many_at_once_as_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: dict[str, Any] = {}
+
+    def row_importance(model: nn.Module, matrices: Any, forget: Any, retain: Any, **settings: Any) -> Importance:
+        looked.update(settings, forget=forget, retain=retain)
+        rows = {name: torch.ones(shape_of(linear_layers(model)[name])[0]) for name in matrices}
+        return Importance(rows, {"share_above_epsilon": 1.0, "retain_median": 1.0})
+
+    monkeypatch.setattr("expunge.adapters.fila.row_importance", row_importance)
+    unlearn("fila", epochs=1, micro_batch_size=1, retain_samples=10, importance=str(tmp_path / "i.safetensors"))
+    for split in ("forget", "retain"):
+        expected = encode(zoo.corpus()[split], zoo.tokenizer(), template=Template(), max_length=512)
+        assert [row.ids for row in looked[split]] == [row.ids for row in expected]
+    assert looked["rows_at_once"] == 1
+
+
+def test_a_failed_run_takes_the_adapter_off_a_quantized_model_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def progress(what: str, *_: Any) -> None:
+        if what == "npo":
+            raise Killed
+
+    monkeypatch.setattr("expunge.training.adapting.is_quantized", lambda model: True)
+    model = zoo.tiny_model()
+    before = model_fingerprint(model)
+    with pytest.raises(Killed):
+        unlearn("lora", model=model, save="adapter", progress=progress)
+    assert not lora_layers(model) and not getattr(model, "peft_config", None)
+    assert model_fingerprint(model) == before and all(p.requires_grad for p in model.parameters())
+
+
+def test_the_adapter_is_written_before_it_is_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(model: nn.Module) -> nn.Module:
+        raise MemoryError
+
+    monkeypatch.setattr("expunge.training.adapting.merged", out_of_memory)
+    with pytest.raises(MemoryError):
+        unlearn("lora", epochs=1, output_dir=tmp_path, save="both")
+    expunge.load_adapter(zoo.tiny_model(), tmp_path / "adapter")
 
 
 def mask_of(unit: str, chosen: set[str]) -> Mask:

@@ -104,7 +104,7 @@ def kept(
         path: a file of one's own; None: the cache.
 
     Raises:
-        ExpungeError: the file belongs to other content.
+        ExpungeError: the file belongs to other content, or there is NaN or infinity in what was measured.
     """
     key = fingerprint(
         {
@@ -128,12 +128,24 @@ def kept(
             rows = {name: opened.get_tensor(name) for name in opened.keys()}
         return Importance(rows, json.loads(about["report"]) | {"importance": "stored"})
     found = measure()
+    _require_finite(found, model, kind)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.partial")
     values = {name: value.cpu().contiguous() for name, value in found.rows.items()}
     save_file(values, partial, {"key": key, "report": json.dumps(dict(found.report))})
     partial.replace(file)
     return Importance(found.rows, {**found.report, "importance": "measured"})
+
+
+def _require_finite(importance: Importance, model: PreTrainedModel, kind: str) -> None:
+    """Raise on NaN and infinity, naming a parameter where they come from."""
+    broken = [name for name, value in importance.rows.items() if not bool(value.isfinite().all())]
+    if not broken:
+        return
+    sick = [n for n, p in model.named_parameters() if p.is_floating_point() and not bool(p.isfinite().all())]
+    why = f"because {sick[0]} holds NaN or infinity" if sick else "though all weights are finite: try another dtype"
+    count = f"{len(broken)} of {len(importance.rows)} matrices"
+    raise ExpungeError(f"{kind}: the importance of {broken[0]} ({count}) is not finite, {why}.")
 
 
 def begun_with(

@@ -21,11 +21,12 @@ from expunge.models.observe import observe
 
 Fisher = Literal["example", "batch"]
 Gradient = Callable[[str, Tensor, Tensor], tuple[Tensor, ...]]
-"""(name, x [t, in], d [t, out]) to the gradients that are wanted, float32."""
-Fold = Callable[[str, tuple[Tensor, ...]], None]
+"""(name, x [t, in], d [t, out]) to the gradients that are wanted, float32 or wider."""
+Fold = Callable[[str, Iterator[tuple[tuple[Tensor, ...], float]]], None]
+"""(name, for every unit i of a forward pass `sqrt(n_i) g_i` and `sqrt(n_i)`); the gradients are made as it is read."""
 
 ROWS_AT_ONCE = 16
-"""Rows of a forward pass with `example`, where it changes no value."""
+"""Most rows of a forward pass with `example`."""
 RETAIN_SHARE = 4
 """Forget rows to one retain row that is looked at by default."""
 
@@ -36,85 +37,98 @@ def gradient_pass(
     matrices: Sequence[str],
     *,
     gradient: Gradient,
-    square: Fold,
-    linear: Fold | None = None,
+    fold: Fold,
     fisher: Fisher,
     batch_size: int,
+    rows_at_once: int = ROWS_AT_ONCE,
     progress: Progress | None = None,
     what: str = "importance",
 ) -> int:
     """Hand on the gradients of each example (or micro-batch) i of the token-mean loss, times `sqrt(n_i)`.
 
-    The square of what is handed to `square` is thus what enters the token-weighted mean of squared gradients,
-    `sum_i n_i g_i^2 / sum_i n_i`, once divided by the number that is returned.
+    The squares of what is handed on thus add up to the token-weighted mean of squared gradients,
+    `sum_i n_i g_i^2 / sum_i n_i`, and its products with `sqrt(n_i)` to the mean gradient, once divided by the number
+    that is returned.
 
     Args:
         model: as it is; put in eval mode meanwhile.
         rows: each seen once; with `example` in order of length, which spares padding.
         matrices: names of linear layers.
         gradient: from inputs and output gradients of a layer.
-        square: told of every unit's `sqrt(n_i) g_i`.
-        linear: told of parts of `sum_i n_i g_i`, for the mean gradient; None spares a second backward pass.
+        fold: called once a layer in each backward pass.
         fisher: is a unit an `example` or a micro-`batch`?
         batch_size: rows of a micro-batch.
+        rows_at_once: rows of a forward pass with `example`, up to 16; changes memory and time, and
+            values by no more than sums in another order do.
         progress: called with (what, rows done, rows in all, "").
         what: a word for progress.
 
     Returns:
         Completion tokens of all rows, `sum_i n_i`.
-    """
-    size = batch_size if fisher == "batch" else ROWS_AT_ONCE
-    ordered = sorted(rows, key=lambda row: len(row.ids)) if fisher == "example" else rows
-    pending: dict[str, tuple[Tensor, ...]] = {}
-    phase = {"now": "square"}
 
-    def see(name: str, x: Tensor, d: Tensor) -> None:
-        if phase["now"] == "linear":
-            assert linear is not None
-            linear(name, gradient(name, x.flatten(0, 1), d.flatten(0, 1)))
-        elif fisher == "batch":
-            found = gradient(name, x.flatten(0, 1), d.flatten(0, 1))
-            before = pending.get(name)
-            pending[name] = found if before is None else tuple(a + b for a, b in zip(before, found, strict=True))
+    Raises:
+        ExpungeError: a layer that does not compute row by row, or more than once in a forward pass.
+    """
+    size = batch_size if fisher == "batch" else min(rows_at_once, ROWS_AT_ONCE)
+    ordered = sorted(rows, key=lambda row: len(row.ids)) if fisher == "example" else rows
+    roots: list[float] = []
+    parts: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
+
+    def see(name: str, first: int, x: Tensor, d: Tensor) -> None:
+        if fisher == "example":
+            here = roots[first : first + len(x)]
+            fold(name, ((gradient(name, *row), root) for *row, root in zip(x, d, here, strict=True)))
+            return
+        done, found = len(x), gradient(name, x.flatten(0, 1), d.flatten(0, 1))
+        if name in parts:
+            before, other = parts.pop(name)
+            done, found = before + done, tuple(a + b for a, b in zip(other, found, strict=True))
+        if done < rows_now:
+            parts[name] = done, found
         else:
-            for row_x, row_d in zip(x, d, strict=True):
-                square(name, gradient(name, row_x, row_d))
+            fold(name, iter([(found, roots[0])]))
 
     tokens = 0
-    with _watched(model, matrices, see):
+    with _watched(model, matrices, see) as expect:
         for first in range(0, len(ordered), size):
-            batch = collate(ordered[first : first + size])
-            seen = observe(model, {"rows": batch}, {"rows": frozenset({"token_logprobs"})})["rows"]
-            assert seen.logprobs is not None
-            counts = seen.counts
-            total = int(counts.sum())
+            chunk = ordered[first : first + size]
+            rows_now = len(chunk)
+            expect(rows_now)
+            shown = observe(model, {"rows": collate(chunk)}, {"rows": frozenset({"token_logprobs"})})["rows"]
+            assert shown.logprobs is not None
+            counts = (shown.counts if fisher == "example" else shown.counts.sum()[None]).double()
+            by_unit = shown.logprobs if fisher == "example" else shown.logprobs.sum()[None]
+            roots[:] = counts.sqrt().tolist()
             # Rows are independent, so weighing a row's loss weighs its gradients alone.
-            loss = (
-                -(seen.logprobs / counts.sqrt()).sum()
-                if fisher == "example"
-                else -seen.logprobs.sum() / math.sqrt(total)
-            )
-            phase["now"] = "square"
-            loss.backward(retain_graph=linear is not None)
-            for name, found in pending.items():
-                square(name, found)
-            pending.clear()
-            if linear is not None:
-                phase["now"] = "linear"
-                (-seen.logprobs.sum()).backward()
-            tokens += total
+            (-(by_unit / counts.sqrt()).sum()).backward()
+            tokens += int(counts.sum())
             if progress:
                 progress(what, min(first + size, len(rows)), len(rows), "")
     return tokens
 
 
 @contextmanager
-def _watched(model: nn.Module, matrices: Sequence[str], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
-    """Show inputs and output gradients of some layers in each backward pass; no parameter gets a gradient."""
+def _watched(
+    model: nn.Module, matrices: Sequence[str], see: Callable[[str, int, Tensor, Tensor], None]
+) -> Iterator[Callable[[int], None]]:
+    """Show inputs and output gradients of some layers in each backward pass; no parameter gets a gradient.
+
+    The rows of a batch may pass in several groups. They do so in order of length, so that where rows come in that order
+    a group begins where the one before it ended: `see` is told the number of its first row.
+
+    Yields:
+        What is to be told the number of rows before each forward pass.
+    """
     layers = linear_layers(model)
     wanted = {p: p.requires_grad for p in model.parameters()}
     training = model.training
     handles = []
+    expected, passed = 0, dict.fromkeys(matrices, 0)
+
+    def expect(rows: int) -> None:
+        nonlocal expected
+        expected = rows
+        passed.update(dict.fromkeys(matrices, 0))
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -122,8 +136,11 @@ def _watched(model: nn.Module, matrices: Sequence[str], see: Callable[[str, Tens
                 return
             if output.dim() != 3:
                 raise ExpungeError(f"{name} does not compute row by row, so the gradients of examples cannot be told.")
-            x = inputs[0].detach()
-            output.register_hook(lambda d: see(name, x, d.detach()))
+            x, first = inputs[0].detach(), passed[name]
+            passed[name] += len(x)
+            if passed[name] > expected:
+                raise ExpungeError(f"{name} is used more than once in a forward pass: its gradient comes in parts.")
+            output.register_hook(lambda d: see(name, first, x, d.detach()))
 
         return hook
 
@@ -137,7 +154,7 @@ def _watched(model: nn.Module, matrices: Sequence[str], see: Callable[[str, Tens
         handles = [layers[name].register_forward_hook(watch(name)) for name in matrices]
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
         handles.append(embeddings.register_forward_hook(begin))
-        yield
+        yield expect
     finally:
         for handle in handles:
             handle.remove()
@@ -157,6 +174,11 @@ def retain_count(n: int | None, rows: int, *, forget: int) -> int:
     if not 1 <= n <= rows:
         raise ExpungeError(f"retain_samples must lie between 1 and {rows}, the retain set's rows; got {n}.")
     return n
+
+
+def widened(value: Tensor) -> Tensor:
+    """In float32, or in float64 where the model computes in it."""
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def retain_sample(rows: Sequence[Encoded], n: int | None, seed: int, *, forget: int) -> list[Encoded]:

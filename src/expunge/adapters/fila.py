@@ -1,7 +1,8 @@
 """FILA: an adapter that begins with what the forget set needs most, relative to the retain set."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,11 @@ from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
 from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
-from expunge.adapters._passes import Fisher, gradient_pass, retain_count, retain_sample
+from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_count, retain_sample, widened
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
 from expunge.models.lowrank import Adapted, check
+from expunge.models.matrices import linear_layers
 
 
 def fila(
@@ -22,6 +24,7 @@ def fila(
     retain: Sequence[Encoded],
     seed: int,
     progress: Progress | None,
+    rows_at_once: int = ROWS_AT_ONCE,
     *,
     rank: int = 8,
     lora_alpha: float | None = None,
@@ -44,6 +47,7 @@ def fila(
         retain: rows to keep.
         seed: of the retain rows that are drawn, and of a randomized decomposition.
         progress: told how far the pass is.
+        rows_at_once: rows of a forward pass, up to 16; with `batch` fisher_batch_size says.
         rank: of A [rank, in] and B [out, rank].
         lora_alpha: numerator of the scaling `lora_alpha / rank`; null: 2 * rank.
         epsilon: added to the retain importance; `auto`: a tenth of its mean over each matrix.
@@ -58,9 +62,10 @@ def fila(
         ExpungeError: settings out of range, a matrix without any gradient, an importance file of other content.
 
     Source: LoKU (OpenReview 1ExfUpmIW4), section 3.3. Departures: squares of examples by default, because the square of
-    a micro-batch's mean is no Fisher estimate and changes with its size; an exact decomposition; the residual is never
-    rounded to half precision (models/lowrank.py); weights in the token mean are completion tokens; a quarter as many
-    retain as forget rows, not as many, so that the pass costs less than an epoch of unlearning.
+    a micro-batch's mean is no Fisher estimate and changes with its size; an exact decomposition; no residual is
+    stored, so that none is rounded to half precision (models/lowrank.py); weights in the token mean are completion
+    tokens; a quarter as many retain as forget rows, not as many, so that the pass costs less than an epoch of
+    unlearning.
     """
     check_settings(epsilon, fisher, fisher_batch_size, svd)
     check(model, matrices, rank=rank, lora_alpha=lora_alpha)
@@ -75,6 +80,7 @@ def fila(
             epsilon=epsilon,
             fisher=fisher,
             batch_size=fisher_batch_size,
+            rows_at_once=rows_at_once,
             progress=progress,
         )
 
@@ -111,39 +117,42 @@ def row_importance(
     epsilon: float | str,
     fisher: Fisher = "example",
     batch_size: int = 2,
+    rows_at_once: int = ROWS_AT_ONCE,
     progress: Progress | None = None,
 ) -> Importance:
     """`sum_j I[o, j]` of every matrix; the retain set once for a full map, then the forget set for its row sums alone.
 
     The importance is linear in F_f, so that `sum_j I[o, j] = sum_i n_i sum_j g_i[o, j]^2 / (epsilon + F_r[o, j])` over
     `sum_i n_i` needs one number a row while the forget set passes by.
+
+    Held besides model and activations: the retain map, 4 bytes a weight of the adapted matrices, in the computer's own
+    memory, and on the model's device what one matrix needs at a time, three of its size in float32.
     """
     began = time.perf_counter()
-    fisher_retain = fisher_map(
-        model, matrices, retain, fisher=fisher, batch_size=batch_size, progress=progress, what="importance: retain set"
-    )
-    tally, inverse = Tally(), {}
+    common: dict[str, Any] = {
+        "fisher": fisher,
+        "batch_size": batch_size,
+        "rows_at_once": rows_at_once,
+        "progress": progress,
+    }
+    fisher_retain = fisher_map(model, matrices, retain, what="importance: retain set", **common)
+    layers, tally, inverse = linear_layers(model), Tally(), {}
     for name in matrices:
-        limit = epsilon_of(epsilon, fisher_retain[name])
-        tally.add(fisher_retain[name], limit)
-        inverse[name] = relative_importance(torch.ones_like(fisher_retain[name]), fisher_retain.pop(name), limit)
+        of_retain = fisher_retain.pop(name).to(next(layers[name].parameters()).device)
+        limit = epsilon_of(epsilon, of_retain)
+        tally.add(of_retain, limit)
+        inverse[name] = relative_importance(torch.ones_like(of_retain), of_retain, limit).cpu()
     sums: dict[str, Tensor] = {}
 
-    def add(name: str, gradients: tuple[Tensor, ...]) -> None:
-        (g,) = gradients
-        share = torch.linalg.vecdot(g.square_(), inverse[name], dim=1)
-        sums[name] = sums[name] + share if name in sums else share
+    def add(name: str, units: Iterator[tuple[tuple[Tensor, ...], float]]) -> None:
+        here = None
+        for (g,), _ in units:
+            here = inverse[name].to(g.device) if here is None else here
+            share = torch.linalg.vecdot(g.square_(), here, dim=1)
+            sums[name] = sums[name] + share if name in sums else share
 
     tokens = gradient_pass(
-        model,
-        forget,
-        matrices,
-        gradient=of_weight,
-        square=add,
-        fisher=fisher,
-        batch_size=batch_size,
-        progress=progress,
-        what="importance: forget set",
+        model, forget, matrices, gradient=of_weight, fold=add, what="importance: forget set", **common
     )
     seconds = round(time.perf_counter() - began, 3)
     rows = {name: value / tokens for name, value in sums.items()}
@@ -157,24 +166,30 @@ def fisher_map(
     *,
     fisher: Fisher = "example",
     batch_size: int = 2,
+    rows_at_once: int = ROWS_AT_ONCE,
     progress: Progress | None = None,
     what: str = "importance",
 ) -> dict[str, Tensor]:
-    """Element-wise Fisher estimate of every matrix, `sum_i n_i g_i^2 / sum_i n_i`, float32 [out, in]."""
+    """Element-wise Fisher estimate of every matrix, `sum_i n_i g_i^2 / sum_i n_i`, float32 [out, in], not on a GPU."""
     maps: dict[str, Tensor] = {}
 
-    def add(name: str, gradients: tuple[Tensor, ...]) -> None:
-        (g,) = gradients
-        maps[name] = maps[name].addcmul_(g, g) if name in maps else g.square()
+    def add(name: str, units: Iterator[tuple[tuple[Tensor, ...], float]]) -> None:
+        squares = None
+        for (g,), _ in units:
+            squares = g.square() if squares is None else squares.addcmul_(g, g)
+        assert squares is not None
+        found = squares.cpu()
+        maps[name] = maps[name].add_(found) if name in maps else found
 
     tokens = gradient_pass(
         model,
         rows,
         matrices,
         gradient=of_weight,
-        square=add,
+        fold=add,
         fisher=fisher,
         batch_size=batch_size,
+        rows_at_once=rows_at_once,
         progress=progress,
         what=what,
     )
@@ -183,7 +198,7 @@ def fisher_map(
 
 def of_weight(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
     """The gradient of a layer's weight, [out, in]."""
-    return (d.float().T @ x.float(),)
+    return (widened(d).T @ widened(x),)
 
 
 def _check(

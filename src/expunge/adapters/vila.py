@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
 from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
-from expunge.adapters._passes import Fisher, gradient_pass, retain_count, retain_sample
+from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_count, retain_sample, widened
 from expunge.core.checks import require_positive
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
@@ -26,6 +26,7 @@ def vila(
     retain: Sequence[Encoded],
     seed: int,
     progress: Progress | None,
+    rows_at_once: int = ROWS_AT_ONCE,
     *,
     rank: int = 8,
     lora_alpha: float | None = None,
@@ -50,6 +51,7 @@ def vila(
         retain: rows to keep.
         seed: of the probes, of the retain rows that are drawn, and of a randomized decomposition.
         progress: told how far the pass is.
+        rows_at_once: rows of a forward pass, up to 16; with `batch` fisher_batch_size says.
         rank: of A [rank, in] and B [out, rank], and of the probes.
         lora_alpha: numerator of the scaling `lora_alpha / rank`; null: 2 * rank.
         sigma: standard deviation of the probes.
@@ -86,6 +88,7 @@ def vila(
             epsilon=epsilon,
             fisher=fisher,
             batch_size=fisher_batch_size,
+            rows_at_once=rows_at_once,
             progress=progress,
         )
 
@@ -148,6 +151,7 @@ def row_importance(
     epsilon: float | str,
     fisher: Fisher = "example",
     batch_size: int = 2,
+    rows_at_once: int = ROWS_AT_ONCE,
     progress: Progress | None = None,
 ) -> Importance:
     """`sum_j I[o, j]` of every matrix, from the variances on its probes."""
@@ -163,6 +167,7 @@ def row_importance(
                 scaling=scaling,
                 fisher=fisher,
                 batch_size=batch_size,
+                rows_at_once=rows_at_once,
                 progress=progress,
                 what=f"importance: {what} set",
             )
@@ -185,6 +190,7 @@ def probe_variances(
     scaling: float,
     fisher: Fisher = "example",
     batch_size: int = 2,
+    rows_at_once: int = ROWS_AT_ONCE,
     progress: Progress | None = None,
     what: str = "importance",
 ) -> dict[str, Factors]:
@@ -194,21 +200,24 @@ def probe_variances(
 
     def gradient(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
         # With G = d^T x the gradient of W + scaling * B A: of A it is scaling * B^T G, of B scaling * G A^T.
-        x, d = x.float(), d.float()
-        return scaling * (d @ probes[name].b).T @ x, scaling * d.T @ (x @ probes[name].a.T)
+        x, d = widened(x), widened(d)
+        a, b = probes[name].a.to(x.dtype), probes[name].b.to(x.dtype)
+        return scaling * (d @ b).T @ x, scaling * d.T @ (x @ a.T)
 
-    def add(into: dict[str, list[Tensor]], name: str, values: Sequence[Tensor]) -> None:
-        into[name] = [a + b for a, b in zip(into[name], values, strict=True)] if name in into else [*values]
+    def add(name: str, units: Iterator[tuple[tuple[Tensor, ...], float]]) -> None:
+        for found, root in units:
+            for into, values in ((squares, [g.square() for g in found]), (means, [root * g for g in found])):
+                into[name] = [a + b for a, b in zip(into[name], values, strict=True)] if name in into else values
 
     tokens = gradient_pass(
         model,
         rows,
         matrices,
         gradient=gradient,
-        square=lambda name, found: add(squares, name, [g.square() for g in found]),
-        linear=lambda name, found: add(means, name, found),
+        fold=add,
         fisher=fisher,
         batch_size=batch_size,
+        rows_at_once=rows_at_once,
         progress=progress,
         what=what,
     )
@@ -230,7 +239,8 @@ def _probed(model: nn.Module, probes: Mapping[str, Factors], scaling: float) -> 
 
     def add(probe: Factors) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            extra = scaling * (inputs[0].float() @ probe.a.T) @ probe.b.T
+            x = widened(inputs[0])
+            extra = scaling * (x @ probe.a.to(x.dtype).T) @ probe.b.to(x.dtype).T
             return output + extra.to(output.dtype)
 
         return hook

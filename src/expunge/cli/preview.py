@@ -213,6 +213,36 @@ def memory(
     }
 
 
+def importance_memory(
+    model: "PreTrainedModel", matrices: Sequence[str], memory: Mapping[str, float], *, whole_map: bool
+) -> tuple[float, float]:
+    """Bytes that the pass before FILA or VILA takes: (on each device, in the computer's own memory); a rough estimate.
+
+    Args:
+        model: a skeleton.
+        matrices: names of those that are adapted.
+        memory: of the training, by purpose. Weights and activations are the pass's too: it takes no more rows at once.
+        whole_map: is a float32 number a weight of all matrices kept, as FILA does?
+
+    Returns:
+        On the device weights, activations and four float32 matrices of the largest size, which is what the gradient,
+        its squares and the decomposition of one matrix take; beside it the map.
+    """
+    from expunge.models.matrices import linear_layers, shape_of
+
+    layers = linear_layers(model)
+    sizes = [math.prod(shape_of(layers[name])) for name in matrices]
+    return memory["weights"] + memory["activations"] + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0
+
+
+def show_importance_memory(on_device: float, beside: float) -> None:
+    """Print what the pass before training takes."""
+    say(
+        f"importance is measured before training, in {in_units(on_device)} on each device"
+        + (f" and {in_units(beside)} of the computer's own memory" if beside else "")
+    )
+
+
 def show_mask(told: Mapping[str, Any]) -> None:
     """Print what a mask lets change; `told` is its summary."""
     heading("Mask")

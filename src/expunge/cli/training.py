@@ -149,6 +149,11 @@ def dry_run(
             checkpointing=config.gradient_checkpointing,
         )
         preview.show_memory(memory if told is None else memory | preview.masked_memory(told))
+        if planned.adaptation is not None and planned.adaptation.wants_retain:
+            whole_map = planned.adaptation.name == "fila"
+            preview.show_importance_memory(
+                *preview.importance_memory(model, trained.adapted, memory, whole_map=whole_map)
+            )
         if planned.adaptation is None:
             note_small(config, model)
     for stream in (rows.anchor, "alternate"):

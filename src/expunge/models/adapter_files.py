@@ -1,7 +1,8 @@
 """Adapters on disk: PEFT's own files, so that PEFT alone can load them on the start model, and what made them.
 
 An adapter that began at (A0, B0) is written as the plain LoRA of twice the rank that it equals on the start model's
-own weights: `B A - B0 A0 = [B, -B0] [A; A0]`.
+own weights: `B A - B0 A0 = [B, -B0] [A; A0]`. Training goes through the pair in another form (models/lowrank.py); this
+one holds all four factors as they are, so that runs resume to the same bits.
 """
 
 import copy
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.checks import ExpungeError
@@ -40,11 +40,12 @@ def write_adapter(model: PeftModel, folder: str | Path, about: Mapping[str, Any]
     assert isinstance(config, LoraConfig)
     if keeps_start(model):
         config.r, config.lora_alpha = 2 * config.r, 2 * config.lora_alpha
-        state = {
-            f"{layer_name}.{factor}.weight": getattr(layer, factor)[name].weight
-            for layer_name, layer in lora_layers(model).items()
-            for factor in ("lora_A", "lora_B")
-        }
+        state = {}
+        for layer_name, layer in lora_layers(model).items():
+            a, b, a0, b0 = halves(layer, name)
+            assert a0 is not None and b0 is not None
+            state[f"{layer_name}.lora_A.weight"] = torch.cat([a, a0], 0)
+            state[f"{layer_name}.lora_B.weight"] = torch.cat([b, -b0], 1)
     else:
         state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     config.inference_mode = True
@@ -70,15 +71,9 @@ def read_adapter_into(model: PeftModel, folder: str | Path) -> None:
         for layer_name, layer in lora_layers(model).items():
             a, b, a0, b0 = halves(layer, name)
             assert a0 is not None and b0 is not None
-            for factor, dim, first, second in (("lora_A", 0, a, a0), ("lora_B", 1, b, b0)):
-                trained, start = _in_two(state[f"{layer_name}.{factor}.weight"], dim)
-                first.copy_(trained)
-                second.copy_(start)
-
-
-def _in_two(value: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    first, second = value.chunk(2, dim)
-    return first, second
+            both = state[f"{layer_name}.lora_A.weight"].chunk(2, 0) + state[f"{layer_name}.lora_B.weight"].chunk(2, 1)
+            for factor, value in zip((a, a0, b, b0), (*both[:3], -both[3]), strict=True):
+                factor.copy_(value)
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = False) -> PeftModel:

@@ -1,10 +1,11 @@
 """Low-rank adapters on a model, through PEFT: put on, looked behind, merged.
 
 An adapted layer computes `y = x W^T + scaling * x (B A)^T`. An adapter that starts at (A0, B0) instead of zero keeps
-the start beside the trained factors, `y = x W^T + scaling * x (B A - B0 A0)^T`, with [A; A0] and [B, -B0] applied as
-one pair of factors. The weight W stays as it is stored, in bfloat16 or quantized too, so that the residual
-`W - scaling * B0 A0` is never rounded, the model before the first step is the start model, and so it is with the
-adapter switched off.
+the start beside the trained factors, `y = x W^T + scaling * x (B A - B0 A0)^T`, as one pair of factors: [A; A - A0]
+and [B - B0, B0], whose product is that. The weight W stays as it is stored, in bfloat16 or quantized too: there is no
+residual `W - scaling * B0 A0` that would have to be rounded to its type. Before the first step the differences are
+zero, so that the model is the start model bit for bit, and so it is with the adapter switched off. Under mixed
+precision, too, the pair's output is rounded relative to what training changed, not to B0 A0, as in [A; A0], [B, -B0].
 """
 
 import warnings
@@ -17,7 +18,6 @@ import torch
 from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
@@ -127,29 +127,33 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
 
 
 class _BesideStart(nn.Module):
-    """A trained factor with the frozen one beside it that takes the start off again."""
+    """What a factor has become since the start, with the other half of `B A - B0 A0 = (B - B0) A + B0 (A - A0)`."""
 
-    def __init__(self, start: Tensor, dim: int) -> None:
+    def __init__(self, start: Tensor) -> None:
         super().__init__()
         self.register_buffer("start", start)
-        self.dim = dim
 
+
+class _BesideA(_BesideStart):
     def forward(self, trained: Tensor) -> Tensor:
-        """Both as one factor of twice the rank."""
+        """[A; A - A0]."""
         assert isinstance(self.start, Tensor)
-        return torch.cat([trained, self.start], self.dim)
+        return torch.cat([trained, trained - self.start], 0)
+
+
+class _BesideB(_BesideStart):
+    def forward(self, trained: Tensor) -> Tensor:
+        """[B - B0, B0]."""
+        assert isinstance(self.start, Tensor)
+        return torch.cat([trained - self.start, self.start], 1)
 
 
 def _begin(layer: LoraLayer, start: Factors) -> None:
-    for linear, value, opposite, dim in (
-        (layer.lora_A[NAME], start.a, start.a, 0),
-        (layer.lora_B[NAME], start.b, -start.b, 1),
-    ):
+    for linear, value, kind in ((layer.lora_A[NAME], start.a, _BesideA), (layer.lora_B[NAME], start.b, _BesideB)):
         assert isinstance(linear, nn.Linear)
         weight = linear.weight
         weight.data.copy_(value)
-        beside = _BesideStart(opposite.detach().to(weight, copy=True), dim)
-        # Both halves go through one product, where they cancel before anything is rounded to half precision.
+        beside = kind(weight.detach().clone())
         parametrize.register_parametrization(linear, "weight", beside, unsafe=True)
 
 
@@ -159,7 +163,7 @@ def keeps_start(model: nn.Module) -> bool:
 
 
 def halves(layer: LoraLayer, name: str = NAME) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """(A, B, A0, -B0) of a layer; the latter two are None where it began at zero."""
+    """(A, B, A0, B0) of a layer; the latter two are None where it began at zero."""
     found: list[Tensor | None] = []
     for linear in (layer.lora_A[name], layer.lora_B[name]):
         if parametrize.is_parametrized(linear):
@@ -178,19 +182,14 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def merged(model: PeftModel) -> PreTrainedModel:
-    """The plain model with the adapter added to its weights, computed in float32 and cast once; no adapter is left."""
-    narrow: list[tuple[nn.Parameter, torch.dtype]] = []
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
-            weight = module.get_base_layer().weight
-            if isinstance(weight, nn.Parameter) and weight.is_floating_point() and weight.element_size() < 4:
-                narrow.append((weight, weight.dtype))
-                weight.data = weight.data.float()
+    """The plain model with the adapter added to its weights; no adapter is left.
+
+    The product of the factors is float32 as they are, and PEFT adds it in place: the sum is computed in float32 and
+    rounded once to the type of the weights, whatever that is.
+    """
     with torch.no_grad():
         plain = model.merge_and_unload()
     vars(plain).pop("peft_config", None)
-    for weight, dtype in narrow:
-        weight.data = weight.data.to(dtype)
     assert isinstance(plain, PreTrainedModel)
     return plain
 

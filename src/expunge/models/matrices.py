@@ -1,5 +1,6 @@
 """The weight matrices of a model's decoder blocks: which linear layers there are, and choosing among them."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -45,16 +46,36 @@ def target_matrices(model: nn.Module, targets: str) -> tuple[str, ...]:
                 f"targets={targets!r} is neither all-linear, attention nor mlp, nor a regular expression: {error}."
             ) from error
     if not found:
+        share, other = uncovered(model)
         first = list(layers)[: len(layers) // len(blocks(causal_lm(model)))]
         raise ExpungeError(
             f"targets={targets!r} finds none of the {len(layers)} linear layers of the decoder blocks. Those of the "
             f"first block: {', '.join(first)}."
+            + (f" {share:.1%} of the blocks' weights, such as {other}, lie in no linear layer." if other else "")
         )
     return tuple(found)
 
 
 def _in_attention(name: str) -> bool:
     return any("attn" in part or "attention" in part for part in name.split("."))
+
+
+def uncovered(model: nn.Module) -> tuple[float, str | None]:
+    """(share of the decoder blocks' weights that lies outside their linear layers, name of the largest one there).
+
+    Experts are such: transformers keeps those of a layer as one parameter of three dimensions. Vectors don't count.
+    """
+    stack = blocks(causal_lm(model))
+    place = next(name for name, module in causal_lm(model).named_modules() if module is stack)
+    layers = linear_layers(model)
+    inside = sum(math.prod(shape_of(layer)) for layer in layers.values())
+    others = {
+        f"{place}.{name}": p.numel()
+        for name, p in stack.named_parameters()
+        if p.dim() > 1 and f"{place}.{name}".rpartition(".")[0] not in layers
+    }
+    outside = sum(others.values())
+    return (outside / (inside + outside), max(others, key=others.__getitem__)) if others else (0.0, None)
 
 
 def down_projections(model: nn.Module, layer: int) -> tuple[str, ...]:

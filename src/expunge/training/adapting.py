@@ -1,6 +1,7 @@
 """Training through an adapter: what was asked, putting it on, and giving the plain model back."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from expunge.data.corpus import Corpus
 from expunge.models.adapter_files import write_adapter
 from expunge.models.load import save_model
 from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
-from expunge.models.matrices import block_of, down_projections, target_matrices
+from expunge.models.matrices import block_of, down_projections, target_matrices, uncovered
 from expunge.objectives.combine import Objective
 
 LEARNING_RATE = 1e-4
@@ -88,6 +89,8 @@ def adapted_matrices(
         names = down_projections(model, objective.layer)
     else:
         names = target_matrices(model, targets or "all-linear")
+        if targets in (None, "all-linear", "mlp"):
+            _warn_of_uncovered(model)
     if objective.layer is not None and not _through_head(objective):
         beyond = [name for name in names if block_of(model, name) > objective.layer]
         if beyond:
@@ -116,6 +119,16 @@ def adapted_matrices(
             f"select among those {len(names)} matrices alone."
         )
     return kept
+
+
+def _warn_of_uncovered(model: nn.Module) -> None:
+    share, example = uncovered(model)
+    if example is not None:
+        warnings.warn(
+            f"{share:.1%} of the weights in the decoder blocks lie outside linear layers ({example}, ...), as experts "
+            "do: no adapter goes on them, and they stay as they are. Training without an adapter reaches them.",
+            stacklevel=2,
+        )
 
 
 def _through_head(objective: Objective) -> bool:
@@ -188,7 +201,7 @@ def adapter_on(
         model: changed in place meanwhile.
         adaptation: which adapter.
         matrices: what is adapted.
-        supplies: what adapters may ask for by name: `forget`, `retain`, `seed`, `progress`.
+        supplies: what adapters may ask for by name: `forget`, `retain`, `seed`, `progress`, `rows_at_once`.
     """
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     put_on = catalogue.resolve("adapters", adaptation.name)
@@ -199,7 +212,7 @@ def adapter_on(
         yield adapted
         done = True
     finally:
-        if not done and not is_quantized(model):
+        if not done:
             taken_off(adapted.model)
         if not any(True for name, _ in model.named_parameters() if ".lora_" in name):
             for name, parameter in model.named_parameters():

@@ -1,5 +1,6 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -209,7 +210,8 @@ def unlearn(
         second, keep, about, trained = None, None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
-            supplies: dict[str, Any] = {"seed": config.seed, "progress": progress, **looked_at}
+            micro, _ = config.split(int(os.environ.get("WORLD_SIZE", "1")))
+            supplies = {"seed": config.seed, "progress": progress, "rows_at_once": micro, **looked_at}
             adapted = around.enter_context(adapter_on(model, adaptation, matrices, supplies=supplies))
             trained = adapted.model
             numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
