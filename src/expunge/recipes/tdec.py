@@ -52,7 +52,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 EMBEDDED: Mapping[str, Mapping[str, Any]] = {
     "grad_ascent": {"learning_rate": 5e-5},
     "grad_diff": {"learning_rate": 3e-4, "alpha": 10.0},
-    "npo": {"learning_rate": 5e-4, "alpha": 10.0},
+    "npo": {"learning_rate": 5e-4, "alpha": 10.0, "beta": 0.02},
     "ihl_fila": {"learning_rate": 1e-3, "alpha": 10.0},
 }
 """By arm, for the embedded model: there a retain loss must weigh ten times the forget loss, as all texts are of one
