@@ -33,6 +33,7 @@ from expunge.core.manifest import versions
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.load import load_model, load_tokenizer
+from expunge.models.lowrank import Factors
 from expunge.models.matrices import linear_layers, target_matrices
 
 RANK, SCALING = 8, 2.0
@@ -75,6 +76,9 @@ def main() -> None:
             lambda p=probes, s=sample: vila_importance(
                 model, names, rows["forget"], s, probes=p, scaling=SCALING, centered=False, epsilon="auto"
             ),
+        )
+        timed(
+            "factors", lambda: [factors(layer, found["quarter"], name) for name, layer in linear_layers(model).items()]
         )
         seconds.setdefault("epoch", []).append(epoch(arguments.model, tokenizer, corpus))
     medians = {what: statistics.median(values) for what, values in seconds.items()}
@@ -147,12 +151,16 @@ def overlap(model: Any, one: Importance, other: Importance) -> float:
     """Mean over matrices of the overlap of the row spaces that two importances pick."""
     shares = []
     for name, layer in linear_layers(model).items():
-        bases, weight = [], layer.get_parameter("weight").detach()
-        for importance in (one, other):
-            factors = weighted_factors(weight, importance.rows[name].sqrt(), rank=RANK, scaling=SCALING)
-            bases.append(torch.linalg.qr(factors.a.T)[0])
-        shares.append(float((bases[0].T @ bases[1]).square().sum()) / RANK)
+        first, second = (torch.linalg.qr(factors(layer, of, name).a.T)[0] for of in (one, other))
+        shares.append(float((first.T @ second).square().sum()) / RANK)
     return statistics.mean(shares)
+
+
+def factors(layer: torch.nn.Module, importance: Importance, name: str) -> Factors:
+    """What the adapter begins with in one matrix."""
+    return weighted_factors(
+        layer.get_parameter("weight").detach(), importance.rows[name].sqrt(), rank=RANK, scaling=SCALING
+    )
 
 
 if __name__ == "__main__":
