@@ -11,7 +11,7 @@ from expunge.data.variants import borrowed_answers
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.interop import load_records
 from expunge.evaluation.probe import Probe, lacking, merged
-from expunge.evaluation.suite import measure, probes
+from expunge.evaluation.suite import alternatives, measure, probes
 from expunge.evaluation.suites.default import default
 from expunge.evaluation.suites.tofu import tofu
 from expunge.evaluation.suites.unlearun import unlearun
@@ -107,6 +107,12 @@ def test_unlearun_with_a_retain_model_takes_tofus_definitions(model, other_model
     assert found["model_utility"].note.startswith("TOFU's definition")
     assert "retain_truth_ratio" in found["model_utility"].details
     assert found["mia"].details["n_holdout"] == 4 and "The retain set" not in found["mia"].note
+
+
+def test_of_alternatives_the_ones_that_ask_for_more_are_left_out():
+    least, more = "no records were given", "no paraphrased_answer; no records were given"
+    assert alternatives([more, least, least]) == least
+    assert alternatives(["no answers", least]) == "no answers; or no records were given"
 
 
 def test_default_says_what_can_be_said_and_what_else_it_takes(model, tokenizer, plain_corpus):

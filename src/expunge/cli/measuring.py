@@ -92,12 +92,14 @@ def _check_others(config: "EvaluateConfig", problems: preview.Problems) -> None:
 
 
 def _show_measures(suite: "Suite", config: "EvaluateConfig", corpus: "Corpus", problems: preview.Problems) -> None:
+    from expunge.evaluation.suite import alternatives
+
     given = {role for role in ("reference", "start") if getattr(config, role) is not None}
     lacks: dict[str, str] = {}
     chosen = _chosen(suite, corpus, given)
     for name in dict.fromkeys(entry.name for entry in suite.entries):
         reasons = [_lacking(entry, corpus, given) for entry in suite.entries if entry.name == name]
-        lacks[name] = "" if name in chosen else "; or ".join(dict.fromkeys(reasons))
+        lacks[name] = "" if name in chosen else alternatives(reasons)
     for one in suite.derived:
         parts = [part for part in one.parts if lacks[part]]
         roles = [f"no {_ROLES[whose]} was given: {whose}=<folder>" for whose in one.needs if whose not in given]

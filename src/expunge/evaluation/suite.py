@@ -150,6 +150,12 @@ def without_substitutes(suite: Suite, corpus: Corpus) -> Suite:
     return replace(suite, entries=tuple(e for e in suite.entries if not (e.made and e.name in own)))
 
 
+def alternatives(reasons: Sequence[str]) -> str:
+    """What is lacking, where mending any one of the reasons is enough; what asks for more than another is left out."""
+    distinct = dict.fromkeys(reasons)
+    return "; or ".join(one for one in distinct if not any(other != one and other in one for other in distinct))
+
+
 def missing(suite: Suite, source: Records | Corpus, reference: Records | None, start: Records | None) -> dict[str, str]:
     """The measures that a model's records, or a corpus that it can be shown, cannot give, each with the reason."""
     sources, found = Sources(source, reference, start), {}
@@ -159,7 +165,7 @@ def missing(suite: Suite, source: Records | Corpus, reference: Records | None, s
         if all(reasons):
             # That no log holds the number is no reason to tell where the model could be asked for it.
             own = [reason for entry, reason in zip(entries, reasons, strict=True) if collected(_reads(entry))]
-            found[name] = "Missing: " + "; or ".join(dict.fromkeys(own or reasons)) + "."
+            found[name] = f"Missing: {alternatives(own or reasons)}."
     for one in suite.derived:
         parts = [part for part in one.parts if part in found]
         others = [whose for whose in one.needs if getattr(sources, whose) is None]
