@@ -53,9 +53,9 @@ EMBEDDED: Mapping[str, Mapping[str, Any]] = {
     "grad_ascent": {"learning_rate": 5e-5},
     "grad_diff": {"learning_rate": 3e-4, "alpha": 10.0},
     "npo": {"learning_rate": 5e-4, "alpha": 10.0, "beta": 0.02},
-    "ihl_fila": {"learning_rate": 1e-3, "alpha": 10.0},
+    "ihl_fila": {"learning_rate": 1e-3, "alpha": 4.0},
 }
-"""By arm, for the embedded model: there a retain loss must weigh ten times the forget loss, as all texts are of one
+"""By arm, for the embedded model: there a retain loss must weigh several times the forget loss, as all texts are of one
 kind and what makes one unlikely makes all of them so. At its usual beta NPO is content long before a text of 60 tokens
 is forgotten, since it looks at the probability of the whole text; a smaller one goes on."""
 FOLDERS: Mapping[str, Mapping[str, Any]] = {
