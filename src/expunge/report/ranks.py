@@ -15,7 +15,7 @@ from expunge.report.wording import words
 LOGARITHMIC = ("forget_quality",)
 """Measures drawn on a logarithmic axis: p-values, which differ by orders of magnitude."""
 ACROSS = 3
-"""Panels side by side."""
+"""Most panels side by side."""
 DASHES = (":", "-.", "--")
 
 Series = Mapping[str, Mapping[int, float | None]]
@@ -54,7 +54,7 @@ def over(what: str, panels: Sequence[Panel], companions: Mapping[str, str] | Non
         companions: by level line, the series whose color it shares; the others have the color of the axes.
     """
     rows = -(-len(panels) // ACROSS)
-    columns = min(len(panels), ACROSS)
+    columns = -(-len(panels) // rows)
     figure = Figure(figsize=(4.0 * columns + 2.0, 3.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     places = figure.subplots(rows, columns, squeeze=False).flatten()
