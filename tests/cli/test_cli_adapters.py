@@ -1,6 +1,9 @@
 """`expunge unlearn adapter=...`: runs, what a dry run says, and a run that stops by what it measured."""
 
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,16 +157,48 @@ def test_mistakes_are_told(
 def test_a_run_stops_by_what_it_measured(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
     unseen = tmp_path / "holdout.jsonl"
     unseen.write_text('{"question": "Where does Cleo live?", "answer": "In a house by the sea."}\n' * 2)
-    code, _, err = call(
-        *words,
-        "adapter=lora",
-        "epochs=5",
-        f"holdout={unseen}",
-        "stop=forget_probability<=1,forget_exact_memorization<=unseen",
-        "learning_rate=1e-6",
-        "stop_rows=2",
-    )
-    # A random model knows neither set by heart, so the first question, after one epoch of two steps, ends the run.
-    assert code == 0, err
+    words += ("adapter=lora", f"holdout={unseen}", "learning_rate=1e-2", "stop_rows=2", "method=grad_ascent")
+    told = call(*words, "stop=forget_probability<=0")
+    assert told.code == 0, told.err
+    results = Manifest.load(tmp_path / "run").results
+    look = results["stop_look"]
+    assert look["step"] == 2 and "stopped" not in results
+    said = f"not met after 2 steps: forget_probability {look['forget_probability']:.4g} (wanted <=0)"
+    assert f"the rule to stop by was {said}" in told.out.splitlines()
+    start = float(re.findall(r"start model: forget_probability (\S+)", told.out)[0])
+    rule = f"stop=forget_probability<={start * 0.999},forget_exact_memorization<=unseen"
+    # Ascent lowers it, and a random model knows neither set by heart: the first look, after an epoch, ends the run.
+    told = call(*words, "epochs=5", rule, "--overwrite")
+    assert told.code == 0, told.err
     results = Manifest.load(tmp_path / "run").results
     assert results["steps"] == 2 and results["stopped"].startswith("step 2: forget_probability")
+    value = results["stop_look"]["forget_probability"]
+    assert f"stopped at step 2 of 10: forget_probability {value:.4g} (wanted <=" in told.out
+    again = call(*words, "epochs=5", rule, "--resume")
+    assert again.code == 0 and "is finished already: nothing to do" in again.out and "stopped at step 2" in again.out
+    told = call(*words, "stop=forget_probability<=1", "--overwrite")
+    assert told.code == 2 and "nothing to unlearn by this measure" in told.err
+
+
+def test_what_was_kept_is_named(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
+    told = call(*words, "adapter=lora", "save=adapter")
+    assert told.code == 0 and f"adapter (on {words[1].removeprefix('model=')}), history and manifest: " in told.out
+    told = call(*words, "adapter=lora", "save=both", "--overwrite")
+    assert told.code == 0 and f"model, adapter ({tmp_path}/run/adapter), history and manifest: " in told.out
+
+
+def test_resuming_says_what_it_does_and_what_differs(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    words += ("adapter=lora", "save=adapter", "epochs=2", "keep_checkpoints=0", "checkpoint_every=1")
+    assert call(*words).code == 0
+    manifest = Manifest.load(tmp_path / "run")
+    replace(manifest, results={}).save(tmp_path / "run")
+    differs = call(*words, "rank=4", "--resume")
+    assert differs.code == 2 and "adapter_settings.rank: 8 then, 4 now" in differs.err and "{" not in differs.err
+    told = call(*words, "--resume")
+    assert told.code == 0 and "resume: going on from step 2 of 4" in told.out
+    replace(manifest, results={}).save(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    told = call(*words, "--resume")
+    assert told.code == 0 and "resume: no checkpoint yet: starting from the first step" in told.out

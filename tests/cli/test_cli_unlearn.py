@@ -64,7 +64,8 @@ def test_settings_reach_the_stage(
     assert (stage["overwrite"], stage["resume"]) == (True, False)
     assert {s: len(stage["corpus"][s]) for s in stage["corpus"]} == {"forget": 6, "retain": 10}
     assert out.splitlines()[0] == (
-        "unlearned with npo: 7 steps; at the last, forget loss 2, retain loss 1, forget probability 0.25"
+        "unlearned with npo: 7 steps; in the last step, before its update: forget loss 2, retain loss 1, forget "
+        "probability 0.25"
     )
 
 

@@ -47,12 +47,21 @@ def test_a_measure_that_cannot_be_had_is_told_before_training_wherever_it_stands
 
 def test_where_the_start_model_stands_is_told_with_progress() -> None:
     told: list[str] = []
-    found = rule("forget_probability<=0.1", progress=lambda what, done, total, numbers: told.append(what))
-    assert found.start.startswith("forget_probability 0.0") and "(wanted forget_probability<=0.1)" in found.start
+    numbers: list[str] = []
+
+    def progress(what: str, done: int, total: int, text: str) -> None:
+        told.append(what)
+        numbers.append(text)
+
+    found = rule("forget_probability<=0.1", progress=progress)
+    assert found.start.startswith("forget_probability 0.0") and "(wanted <=0.1)" in found.start and found.met
+    assert not rule("forget_probability<=0").met
     assert found.about == {"conditions": ["forget_probability<=0.1"], "suite": "default", "rows": 2}
     assert told and all(what.startswith("to stop, start model: ") for what in told)
     told.clear()
     assert found(zoo.tiny_model(), 3) is not None and all(what.startswith("to stop: ") for what in told) and told
+    # Each look ends with what was measured beside what is wanted, and keeps it for the manifest.
+    assert numbers[-1] == f"forget_probability {found.seen['forget_probability']:.4g} (wanted <=0.1)"
 
 
 def test_a_value_that_goes_missing_during_a_run_ends_it_with_an_error(

@@ -1,14 +1,19 @@
 """What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
 from expunge.cli.console import say
 from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
 from expunge.cli.verb import Call
+from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import FILE, Manifest
+from expunge.core.wording import counted
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
@@ -20,8 +25,11 @@ if TYPE_CHECKING:
     from expunge.objectives.combine import Objective
     from expunge.training.adapting import Adaptation
     from expunge.training.run import Run
+    from expunge.training.stopping import Rule
 
 
+ADAPTER = "adapter_config.json"
+"""PEFT's name for what tells an adapter's folder."""
 SMALL = 2e8
 """Parameters below which the default learning rate does next to nothing."""
 
@@ -217,17 +225,58 @@ def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
         say(f"note: {config.mask} was made from another model than {config.model}; it fits, and is taken as it is")
 
 
-def conclude(run: "Run", what: str) -> None:
-    """Say what came out of a run and how to go on."""
-    last = run.history[-1] if run.history else {}
+def say_resumed(folder: str | Path) -> None:
+    """Say what --resume does with what lies in a run folder."""
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        return  # no run of ours, which the stage refuses
+    latest = checkpoints(folder)[-1:]
+    if Manifest.load(folder).results.get("finished"):
+        say(f"resume: the run in {folder} is finished already: nothing to do")
+    elif latest:
+        state = json.loads((latest[0] / "trainer_state.json").read_text(encoding="utf-8"))
+        say(f"resume: going on from step {state['global_step']} of {state['max_steps']}")
+    else:
+        say("resume: no checkpoint yet: starting from the first step")
+
+
+def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
+    """Say what came out of a run and how to go on.
+
+    Args:
+        run: as it ended.
+        what: was done: `unlearned with npo`.
+        rule: that was to stop it.
+    """
+    last, results = run.history[-1] if run.history else {}, run.manifest.results
+    steps = results.get("steps", len(run.history))
+    planned = results.get("planned_steps", steps)
     numbers = [
         f"{name.replace('_', ' ')} {last[name]:.4g}"
         for name in ("forget_loss", "retain_loss", "forget_probability", "retain_probability")
         if name in last
     ]
     say(
-        f"{what}: {run.manifest.results.get('steps', len(run.history))} steps"
-        + (f"; at the last, {', '.join(numbers)}" if numbers else "")
+        f"{what}: {counted(steps, 'step')}"
+        + (f"; in the last step, before its update: {', '.join(numbers)}" if numbers else "")
     )
-    say(f"model, history and manifest: {run.folder}")
+    if "stopped" in results:
+        say(f"stopped at step {steps} of {planned}: {results['stopped'].removeprefix(f'step {steps}: ')}")
+    elif rule is not None:
+        look = dict(results.get("stop_look", {}))
+        looked = look.pop("step", None)
+        when = "" if looked == steps else f" at step {looked}, the last look"
+        measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
+        why = measured if look else "nobody looked, since stop_every is longer than what was left of the run"
+        say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
+    say(f"{_kept(run)}, history and manifest: {run.folder}")
     say(f"next: expunge evaluate model={run.folder} ...")
+
+
+def _kept(run: "Run") -> str:
+    """What of model and adapter lies in the run folder."""
+    if run.folder is not None and (run.folder / "adapter" / ADAPTER).is_file():
+        return f"model, adapter ({run.folder / 'adapter'})"
+    if run.folder is not None and (run.folder / ADAPTER).is_file():
+        return f"adapter (on {run.manifest.results['start_model']})"
+    return "model"

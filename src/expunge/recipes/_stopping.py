@@ -89,7 +89,22 @@ def measured_rule(
         Condition.read(text, {UNSEEN: levels[name]} if name in levels else {})
         for name, text in zip(measures, conditions, strict=True)
     ]
-    rule = when_all(read, lambda now, name: values(now, small, [name], "now")[name])
     start = values(model, small, list(dict.fromkeys(measures)), "start model")
-    shown = ", ".join(f"{c.measure} {start[c.measure]:.4g} (wanted {c})" for c in read)
-    return Rule(rule, {"conditions": list(conditions), "suite": suite, "rows": rows}, start=shown)
+    seen: dict[str, float] = {}
+    asked = when_all(read, lambda now, name: values(now, small, [name], "now")[name], seen)
+
+    def ask(model: nn.Module, step: int) -> str | None:
+        reason = asked(model, step)
+        if progress is not None:
+            progress(f"to stop: step {step}", 1, 1, rule.told())
+        return reason
+
+    rule = Rule(
+        ask,
+        {"conditions": list(conditions), "suite": suite, "rows": rows},
+        start=", ".join(c.beside(start[c.measure]) for c in read),
+        met=all(condition.holds(start) for condition in read),
+        conditions=read,
+        seen=seen,
+    )
+    return rule
