@@ -19,6 +19,7 @@ def texts(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("always:the level of unseen text")
 def test_tdec_prints_before_and_after_and_whether_it_is_forgotten(
     call: Callable[..., Any], model_folder: Path, texts: Path
 ) -> None:
@@ -30,6 +31,7 @@ def test_tdec_prints_before_and_after_and_whether_it_is_forgotten(
     assert code == 0, err
     assert "memorization accuracy" in out and "start model" in out and "unseen text: extraction likelihood" in out
     stored = json.loads((texts / "out/tdec.json").read_text())["rows"][1]
+    assert "warning: the level of unseen text is a doubtful goal: " in err and "rests on 1 text." in err
     verdict = "forgotten" if stored["forgotten"] else "not forgotten"
     assert f"grad_ascent: {verdict} after {stored['steps']} steps" in out
 

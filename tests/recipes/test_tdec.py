@@ -32,6 +32,7 @@ def test_forgotten_needs_both_at_most_at_their_level() -> None:
     assert not forgotten({"extraction_likelihood": 0.0, "memorization_accuracy": 0.41}, levels)
 
 
+@pytest.mark.filterwarnings("ignore:the level of unseen text")
 def test_a_run_stops_at_the_level_of_unseen_text_and_tells_before_and_after(tmp_path: Path) -> None:
     sets = {"forget": FORGET, "holdout": UNSEEN}
     corpus = Corpus({s: tuple(Example(kind="text", completion=t) for t in texts) for s, texts in sets.items()})

@@ -158,7 +158,8 @@ def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig") -> Wo
     say()
     say(
         f"{counted(config.epochs or 0, 'epoch')} of {counted(size.rows, 'row')} in steps of {config.batch_size}: "
-        f"{counted(size.steps, 'step')}, {counted(size.micro, 'row')} at once, {counted(size.accumulation, 'time')} a step"
+        f"{counted(size.steps, 'step')}, {counted(size.micro, 'row')} at once, "
+        f"{counted(size.accumulation, 'time')} a step"
     )
     in_all = size.tokens_an_epoch * (config.epochs or 0)
     say(f"{size.tokens_an_epoch} tokens an epoch (padding not counted), {in_all:.0f} in all")
@@ -253,10 +254,13 @@ def show_mask(told: Mapping[str, Any]) -> None:
     )
 
 
-def show_adapter(name: str, matrices: Sequence[str], numbers: int) -> None:
-    """Print which matrices an adapter is put on, and how many numbers are trained."""
+def show_adapter(name: str, matrices: Sequence[str], numbers: int, weights: int) -> None:
+    """Print which matrices an adapter is put on, how many numbers are trained, and beside how many of the model's."""
     heading("Adapter")
-    say(f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained")
+    say(
+        f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained, "
+        f"{numbers / weights:.2%} of the model's {weights} weights"
+    )
 
 
 def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:

@@ -77,9 +77,8 @@ def tdec(call: Call[TdecConfig]) -> int:
     say()
     for row in made.rows[1:]:
         there = "forgotten" if row["forgotten"] else "not forgotten"
-        say(
-            f"{row['model']}: {there} after {counted(row['steps'], 'step')}, {row['seconds']:.0f} s. {row['stopped'] or ''}"
-        )
+        took = f"{counted(row['steps'], 'step')}, {row['seconds']:.0f} s"
+        say(f"{row['model']}: {there} after {took}. {row['stopped'] or ''}")
     level = ", ".join(f"{words(name)} {value:.4g}" for name, value in made.levels.items())
     say(f"forgotten is what lies at or below the start model's level on unseen text: {level}")
     say(f"\ntable: {made.folder / 'tdec.json'}")

@@ -1,6 +1,7 @@
 """What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from expunge.cli.verb import Call
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
+from expunge.core.settings import DEFAULT
 from expunge.core.wording import counted
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
@@ -101,7 +103,7 @@ def dry_run(
     from expunge.core.mask import Mask
     from expunge.models.load import check_tokenizer_fits
     from expunge.models.reference import choose
-    from expunge.training.adapting import check_settings
+    from expunge.training.adapting import check_settings, warn_of_size
     from expunge.training.masked import mask_summary
     from expunge.training.reference import reference_size
     from expunge.training.rows import run_rows
@@ -119,7 +121,8 @@ def dry_run(
         planned = plan(model)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
-    preview.show_settings(call.resolved, planned.filled if planned else {})
+    with problems.collected():
+        preview.show_settings(call.resolved, {**_taken(config, planned, data), **planned.filled} if planned else {})
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
     with problems.collected():
@@ -146,7 +149,9 @@ def dry_run(
         trained = trained_parameters(model, planned.objective, planned.adaptation, mask)
         if planned.adaptation is not None:
             check_settings(model, planned.adaptation, trained.adapted, data)
-            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers)
+            weights = sum(p.numel() for p in model.parameters())
+            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers, weights)
+            warn_of_size(model, planned.adaptation, trained.adapted)
         memory = preview.memory(
             model,
             size,
@@ -168,6 +173,33 @@ def dry_run(
         if stream in rows.encoded:
             preview.show_example(rows.encoded[stream][0], tokenizer, f"First {stream} row")
     return problems.concluded()
+
+
+def _taken(config: RunConfig, plan: Plan, corpus: "Corpus | None") -> dict[str, tuple[Any, str]]:
+    """What the stage takes for settings left at nothing beside those of the plan, in words."""
+    import torch
+
+    micro, _ = plan.training.split(int(os.environ.get("WORLD_SIZE", "1")))
+    found = {
+        "micro_batch_size": (f"{micro} (the rows of a step on each device)", DEFAULT),
+        "device": ("cuda (the first GPU)" if torch.cuda.is_available() else "cpu (there is no GPU)", DEFAULT),
+        "tokenizer": (f"{config.model} (the model's)", DEFAULT),
+    }
+    if plan.adaptation is None:
+        return found
+    settings, origin = plan.adaptation.settings, f"{DEFAULT} of {plan.adaptation.name}"
+    few = plan.objective.forget is not None and plan.objective.forget.method.trains == "down_projections"
+    found["targets"] = ("those that the method trains" if few else "all-linear", origin)
+    if "lora_alpha" in settings:
+        found["lora_alpha"] = (f"{2 * settings['rank']} (2 x rank)", origin)
+    if "retain_samples" in settings and corpus is not None and {"forget", "retain"} <= {*corpus}:
+        from expunge.adapters._passes import retain_count
+
+        rows = retain_count(None, len(corpus["retain"]), forget=len(corpus["forget"]))
+        found["retain_samples"] = (f"{rows} (a quarter of the forget rows)", origin)
+    if "importance" in settings:
+        found["importance"] = ("the cache", origin)
+    return found
 
 
 def trained_parameters(
@@ -275,8 +307,10 @@ def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
 
 def _kept(run: "Run") -> str:
     """What of model and adapter lies in the run folder."""
-    if run.folder is not None and (run.folder / "adapter" / ADAPTER).is_file():
-        return f"model, adapter ({run.folder / 'adapter'})"
-    if run.folder is not None and (run.folder / ADAPTER).is_file():
+    assert run.folder is not None
+    folder = Path(run.folder)
+    if (folder / "adapter" / ADAPTER).is_file():
+        return f"model, adapter ({folder / 'adapter'})"
+    if (folder / ADAPTER).is_file():
         return f"adapter (on {run.manifest.results['start_model']})"
     return "model"

@@ -104,6 +104,8 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
                 progress=report,
             )
             say(f"start model: {rule.start}")
+            if rule.doubt:
+                say(f"note: {rule.doubt}")
             if rule.met and not call.resume:
                 raise ExpungeError(
                     f"the start model is already where stop= says ({rule.start}), so there is nothing to unlearn by "
@@ -174,6 +176,7 @@ def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedMode
         depth=model.config.get_text_config(decoder=True).num_hidden_layers,
         retain_sets=config.retain_sets or None,
         hyperparameters=given,
+        adapter=adaptation.settings if adaptation else (),
     )
     training = with_defaults(TrainingConfig(**training_fields(config)), objective, adapter=adaptation is not None)
     check_objective(model, config.method, objective, training)
@@ -203,6 +206,7 @@ VERB = Verb(
     config=UnlearnConfig,
     run=unlearn,
     more=hyperparameters,
+    elsewhere=catalogue.of_adapters,
     flags=("dry_run", "overwrite", "resume"),
     note="Each method has settings of its own, such as beta=0.1: `expunge unlearn method=npo --help` shows them.\n\n"
     "Example: expunge unlearn model=my-model forget=forget.jsonl retain=retain.jsonl method=npo output=runs/npo",

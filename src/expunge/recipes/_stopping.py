@@ -9,12 +9,15 @@ from transformers import PreTrainedTokenizerBase
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.progress import Progress, under
+from expunge.core.wording import counted
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.evaluate import evaluate
 from expunge.training.stopping import Condition, NoValue, Rule, when_all
 
 UNSEEN = "unseen"
+FEW = 8
+"""Unseen texts below which their mean says little of unseen text."""
 
 
 def measured_rule(
@@ -104,7 +107,21 @@ def measured_rule(
         {"conditions": list(conditions), "suite": suite, "rows": rows},
         start=", ".join(c.beside(start[c.measure]) for c in read),
         met=all(condition.holds(start) for condition in read),
+        doubt=doubt_of(levels, min(rows, len(corpus["holdout"]))) if levels else "",
         conditions=read,
         seen=seen,
     )
     return rule
+
+
+def doubt_of(levels: Mapping[str, float], texts: int) -> str:
+    """Why levels of unseen text, measured on so many, may be no goal: one is 0, or few texts stand behind them."""
+    zero = [name for name, level in levels.items() if level == 0]
+    if not zero and texts >= FEW:
+        return ""
+    parts = [f"{', '.join(zero)} of it is 0, which a run may never reach"] if zero else []
+    parts += [f"it rests on {counted(texts, 'text')}"] if texts < FEW else []
+    return (
+        f"the level of unseen text is a doubtful goal: {', and '.join(parts)}. Give {FEW} or more unseen texts, longer "
+        "ones where a level is 0, or a number of your own."
+    )

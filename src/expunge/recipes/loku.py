@@ -338,6 +338,7 @@ class _Running:
                 depth=len(blocks(causal_lm(model))),
                 retain_sets=options.get("retain_sets"),
                 hyperparameters=given,
+                adapter=adaptation.settings if adaptation else (),
             )
             config = with_defaults(config, objective, adapter=adaptation is not None)
             check_objective(causal_lm(model), options["method"], objective, config)

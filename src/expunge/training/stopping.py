@@ -90,6 +90,8 @@ class Rule:
     """Where the start model stands."""
     met: bool = False
     """Do all conditions hold on the start model already?"""
+    doubt: str = ""
+    """Why the level of unseen text may be no goal; empty where nothing speaks against it."""
     conditions: Sequence[Condition] = ()
     seen: dict[str, float] = field(default_factory=dict)
     """What was measured at the last look, by measure."""
