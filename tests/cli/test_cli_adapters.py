@@ -108,7 +108,7 @@ def test_an_adapter_is_held_against_the_model(call: Callable[..., Any], words: t
 def test_settings_of_adapters_and_methods_are_explained(call: Callable[..., Any]) -> None:
     out = " ".join(call("unlearn", "method=npo", "adapter=vila", "--help").out.split())
     assert "beta: number = 0.1 Above 0. As it tends to 0" in out
-    assert "lora_alpha: number Numerator of the scaling" in out
+    assert "lora_alpha: number or null Numerator of the scaling" in out
     for name in catalogue.names("adapters"):
         undocumented = [s.name for s in parameters(catalogue.resolve("adapters", name), owner=name) if not s.doc]
         assert undocumented == []

@@ -122,7 +122,7 @@ def dry_run(
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
     with problems.collected():
-        preview.show_settings(call.resolved, {**_taken(config, planned, data), **planned.filled} if planned else {})
+        preview.show_settings(call.resolved, {**planned.filled, **_taken(config, planned, data)} if planned else {})
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
     with problems.collected():

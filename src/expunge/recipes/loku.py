@@ -19,6 +19,7 @@ from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.core.results import Evaluation
+from expunge.core.wording import counted
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate, unmeasurable
 from expunge.models.anatomy import blocks, causal_lm
@@ -206,7 +207,7 @@ def loku(
     tried = {(row["arm"], row["rate"]) for row in story.tuning}
     trials = sum((arm, rate) not in tried for arm in arms for rate in grid)
     if progress and waiting:
-        told = f"{len(waiting)} runs" + (f" after {trials} to choose rates" if trials else "")
+        told = counted(len(waiting), "run") + (f" after {trials} to choose rates" if trials else "")
         if an_evaluation is not None:
             arm, rank, turn = waiting[0]
             each = an_evaluation + running.training_seconds(arm, rank, grid[0] if grid else known[arm], turn)
@@ -351,7 +352,8 @@ class _Running:
         steps: float = self.settings["epochs"] * len(self.corpus["forget"]) / self.settings["batch_size"]
         options = self._options(arm, rank, rate, seed)
         options["epochs"] *= min(3 / steps, 1)
-        run = unlearn(load_model(self.start, dtype="float32"), self.tokenizer, self.corpus, **options)
+        model = load_model(self.start, dtype="float32")
+        run = unlearn(model, self.tokenizer, self.corpus, progress=self.progress, **options)
         results = run.manifest.results
         return float(steps * results["seconds_a_step"] + results.get("importance_seconds", 0))
 
