@@ -67,7 +67,7 @@ def test_where_the_start_model_stands_is_told_with_progress() -> None:
 def test_a_level_of_unseen_text_that_may_be_no_goal_is_doubted() -> None:
     assert doubt_of({"a": 0.1}, 8) == "" and "a of it is 0" in doubt_of({"a": 0.0, "b": 1.0}, 8)
     both = doubt_of({"a": 0.0}, 1)
-    assert "is 0" in both and "rests on 1 text." in both and "is 0" not in doubt_of({"a": 0.1}, 7)
+    assert "is 0" in both and "rests on 1 text." in both and "a of it is 0" not in doubt_of({"a": 0.1}, 7)
     found = rule("memorization_accuracy<=unseen", suite="tdec", corpus=SHORT)
     assert "rests on 1 text." in found.doubt and not rule("forget_probability<=0").doubt
 
