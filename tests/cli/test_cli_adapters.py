@@ -1,6 +1,9 @@
 """`expunge unlearn adapter=...`: runs, what a dry run says, and a run that stops by what it measured."""
 
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from safetensors.torch import load_file
 import zoo
 from expunge.cli.preview import importance_memory
 from expunge.cli.training import trained_parameters
+from expunge.core import catalogue
 from expunge.core.bits import pack
 from expunge.core.manifest import Manifest
 from expunge.core.mask import Mask
+from expunge.core.settings import parameters
 from expunge.data.corpus import load_corpus
 from expunge.localize.layout import layout
 from expunge.localize.localize import localize
@@ -68,6 +73,45 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
     adaptation, _ = asked("lora", None, None, {"rank": 4})
     assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation).numbers == 5568
+
+
+def test_a_dry_run_shows_what_settings_left_out_become(call: Callable[..., Any], words: tuple[str, ...]) -> None:
+    code, out, err = call(*words, "adapter=fila", "rank=4", "--dry-run")
+    assert code == 0, err
+    settings = out.partition("\nData\n")[0]
+    shown = {line.split()[0]: line for line in settings.splitlines() if line.strip()}
+    # Six forget rows, of which a quarter is rounded up.
+    for name, value in (
+        ("lora_alpha", "8 (2 x rank)"),
+        ("targets", "all-linear"),
+        ("retain_samples", "2 (a quarter of the forget rows)"),
+        ("importance", "the cache"),
+        ("micro_batch_size", "3 (the rows of a step on each device)"),
+        ("device", "the first GPU" if torch.cuda.is_available() else "cpu"),
+    ):
+        assert value in shown[name] and "null" not in shown[name]
+    assert "1 epoch of 6 rows in steps of 3: 2 steps, 3 rows at once, 1 time a step" in out
+
+
+@pytest.mark.filterwarnings("always:rank=16")
+def test_an_adapter_is_held_against_the_model(call: Callable[..., Any], words: tuple[str, ...]) -> None:
+    total = sum(p.numel() for p in zoo.tiny_model().parameters())
+    told = call(*words, "adapter=lora", "rank=4", "--dry-run")
+    # 3 blocks of rank * (in + out): 5568, as below.
+    assert f"5568 numbers are trained, {5568 / total:.2%} of the model's {total} weights" in told.out
+    assert "stands for only" not in told.err
+    # q and k are 32 x 32 and 16 x 32: at rank 16 3 * 16 * (64 + 48 + 48 + 64) = 10752 numbers for 3 * 3072 = 9216.
+    told = call(*words, "adapter=lora", "rank=16", "targets=attention", "--dry-run")
+    assert "the adapter holds 10752 numbers and the 12 matrices that it stands for only 9216" in told.err
+
+
+def test_settings_of_adapters_and_methods_are_explained(call: Callable[..., Any]) -> None:
+    out = " ".join(call("unlearn", "method=npo", "adapter=vila", "--help").out.split())
+    assert "beta: number = 0.1 Above 0. As it tends to 0" in out
+    assert "lora_alpha: number or null Numerator of the scaling" in out
+    for name in catalogue.names("adapters"):
+        undocumented = [s.name for s in parameters(catalogue.resolve("adapters", name), owner=name) if not s.doc]
+        assert undocumented == []
 
 
 def test_a_dry_run_counts_the_importance_pass(call: Callable[..., Any], words: tuple[str, ...]) -> None:
@@ -137,7 +181,8 @@ def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
     ("given", "message"),
     [
         (("adapter=lorra",), "Did you mean 'lora'"),
-        (("rank=4",), "no setting is called 'rank'"),
+        (("rank=4",), "(from command line). rank is a setting of adapters: adapter=lora."),
+        (("adapter=lora", "epsilon=auto"), "epsilon is a setting of fila, vila: adapter=fila."),
         (("targets=mlp",), "targets=mlp is about an adapter"),
         (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs bitsandbytes"),
         (("stop=forget_rouge=0.1",), "is no condition"),
@@ -154,16 +199,48 @@ def test_mistakes_are_told(
 def test_a_run_stops_by_what_it_measured(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
     unseen = tmp_path / "holdout.jsonl"
     unseen.write_text('{"question": "Where does Cleo live?", "answer": "In a house by the sea."}\n' * 2)
-    code, _, err = call(
-        *words,
-        "adapter=lora",
-        "epochs=5",
-        f"holdout={unseen}",
-        "stop=forget_probability<=1,forget_exact_memorization<=unseen",
-        "learning_rate=1e-6",
-        "stop_rows=2",
-    )
-    # A random model knows neither set by heart, so the first question, after one epoch of two steps, ends the run.
-    assert code == 0, err
+    words += ("adapter=lora", f"holdout={unseen}", "learning_rate=1e-2", "stop_rows=2", "method=grad_ascent")
+    told = call(*words, "stop=forget_probability<=0")
+    assert told.code == 0, told.err
+    results = Manifest.load(tmp_path / "run").results
+    look = results["stop_look"]
+    assert look["step"] == 2 and "stopped" not in results
+    said = f"not met after 2 steps: forget_probability {look['forget_probability']:.4g} (wanted <=0)"
+    assert f"the rule to stop by was {said}" in told.out.splitlines()
+    start = float(re.findall(r"start model: forget_probability (\S+)", told.out)[0])
+    rule = f"stop=forget_probability<={start * 0.999},forget_exact_memorization<=unseen"
+    # Ascent lowers it, and a random model knows neither set by heart: the first look, after an epoch, ends the run.
+    told = call(*words, "epochs=5", rule, "--overwrite")
+    assert told.code == 0, told.err
     results = Manifest.load(tmp_path / "run").results
     assert results["steps"] == 2 and results["stopped"].startswith("step 2: forget_probability")
+    value = results["stop_look"]["forget_probability"]
+    assert f"stopped at step 2 of 10: forget_probability {value:.4g} (wanted <=" in told.out
+    again = call(*words, "epochs=5", rule, "--resume")
+    assert again.code == 0 and "is finished already: nothing to do" in again.out and "stopped at step 2" in again.out
+    told = call(*words, "stop=forget_probability<=1", "--overwrite")
+    assert told.code == 2 and "nothing to unlearn by this measure" in told.err
+
+
+def test_what_was_kept_is_named(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
+    told = call(*words, "adapter=lora", "save=adapter")
+    assert told.code == 0 and f"adapter (on {words[1].removeprefix('model=')}), history and manifest: " in told.out
+    told = call(*words, "adapter=lora", "save=both", "--overwrite")
+    assert told.code == 0 and f"model, adapter ({tmp_path}/run/adapter), history and manifest: " in told.out
+
+
+def test_resuming_says_what_it_does_and_what_differs(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    words += ("adapter=lora", "save=adapter", "epochs=2", "keep_checkpoints=0", "checkpoint_every=1")
+    assert call(*words).code == 0
+    manifest = Manifest.load(tmp_path / "run")
+    replace(manifest, results={}).save(tmp_path / "run")
+    differs = call(*words, "rank=4", "--resume")
+    assert differs.code == 2 and "adapter_settings.rank: 8 then, 4 now" in differs.err and "{" not in differs.err
+    told = call(*words, "--resume")
+    assert told.code == 0 and "resume: going on from step 2 of 4" in told.out
+    replace(manifest, results={}).save(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    told = call(*words, "--resume")
+    assert told.code == 0 and "resume: no checkpoint yet: starting from the first step" in told.out

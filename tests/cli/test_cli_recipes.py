@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import zoo
+from expunge.recipes.loku import Loku
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def texts(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("always:the level of unseen text")
 def test_tdec_prints_before_and_after_and_whether_it_is_forgotten(
     call: Callable[..., Any], model_folder: Path, texts: Path
 ) -> None:
@@ -29,6 +31,7 @@ def test_tdec_prints_before_and_after_and_whether_it_is_forgotten(
     assert code == 0, err
     assert "memorization accuracy" in out and "start model" in out and "unseen text: extraction likelihood" in out
     stored = json.loads((texts / "out/tdec.json").read_text())["rows"][1]
+    assert "warning: the level of unseen text is a doubtful goal: " in err and "rests on 1 text." in err
     verdict = "forgotten" if stored["forgotten"] else "not forgotten"
     assert f"grad_ascent: {verdict} after {stored['steps']} steps" in out
 
@@ -36,10 +39,10 @@ def test_tdec_prints_before_and_after_and_whether_it_is_forgotten(
 def test_a_run_stops_by_a_suite_of_its_own(call: Callable[..., Any], model_folder: Path, texts: Path) -> None:
     words = ("unlearn", f"model={model_folder}", "source=tdec", f"path={texts}", "forget=forget.txt", "sequences=2")
     words += ("holdout=unseen.txt", "method=grad_ascent", "epochs=3", "batch_size=2", f"output={texts}/run")
-    code, _, err = call(*words, "stop=extraction_likelihood<=1", "stop_suite=tdec")
+    code, _, err = call(*words, "stop=extraction_likelihood<0", "stop_suite=tdec")
     assert code == 0, err
     results = json.loads((texts / "run/manifest.json").read_text())["results"]
-    assert results["steps"] == 1 and results["stopped"].startswith("step 1: extraction_likelihood")
+    assert results["steps"] == 3 and results["stop_look"].keys() == {"step", "extraction_likelihood"}
     code, out, err = call(*words, "stop=extraction_likelihood<=1", "--overwrite")
     assert code == 2 and "no measure of the suite 'default' is called 'extraction_likelihood'" in out + err
 
@@ -66,9 +69,20 @@ def test_wagle_prints_its_columns_and_why_some_are_missing(
     )
     assert code == 0, err
     assert "start model" in out and "random" in out and "±" in out and "1-RL" in out
-    reasons = [line for line in out.splitlines() if line.startswith("- is ")]
+    reasons = [line for line in out.splitlines() if line.startswith("no ")]
     assert any("authors acc" in line and "real_authors" in line for line in reasons)
     assert "4 runs, about" in err
+
+
+def test_loku_says_what_is_missing_and_why(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = {"start model": {"forget_quality": 1e-3}, "retain model": {}}
+    made = Loku(levels, [], [], [], ("forget_quality",), {"model_utility": "Missing: no rows."}, tmp_path)
+    monkeypatch.setattr("expunge.recipes.loku.loku", lambda *_, **__: made)
+    out = call("experiment", "loku").out
+    assert "forget quality compares with the retain model, which therefore has none of its own" in out
+    assert "no model utility: no rows." in out.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def test_settings_reach_the_stage(
     assert (stage["overwrite"], stage["resume"]) == (True, False)
     assert {s: len(stage["corpus"][s]) for s in stage["corpus"]} == {"forget": 6, "retain": 10}
     assert out.splitlines()[0] == (
-        "unlearned with npo: 7 steps; at the last, forget loss 2, retain loss 1, forget probability 0.25"
+        "unlearned with npo: 7 steps; in the last step, before its update: forget loss 2, retain loss 1, forget "
+        "probability 0.25"
     )
 
 
@@ -258,7 +259,7 @@ def test_train_unlearn_evaluate_report_for_real(
     trained = call(
         "train", f"model={model_folder}", f"data={data}/retain.jsonl", f"output={tmp_path}/retain", "epochs=1"
     )
-    assert trained.code == 0 and "\ntrained: 1 steps" in trained.out
+    assert trained.code == 0 and "\ntrained: 1 step;" in trained.out
     how = (f"suite={__name__}:brief", f"reference={tmp_path}/retain", "label=npo on twins")
     measured = call("evaluate", f"model={run}", *sets, *how)
     assert measured.code == 0 and f"making them in {tmp_path}/retain/records" in measured.out

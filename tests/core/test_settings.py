@@ -68,3 +68,21 @@ def test_parameters_of_a_function() -> None:
     }
     assert found["beta"].default_origin == "default of npo"
     assert found["layer"].group == "Settings of npo"
+
+
+def test_parameters_are_explained_by_the_docstring_of_their_function() -> None:
+    def loss(logprobs: Any, *, beta: float = 0.1, size: int = 2, bare: int = 1) -> None:
+        """A loss.
+
+        Args:
+            logprobs: of the answer.
+            beta: above 0,
+                and over two lines: of text.
+            size: `some` size.
+
+        Raises:
+            bare: no argument.
+        """
+
+    docs = {s.name: s.doc for s in parameters(loss, owner="own")}
+    assert docs == {"beta": "Above 0, and over two lines: of text.", "size": "`some` size.", "bare": ""}

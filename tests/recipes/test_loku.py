@@ -11,7 +11,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.models.load import save_model
 from expunge.recipes._rates import balance
-from expunge.recipes.loku import ARMS, loku
+from expunge.recipes.loku import ARMS, UTILITY, _measures, loku
 
 
 def test_every_arm_at_every_rank(tmp_path: Path) -> None:
@@ -82,6 +82,45 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         loku(tmp_path / "new", settings={"learning_rate": 1e-3})
     with pytest.raises(ExpungeError, match="give both, or neither"):
         loku(tmp_path / "new", start=tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_usual_measures_that_the_data_cannot_give_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    start = save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
+    retain = save_model(zoo.tiny_model(seed=1), zoo.tokenizer(), tmp_path / "retain")
+    told: list[tuple[str, int, int, str]] = []
+    common = {"corpus": zoo.corpus(), "start": start, "retain_model": retain, "arms": ("npo",), "ranks": (2,)}
+    common |= {"settings": {"batch_size": 3, "epochs": 0.5}}
+    made = loku(tmp_path / "out", **common, seeds=2, progress=lambda *of: told.append(of))
+    # Model utility is had of the parts that are there; forget quality needs paraphrased and wrong answers.
+    assert made.measures == ("forget_extraction_strength", "retain_extraction_strength", "retain_probability", UTILITY)
+    assert list(made.missing) == ["forget_quality"] and "no paraphrased_answer" in made.missing["forget_quality"]
+    # One arm at one rank on two seeds; how long is an estimate.
+    _, done, total, numbers = next(one for one in told if one[0] == "loku")
+    assert (done, total) == (0, 2) and numbers.startswith("2 runs, about ") and numbers.endswith(" min")
+    names, missing = _measures(None, zoo.corpus(), "tofu", retrained=False)
+    assert tuple(names) == made.measures and "retain_model=<folder>" in missing["forget_quality"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"measures": ("forget_quality",)}, "forget_quality cannot be had"),
+        ({"measures": ("forget_qualty",)}, "no measure of the suite 'tofu' is called 'forget_qualty'"),
+        ({"ranks": (2, 1000)}, "rank=1000 is more than"),
+        ({"grid": (1e-3,), "tuning_rank": 1000}, "rank=1000 is more than"),
+        ({"arms": ("ihl_fila",), "epsilon": -1.0}, "epsilon must be above 0"),
+        ({"settings": {"betta": 1}}, "betta"),
+        ({"corpus": Corpus({"forget": zoo.corpus()["forget"]}, "half")}, "Name the retain set"),
+    ],
+)
+def test_what_a_run_would_refuse_is_told_before_the_folder_is_opened(
+    tmp_path: Path, changes: dict, message: str
+) -> None:
+    start = save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
+    common = {"corpus": zoo.corpus(), "start": start, "retain_model": start, "arms": ("npo",), "ranks": (2,)}
+    with pytest.raises(ExpungeError, match=message):
+        loku(tmp_path / "new", **common | changes)
     assert not (tmp_path / "new").exists()
 
 

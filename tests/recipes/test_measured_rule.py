@@ -11,7 +11,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.results import Evaluation, Measure
 from expunge.data.corpus import Corpus, Example
 from expunge.recipes import _stopping
-from expunge.recipes._stopping import measured_rule
+from expunge.recipes._stopping import doubt_of, measured_rule
 from expunge.training.stopping import NoValue
 
 SHORT = Corpus({split: (Example(kind="text", completion="Ada lives."),) for split in ("forget", "holdout")}, "short")
@@ -47,12 +47,29 @@ def test_a_measure_that_cannot_be_had_is_told_before_training_wherever_it_stands
 
 def test_where_the_start_model_stands_is_told_with_progress() -> None:
     told: list[str] = []
-    found = rule("forget_probability<=0.1", progress=lambda what, done, total, numbers: told.append(what))
-    assert found.start.startswith("forget_probability 0.0") and "(wanted forget_probability<=0.1)" in found.start
+    numbers: list[str] = []
+
+    def progress(what: str, done: int, total: int, text: str) -> None:
+        told.append(what)
+        numbers.append(text)
+
+    found = rule("forget_probability<=0.1", progress=progress)
+    assert found.start.startswith("forget_probability 0.0") and "(wanted <=0.1)" in found.start and found.met
+    assert not rule("forget_probability<=0").met
     assert found.about == {"conditions": ["forget_probability<=0.1"], "suite": "default", "rows": 2}
     assert told and all(what.startswith("to stop, start model: ") for what in told)
     told.clear()
     assert found(zoo.tiny_model(), 3) is not None and all(what.startswith("to stop: ") for what in told) and told
+    # Each look ends with what was measured beside what is wanted, and keeps it for the manifest.
+    assert numbers[-1] == f"forget_probability {found.seen['forget_probability']:.4g} (wanted <=0.1)"
+
+
+def test_a_level_of_unseen_text_that_may_be_no_goal_is_doubted() -> None:
+    assert doubt_of({"a": 0.1}, 8) == "" and "a of it is 0" in doubt_of({"a": 0.0, "b": 1.0}, 8)
+    both = doubt_of({"a": 0.0}, 1)
+    assert "is 0" in both and "rests on 1 text." in both and "a of it is 0" not in doubt_of({"a": 0.1}, 7)
+    found = rule("memorization_accuracy<=unseen", suite="tdec", corpus=SHORT)
+    assert "rests on 1 text." in found.doubt and not rule("forget_probability<=0").doubt
 
 
 def test_a_value_that_goes_missing_during_a_run_ends_it_with_an_error(

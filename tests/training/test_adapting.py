@@ -352,6 +352,13 @@ def test_settings_go_to_the_adapter_first_and_the_rest_to_the_method() -> None:
     assert adaptation.settings["rank"] == 2 and adaptation.settings["fisher"] == "example"
 
 
+def test_an_unknown_name_lists_the_settings_of_the_adapter() -> None:
+    with pytest.raises(ExpungeError, match=r"is called 'r'\. Did you mean 'rank'\? Known: beta, dropout, .*rank"):
+        unlearn("lora", method="npo", r=8)
+    with pytest.raises(ExpungeError, match=r"is called 'rank'\. rank is a setting of adapters: adapter=lora\."):
+        expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), rank=8)
+
+
 def test_a_stop_rule_ends_a_run_with_its_reason(tmp_path: Path) -> None:
     seen: list[tuple[int, bool]] = []
 

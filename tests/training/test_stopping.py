@@ -51,7 +51,7 @@ def test_all_conditions_must_hold_at_once() -> None:
     values |= {"el": 0.2, "ma": 0.2}
     assert rule(model, 5) is None
     values["el"] = 0.05
-    assert rule(model, 6) == "step 6: ma 0.2 (wanted ma<=0.3), el 0.05 (wanted el<=0.1)"
+    assert rule(model, 6) == "step 6: ma 0.2 (wanted <=0.3), el 0.05 (wanted <=0.1)"
     with pytest.raises(ExpungeError, match="at least one condition"):
         when_all([], measure)
 

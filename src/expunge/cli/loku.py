@@ -57,6 +57,7 @@ def loku(call: Call[LokuConfig]) -> int:
     output folder is not run again.
     """
     config = call.config
+    from expunge.recipes.loku import QUALITY
     from expunge.recipes.loku import loku as recipe
     from expunge.report.wording import words
 
@@ -93,6 +94,11 @@ def loku(call: Call[LokuConfig]) -> int:
     table(header, lines, numeric=tuple(range(1, len(header))))
     if config.seeds > 1:
         say(f"\nmean ± standard deviation over {config.seeds} seeds")
+    if QUALITY in made.measures:
+        say(f"\n{words(QUALITY)} compares with the retain model, which therefore has none of its own")
+    for why in dict.fromkeys(made.missing.values()):
+        without = ", ".join(words(name) for name, reason in made.missing.items() if reason == why)
+        say(f"no {without}: {why.removeprefix('Missing: ')}")
     say(f"\ntable: {made.folder / 'loku.json'}\ndrawing: {made.folder / 'loku.png'}")
     return 0
 

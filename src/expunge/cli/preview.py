@@ -11,6 +11,7 @@ from expunge.cli.console import heading, say, table
 from expunge.cli.help import shown
 from expunge.core.checks import ExpungeError
 from expunge.core.config import Resolved
+from expunge.core.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -156,8 +157,9 @@ def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig") -> Wo
     table(("set", "rows", "tokens", "supervised", "longest row"), lines, numeric=(1, 2, 3, 4))
     say()
     say(
-        f"{config.epochs:g} epochs of {size.rows} rows in steps of {config.batch_size}: {size.steps} steps, "
-        f"{size.micro} rows at once, {size.accumulation} times a step"
+        f"{counted(config.epochs or 0, 'epoch')} of {counted(size.rows, 'row')} in steps of {config.batch_size}: "
+        f"{counted(size.steps, 'step')}, {counted(size.micro, 'row')} at once, "
+        f"{counted(size.accumulation, 'time')} a step"
     )
     in_all = size.tokens_an_epoch * (config.epochs or 0)
     say(f"{size.tokens_an_epoch} tokens an epoch (padding not counted), {in_all:.0f} in all")
@@ -252,10 +254,13 @@ def show_mask(told: Mapping[str, Any]) -> None:
     )
 
 
-def show_adapter(name: str, matrices: Sequence[str], numbers: int) -> None:
-    """Print which matrices an adapter is put on, and how many numbers are trained."""
+def show_adapter(name: str, matrices: Sequence[str], numbers: int, weights: int) -> None:
+    """Print which matrices an adapter is put on, how many numbers are trained, and beside how many of the model's."""
     heading("Adapter")
-    say(f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained")
+    say(
+        f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained, "
+        f"{numbers / weights:.2%} of the model's {weights} weights"
+    )
 
 
 def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:

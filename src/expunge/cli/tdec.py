@@ -8,6 +8,7 @@ from expunge.cli.inputs import check_output, corpus_of, source_settings
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive
 from expunge.core.progress import shown
+from expunge.core.wording import counted
 from expunge.data.config import DataConfig
 from expunge.report.wording import words
 
@@ -76,7 +77,8 @@ def tdec(call: Call[TdecConfig]) -> int:
     say()
     for row in made.rows[1:]:
         there = "forgotten" if row["forgotten"] else "not forgotten"
-        say(f"{row['model']}: {there} after {row['steps']} steps, {row['seconds']:.0f} s. {row['stopped'] or ''}")
+        took = f"{counted(row['steps'], 'step')}, {row['seconds']:.0f} s"
+        say(f"{row['model']}: {there} after {took}. {row['stopped'] or ''}")
     level = ", ".join(f"{words(name)} {value:.4g}" for name, value in made.levels.items())
     say(f"forgotten is what lies at or below the start model's level on unseen text: {level}")
     say(f"\ntable: {made.folder / 'tdec.json'}")

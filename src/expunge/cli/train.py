@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
-from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, training_fields
+from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, say_resumed, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
@@ -41,6 +41,8 @@ def train(call: Call[TrainConfig]) -> int:
     if call.dry_run:
         return dry_run(call, corpus=lambda: learned(config, call.resolved.more), plan=lambda _model: planned(config))
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    if call.resume:
+        say_resumed(config.output)
     from expunge.training.finetune import finetune
 
     corpus = _corpus(config, call.resolved.more)

@@ -1,14 +1,21 @@
 """What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
 
+import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
 from expunge.cli.console import say
 from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
 from expunge.cli.verb import Call
+from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import FILE, Manifest
+from expunge.core.settings import DEFAULT
+from expunge.core.wording import counted
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
@@ -20,8 +27,11 @@ if TYPE_CHECKING:
     from expunge.objectives.combine import Objective
     from expunge.training.adapting import Adaptation
     from expunge.training.run import Run
+    from expunge.training.stopping import Rule
 
 
+ADAPTER = "adapter_config.json"
+"""PEFT's name for what tells an adapter's folder."""
 SMALL = 2e8
 """Parameters below which the default learning rate does next to nothing."""
 
@@ -93,7 +103,7 @@ def dry_run(
     from expunge.core.mask import Mask
     from expunge.models.load import check_tokenizer_fits
     from expunge.models.reference import choose
-    from expunge.training.adapting import check_settings
+    from expunge.training.adapting import check_settings, warn_of_size
     from expunge.training.masked import mask_summary
     from expunge.training.reference import reference_size
     from expunge.training.rows import run_rows
@@ -111,7 +121,8 @@ def dry_run(
         planned = plan(model)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
-    preview.show_settings(call.resolved, planned.filled if planned else {})
+    with problems.collected():
+        preview.show_settings(call.resolved, {**planned.filled, **_taken(config, planned, data)} if planned else {})
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
     with problems.collected():
@@ -138,7 +149,9 @@ def dry_run(
         trained = trained_parameters(model, planned.objective, planned.adaptation, mask)
         if planned.adaptation is not None:
             check_settings(model, planned.adaptation, trained.adapted, data)
-            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers)
+            weights = sum(p.numel() for p in model.parameters())
+            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers, weights)
+            warn_of_size(model, planned.adaptation, trained.adapted)
         memory = preview.memory(
             model,
             size,
@@ -160,6 +173,33 @@ def dry_run(
         if stream in rows.encoded:
             preview.show_example(rows.encoded[stream][0], tokenizer, f"First {stream} row")
     return problems.concluded()
+
+
+def _taken(config: RunConfig, plan: Plan, corpus: "Corpus | None") -> dict[str, tuple[Any, str]]:
+    """What the stage takes for settings left at nothing beside those of the plan, in words."""
+    import torch
+
+    micro, _ = plan.training.split(int(os.environ.get("WORLD_SIZE", "1")))
+    found = {
+        "micro_batch_size": (f"{micro} (the rows of a step on each device)", DEFAULT),
+        "device": ("cuda (the first GPU)" if torch.cuda.is_available() else "cpu (there is no GPU)", DEFAULT),
+        "tokenizer": (f"{config.model} (the model's)", DEFAULT),
+    }
+    if plan.adaptation is None:
+        return found
+    settings, origin = plan.adaptation.settings, f"{DEFAULT} of {plan.adaptation.name}"
+    few = plan.objective.forget is not None and plan.objective.forget.method.trains == "down_projections"
+    found["targets"] = ("those that the method trains" if few else "all-linear", origin)
+    if "lora_alpha" in settings:
+        found["lora_alpha"] = (f"{2 * settings['rank']} (2 x rank)", origin)
+    if "retain_samples" in settings and corpus is not None and {"forget", "retain"} <= {*corpus}:
+        from expunge.adapters._passes import retain_count
+
+        rows = retain_count(None, len(corpus["retain"]), forget=len(corpus["forget"]))
+        found["retain_samples"] = (f"{rows} (a quarter of the forget rows)", origin)
+    if "importance" in settings:
+        found["importance"] = ("the cache", origin)
+    return found
 
 
 def trained_parameters(
@@ -217,17 +257,60 @@ def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
         say(f"note: {config.mask} was made from another model than {config.model}; it fits, and is taken as it is")
 
 
-def conclude(run: "Run", what: str) -> None:
-    """Say what came out of a run and how to go on."""
-    last = run.history[-1] if run.history else {}
+def say_resumed(folder: str | Path) -> None:
+    """Say what --resume does with what lies in a run folder."""
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        return  # no run of ours, which the stage refuses
+    latest = checkpoints(folder)[-1:]
+    if Manifest.load(folder).results.get("finished"):
+        say(f"resume: the run in {folder} is finished already: nothing to do")
+    elif latest:
+        state = json.loads((latest[0] / "trainer_state.json").read_text(encoding="utf-8"))
+        say(f"resume: going on from step {state['global_step']} of {state['max_steps']}")
+    else:
+        say("resume: no checkpoint yet: starting from the first step")
+
+
+def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
+    """Say what came out of a run and how to go on.
+
+    Args:
+        run: as it ended.
+        what: was done: `unlearned with npo`.
+        rule: that was to stop it.
+    """
+    last, results = run.history[-1] if run.history else {}, run.manifest.results
+    steps = results.get("steps", len(run.history))
+    planned = results.get("planned_steps", steps)
     numbers = [
         f"{name.replace('_', ' ')} {last[name]:.4g}"
         for name in ("forget_loss", "retain_loss", "forget_probability", "retain_probability")
         if name in last
     ]
     say(
-        f"{what}: {run.manifest.results.get('steps', len(run.history))} steps"
-        + (f"; at the last, {', '.join(numbers)}" if numbers else "")
+        f"{what}: {counted(steps, 'step')}"
+        + (f"; in the last step, before its update: {', '.join(numbers)}" if numbers else "")
     )
-    say(f"model, history and manifest: {run.folder}")
+    if "stopped" in results:
+        say(f"stopped at step {steps} of {planned}: {results['stopped'].removeprefix(f'step {steps}: ')}")
+    elif rule is not None:
+        look = dict(results.get("stop_look", {}))
+        looked = look.pop("step", None)
+        when = "" if looked == steps else f" at step {looked}, the last look"
+        measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
+        why = measured if look else "nobody looked, since stop_every is longer than what was left of the run"
+        say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
+    say(f"{_kept(run)}, history and manifest: {run.folder}")
     say(f"next: expunge evaluate model={run.folder} ...")
+
+
+def _kept(run: "Run") -> str:
+    """What of model and adapter lies in the run folder."""
+    assert run.folder is not None
+    folder = Path(run.folder)
+    if (folder / "adapter" / ADAPTER).is_file():
+        return f"model, adapter ({folder / 'adapter'})"
+    if (folder / ADAPTER).is_file():
+        return f"adapter (on {run.manifest.results['start_model']})"
+    return "model"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.console import say
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
-from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, training_fields
+from expunge.cli.training import Plan, RunConfig, conclude, dry_run, note_mask, note_small, say_resumed, training_fields
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
@@ -78,6 +78,8 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             reference=config.reference,
         )
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    if call.resume:
+        say_resumed(config.output)
     from expunge.training.unlearn import unlearn as stage
 
     corpus = corpus_of(config, more)
@@ -102,6 +104,13 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
                 progress=report,
             )
             say(f"start model: {rule.start}")
+            if rule.doubt:
+                say(f"note: {rule.doubt}")
+            if rule.met and not call.resume:
+                raise ExpungeError(
+                    f"the start model is already where stop= says ({rule.start}), so there is nothing to unlearn by "
+                    "this measure. Lower the threshold, stop by another measure, or leave stop out."
+                )
         run = stage(
             model,
             tokenizer,
@@ -129,7 +138,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             **of_method,
         )
     through = f" through {config.adapter}" if config.adapter else ""
-    conclude(run, f"unlearned with {config.method}{through}")
+    conclude(run, f"unlearned with {config.method}{through}", rule)
     return 0
 
 
@@ -167,6 +176,7 @@ def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedMode
         depth=model.config.get_text_config(decoder=True).num_hidden_layers,
         retain_sets=config.retain_sets or None,
         hyperparameters=given,
+        adapter=adaptation.settings if adaptation else (),
     )
     training = with_defaults(TrainingConfig(**training_fields(config)), objective, adapter=adaptation is not None)
     check_objective(model, config.method, objective, training)
@@ -196,6 +206,7 @@ VERB = Verb(
     config=UnlearnConfig,
     run=unlearn,
     more=hyperparameters,
+    elsewhere=catalogue.of_adapters,
     flags=("dry_run", "overwrite", "resume"),
     note="Each method has settings of its own, such as beta=0.1: `expunge unlearn method=npo --help` shows them.\n\n"
     "Example: expunge unlearn model=my-model forget=forget.jsonl retain=retain.jsonl method=npo output=runs/npo",

@@ -61,6 +61,8 @@ class Verb(Generic[T]):
     """Returns the exit code; its docstring is the verb's help."""
     more: Callable[[dict[str, Any]], Sequence[Setting]] | None = None
     """From the values so far, the settings of what they name, such as a method's hyperparameters."""
+    elsewhere: Callable[[str], str] | None = None
+    """From an unknown setting, a sentence that says what it would be a setting of."""
     flags: tuple[str, ...] = ()
     positional: str = ""
     """What it takes beside settings, such as `RUN...`; empty for nothing."""
@@ -120,7 +122,13 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
             )
         )
         return 0
-    resolved = resolve(verb.config, files=arguments.files, overrides=arguments.overrides, more=verb.more)
+    resolved = resolve(
+        verb.config,
+        files=arguments.files,
+        overrides=arguments.overrides,
+        more=verb.more,
+        elsewhere=verb.elsewhere,
+    )
     return verb.run(Call(resolved, tuple(arguments.positional), frozenset(arguments.flags)))
 
 

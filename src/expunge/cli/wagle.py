@@ -79,7 +79,7 @@ def wagle(call: Call[WagleConfig]) -> int:
         say(f"mean ± standard deviation over {config.seeds} seeds")
     for why in dict.fromkeys(made.missing.values()):
         without = ", ".join(name for name, note in made.missing.items() if note == why)
-        say(f"- is {without}: {why}")
+        say(f"no {without}: {why.removeprefix('Missing: ')}")
     say(f"\ntable: {made.folder / 'wagle.json'}")
     return 0
 

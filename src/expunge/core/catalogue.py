@@ -107,3 +107,14 @@ def needs(function: Callable[..., Any]) -> tuple[str, ...]:
     """Positional parameter names of a catalogued function: what it must be handed."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
+
+
+def of_adapters(name: str) -> str:
+    """A sentence that says which of our adapters have a setting of this name; empty where none has."""
+    ours = _modules(KINDS["adapters"].package)
+    having = [adapter for adapter in ours if name in hyperparameters(resolve("adapters", adapter))]
+    if not having:
+        return ""
+    if len(having) == len(ours):
+        return f"{name} is a setting of adapters: adapter=lora."
+    return f"{name} is a setting of {', '.join(having)}: adapter={having[0]}."

@@ -19,11 +19,11 @@ def nearest(name: str, known: Iterable[str], *, n: int = 1) -> list[str]:
     return [plain[k] for k in found]
 
 
-def unknown(what: str, name: str, known: Iterable[str], *, came_from: str = "") -> ExpungeError:
-    """An error for a name that nobody knows, with the nearest known one and the whole list."""
+def unknown(what: str, name: str, known: Iterable[str], *, came_from: str = "", hint: str = "") -> ExpungeError:
+    """An error for a name that nobody knows, with a hint, else the nearest known one, and the whole list."""
     known = sorted(known)
-    near = nearest(name, known)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = [] if hint else nearest(name, known)
+    hint = f" {hint}" if hint else f" Did you mean '{near[0]}'?" if near else ""
     origin = f" (from {came_from})" if came_from else ""
     return ExpungeError(f"no {what} is called '{name}'{origin}.{hint} Known: {', '.join(known) or 'none'}.")
 

@@ -39,6 +39,7 @@ def resolve(
     files: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
     more: Callable[[dict[str, Any]], Sequence[Setting]] | None = None,
+    elsewhere: Callable[[str], str] | None = None,
 ) -> Resolved[T]:
     r"""Fill a configuration dataclass from its defaults, YAML files and overrides; later ones win.
 
@@ -51,6 +52,7 @@ def resolve(
         files: YAML files with its fields as keys.
         overrides: `key=value`, dotted for mappings.
         more: from the values so far, further settings that are known; a field of the same name goes first.
+        elsewhere: from an unknown name, a sentence that says where it would be known; empty where it knows none.
 
     Raises:
         ExpungeError: an unreadable file, an unknown key, a value of the wrong type, a missing one, or one that the
@@ -76,7 +78,8 @@ def resolve(
             extra.setdefault(setting.name, setting)
     for name in given:
         if name not in known and name not in extra:
-            raise unknown("setting", name, [*known, *extra], came_from=origin((name,), marks))
+            hint = elsewhere(name) if elsewhere else ""
+            raise unknown("setting", name, [*known, *extra], came_from=origin((name,), marks), hint=hint)
     further = read(extra)
     _check_complete(known | extra, values | further)
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def _field_docs(cls: type) -> dict[str, str]:
 def parameters(
     function: Callable[..., Any], *, owner: str, beside: Mapping[str, Any] | None = None
 ) -> tuple[Setting, ...]:
-    """The keyword-only parameters of a function as settings.
+    """The keyword-only parameters of a function as settings, with what its docstring says under `Args:`.
 
     Args:
         function: a catalogued function.
@@ -84,8 +85,23 @@ def parameters(
     }
     for name, default in (beside or {}).items():
         found.setdefault(name, (Any if default is None else type(default), default))
-    origin = f"{DEFAULT} of {owner}"
+    origin, docs = f"{DEFAULT} of {owner}", _argument_docs(function)
     return tuple(
-        Setting(name=name, type=kind, default=default, group=f"Settings of {owner}", default_origin=origin)
+        Setting(
+            name=name,
+            type=kind,
+            default=default,
+            doc=docs.get(name, ""),
+            group=f"Settings of {owner}",
+            default_origin=origin,
+        )
         for name, (kind, default) in found.items()
     )
+
+
+def _argument_docs(function: Callable[..., Any]) -> dict[str, str]:
+    """By parameter, the text under `Args:`, with a capital letter."""
+    _, _, after = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    section = re.split(r"^\S", after, maxsplit=1, flags=re.MULTILINE)[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}\S.*)*)", section, flags=re.MULTILINE)
+    return {name: text[:1].upper() + " ".join(text[1:].split()) for name, text in entries}

@@ -18,6 +18,11 @@ _SHOWN = {
 }
 
 
+def counted(count: float, thing: str) -> str:
+    """A count with its noun: `1 step`, `2 steps`, `0.5 epochs`."""
+    return f"{count:g} {thing}" if count == 1 else f"{count:g} {thing}s"
+
+
 def number(value: float) -> str:
     """Three significant digits without trailing zeros; below 0.001 and from a million on in scientific form.
 

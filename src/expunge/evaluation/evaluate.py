@@ -151,6 +151,15 @@ def measurable(corpus: Corpus, *, suite: str, metrics: Sequence[str] | None) -> 
     return [name for name in names if name not in absent]
 
 
+def unmeasurable(corpus: Corpus, *, suite: str, metrics: Sequence[str]) -> dict[str, str]:
+    """Those of these measures that no model can be given on this corpus alone, each with the reason.
+
+    Raises:
+        ExpungeError: a measure that the suite lacks.
+    """
+    return missing(_suite(suite, list(corpus), metrics), corpus, None, None)
+
+
 def _suite(name: str, splits: Sequence[str], metrics: Sequence[str] | None) -> Suite:
     found: Suite = catalogue.resolve("suites", name)(splits)
     return found.select(metrics)

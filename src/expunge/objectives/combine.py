@@ -8,7 +8,7 @@ start model.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
@@ -235,6 +235,7 @@ def build(
     depth: int | None = None,
     retain_sets: Mapping[str, float] | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
+    adapter: Collection[str] | None = None,
 ) -> Objective:
     """An objective from names.
 
@@ -249,6 +250,7 @@ def build(
         retain_sets: weight of each retain set, by split; None: the split `retain` alone.
         hyperparameters: of the forget loss, and `layer` and `positions` for hidden-state losses. A name that only the
             retain loss knows goes there; where both know it, `retain_` in front means the retain loss's.
+        adapter: settings of the adapter that the run has, for messages; None where there can be none.
 
     Raises:
         ExpungeError: unknown method, retain loss or hyperparameter; one without default that is missing; or a value of
@@ -272,7 +274,8 @@ def build(
         known = {*forget_known, *of_retain, *observed, *dual, *generates}
         if name not in known:
             what = f"hyperparameter of {method or 'fine-tuning'} with retain loss {retain_name}"
-            raise unknown(what, name, known)
+            hint = "" if adapter is None else catalogue.of_adapters(name)
+            raise unknown(what, name, {*known, *(adapter or ())}, hint=hint)
     dual |= {k: v for k, v in given.items() if k in dual}
     generates |= {k: v for k, v in given.items() if k in generates}
     observed |= {k: v for k, v in given.items() if k in observed}

@@ -21,21 +21,29 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: 
         ExpungeError: the folder holds something else, or an experiment that is not to be replaced.
     """
     folder = Path(folder)
+    if check_folder(folder, manifest, overwrite=overwrite, goes_on=goes_on):
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.save(folder)
+    return folder
+
+
+def check_folder(folder: Path, manifest: Manifest, *, overwrite: bool, goes_on: bool = False) -> bool:
+    """Does it hold what the experiment goes on with? Nothing is touched; arguments and errors are those of `opened`."""
     if folder.exists() and any(folder.iterdir()):
         there = Manifest.load(folder) if (folder / FILE).is_file() else None
         ours = there is not None and there.stage == manifest.stage
         same = there is not None and _decides(there) == _decides(manifest)
         if goes_on and ours and same and not overwrite:
-            return folder
+            return True
         if not overwrite:
             what = "holds this experiment with other data or settings" if goes_on and ours else "is in use"
             raise ExpungeError(f"{folder} {what}. Choose another output, or replace it: --overwrite")
         if not ours:
             raise ExpungeError(f"--overwrite replaces an earlier {manifest.stage} only; {folder} holds something else.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest.save(folder)
-    return folder
+    return False
 
 
 def _decides(manifest: Manifest) -> tuple[dict[str, Any], int | None, dict[str, str]]:

@@ -9,12 +9,15 @@ from transformers import PreTrainedTokenizerBase
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.progress import Progress, under
+from expunge.core.wording import counted
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.evaluate import evaluate
 from expunge.training.stopping import Condition, NoValue, Rule, when_all
 
 UNSEEN = "unseen"
+FEW = 8
+"""Unseen texts below which their mean says little of unseen text."""
 
 
 def measured_rule(
@@ -89,7 +92,36 @@ def measured_rule(
         Condition.read(text, {UNSEEN: levels[name]} if name in levels else {})
         for name, text in zip(measures, conditions, strict=True)
     ]
-    rule = when_all(read, lambda now, name: values(now, small, [name], "now")[name])
     start = values(model, small, list(dict.fromkeys(measures)), "start model")
-    shown = ", ".join(f"{c.measure} {start[c.measure]:.4g} (wanted {c})" for c in read)
-    return Rule(rule, {"conditions": list(conditions), "suite": suite, "rows": rows}, start=shown)
+    seen: dict[str, float] = {}
+    asked = when_all(read, lambda now, name: values(now, small, [name], "now")[name], seen)
+
+    def ask(model: nn.Module, step: int) -> str | None:
+        reason = asked(model, step)
+        if progress is not None:
+            progress(f"to stop: step {step}", 1, 1, rule.told())
+        return reason
+
+    rule = Rule(
+        ask,
+        {"conditions": list(conditions), "suite": suite, "rows": rows},
+        start=", ".join(c.beside(start[c.measure]) for c in read),
+        met=all(condition.holds(start) for condition in read),
+        doubt=doubt_of(levels, min(rows, len(corpus["holdout"]))) if levels else "",
+        conditions=read,
+        seen=seen,
+    )
+    return rule
+
+
+def doubt_of(levels: Mapping[str, float], texts: int) -> str:
+    """Why levels of unseen text, measured on so many, may be no goal: one is 0, or few texts stand behind them."""
+    zero = [name for name, level in levels.items() if level == 0]
+    if not zero and texts >= FEW:
+        return ""
+    parts = [f"{', '.join(zero)} of it is 0, which a run may never reach"] if zero else []
+    parts += [f"it rests on {counted(texts, 'text')}"] if texts < FEW else []
+    return (
+        f"the level of unseen text is a doubtful goal: {', and '.join(parts)}. Give {FEW} or more unseen texts, longer "
+        "ones where a level is 0, or a number of your own."
+    )

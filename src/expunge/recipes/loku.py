@@ -4,7 +4,10 @@ Source: LoKU (OpenReview 1ExfUpmIW4), tables of ranks 4 to 32. Departures: epsil
 may be given the best learning rate of one grid, found on a seed of its own.
 """
 
+import inspect
+import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +19,19 @@ from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.core.results import Evaluation
+from expunge.core.wording import counted
 from expunge.data.corpus import Corpus
-from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.evaluate import evaluate, unmeasurable
+from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import load_model, load_tokenizer, model_fingerprint
-from expunge.recipes._folder import opened
+from expunge.objectives.combine import build
+from expunge.recipes._folder import check_folder, opened
 from expunge.recipes._rates import CHOSEN_BY, TUNING_SEED, Story, chosen
-from expunge.recipes.demo import embedded
+from expunge.recipes.demo import embedded, embedded_corpus
 from expunge.report.figures import save_png
 from expunge.report.ranks import Panel, Series, over_ranks
-from expunge.training.unlearn import unlearn
+from expunge.training.adapting import adapted_matrices, asked, check_settings
+from expunge.training.unlearn import check_objective, split_settings, unlearn, with_defaults
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "grad_diff": {"method": "grad_diff", "adapter": "lora"},
@@ -54,7 +61,8 @@ FOLDERS: Mapping[str, Any] = {"epochs": 5, "batch_size": 32, "checkpoint_every":
 FOLDERS_RATES: Rates = {arm: 1e-4 if "adapter" in of else 1e-5 for arm, of in ARMS.items()}
 """For models of one's own, as published for 1 to 8 billion parameters."""
 
-MEASURES = ("forget_quality", "forget_extraction_strength", "retain_extraction_strength", "retain_probability")
+QUALITY, RATIO = "forget_quality", "forget_truth_ratio"
+MEASURES = (QUALITY, "forget_extraction_strength", "retain_extraction_strength", "retain_probability")
 UTILITY = "model_utility"
 
 
@@ -86,6 +94,8 @@ class Loku:
     tuning: Sequence[Mapping[str, Any]]
     """Runs that the learning rates were chosen by: arm, rate, `score`, and what it is made of."""
     measures: tuple[str, ...]
+    missing: Mapping[str, str]
+    """Usual measures that the data cannot give, and why."""
     folder: Path
 
 
@@ -130,16 +140,18 @@ def loku(
         seeds: how often each run is repeated: `seed`, `seed + 1`, ...; data order, pairing, first factors, retain
             sample.
         settings: further training settings, over those of `EMBEDDED` or `FOLDERS`, for all arms.
-        measures: what is compared; None: extraction strength and probability, forget quality where there is a retain
-            model, and on the embedded default the utility.
+        measures: what is compared; None: extraction strength, probability, forget quality and utility, where they can
+            be had. One that is named must be had.
         suite: where the measures come from.
         authors: invented authors of the embedded default.
         seed: of data and models, and the first one of training.
         overwrite: replace an earlier experiment in `folder`.
-        progress: called with (what, done, total, numbers).
+        progress: called with (what, done, total, numbers); first with the number of runs and how long they will take.
 
     Raises:
-        ExpungeError: the folder is in use, an unknown arm, rates and a grid at once, or a corpus without a model.
+        ExpungeError: the folder is in use, an unknown arm, rates and a grid at once, a corpus without a model or
+            without a retain set, a named measure that cannot be had, or settings that an arm refuses. Nothing is
+            written then.
     """
     for arm in (*arms, *(rates or ())):
         if arm not in ARMS:
@@ -155,9 +167,14 @@ def loku(
     require_at_least("seeds", seeds, 1)
     common = {**(EMBEDDED if corpus is None else FOLDERS), **(settings or {})}
     known = {**(EMBEDDED_RATES if corpus is None else FOLDERS_RATES), **(rates or {})}
-    wanted = list(measures or [m for m in MEASURES if corpus is None or retain_model is not None or m != MEASURES[0]])
-    if measures is None and corpus is None:
-        wanted.append(UTILITY)
+    data = embedded_corpus(authors, seed) if corpus is None else corpus
+    for split in ("forget", "retain"):
+        if split not in data:
+            raise ExpungeError(
+                f"the experiment holds forgetting against what is kept, and the corpus '{data.name}' holds only "
+                f"{', '.join(data)}. Name the {split} set: {split}=<file>."
+            )
+    wanted, missing = _measures(measures, data, suite, retrained=corpus is None or retain_model is not None)
     about: dict[str, Any] = {"settings": common, "epsilon": epsilon, "suite": suite, "measures": wanted}
     about |= {"grid": list(grid), "tuning_rank": tuning_rank} if grid else {"rates": known}
     about |= {"authors": authors} if corpus is None else {}
@@ -167,18 +184,35 @@ def loku(
         for name, of in (("model", start), ("retain_model", retain_model))
         if of is not None
     }
-    folder = opened(
-        folder, Manifest(stage="loku", arguments=about, seed=seed, inputs=inputs), overwrite=overwrite, goes_on=True
-    )
+    manifest = Manifest(stage="loku", arguments=about, seed=seed, inputs=inputs)
+    check_folder(Path(folder), manifest, overwrite=overwrite, goes_on=True)
     if corpus is None or start is None:
         corpus, start, retain_model = embedded(authors, seed, progress=progress)
-    running = _Running(corpus, start, common, epsilon, suite, folder / "records", progress)
-    story = Story(folder / "loku.json")
+    places = [(arm, rank) for arm in arms for rank in (ranks if "adapter" in ARMS[arm] else (None,))]
+    tuned = [(arm, tuning_rank if "adapter" in ARMS[arm] else None) for arm in arms] if grid else []
+    running = _Running(corpus, start, common, epsilon, suite, Path(folder) / "records", progress)
+    running.check([*places, *tuned])
+    folder = opened(folder, manifest, overwrite=overwrite, goes_on=True)
+    story, an_evaluation = Story(folder / "loku.json"), None
     if not story.levels:
+        begun = time.monotonic()
         story.levels = running.levels(retain_model, wanted)
+        an_evaluation = (time.monotonic() - begun) / len(story.levels)
         story.save()
     elif retain_model is not None:
         running.reference = running.records / "retain-model"
+    plan = [(arm, rank, seed + turn) for turn in range(seeds) for arm, rank in places]
+    ran = {(row["arm"], row["rank"], row["seed"]) for row in story.runs}
+    waiting = [planned for planned in plan if planned not in ran]
+    tried = {(row["arm"], row["rate"]) for row in story.tuning}
+    trials = sum((arm, rate) not in tried for arm in arms for rate in grid)
+    if progress and waiting:
+        told = counted(len(waiting), "run") + (f" after {trials} to choose rates" if trials else "")
+        if an_evaluation is not None:
+            arm, rank, turn = waiting[0]
+            each = an_evaluation + running.training_seconds(arm, rank, grid[0] if grid else known[arm], turn)
+            told += f", about {math.ceil((len(waiting) + trials) * each / 60)} min"
+        progress("loku", 0, len(waiting), told)
     if grid:
 
         def trial(arm: str, rate: float) -> Mapping[str, Any]:
@@ -186,26 +220,18 @@ def loku(
             return running(arm, rank, rate, seed + TUNING_SEED, CHOSEN_BY, None)
 
         known = chosen(story, arms, grid, trial, "loku", progress)
-    plan = [
-        (arm, rank, seed + turn)
-        for turn in range(seeds)
-        for arm in arms
-        for rank in (ranks if "adapter" in ARMS[arm] else (None,))
-    ]
-    ran = {(row["arm"], row["rank"], row["seed"]) for row in story.runs}
-    missing = [planned for planned in plan if planned not in ran]
-    for number, (arm, rank, turn) in enumerate(missing):
+    for number, (arm, rank, turn) in enumerate(waiting):
         if progress:
-            progress("loku", number, len(missing), f"{_named(arm, rank)}, seed {turn}")
+            progress("loku", number, len(waiting), f"{_named(arm, rank)}, seed {turn}")
         label = f"{_named(arm, rank)} seed {turn}"
         story.runs.append(running(arm, rank, known[arm], turn, wanted, label))
         story.save()
-    if progress and missing:
-        progress("loku", len(missing), len(missing), "")
+    if progress and waiting:
+        progress("loku", len(waiting), len(waiting), "")
     rows = [row for row in story.runs if (row["arm"], row["rank"], row["seed"]) in plan]
     lines = averaged(rows, wanted)
     save_png(_drawn(story.levels, lines, wanted), folder / "loku.png")
-    return Loku(story.levels, lines, rows, story.tuning, tuple(wanted), folder)
+    return Loku(story.levels, lines, rows, story.tuning, tuple(wanted), missing, folder)
 
 
 def averaged(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[Line]:
@@ -221,6 +247,27 @@ def averaged(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list
         means = {name: statistics.fmean(of) for name, of in values.items()}
         lines.append(Line(arm, rank, own[0]["rate"], means, deviations))
     return lines
+
+
+def _measures(
+    asked_for: Sequence[str] | None, corpus: Corpus, suite: str, *, retrained: bool
+) -> tuple[list[str], dict[str, str]]:
+    """What is compared, and of the usual measures those that the data cannot give, with the reason.
+
+    Raises:
+        ExpungeError: a measure that was asked for by name and is unknown, or cannot be had.
+    """
+    names = list(asked_for or (*MEASURES, UTILITY))
+    # Forget quality needs the truth ratios of both models, and the retain model's are made here.
+    instead = {name: RATIO if name == QUALITY and retrained else name for name in names}
+    absent = unmeasurable(corpus, suite=suite, metrics=list(instead.values()))
+    missing = {name: absent[of] for name, of in instead.items() if of in absent}
+    if not retrained and QUALITY in missing:
+        missing[QUALITY] = "Missing: there is no retain model to compare with; name one: retain_model=<folder>."
+    if asked_for and missing:
+        name, why = next(iter(missing.items()))
+        raise ExpungeError(f"{name} cannot be had. {why}")
+    return [name for name in names if name not in missing], missing
 
 
 def _named(arm: str, rank: int | None) -> str:
@@ -249,7 +296,7 @@ class _Running:
         found = {}
         if retain_model is not None:
             # Forget quality compares with the retain model's truth ratios, which have to be there first.
-            names = [name if name != "forget_quality" else "forget_truth_ratio" for name in wanted]
+            names = [RATIO if name == QUALITY else name for name in wanted]
             evaluation = self._measured(load_model(retain_model, dtype="float32"), names, "retain model")
             found["retain model"] = _values(evaluation, wanted)
             self.reference = self.records / "retain-model"
@@ -271,12 +318,49 @@ class _Running:
             progress=under(self.progress, named),
         )
 
+    def _options(self, arm: str, rank: int | None, rate: float, seed: int) -> dict[str, Any]:
+        options = {**self.settings, **ARMS[arm], "learning_rate": rate, "seed": seed}
+        options |= {} if rank is None else {"rank": rank}
+        return options | ({"epsilon": self.epsilon} if options.get("adapter") == "fila" else {})
+
+    def check(self, places: Sequence[tuple[str, int | None]]) -> None:
+        """Raise for settings that the run of an arm at a rank would refuse, before any of them is begun."""
+        model = load_model(self.start)
+        own = inspect.signature(unlearn).parameters
+        for arm, rank in places:
+            options = self._options(arm, rank, 1e-4, 0)
+            config, given = split_settings({name: value for name, value in options.items() if name not in own})
+            adaptation, given = asked(options.get("adapter"), options.get("targets"), options.get("save"), given)
+            objective = build(
+                options["method"],
+                retain=options.get("retain"),
+                gamma=options.get("gamma"),
+                alpha=options.get("alpha"),
+                depth=len(blocks(causal_lm(model))),
+                retain_sets=options.get("retain_sets"),
+                hyperparameters=given,
+                adapter=adaptation.settings if adaptation else (),
+            )
+            config = with_defaults(config, objective, adapter=adaptation is not None)
+            check_objective(causal_lm(model), options["method"], objective, config)
+            if adaptation is not None:
+                matrices = adapted_matrices(model, objective, options.get("targets"))
+                check_settings(model, adaptation, matrices, self.corpus)
+
+    def training_seconds(self, arm: str, rank: int | None, rate: float, seed: int) -> float:
+        """Of one run, estimated from three steps and what its adapter looks at before them."""
+        steps: float = self.settings["epochs"] * len(self.corpus["forget"]) / self.settings["batch_size"]
+        options = self._options(arm, rank, rate, seed)
+        options["epochs"] *= min(3 / steps, 1)
+        model = load_model(self.start, dtype="float32")
+        run = unlearn(model, self.tokenizer, self.corpus, progress=self.progress, **options)
+        results = run.manifest.results
+        return float(steps * results["seconds_a_step"] + results.get("importance_seconds", 0))
+
     def __call__(
         self, arm: str, rank: int | None, rate: float, seed: int, wanted: Sequence[str], label: str | None
     ) -> dict[str, Any]:
-        options = {**self.settings, **ARMS[arm], "learning_rate": rate, "seed": seed}
-        options |= {} if rank is None else {"rank": rank}
-        options |= {"epsilon": self.epsilon} if options.get("adapter") == "fila" else {}
+        options = self._options(arm, rank, rate, seed)
         model = load_model(self.start, dtype="float32")
         run = unlearn(model, self.tokenizer, self.corpus, progress=self.progress, **options)
         kept = ("trained_parameters", "importance_seconds", "share_above_epsilon", "seconds_a_step", "steps")

@@ -9,6 +9,7 @@ float16; the levels of unseen text are measured, not taken from the paper.
 
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,8 @@ def tdec(
     for arm in arms:
         model = load_model(start, dtype="float32")
         rule = measured_rule(model, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows, progress=progress)
+        if rule.doubt and len(rows) == 1:  # the same for all arms
+            warnings.warn(rule.doubt, stacklevel=2)
         begun = time.monotonic()
         run = unlearn(
             model,

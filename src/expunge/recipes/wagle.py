@@ -19,6 +19,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.mask import Mask
 from expunge.core.progress import Progress, under
 from expunge.core.results import Evaluation
+from expunge.core.wording import counted
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.localize.localize import localize
@@ -185,7 +186,7 @@ def wagle(
     waiting = [(name, seed) for seed in range(seeds) for name in known if (name, seed) not in done]
     if waiting and progress:
         seconds = len(waiting) * (an_evaluation + running.training_seconds(plan[0], own[str(plan[0])]))
-        told = f"{len(waiting)} runs, about {math.ceil(seconds / 60)} min"
+        told = f"{counted(len(waiting), 'run')}, about {math.ceil(seconds / 60)} min"
         progress("wagle", 0, len(waiting), told)
     for number, (name, seed) in enumerate(waiting):
         if progress:

@@ -1,5 +1,6 @@
 """Training through an adapter: what was asked, putting it on, and giving the plain model back."""
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,15 @@ from expunge.data.corpus import Corpus
 from expunge.models.adapter_files import write_adapter
 from expunge.models.load import save_model
 from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
-from expunge.models.matrices import block_of, down_projections, target_matrices, uncovered
+from expunge.models.matrices import (
+    block_of,
+    down_projections,
+    linear_layers,
+    parameter_count,
+    shape_of,
+    target_matrices,
+    uncovered,
+)
 from expunge.objectives.combine import Objective
 
 LEARNING_RATE = 1e-4
@@ -110,7 +119,9 @@ def adapted_matrices(
     chosen = {name.removesuffix(".weight") for name in mask.layout.parts if mask.indices(name).numel()}
     kept = tuple(name for name in names if name in chosen)
     if not kept:
-        raise ExpungeError(f"the mask selects none of the {len(names)} matrices that targets={targets!r} names.")
+        raise ExpungeError(
+            f"the mask selects none of the {len(names)} matrices that targets={targets or 'all-linear'} names."
+        )
     beyond = sorted(chosen - {*kept})
     if beyond and targets is None:
         raise ExpungeError(
@@ -185,6 +196,20 @@ def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[
         name: adaptation.settings[name] for name in catalogue.hyperparameters(check) if name in adaptation.settings
     }
     check(*(has[name] for name in catalogue.needs(check)), **settings)
+
+
+def warn_of_size(model: nn.Module, adaptation: Adaptation, matrices: Sequence[str]) -> None:
+    """Say where an adapter holds more numbers than the matrices it stands for: it then saves nothing."""
+    rank, layers = adaptation.settings.get("rank"), linear_layers(model)
+    if rank is None:
+        return
+    numbers, weights = parameter_count(model, matrices, rank), sum(math.prod(shape_of(layers[n])) for n in matrices)
+    if numbers > weights:
+        warnings.warn(
+            f"rank={rank}: the adapter holds {numbers} numbers and the {len(matrices)} matrices that it stands for "
+            f"only {weights}. Take a smaller rank, or train without an adapter.",
+            stacklevel=2,
+        )
 
 
 @contextmanager

@@ -149,13 +149,21 @@ _WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "
 """Settings that cannot change the result, and so may change when a run is resumed."""
 
 
+def leaves(tree: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """What stands in nested mappings, by dotted name: `adapter_settings.rank`."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= leaves(value, f"{within}{name}.") if isinstance(value, Mapping) else {f"{within}{name}": value}
+    return found
+
+
 def _check_same(before: Manifest, now: Manifest, folder: Path) -> None:
     for what, old, new in (("arguments", before.arguments, now.arguments), ("inputs", before.inputs, now.inputs)):
-        plain = json.loads(json.dumps(new, default=str))
+        then, plain = leaves(old), leaves(json.loads(json.dumps(new, default=str)))
         changed = [
-            f"{k}: {old.get(k)!r} then, {plain.get(k)!r} now"
-            for k in {*old, *plain}
-            if k not in _WITHOUT_EFFECT and old.get(k) != plain.get(k)
+            f"{k}: {then.get(k)!r} then, {plain.get(k)!r} now"
+            for k in {*then, *plain}
+            if k not in _WITHOUT_EFFECT and then.get(k) != plain.get(k)
         ]
         if changed:
             raise ExpungeError(
@@ -267,8 +275,9 @@ def train(
             **manifest.results,
             "finished": True,
             "steps": trainer.state.global_step,
+            "planned_steps": trainer.state.max_steps,
             "seconds_a_step": seconds_a_step,
-            **({"stopped": stop.reason} if stop is not None and stop.reason else {}),
+            **(stop.results() if stop is not None else {}),
         },
     )
     kept: list[Path] = []

@@ -4,7 +4,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -15,7 +15,8 @@ from expunge.core.checks import ExpungeError, require_positive, unknown
 StopRule = Callable[[nn.Module, int], str | None]
 """Told (model in training, steps done); a text ends the run and is its reason, None lets it go on.
 
-What its attribute `about` says, if it has one, stands in the manifest of a run; else its name.
+What its attribute `about` says, if it has one, stands in the manifest of a run; else its name. So do, in the results,
+the measures of the last look where it has them as its attribute `seen`.
 """
 
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -74,6 +75,10 @@ class Condition:
         """As it could be read."""
         return f"{self.measure}{self.comparison}{self.threshold:g}"
 
+    def beside(self, value: float) -> str:
+        """As `forget_rouge 0.4 (wanted <=0.1)`."""
+        return f"{self.measure} {value:.4g} (wanted {self.comparison}{self.threshold:g})"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -83,10 +88,21 @@ class Rule:
     about: Mapping[str, Any]
     start: str = ""
     """Where the start model stands."""
+    met: bool = False
+    """Do all conditions hold on the start model already?"""
+    doubt: str = ""
+    """Why the level of unseen text may be no goal; empty where nothing speaks against it."""
+    conditions: Sequence[Condition] = ()
+    seen: dict[str, float] = field(default_factory=dict)
+    """What was measured at the last look, by measure."""
 
     def __call__(self, model: nn.Module, step: int) -> str | None:
         """The reason to stop, if there is one."""
         return self.ask(model, step)
+
+    def told(self) -> str:
+        """What was measured at the last look, beside what is wanted."""
+        return ", ".join(c.beside(self.seen[c.measure]) for c in self.conditions if c.measure in self.seen)
 
 
 def described(rule: StopRule) -> Any:
@@ -95,7 +111,11 @@ def described(rule: StopRule) -> Any:
     return getattr(rule, "about", f"{getattr(rule, '__module__', '')}.{name}")
 
 
-def when_all(conditions: Sequence[Condition], measure: Callable[[nn.Module, str], float]) -> StopRule:
+def when_all(
+    conditions: Sequence[Condition],
+    measure: Callable[[nn.Module, str], float],
+    seen: dict[str, float] | None = None,
+) -> StopRule:
     """A rule that stops once every condition holds.
 
     With the extraction likelihood and the memorization accuracy of the forget sequences, each at most what the start
@@ -104,19 +124,20 @@ def when_all(conditions: Sequence[Condition], measure: Callable[[nn.Module, str]
     Args:
         conditions: at least one. They are looked at in this order until one does not hold, so put cheap ones first.
         measure: a measure of the model as it is, by its name.
+        seen: takes up what was measured at the last look.
     """
     if not conditions:
         raise ExpungeError("a rule to stop by needs at least one condition.")
 
     def rule(model: nn.Module, step: int) -> str | None:
-        values: dict[str, float] = {}
+        values = {} if seen is None else seen
+        values.clear()
         for condition in conditions:
             if condition.measure not in values:
                 values[condition.measure] = measure(model, condition.measure)
             if not condition.holds(values):
                 return None
-        shown = ", ".join(f"{c.measure} {values[c.measure]:.4g} (wanted {c})" for c in conditions)
-        return f"step {step}: {shown}"
+        return f"step {step}: {', '.join(c.beside(values[c.measure]) for c in conditions)}"
 
     return rule
 
@@ -136,6 +157,7 @@ class StopWhen(TrainerCallback):
         require_positive("stop_every", every)
         self.rule, self.every, self.rows_per_epoch, self.batch_size = rule, every, rows_per_epoch, batch_size
         self.reason: str | None = None
+        self.looked: int | None = None
 
     def _passed(self, step: int) -> int:
         return math.floor(step * self.batch_size / (self.rows_per_epoch * self.every) + 1e-9)
@@ -152,6 +174,7 @@ class StopWhen(TrainerCallback):
         step = state.global_step
         if self._passed(step) == self._passed(step - 1):
             return
+        self.looked = step
         training = model.training
         model.eval()
         try:
@@ -160,3 +183,11 @@ class StopWhen(TrainerCallback):
             model.train(training)
         if self.reason is not None:
             control.should_training_stop = True
+
+    def results(self) -> dict[str, Any]:
+        """For a manifest: why the run stopped, if it did, and what was measured at the last look, and when."""
+        seen = getattr(self.rule, "seen", None)
+        return {
+            **({"stopped": self.reason} if self.reason else {}),
+            **({"stop_look": {"step": self.looked, **seen}} if seen and self.looked is not None else {}),
+        }

@@ -42,6 +42,7 @@ from expunge.training.adapting import (
     check_adaptable,
     check_settings,
     keeping,
+    warn_of_size,
 )
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
@@ -138,11 +139,13 @@ def unlearn(
         depth=depth,
         retain_sets=retain_sets,
         hyperparameters=hyperparameters,
+        adapter=adaptation.settings if adaptation else (),
     )
     config = with_defaults(config, objective, adapter=adaptation is not None or isinstance(model, PeftModel))
     matrices = adapted_matrices(model, objective, targets, mask) if adaptation else ()
     if adaptation is not None:
         check_settings(model, adaptation, matrices, corpus)
+        warn_of_size(model, adaptation, matrices)
     check_objective(causal_lm(model), method, objective, config)
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None:
