@@ -167,3 +167,23 @@ def test_a_run_stops_by_what_it_measured(call: Callable[..., Any], words: tuple[
     assert code == 0, err
     results = Manifest.load(tmp_path / "run").results
     assert results["steps"] == 2 and results["stopped"].startswith("step 2: forget_probability")
+
+
+def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert call(*words, "adapter=lora", "rank=2", "save=both").code == 0
+    adapter, again = tmp_path / "run/adapter", [word for word in words if not word.startswith(("model=", "output="))]
+    data = [word for word in again if word.startswith(("forget=", "retain="))]
+    told = call("evaluate", f"model={adapter}", *data, "--dry-run")
+    assert told.code == 0 and "Everything is there" in told.out, told.err + told.out
+    told = call("evaluate", f"model={adapter}", *data, "metrics=forget_probability")
+    assert told.code == 0 and (adapter / "records").is_dir(), told.err
+    told = call(*again, f"model={adapter}", f"output={tmp_path}/next", "--dry-run")
+    assert told.code == 0 and "Everything is there" in told.out, told.err + told.out
+    for flags in ((), ("--dry-run",)):
+        code, out, err = call(
+            *again, f"model={adapter}", f"output={tmp_path}/next", "adapter=lora", "save=adapter", *flags
+        )
+        assert code != 0 and "Say save=merged" in out + err
+    assert not (tmp_path / "next").exists()

@@ -26,12 +26,17 @@ def output_folder(config: "EvaluateConfig") -> Path:
     """Where records go: the folder that was named, else `records` in the folder of a model that was made here."""
     if config.output is not None:
         return Path(config.output)
-    if config.model is not None and (Path(config.model) / MANIFEST).is_file():
+    if config.model is not None and made_here(config.model):
         return Path(config.model) / "records"
     raise ExpungeError(
         f"output is missing: the model '{config.model}' was not made by expunge, so say where its records go, such as "
         "output=runs/start/records"
     )
+
+
+def made_here(source: str) -> bool:
+    """Is it the folder of a run of ours, or of the adapter in one?"""
+    return any((Path(source) / file).is_file() for file in (MANIFEST, "adapter.json"))
 
 
 def lacks_records(source: str) -> bool:

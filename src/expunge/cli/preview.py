@@ -90,13 +90,15 @@ def marked_text(pieces: Sequence[tuple[str, bool]]) -> str:
 
 
 def skeleton(source: str, *, trust_remote_code: bool) -> "PreTrainedModel":
-    """A model without weights, from its configuration alone."""
+    """A model without weights, from its configuration alone, or that of an adapter's start model."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from expunge.models.load import check_model_folder
+    from expunge.models.load import adapter_base, check_model_folder, holds_adapter_alone
 
     check_model_folder(source)
+    if holds_adapter_alone(source):
+        return skeleton(adapter_base(source), trust_remote_code=trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         with torch.device("meta"):

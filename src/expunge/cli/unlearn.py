@@ -1,6 +1,6 @@
 """`expunge unlearn`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,6 +78,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             reference=config.reference,
         )
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    check_adapting(config, of_method)
     from expunge.training.unlearn import unlearn as stage
 
     corpus = corpus_of(config, more)
@@ -133,6 +134,15 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
     return 0
 
 
+def check_adapting(config: UnlearnConfig, given: Mapping[str, Any]) -> None:
+    """Raise for adapters, and for their absence, that do not go with how the model is loaded; none is."""
+    from expunge.training.adapting import asked, check_start
+
+    adaptation, _ = asked(config.adapter, config.targets, config.save, given)
+    if adaptation is not None:
+        check_start(config.model, adaptation.save)
+
+
 def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     """The settings of the source, the method, the retain loss and the adapter that the values name."""
     name = values["method"]
@@ -159,6 +169,7 @@ def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedMode
     from expunge.training.unlearn import check_objective, with_defaults
 
     adaptation, given = asked(config.adapter, config.targets, config.save, given)
+    check_adapting(config, given)
     objective = build(
         config.method,
         retain=config.retain_loss,

@@ -17,7 +17,7 @@ from expunge.core.checks import ExpungeError, unknown
 from expunge.core.mask import Mask
 from expunge.data.corpus import Corpus
 from expunge.models.adapter_files import write_adapter
-from expunge.models.load import save_model
+from expunge.models.load import holds_adapter_alone, save_model
 from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
 from expunge.models.matrices import block_of, down_projections, target_matrices, uncovered
 from expunge.objectives.combine import Objective
@@ -157,6 +157,25 @@ def check_adaptable(model: nn.Module, adaptation: Adaptation | None) -> None:
                 f"save={adaptation.save}: merged into a quantized model the adapter would be rounded away. "
                 "Say save=adapter."
             )
+    if adaptation is not None:
+        check_start(str(model.config._name_or_path), adaptation.save)  # type: ignore[union-attr]
+
+
+def check_start(source: str, save: Save) -> None:
+    """Raise where an adapter would be written that belongs on a model which lies nowhere.
+
+    Args:
+        source: where the start model was loaded from, or will be.
+        save: what is to be written of the adapter.
+    """
+    if save == "merged" or not source or not holds_adapter_alone(source):
+        return
+    raise ExpungeError(
+        f"save={save}: '{source}' holds an adapter, which is merged into its start model when it is loaded, "
+        "so another adapter would belong on weights that lie nowhere. Say save=merged for a plain model, or write the "
+        f"merged model first and start from that: expunge.load_model('{source}').save_pretrained('<folder>'), with "
+        f"tokenizer={source}."
+    )
 
 
 def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[str], corpus: Corpus) -> None:
@@ -235,8 +254,8 @@ def keeping(adaptation: Adaptation | None, tokenizer: PreTrainedTokenizerBase, a
     def keep(model: PeftModel, folder: Path | None) -> Any:
         save = adaptation.save if adaptation else "adapter"
         if folder is not None and save != "merged":
-            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, about)
-            tokenizer.save_pretrained(folder)
+            own = write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, about)
+            tokenizer.save_pretrained(own)
         if adaptation is None or is_quantized(model):
             return model
         plain = merged(model)
