@@ -139,7 +139,7 @@ def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
         (("adapter=lorra",), "Did you mean 'lora'"),
         (("rank=4",), "no setting is called 'rank'"),
         (("targets=mlp",), "targets=mlp is about an adapter"),
-        (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs bitsandbytes"),
+        (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs a GPU"),
         (("stop=forget_rouge=0.1",), "is no condition"),
         (("stop=forget_rouge<=unseen",), "needs a holdout set"),
     ],
@@ -187,3 +187,35 @@ def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(
         )
         assert code != 0 and "Say save=merged" in out + err
     assert not (tmp_path / "next").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("bits=5", "adapter=lora", "save=adapter"), "bits must be 8 or 4; got 5"),
+        (("bits=4",), "quantized weights cannot be trained themselves"),
+        (("bits=4", "adapter=lora"), "bits=4 needs save=adapter"),
+        (("bits=4", "adapter=lora", "save=adapter", "device=cpu"), "bits=4 needs a GPU"),
+        (("stop=forget_prob<=0.2",), "forget_prob"),
+        (("stop=forget_probability",), "is no condition"),
+        (("stop=forget_probability<=unseen",), "needs a holdout set"),
+    ],
+)
+def test_a_dry_run_tells_what_the_run_would_fail_at(
+    call: Callable[..., Any], words: tuple[str, ...], given: tuple[str, ...], message: str
+) -> None:
+    code, out, err = call(*words, *given, "--dry-run")
+    assert code != 0 and message in out + err and "Everything is there" not in out
+
+
+def test_a_dry_run_compares_with_the_run_that_would_be_resumed(
+    call: Callable[..., Any], words: tuple[str, ...]
+) -> None:
+    settings = ("adapter=lora", "rank=2", "stop=forget_probability<=0", "stop_rows=2", "stop_every=2")
+    assert call(*words, *settings).code == 0
+    told = call(*words, *settings, "micro_batch_size=1", "--resume", "--dry-run")
+    assert told.code == 0 and "Everything is there" in told.out, told.out
+    told = call(*words, *settings, "rank=4", "--resume", "--dry-run")
+    assert told.code == 1 and "its arguments were others: adapter_settings" in told.out
+    told = call(*words, *settings, "stop_rows=3", "--resume", "--dry-run")
+    assert told.code == 1 and "its arguments were others: stop" in told.out

@@ -193,7 +193,7 @@ def adapter_folder(start: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("save", ["adapter", "both"])
 def test_an_adapter_on_a_merged_adapter_is_not_written(adapter_folder: Path, tmp_path: Path, save: Any) -> None:
-    with pytest.raises(ExpungeError, match=f"save={save}: .*first' holds an adapter.*Say save=merged"):
+    with pytest.raises(ExpungeError, match=rf"save={save}: .*first' holds an adapter.*Say save=merged"):
         unlearn(load_model(adapter_folder), adapter="lora", rank=2, save=save, output_dir=tmp_path / "second")
     assert not (tmp_path / "second").exists()
 
@@ -230,12 +230,12 @@ def test_an_unfinished_run_is_told_from_a_wrong_folder(start: Path, tmp_path: Pa
 
     with pytest.raises(Killed):
         unlearn(load_model(start), epochs=2, output_dir=tmp_path / "killed", progress=progress)
-    with pytest.raises(ExpungeError, match="is an unfinished run.*--resume, or take its latest.*checkpoint-2"):
+    with pytest.raises(ExpungeError, match=r"is an unfinished run.*--resume, or take its latest.*checkpoint-2"):
         load_model(tmp_path / "killed")
     load_model(tmp_path / "killed/checkpoints/checkpoint-2")
     shutil.rmtree(tmp_path / "killed/checkpoints")
     with pytest.raises(ExpungeError, match="no checkpoint is there yet"):
         load_model(tmp_path / "killed")
     (tmp_path / "killed/manifest.json").write_text("{}")
-    with pytest.raises(ExpungeError, match="holds no config.json"):
+    with pytest.raises(ExpungeError, match=r"holds no config.json"):
         load_model(tmp_path / "killed")

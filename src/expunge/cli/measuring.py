@@ -54,7 +54,7 @@ _ROLES = {"reference": "retain model", "start": "start model"}
 def dry_run(call: "Call[EvaluateConfig]") -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
     from expunge.evaluation.suite import without_substitutes
-    from expunge.models.load import check_tokenizer_fits
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
 
     config, problems = call.config, preview.Problems()
     output = tokenizer = corpus = model = None
@@ -69,6 +69,8 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
             model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:
                 check_tokenizer_fits(model, tokenizer)
+        with problems.collected():
+            check_loading(config.model, device=config.device, bits=config.bits)
     _check_others(config, problems)
     preview.show_settings(call.resolved, {"output": (output, "folder of the model")})
     if tokenizer is None or corpus is None or model is None:
@@ -78,7 +80,9 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
         suite = without_substitutes(suite, corpus)
         _show_measures(suite, config, corpus, problems)
         encoded = _show_rows(suite, config, corpus, tokenizer)
-        preview.show_memory(preview.evaluation_memory(model, config.dtype))
+        preview.show_memory(
+            preview.evaluation_memory(model, config.dtype, bits_under(config.model or "") or config.bits)
+        )
         preview.show_example(encoded, tokenizer, "First row")
     return problems.concluded()
 

@@ -174,6 +174,7 @@ def memory(
     second: bool,
     trained: int,
     dtype: str,
+    bits: int | None = None,
     checkpointing: bool,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose; a rough estimate.
@@ -190,6 +191,7 @@ def memory(
         second: is a frozen copy of the start model held?
         trained: how many parameters are trained.
         dtype: type of the weights, or `auto`.
+        bits: what the linear layers' weights are kept in, if they are quantized.
         checkpointing: are activations computed again in the backward pass?
     """
     import torch
@@ -205,7 +207,7 @@ def memory(
     logits = size.completion_at_once * shape.vocab_size
     if not any("logits" in names for names in objective.needs("current").values()):
         logits = min(logits, HEAD_CHUNK)
-    weights = sum(p.numel() for p in model.parameters()) * width
+    weights = weight_bytes(model, width, bits)
     return {
         "weights": weights,
         **({"frozen start model": weights} if second else {}),
@@ -213,6 +215,23 @@ def memory(
         "optimizer": 2 * trained * width,
         "activations": blocks + 8 * logits,
     }
+
+
+def weight_bytes(model: "PreTrainedModel", width: int, bits: int | None) -> float:
+    """Bytes of a model's weights.
+
+    Args:
+        model: a skeleton.
+        width: bytes of a number.
+        bits: what the linear layers in the blocks are kept in; None: all is as wide. Scales beside them are left out.
+    """
+    from expunge.models.matrices import linear_layers, shape_of
+
+    everything = sum(p.numel() for p in model.parameters())
+    if bits is None:
+        return everything * width
+    linear = sum(math.prod(shape_of(layer)) for layer in linear_layers(model).values())
+    return (everything - linear) * width + linear * bits / 8
 
 
 def importance_memory(
@@ -279,7 +298,7 @@ def in_units(amount: float) -> str:
     return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
 
 
-def evaluation_memory(model: "PreTrainedModel", dtype: str) -> dict[str, float]:
+def evaluation_memory(model: "PreTrainedModel", dtype: str, bits: int | None = None) -> dict[str, float]:
     """Bytes that an evaluation takes, by purpose; a rough estimate that leaves out the cache of generation."""
     import torch
 
@@ -291,6 +310,6 @@ def evaluation_memory(model: "PreTrainedModel", dtype: str) -> dict[str, float]:
     inner = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size
     logits = min(HEAD_CHUNK, BATCH_TOKENS * shape.vocab_size)
     return {
-        "weights": sum(p.numel() for p in model.parameters()) * width,
+        "weights": weight_bytes(model, width, bits),
         "activations": BATCH_TOKENS * (10 * shape.hidden_size + 4 * inner) * width + 4 * logits,
     }

@@ -1,7 +1,8 @@
 """What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
@@ -9,6 +10,7 @@ from expunge.cli.console import say
 from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import FILE as MANIFEST
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
@@ -42,6 +44,8 @@ class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
+        if self.bits not in (None, 4, 8):
+            raise ExpungeError(f"bits must be 8 or 4; got {self.bits}.")
         if self.patch and self.mask is None:
             raise ExpungeError(
                 "patch=true writes what a masked run changed; name a mask, or compare two models afterwards: "
@@ -63,6 +67,8 @@ class Plan:
     """What the stage takes for settings left at nothing, and where that comes from."""
     adaptation: "Adaptation | None" = None
     """The adapter, where one is trained."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What its manifest would say of its settings."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def dry_run(
     corpus: "Callable[[], Corpus]",
     plan: "Callable[[PreTrainedModel], Plan]",
     reference: str = "auto",
+    check_data: "Callable[[Corpus], object]" = lambda _corpus: None,
 ) -> int:
     """Show what a run would do; the exit code.
 
@@ -89,14 +96,16 @@ def dry_run(
         corpus: reads the corpus, with the splits named as the run takes them.
         plan: from a model without weights, the run.
         reference: how reference values are had.
+        check_data: raises where the corpus lacks something that the run needs beside its rows.
     """
     from expunge.core.mask import Mask
-    from expunge.models.load import check_tokenizer_fits
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.models.reference import choose
     from expunge.training.adapting import check_settings
     from expunge.training.masked import mask_summary
     from expunge.training.reference import reference_size
     from expunge.training.rows import run_rows
+    from expunge.training.run import check_same
 
     config, problems = call.config, preview.Problems()
     model = tokenizer = data = planned = rows = None
@@ -106,11 +115,16 @@ def dry_run(
         tokenizer = tokenizer_of(config.model, config)
     with problems.collected():
         data = corpus()
+        check_data(data)
     with problems.collected():
         model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
         planned = plan(model)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
+        check_loading(config.model, device=config.device, bits=config.bits)
+    if call.resume and planned is not None and (Path(config.output) / MANIFEST).is_file():
+        with problems.collected():
+            check_same(Path(config.output), arguments=planned.arguments)
     preview.show_settings(call.resolved, planned.filled if planned else {})
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
@@ -146,6 +160,7 @@ def dry_run(
             second=how == "model" and planned.adaptation is None,
             trained=trained.numbers,
             dtype=config.dtype,
+            bits=config.bits or bits_under(config.model),
             checkpointing=config.gradient_checkpointing,
         )
         preview.show_memory(memory if told is None else memory | preview.masked_memory(told))

@@ -159,9 +159,7 @@ def bits_under(source: str | Path) -> int | None:
     return about_adapter(source).get("bits") if holds_adapter_alone(source) else None
 
 
-def _with_adapter(
-    folder: Path, *, dtype: Dtype, place: str, trust_remote_code: bool
-) -> PreTrainedModel | PeftModel:
+def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: bool) -> PreTrainedModel | PeftModel:
     from expunge.models.adapter_files import about_adapter, load_adapter  # they take fingerprints from here
     from expunge.models.lowrank import is_quantized, merged
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -54,8 +55,7 @@ def measured_rule(
     """
     require_at_least("stop_rows", rows, 1)
     small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
-    measures = [Condition.read(text, {UNSEEN: 0.0}).measure for text in conditions]
-    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)  # an unknown one is told before any is measured
+    measures = check_conditions(conditions, corpus, suite=suite)
 
     def values(model: nn.Module, corpus: Corpus, names: Sequence[str], when: str) -> Mapping[str, float]:
         found = evaluate(
@@ -79,11 +79,6 @@ def measured_rule(
     named = [name for name, text in zip(measures, conditions, strict=True) if text.rstrip().endswith(UNSEEN)]
     levels: Mapping[str, float] = {}
     if named:
-        if "holdout" not in corpus:
-            raise ExpungeError(
-                f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
-                f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
-            )
         levels = values(model, Corpus({**small.splits, "forget": small["holdout"]}, corpus.name), named, "unseen text")
     read = [
         Condition.read(text, {UNSEEN: levels[name]} if name in levels else {})
@@ -92,4 +87,31 @@ def measured_rule(
     rule = when_all(read, lambda now, name: values(now, small, [name], "now")[name])
     start = values(model, small, list(dict.fromkeys(measures)), "start model")
     shown = ", ".join(f"{c.measure} {start[c.measure]:.4g} (wanted {c})" for c in read)
-    return Rule(rule, {"conditions": list(conditions), "suite": suite, "rows": rows}, start=shown)
+    return Rule(rule, about_rule(conditions, suite, rows), start=shown)
+
+
+def check_conditions(conditions: Sequence[str], corpus: Corpus, *, suite: str) -> list[str]:
+    """The measures that conditions name, before anything is measured.
+
+    Args:
+        conditions: as `measured_rule` takes them.
+        corpus: what training uses.
+        suite: where the measures come from.
+
+    Raises:
+        ExpungeError: unreadable conditions, unknown measures, or no holdout set for the level of unseen text.
+    """
+    read = [Condition.read(text, {UNSEEN: 0.0}) for text in conditions]
+    measures = [condition.measure for condition in read]
+    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)
+    if any(text.rstrip().endswith(UNSEEN) for text in conditions) and "holdout" not in corpus:
+        raise ExpungeError(
+            f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
+            f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
+        )
+    return measures
+
+
+def about_rule(conditions: Sequence[str], suite: str, rows: int) -> dict[str, Any]:
+    """What a run's manifest says of a rule."""
+    return {"conditions": list(conditions), "suite": suite, "rows": rows}

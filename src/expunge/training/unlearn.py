@@ -173,12 +173,11 @@ def unlearn(
     check_eps(model, rows, objective)
     base = base_fingerprint(model)
     own_adapter = model if isinstance(model, PeftModel) else None
-    arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
+    arguments = run_arguments(method, objective, config, template or Template(), max_length, reference, adaptation)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
     manifest = Manifest(
         stage="unlearn",
         arguments=arguments
-        | (jsonable(adaptation.arguments()) if adaptation else {})
         | (jsonable({"stop": described(stop), "stop_every": stop_every}) if stop is not None else {}),
         seed=config.seed,
         inputs={
@@ -303,9 +302,16 @@ def _epochs(config: TrainingConfig) -> float:
     return config.epochs
 
 
-def _arguments(
-    method: str, objective: Objective, config: TrainingConfig, template: Template, max_length: int, reference: str
+def run_arguments(
+    method: str,
+    objective: Objective,
+    config: TrainingConfig,
+    template: Template,
+    max_length: int,
+    reference: str,
+    adaptation: Adaptation | None,
 ) -> dict[str, Any]:
+    """What the manifest of a run says of its settings, those of a rule to stop by left out."""
     return jsonable(
         {
             "method": method,
@@ -323,6 +329,7 @@ def _arguments(
             "template": asdict(template),
             "max_length": max_length,
             **asdict(config),
+            **(adaptation.arguments() if adaptation else {}),
         }
     )
 
