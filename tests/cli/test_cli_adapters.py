@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import zoo
 from expunge.cli.preview import importance_memory
@@ -219,3 +219,28 @@ def test_a_dry_run_compares_with_the_run_that_would_be_resumed(
     assert told.code == 1 and "its arguments were others: adapter_settings" in told.out
     told = call(*words, *settings, "stop_rows=3", "--resume", "--dry-run")
     assert told.code == 1 and "its arguments were others: stop" in told.out
+
+
+@pytest.mark.parametrize("adapter", ["fila", "vila"])
+def test_an_importance_file_that_does_not_fit_is_told_before_anything_is_written(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path, adapter: str
+) -> None:
+    file, run = tmp_path / "i.safetensors", tmp_path / "run"
+    given = (*words, f"adapter={adapter}", "epsilon=auto", "rank=2", f"importance={file}")
+
+    def refused(*more: str, by: tuple[tuple[str, ...], ...] = ((), ("--dry-run",)), message: str) -> None:
+        for flags in by:
+            code, out, err = call(*given, *more, *flags)
+            assert code != 0 and message in out + err, out + err
+        assert not run.exists()
+
+    file.write_bytes(b"nothing of the kind")
+    refused(message="cannot read the importance file")
+    save_file({"a": torch.ones(2)}, file)
+    refused(message="is no importance file: it lacks key and report")
+    file.unlink()
+    assert call(*given, "targets=mlp").code == 0
+    run.rename(tmp_path / "first")
+    refused(message="holds 9 matrices, and they are not the 21 that are adapted")
+    refused("targets=mlp", "fisher=batch", by=((),), message="belongs to another model, other data or other settings")
+    assert call(*given, "targets=mlp", "--dry-run").code == 0

@@ -194,16 +194,35 @@ def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[
             f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus '{corpus.name}' "
             f"holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
         )
-    function = catalogue.resolve("adapters", adaptation.name)
-    check = getattr(sys.modules[function.__module__], "CHECK", None)
+    rows = {f"{split}_rows": len(corpus[split]) if split in corpus else 0 for split in ("forget", "retain")}
+    _call_beside(adaptation, "CHECK", {"model": model, "matrices": matrices, **rows})
+
+
+def check_rows(
+    model: nn.Module, adaptation: Adaptation, matrices: Sequence[str], looked_at: Mapping[str, Any], seed: int
+) -> None:
+    """Raise for settings that do not fit the weights or the rows, before anything is written.
+
+    An adapter's file checks them in a function `CHECK_ROWS`, likewise.
+
+    Args:
+        model: the start model.
+        adaptation: which adapter.
+        matrices: what is adapted.
+        looked_at: the rows that it looks at before training, by split.
+        seed: of the run.
+    """
+    _call_beside(adaptation, "CHECK_ROWS", {"model": model, "matrices": matrices, "seed": seed, **looked_at})
+
+
+def _call_beside(adaptation: Adaptation, name: str, has: Mapping[str, Any]) -> None:
+    put_on = catalogue.resolve("adapters", adaptation.name)
+    check = getattr(sys.modules[put_on.__module__], name, None)
     if check is None:
         return
-    rows = {f"{split}_rows": len(corpus[split]) if split in corpus else 0 for split in ("forget", "retain")}
-    has: dict[str, Any] = {"model": model, "matrices": matrices, **rows}
-    settings = {
-        name: adaptation.settings[name] for name in catalogue.hyperparameters(check) if name in adaptation.settings
-    }
-    check(*(has[name] for name in catalogue.needs(check)), **settings)
+    known = catalogue.hyperparameters(check)
+    settings = {setting: value for setting, value in adaptation.settings.items() if setting in known}
+    check(*(has[need] for need in catalogue.needs(check)), **settings)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from expunge.training.adapting import (
     adapter_on,
     asked,
     check_adaptable,
+    check_rows,
     check_settings,
     keeping,
 )
@@ -175,6 +176,8 @@ def unlearn(
     own_adapter = model if isinstance(model, PeftModel) else None
     arguments = run_arguments(method, objective, config, template or Template(), max_length, reference, adaptation)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
+    if adaptation is not None:
+        check_rows(model, adaptation, matrices, looked_at, config.seed)
     manifest = Manifest(
         stage="unlearn",
         arguments=arguments
