@@ -1,5 +1,6 @@
 """Run folders of adapters: what is said of their base, and that they load, resume and refuse another one."""
 
+import inspect
 import itertools
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import Manifest
 from expunge.models.adapter_files import about_adapter
 from expunge.models.load import (
     base_fingerprint,
@@ -239,3 +241,35 @@ def test_an_unfinished_run_is_told_from_a_wrong_folder(start: Path, tmp_path: Pa
     (tmp_path / "killed/manifest.json").write_text("{}")
     with pytest.raises(ExpungeError, match=r"holds no config.json"):
         load_model(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("save", ["adapter", "merged", "both"])
+def test_a_models_own_adapter_is_saved_as_asked_and_told_in_the_manifest(
+    start: Path, tmp_path: Path, save: Any
+) -> None:
+    run = unlearn(with_own_adapter(start), save=save, output_dir=tmp_path / "run")
+    assert isinstance(run.model, PeftModel) == (save == "adapter")
+    assert (tmp_path / "run/model.safetensors").is_file() == (save != "adapter")
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file() == (save == "both")
+    loaded = load_model(tmp_path / "run")
+    assert_close(loaded(input_ids=IDS).logits, run.model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+    results = Manifest.load(tmp_path / "run").results
+    # Three blocks, rank 3, q_proj 32 + 32 and down_proj 48 + 32: 3 * 3 * 144.
+    assert (results["trained_parameters"], results["adapted_matrices"]) == (1296, 6)
+    assert results["adapter"] == {"rank": 3, "lora_alpha": 8, "targets": ["down_proj", "q_proj"]}
+    again = unlearn(with_own_adapter(start), save=save, output_dir=tmp_path / "run", resume=True)
+    assert_close(again.model(input_ids=IDS).logits, run.model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ExpungeError, match="the model's own adapter is trained, where it is"):
+        unlearn(with_own_adapter(start), targets="mlp")
+
+
+def test_what_is_no_model_and_no_rule_is_refused_with_what_is_one(adapter_folder: Path) -> None:
+    with pytest.raises(ExpungeError, match=r"takes the loaded start model; got 'start'.*load_model"):
+        inspect.unwrap(expunge.load_adapter)("start", adapter_folder)  # type: ignore[arg-type]
+    with pytest.raises(ExpungeError, match=r"stop='forget_probability<=0.2': .*measured_rule"):
+        inspect.unwrap(expunge.unlearn)(
+            zoo.tiny_model(),
+            zoo.tokenizer(),
+            zoo.corpus(),
+            stop="forget_probability<=0.2",  # type: ignore[arg-type]
+        )

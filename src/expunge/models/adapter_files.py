@@ -87,6 +87,11 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = Fal
     Raises:
         ExpungeError: no adapter there, or the base is not the model that it was trained on.
     """
+    if not isinstance(base, PreTrainedModel):
+        raise ExpungeError(
+            f"load_adapter takes the loaded start model; got {base!r}. Hand over expunge.load_model(<its folder>), or "
+            f"let expunge.load_model('{folder}') find and merge it."
+        )
     folder = Path(folder)
     missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
     if missing:

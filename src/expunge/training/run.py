@@ -53,7 +53,7 @@ class Run:
     """What training returns."""
 
     model: PreTrainedModel | PeftModel
-    """A plain model; a PEFT model only where one was handed in, or over a quantized base."""
+    """A plain model; a PEFT model only where one was handed in and not merged, or over a quantized base."""
     history: Sequence[Mapping[str, float]]
     """One row a step: step, epoch, loss, forget_loss, retain_loss (unweighted), probabilities, learning rate,
     gradient norm."""
