@@ -273,3 +273,17 @@ def test_what_is_no_model_and_no_rule_is_refused_with_what_is_one(adapter_folder
             zoo.corpus(),
             stop="forget_probability<=0.2",  # type: ignore[arg-type]
         )
+
+
+def test_files_of_weights_are_as_readable_as_those_beside_them(start: Path, tmp_path: Path) -> None:
+    unlearn(
+        load_model(start), adapter="fila", epsilon="auto", save="both", epochs=2, keep_checkpoints=0,
+        importance=str(tmp_path / "run.safetensors"), output_dir=tmp_path / "run",
+    )  # fmt: skip
+    expunge.finetune(
+        load_model(start), zoo.tokenizer(), zoo.corpus(), epochs=2, keep_checkpoints=0, output_dir=tmp_path / "tuned"
+    )
+    files = [*tmp_path.rglob("*.safetensors")]
+    (tmp_path / "beside").write_text("")
+    usual = (tmp_path / "beside").stat().st_mode
+    assert len(files) >= 5 and all(file.stat().st_mode == usual for file in files)

@@ -1,7 +1,6 @@
 """Row weights of every adapted matrix, kept in files, and the adapter that they give."""
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -22,6 +20,7 @@ from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import fingerprint
 from expunge.core.rows import Encoded
+from expunge.core.tensor_file import save_tensors
 from expunge.models.load import model_fingerprint
 from expunge.models.lowrank import Adapted, Factors, attach, check
 from expunge.models.matrices import as_out_in, linear_layers, shape_of
@@ -189,10 +188,8 @@ def kept(
     found = measure()
     _require_finite(found, model, kind)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
     values = {name: value.cpu().contiguous() for name, value in found.rows.items()}
-    save_file(values, partial, {"key": key, "report": json.dumps(dict(found.report))})
-    partial.replace(file)
+    save_tensors(values, file, {"key": key, "report": json.dumps(dict(found.report))})
     return Importance(found.rows, {**found.report, "importance": "measured"})
 
 

@@ -26,6 +26,7 @@ from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.core.tensor_file import give_usual_mode
 
 Dtype = str | torch.dtype
 
@@ -371,6 +372,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
+    give_usual_mode(*folder.glob("*.safetensors"))
     tokenizer.save_pretrained(folder)
     return folder
 
