@@ -81,7 +81,7 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
         _show_measures(suite, config, corpus, problems)
         encoded = _show_rows(suite, config, corpus, tokenizer)
         preview.show_memory(
-            preview.evaluation_memory(model, config.dtype, bits_under(config.model or "") or config.bits)
+            preview.evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model)))
         )
         preview.show_example(encoded, tokenizer, "First row")
     return problems.concluded()

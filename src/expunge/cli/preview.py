@@ -227,10 +227,10 @@ def weight_bytes(model: "PreTrainedModel", width: int, bits: int | None) -> floa
     """
     from expunge.models.matrices import linear_layers, shape_of
 
-    everything = sum(p.numel() for p in model.parameters())
+    everything: int = sum(p.numel() for p in model.parameters())
     if bits is None:
         return everything * width
-    linear = sum(math.prod(shape_of(layer)) for layer in linear_layers(model).values())
+    linear: int = sum(math.prod(shape_of(layer)) for layer in linear_layers(model).values())
     return (everything - linear) * width + linear * bits / 8
 
 
