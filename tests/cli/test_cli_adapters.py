@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import zoo
 from expunge.cli.preview import importance_memory
@@ -184,7 +184,7 @@ def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
         (("rank=4",), "(from command line). rank is a setting of adapters: adapter=lora."),
         (("adapter=lora", "epsilon=auto"), "epsilon is a setting of fila, vila: adapter=fila."),
         (("targets=mlp",), "targets=mlp is about an adapter"),
-        (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs bitsandbytes"),
+        (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs a GPU"),
         (("stop=forget_rouge=0.1",), "is no condition"),
         (("stop=forget_rouge<=unseen",), "needs a holdout set"),
     ],
@@ -244,3 +244,80 @@ def test_resuming_says_what_it_does_and_what_differs(
     shutil.rmtree(tmp_path / "run/checkpoints")
     told = call(*words, "--resume")
     assert told.code == 0 and "resume: no checkpoint yet: starting from the first step" in told.out
+
+
+def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert call(*words, "adapter=lora", "rank=2", "save=both").code == 0
+    adapter, again = tmp_path / "run/adapter", [word for word in words if not word.startswith(("model=", "output="))]
+    data = [word for word in again if word.startswith(("forget=", "retain="))]
+    told = call("evaluate", f"model={adapter}", *data, "--dry-run")
+    assert told.code == 0 and "Everything is there" in told.out, told.err + told.out
+    told = call("evaluate", f"model={adapter}", *data, "metrics=forget_probability")
+    assert told.code == 0 and (adapter / "records").is_dir(), told.err
+    told = call(*again, f"model={adapter}", f"output={tmp_path}/next", "--dry-run")
+    assert told.code == 0 and "Everything is there" in told.out, told.err + told.out
+    for flags in ((), ("--dry-run",)):
+        code, out, err = call(
+            *again, f"model={adapter}", f"output={tmp_path}/next", "adapter=lora", "save=adapter", *flags
+        )
+        assert code != 0 and "Say save=merged" in out + err
+    assert not (tmp_path / "next").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("bits=5", "adapter=lora", "save=adapter"), "bits must be 8 or 4; got 5"),
+        (("bits=4",), "quantized weights cannot be trained themselves"),
+        (("bits=4", "adapter=lora"), "bits=4 needs save=adapter"),
+        (("bits=4", "adapter=lora", "save=adapter", "device=cpu"), "bits=4 needs a GPU"),
+        (("stop=forget_prob<=0.2",), "forget_prob"),
+        (("stop=forget_probability",), "is no condition"),
+        (("stop=forget_probability<=unseen",), "needs a holdout set"),
+    ],
+)
+def test_a_dry_run_tells_what_the_run_would_fail_at(
+    call: Callable[..., Any], words: tuple[str, ...], given: tuple[str, ...], message: str
+) -> None:
+    code, out, err = call(*words, *given, "--dry-run")
+    assert code != 0 and message in out + err and "Everything is there" not in out
+
+
+def test_a_dry_run_compares_with_the_run_that_would_be_resumed(
+    call: Callable[..., Any], words: tuple[str, ...]
+) -> None:
+    settings = ("adapter=lora", "rank=2", "stop=forget_probability<=0", "stop_rows=2", "stop_every=2")
+    assert call(*words, *settings).code == 0
+    told = call(*words, *settings, "micro_batch_size=1", "--resume", "--dry-run")
+    assert told.code == 0 and "Everything is there" in told.out, told.out
+    told = call(*words, *settings, "rank=4", "--resume", "--dry-run")
+    assert told.code == 1 and "adapter_settings.rank: 2 then, 4 now" in told.out
+    told = call(*words, *settings, "stop_rows=3", "--resume", "--dry-run")
+    assert told.code == 1 and "stop.rows: 2 then, 3 now" in told.out
+
+
+@pytest.mark.parametrize("adapter", ["fila", "vila"])
+def test_an_importance_file_that_does_not_fit_is_told_before_anything_is_written(
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path, adapter: str
+) -> None:
+    file, run = tmp_path / "i.safetensors", tmp_path / "run"
+    given = (*words, f"adapter={adapter}", "epsilon=auto", "rank=2", f"importance={file}")
+
+    def refused(*more: str, by: tuple[tuple[str, ...], ...] = ((), ("--dry-run",)), message: str) -> None:
+        for flags in by:
+            code, out, err = call(*given, *more, *flags)
+            assert code != 0 and message in out + err, out + err
+        assert not run.exists()
+
+    file.write_bytes(b"nothing of the kind")
+    refused(message="cannot read the importance file")
+    save_file({"a": torch.ones(2)}, file)
+    refused(message="is no importance file: it lacks key and report")
+    file.unlink()
+    assert call(*given, "targets=mlp").code == 0
+    run.rename(tmp_path / "first")
+    refused(message="holds 9 matrices, and they are not the 21 that are adapted")
+    refused("targets=mlp", "fisher=batch", by=((),), message="belongs to another model, other data or other settings")
+    assert call(*given, "targets=mlp", "--dry-run").code == 0

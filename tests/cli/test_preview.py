@@ -36,6 +36,14 @@ def test_memory_by_hand() -> None:
     }
 
 
+def test_quantized_weights_are_counted_in_their_bits() -> None:
+    # Linear layers of three blocks: q and o 32 x 32, k and v 16 x 32, gate, up and down 48 x 32.
+    linear = 3 * (2 * 1024 + 2 * 512 + 3 * 1536)
+    rest = sum(p.numel() for p in zoo.tiny_model().parameters()) - linear
+    assert estimate(bits=4)["weights"] == 4 * rest + linear / 2
+    assert evaluation_memory(zoo.tiny_model(), "auto", 8)["weights"] == 4 * rest + linear
+
+
 def test_what_changes_memory() -> None:
     parameters = sum(p.numel() for p in zoo.tiny_model().parameters())
     assert estimate(second=True)["frozen start model"] == 4 * parameters

@@ -1,5 +1,6 @@
 """Run folders of adapters: what is said of their base, and that they load, resume and refuse another one."""
 
+import inspect
 import itertools
 import shutil
 from collections.abc import Callable
@@ -16,8 +17,16 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import Manifest
 from expunge.models.adapter_files import about_adapter
-from expunge.models.load import base_fingerprint, bits_of, load_model, model_fingerprint, save_model
+from expunge.models.load import (
+    base_fingerprint,
+    bits_of,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    save_model,
+)
 from expunge.models.lowrank import without_known_warnings
 
 IDS = torch.tensor([[1, 17, 40, 3]])
@@ -129,7 +138,8 @@ def pretended_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         return model
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    monkeypatch.setattr("expunge.models.load._quantization", lambda bits, place: BitsAndBytesConfig(load_in_8bit=True))
+    monkeypatch.setattr("expunge.models.load._check_quantizing", lambda bits, place: None)
+    monkeypatch.setattr("expunge.models.load._quantization", lambda bits: BitsAndBytesConfig(load_in_8bit=True))
 
 
 @pytest.mark.usefixtures("pretended_bits")
@@ -174,3 +184,106 @@ def test_so_it_is_through_bitsandbytes(start: Path, tmp_path: Path, bits: int) -
     assert isinstance(loaded, PeftModel)
     ids = IDS.to("cuda")
     assert_close(loaded(input_ids=ids).logits, run.model(input_ids=ids).logits)
+
+
+@pytest.fixture
+def adapter_folder(start: Path, tmp_path: Path) -> Path:
+    run = unlearn(load_model(start), adapter="lora", rank=2, save="adapter", output_dir=tmp_path / "first")
+    assert run.folder is not None
+    return run.folder
+
+
+@pytest.mark.parametrize("save", ["adapter", "both"])
+def test_an_adapter_on_a_merged_adapter_is_not_written(adapter_folder: Path, tmp_path: Path, save: Any) -> None:
+    with pytest.raises(ExpungeError, match=rf"save={save}: .*first' holds an adapter.*Say save=merged"):
+        unlearn(load_model(adapter_folder), adapter="lora", rank=2, save=save, output_dir=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_run_that_starts_at_an_adapter_names_it_and_loads(adapter_folder: Path, tmp_path: Path) -> None:
+    model = load_model(adapter_folder)
+    run = unlearn(model, adapter="lora", rank=2, output_dir=tmp_path / "second", epochs=2, keep_checkpoints=0)
+    assert run.manifest.results["start_model"] == str(adapter_folder)
+    load_model(run.checkpoints[0])
+    assert_close(load_model(tmp_path / "second")(input_ids=IDS).logits, run.model(input_ids=IDS).logits)
+
+
+def test_what_the_error_says_writes_a_model_to_start_from(adapter_folder: Path, tmp_path: Path) -> None:
+    load_model(adapter_folder).save_pretrained(tmp_path / "whole")
+    run = unlearn(load_model(tmp_path / "whole"), adapter="lora", save="adapter", output_dir=tmp_path / "second")
+    assert_close(load_model(tmp_path / "second")(input_ids=IDS).logits, run.model(input_ids=IDS).logits)
+
+
+def test_the_tokenizer_of_an_adapter_is_its_own_or_that_of_its_base(adapter_folder: Path, tmp_path: Path) -> None:
+    unlearn(load_model(tmp_path / "start"), adapter="lora", save="both", output_dir=tmp_path / "both")
+    assert (tmp_path / "both/adapter/tokenizer.json").is_file()
+    for file in adapter_folder.glob("tokenizer*"):
+        file.unlink()
+    assert load_tokenizer(adapter_folder).get_vocab() == zoo.tokenizer().get_vocab()
+
+
+def test_an_unfinished_run_is_told_from_a_wrong_folder(start: Path, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def progress(what: str, done: int, *_: Any) -> None:
+        if what == "grad_ascent" and done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        unlearn(load_model(start), epochs=2, output_dir=tmp_path / "killed", progress=progress)
+    with pytest.raises(ExpungeError, match=r"is an unfinished run.*--resume, or take its latest.*checkpoint-2"):
+        load_model(tmp_path / "killed")
+    load_model(tmp_path / "killed/checkpoints/checkpoint-2")
+    shutil.rmtree(tmp_path / "killed/checkpoints")
+    with pytest.raises(ExpungeError, match="no checkpoint is there yet"):
+        load_model(tmp_path / "killed")
+    (tmp_path / "killed/manifest.json").write_text("{}")
+    with pytest.raises(ExpungeError, match=r"holds no config.json"):
+        load_model(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("save", ["adapter", "merged", "both"])
+def test_a_models_own_adapter_is_saved_as_asked_and_told_in_the_manifest(
+    start: Path, tmp_path: Path, save: Any
+) -> None:
+    run = unlearn(with_own_adapter(start), save=save, output_dir=tmp_path / "run")
+    assert isinstance(run.model, PeftModel) == (save == "adapter")
+    assert (tmp_path / "run/model.safetensors").is_file() == (save != "adapter")
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file() == (save == "both")
+    loaded = load_model(tmp_path / "run")
+    assert_close(loaded(input_ids=IDS).logits, run.model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+    results = Manifest.load(tmp_path / "run").results
+    # Three blocks, rank 3, q_proj 32 + 32 and down_proj 48 + 32: 3 * 3 * 144.
+    assert (results["trained_parameters"], results["adapted_matrices"]) == (1296, 6)
+    assert results["adapter"] == {"rank": 3, "lora_alpha": 8, "targets": ["down_proj", "q_proj"]}
+    again = unlearn(with_own_adapter(start), save=save, output_dir=tmp_path / "run", resume=True)
+    assert_close(again.model(input_ids=IDS).logits, run.model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ExpungeError, match="the model's own adapter is trained, where it is"):
+        unlearn(with_own_adapter(start), targets="mlp")
+
+
+def test_what_is_no_model_and_no_rule_is_refused_with_what_is_one(adapter_folder: Path) -> None:
+    with pytest.raises(ExpungeError, match=r"takes the loaded start model; got 'start'.*load_model"):
+        inspect.unwrap(expunge.load_adapter)("start", adapter_folder)  # type: ignore[arg-type]
+    with pytest.raises(ExpungeError, match=r"stop='forget_probability<=0.2': .*measured_rule"):
+        inspect.unwrap(expunge.unlearn)(
+            zoo.tiny_model(),
+            zoo.tokenizer(),
+            zoo.corpus(),
+            stop="forget_probability<=0.2",  # type: ignore[arg-type]
+        )
+
+
+def test_files_of_weights_are_as_readable_as_those_beside_them(start: Path, tmp_path: Path) -> None:
+    unlearn(
+        load_model(start), adapter="fila", epsilon="auto", save="both", epochs=2, keep_checkpoints=0,
+        importance=str(tmp_path / "run.safetensors"), output_dir=tmp_path / "run",
+    )  # fmt: skip
+    expunge.finetune(
+        load_model(start), zoo.tokenizer(), zoo.corpus(), epochs=2, keep_checkpoints=0, output_dir=tmp_path / "tuned"
+    )
+    files = [*tmp_path.rglob("*.safetensors")]
+    (tmp_path / "beside").write_text("")
+    usual = (tmp_path / "beside").stat().st_mode
+    assert len(files) >= 5 and all(file.stat().st_mode == usual for file in files)

@@ -1,19 +1,18 @@
 """Row weights of every adapted matrix, kept in files, and the adapter that they give."""
 
 import json
-import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft.utils.integrations import dequantize_module_weight
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, weighted_factors
@@ -21,9 +20,10 @@ from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import fingerprint
 from expunge.core.rows import Encoded
+from expunge.core.tensor_file import save_tensors
 from expunge.models.load import model_fingerprint
 from expunge.models.lowrank import Adapted, Factors, attach, check
-from expunge.models.matrices import as_out_in, linear_layers
+from expunge.models.matrices import as_out_in, linear_layers, shape_of
 
 LEAST_SHARE = 0.01
 """Below this share of entries with a retain importance above epsilon the retain set has no say."""
@@ -80,33 +80,25 @@ def check_settings(epsilon: float | str, fisher: str, fisher_batch_size: int, sv
     require_at_least("fisher_batch_size", fisher_batch_size, 1)
 
 
-def kept(
-    measure: Callable[[], Importance],
-    *,
+def key_of(
     kind: str,
     model: PreTrainedModel,
     matrices: Sequence[str],
     forget: Sequence[Encoded],
     retain: Sequence[Encoded],
     settings: Mapping[str, Any],
-    path: str | None,
-) -> Importance:
-    """Importance out of its file where the content it belongs to is known, else measured and written there.
+) -> str:
+    """Fingerprint of what decides importance.
 
     Args:
-        measure: makes it.
         kind: of the adapter.
         model: the start model.
         matrices: what is adapted.
         forget: rows to forget.
         retain: rows of the retain set that are looked at.
         settings: what else decides the values.
-        path: a file of one's own; None: the cache.
-
-    Raises:
-        ExpungeError: the file belongs to other content, or there is NaN or infinity in what was measured.
     """
-    key = fingerprint(
+    return fingerprint(
         {
             "kind": kind,
             "model": model_fingerprint(model),
@@ -116,24 +108,88 @@ def kept(
             **settings,
         }
     )
+
+
+def check_file(path: str | None, model: nn.Module, matrices: Sequence[str]) -> None:
+    """Raise for a file that holds no importance of these matrices; of a model shapes alone are read."""
+    if path is None or not Path(path).exists():
+        return
+    with _opened(Path(path)) as opened:
+        layers = linear_layers(model)
+        rows = {name: [shape_of(layers[name])[0]] for name in matrices}
+        held = {name: opened.get_slice(name).get_shape() for name in opened.keys()}
+    if held != rows:
+        raise ExpungeError(
+            f"the importance file {path} holds {len(held)} matrices, and they are not the {len(rows)} that are "
+            "adapted, or of another size; name another file, or remove it to measure anew."
+        )
+
+
+def check_key(path: str | None, key: Callable[[], str]) -> None:
+    """Raise for a file of other content.
+
+    Args:
+        path: the file; one that is missing is to be written.
+        key: computes what decides the importance; only asked where there is a file.
+    """
+    if path is not None and Path(path).exists():
+        with _opened(Path(path)) as opened:
+            _require_key(Path(path), opened.metadata(), key())
+
+
+def _require_key(file: Path, about: Mapping[str, str], key: str) -> None:
+    if about["key"] != key:
+        raise ExpungeError(
+            f"the importance file {file} belongs to another model, other data or other settings; name another "
+            "file, or remove it to measure anew."
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            lacking = {"key", "report"} - {*(opened.metadata() or {})}
+            if lacking:
+                raise ExpungeError(
+                    f"{file} is no importance file: it lacks {' and '.join(sorted(lacking))} in its header. Name one "
+                    "that an adapter wrote, or a new one to be written."
+                )
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise ExpungeError(
+            f"cannot read the importance file {file}: {error}. Name one that an adapter wrote, or a new one to be "
+            "written."
+        ) from error
+
+
+def kept(
+    measure: Callable[[], Importance], *, key: str, kind: str, model: PreTrainedModel, path: str | None
+) -> Importance:
+    """Importance out of its file where the content it belongs to is known, else measured and written there.
+
+    Args:
+        measure: makes it.
+        key: fingerprint of what decides it.
+        kind: of the adapter.
+        model: the start model.
+        path: a file of one's own; None: the cache.
+
+    Raises:
+        ExpungeError: the file belongs to other content, or there is NaN or infinity in what was measured.
+    """
     file = Path(path) if path else cache_path("importance", key).with_suffix(".safetensors")
     if file.is_file():
-        with safe_open(file, framework="pt") as opened:
-            about = opened.metadata() or {}
-            if about.get("key") != key:
-                raise ExpungeError(
-                    f"the importance file {file} belongs to another model, other data or other settings; name another "
-                    "file, or remove it to measure anew."
-                )
+        with _opened(file) as opened:
+            about = opened.metadata()
+            _require_key(file, about, key)
             rows = {name: opened.get_tensor(name) for name in opened.keys()}
         return Importance(rows, json.loads(about["report"]) | {"importance": "stored"})
     found = measure()
     _require_finite(found, model, kind)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
     values = {name: value.cpu().contiguous() for name, value in found.rows.items()}
-    save_file(values, partial, {"key": key, "report": json.dumps(dict(found.report))})
-    partial.replace(file)
+    save_tensors(values, file, {"key": key, "report": json.dumps(dict(found.report))})
     return Importance(found.rows, {**found.report, "importance": "measured"})
 
 

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
-from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
+from expunge.adapters._importance import (
+    Importance,
+    Tally,
+    begun_with,
+    check_file,
+    check_key,
+    check_settings,
+    epsilon_of,
+    kept,
+    key_of,
+)
 from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_count, retain_sample, widened
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded
@@ -84,17 +94,9 @@ def fila(
             progress=progress,
         )
 
-    batches = {"fisher_batch_size": fisher_batch_size} if fisher == "batch" else {}
-    found = kept(
-        measure,
-        kind="fila",
-        model=model,
-        matrices=matrices,
-        forget=forget,
-        retain=sample,
-        settings={"epsilon": epsilon, "fisher": fisher, **batches},
-        path=importance,
-    )
+    settings = _deciding(epsilon, fisher, fisher_batch_size)
+    key = key_of("fila", model, matrices, forget, sample, settings)
+    found = kept(measure, key=key, kind="fila", model=model, path=importance)
     return begun_with(
         found,
         model,
@@ -214,10 +216,40 @@ def _check(
     fisher_batch_size: int,
     retain_samples: int | None,
     svd: str,
+    importance: str | None,
 ) -> None:
     check_settings(epsilon, fisher, fisher_batch_size, svd)
     check(model, matrices, rank=rank, lora_alpha=lora_alpha)
     retain_count(retain_samples, retain_rows, forget=forget_rows)
+    check_file(importance, model, matrices)
 
 
 CHECK = _check
+
+
+def _deciding(epsilon: float | str, fisher: str, fisher_batch_size: int) -> dict[str, Any]:
+    batches = {"fisher_batch_size": fisher_batch_size} if fisher == "batch" else {}
+    return {"epsilon": epsilon, "fisher": fisher, **batches}
+
+
+def _check_rows(
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+    seed: int,
+    *,
+    epsilon: float | str,
+    fisher: str,
+    fisher_batch_size: int,
+    retain_samples: int | None,
+    importance: str | None,
+) -> None:
+    def key() -> str:
+        sample = retain_sample(retain, retain_samples, seed, forget=len(forget))
+        return key_of("fila", model, matrices, forget, sample, _deciding(epsilon, fisher, fisher_batch_size))
+
+    check_key(importance, key)
+
+
+CHECK_ROWS = _check_rows

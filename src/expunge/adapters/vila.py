@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, relative_importance
-from expunge.adapters._importance import Importance, Tally, begun_with, check_settings, epsilon_of, kept
+from expunge.adapters._importance import (
+    Importance,
+    Tally,
+    begun_with,
+    check_file,
+    check_key,
+    check_settings,
+    epsilon_of,
+    kept,
+    key_of,
+)
 from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_count, retain_sample, widened
 from expunge.core.checks import require_positive
 from expunge.core.progress import Progress
@@ -92,25 +102,9 @@ def vila(
             progress=progress,
         )
 
-    settings: dict[str, Any] = {
-        "epsilon": epsilon,
-        "fisher": fisher,
-        "rank": rank,
-        "scaling": scaling,
-        "sigma": sigma,
-        "centered": centered,
-        "seed": seed,
-    } | ({"fisher_batch_size": fisher_batch_size} if fisher == "batch" else {})
-    found = kept(
-        measure,
-        kind="vila",
-        model=model,
-        matrices=matrices,
-        forget=forget,
-        retain=sample,
-        settings=settings,
-        path=importance,
-    )
+    settings = _deciding(epsilon, fisher, fisher_batch_size, rank, scaling, sigma, centered, seed)
+    key = key_of("vila", model, matrices, forget, sample, settings)
+    found = kept(measure, key=key, kind="vila", model=model, path=importance)
     return begun_with(
         found,
         model,
@@ -267,11 +261,63 @@ def _check(
     fisher_batch_size: int,
     retain_samples: int | None,
     svd: str,
+    importance: str | None,
 ) -> None:
     check_settings(epsilon, fisher, fisher_batch_size, svd)
     require_positive("sigma", sigma)
     check(model, matrices, rank=rank, lora_alpha=lora_alpha)
     retain_count(retain_samples, retain_rows, forget=forget_rows)
+    check_file(importance, model, matrices)
 
 
 CHECK = _check
+
+
+def _deciding(
+    epsilon: float | str,
+    fisher: str,
+    fisher_batch_size: int,
+    rank: int,
+    scaling: float,
+    sigma: float,
+    centered: bool,
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "epsilon": epsilon,
+        "fisher": fisher,
+        "rank": rank,
+        "scaling": scaling,
+        "sigma": sigma,
+        "centered": centered,
+        "seed": seed,
+    } | ({"fisher_batch_size": fisher_batch_size} if fisher == "batch" else {})
+
+
+def _check_rows(
+    model: PreTrainedModel,
+    matrices: Sequence[str],
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+    seed: int,
+    *,
+    rank: int,
+    lora_alpha: float | None,
+    sigma: float,
+    centered: bool,
+    epsilon: float | str,
+    fisher: str,
+    fisher_batch_size: int,
+    retain_samples: int | None,
+    importance: str | None,
+) -> None:
+    def key() -> str:
+        scaling = check(model, matrices, rank=rank, lora_alpha=lora_alpha)
+        sample = retain_sample(retain, retain_samples, seed, forget=len(forget))
+        settings = _deciding(epsilon, fisher, fisher_batch_size, rank, scaling, sigma, centered, seed)
+        return key_of("vila", model, matrices, forget, sample, settings)
+
+    check_key(importance, key)
+
+
+CHECK_ROWS = _check_rows

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from expunge.cli.console import heading, say, table
 from expunge.cli.explain import explain
 from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of
-from expunge.cli.measuring import dry_run, lacks_records, output_folder
+from expunge.cli.measuring import dry_run, lacks_records, made_here, output_folder
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least
-from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.progress import Progress, shown
 from expunge.core.results import Evaluation
 from expunge.data.config import DataConfig
@@ -153,7 +152,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
 
     model, tokenizer = load(source, config)
     metrics = measurable(corpus, suite=config.suite, metrics=config.metrics)
-    if metrics is None and (Path(source) / MANIFEST).is_file():
+    if metrics is None and made_here(source):
         folder = Path(source) / "records"
         say(f"{role}: no records of {source} yet; making them in {folder}")
     else:

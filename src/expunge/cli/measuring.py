@@ -26,12 +26,17 @@ def output_folder(config: "EvaluateConfig") -> Path:
     """Where records go: the folder that was named, else `records` in the folder of a model that was made here."""
     if config.output is not None:
         return Path(config.output)
-    if config.model is not None and (Path(config.model) / MANIFEST).is_file():
+    if config.model is not None and made_here(config.model):
         return Path(config.model) / "records"
     raise ExpungeError(
         f"output is missing: the model '{config.model}' was not made by expunge, so say where its records go, such as "
         "output=runs/start/records"
     )
+
+
+def made_here(source: str) -> bool:
+    """Is it the folder of a run of ours, or of the adapter in one?"""
+    return any((Path(source) / file).is_file() for file in (MANIFEST, "adapter.json"))
 
 
 def lacks_records(source: str) -> bool:
@@ -49,7 +54,7 @@ _ROLES = {"reference": "retain model", "start": "start model"}
 def dry_run(call: "Call[EvaluateConfig]") -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
     from expunge.evaluation.suite import without_substitutes
-    from expunge.models.load import check_tokenizer_fits
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
 
     config, problems = call.config, preview.Problems()
     output = tokenizer = corpus = model = None
@@ -64,6 +69,8 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
             model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:
                 check_tokenizer_fits(model, tokenizer)
+        with problems.collected():
+            check_loading(config.model, device=config.device, bits=config.bits)
     _check_others(config, problems)
     preview.show_settings(call.resolved, {"output": (output, "folder of the model")})
     if tokenizer is None or corpus is None or model is None:
@@ -73,7 +80,9 @@ def dry_run(call: "Call[EvaluateConfig]") -> int:
         suite = without_substitutes(suite, corpus)
         _show_measures(suite, config, corpus, problems)
         encoded = _show_rows(suite, config, corpus, tokenizer)
-        preview.show_memory(preview.evaluation_memory(model, config.dtype))
+        preview.show_memory(
+            preview.evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model)))
+        )
         preview.show_example(encoded, tokenizer, "First row")
     return problems.concluded()
 

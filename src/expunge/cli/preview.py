@@ -91,13 +91,15 @@ def marked_text(pieces: Sequence[tuple[str, bool]]) -> str:
 
 
 def skeleton(source: str, *, trust_remote_code: bool) -> "PreTrainedModel":
-    """A model without weights, from its configuration alone."""
+    """A model without weights, from its configuration alone, or that of an adapter's start model."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from expunge.models.load import check_model_folder
+    from expunge.models.load import adapter_base, check_model_folder, holds_adapter_alone
 
     check_model_folder(source)
+    if holds_adapter_alone(source):
+        return skeleton(adapter_base(source), trust_remote_code=trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
@@ -174,6 +176,7 @@ def memory(
     second: bool,
     trained: int,
     dtype: str,
+    bits: int | None = None,
     checkpointing: bool,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose; a rough estimate.
@@ -190,6 +193,7 @@ def memory(
         second: is a frozen copy of the start model held?
         trained: how many parameters are trained.
         dtype: type of the weights, or `auto`.
+        bits: what the linear layers' weights are kept in, if they are quantized.
         checkpointing: are activations computed again in the backward pass?
     """
     import torch
@@ -205,7 +209,7 @@ def memory(
     logits = size.completion_at_once * shape.vocab_size
     if not any("logits" in names for names in objective.needs("current").values()):
         logits = min(logits, HEAD_CHUNK)
-    weights = sum(p.numel() for p in model.parameters()) * width
+    weights = weight_bytes(model, width, bits)
     return {
         "weights": weights,
         **({"frozen start model": weights} if second else {}),
@@ -213,6 +217,23 @@ def memory(
         "optimizer": 2 * trained * width,
         "activations": blocks + 8 * logits,
     }
+
+
+def weight_bytes(model: "PreTrainedModel", width: int, bits: int | None) -> float:
+    """Bytes of a model's weights.
+
+    Args:
+        model: a skeleton.
+        width: bytes of a number.
+        bits: what the linear layers in the blocks are kept in; None: all is as wide. Scales beside them are left out.
+    """
+    from expunge.models.matrices import linear_layers, shape_of
+
+    everything: int = sum(p.numel() for p in model.parameters())
+    if bits is None:
+        return everything * width
+    linear: int = sum(math.prod(shape_of(layer)) for layer in linear_layers(model).values())
+    return (everything - linear) * width + linear * bits / 8
 
 
 def importance_memory(
@@ -282,7 +303,7 @@ def in_units(amount: float) -> str:
     return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
 
 
-def evaluation_memory(model: "PreTrainedModel", dtype: str) -> dict[str, float]:
+def evaluation_memory(model: "PreTrainedModel", dtype: str, bits: int | None = None) -> dict[str, float]:
     """Bytes that an evaluation takes, by purpose; a rough estimate that leaves out the cache of generation."""
     import torch
 
@@ -294,6 +315,6 @@ def evaluation_memory(model: "PreTrainedModel", dtype: str) -> dict[str, float]:
     inner = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size
     logits = min(HEAD_CHUNK, BATCH_TOKENS * shape.vocab_size)
     return {
-        "weights": sum(p.numel() for p in model.parameters()) * width,
+        "weights": weight_bytes(model, width, bits),
         "activations": BATCH_TOKENS * (10 * shape.hidden_size + 4 * inner) * width + 4 * logits,
     }

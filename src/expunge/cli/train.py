@@ -31,6 +31,11 @@ class TrainConfig(RunConfig):
             raise ExpungeError(
                 "data stands for retain=... alone; to learn several sets, use forget=, retain= and splits=."
             )
+        if self.bits is not None:
+            raise ExpungeError(
+                f"bits={self.bits}: quantized weights cannot be trained. Leave bits out; unlearn trains an adapter on "
+                "them."
+            )
         if not self.splits:
             raise ExpungeError("splits names no set to learn. Name one: splits=retain")
 
@@ -84,12 +89,13 @@ def learned(config: TrainConfig, more: Mapping[str, Any]) -> "Corpus":
 def planned(config: TrainConfig) -> Plan:
     """The run that a configuration describes."""
     from expunge.objectives.combine import build
-    from expunge.training.finetune import DEFAULT_EPOCHS, DEFAULT_LEARNING_RATE
+    from expunge.training.finetune import DEFAULT_EPOCHS, DEFAULT_LEARNING_RATE, run_arguments
 
     training = TrainingConfig(**training_fields(config))
     training = training.filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
     filled = {name: (value, f"{DEFAULT} of fine-tuning") for name, value in asdict(training).items()}
-    return Plan(build(None, retain="nll"), training, filled)
+    arguments = run_arguments(config.splits, template_of(config), config.max_length, training)
+    return Plan(build(None, retain="nll"), training, filled, arguments=arguments)
 
 
 VERB = Verb(

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +52,8 @@ class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
+        if self.bits not in (None, 4, 8):
+            raise ExpungeError(f"bits must be 8 or 4; got {self.bits}.")
         if self.patch and self.mask is None:
             raise ExpungeError(
                 "patch=true writes what a masked run changed; name a mask, or compare two models afterwards: "
@@ -73,6 +75,8 @@ class Plan:
     """What the stage takes for settings left at nothing, and where that comes from."""
     adaptation: "Adaptation | None" = None
     """The adapter, where one is trained."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What its manifest would say of its settings."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def dry_run(
     corpus: "Callable[[], Corpus]",
     plan: "Callable[[PreTrainedModel], Plan]",
     reference: str = "auto",
+    check_data: "Callable[[Corpus], object]" = lambda _corpus: None,
 ) -> int:
     """Show what a run would do; the exit code.
 
@@ -99,14 +104,16 @@ def dry_run(
         corpus: reads the corpus, with the splits named as the run takes them.
         plan: from a model without weights, the run.
         reference: how reference values are had.
+        check_data: raises where the corpus lacks something that the run needs beside its rows.
     """
     from expunge.core.mask import Mask
-    from expunge.models.load import check_tokenizer_fits
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.models.reference import choose
     from expunge.training.adapting import check_settings, warn_of_size
     from expunge.training.masked import mask_summary
     from expunge.training.reference import reference_size
     from expunge.training.rows import run_rows
+    from expunge.training.run import check_same
 
     config, problems = call.config, preview.Problems()
     model = tokenizer = data = planned = rows = None
@@ -116,11 +123,16 @@ def dry_run(
         tokenizer = tokenizer_of(config.model, config)
     with problems.collected():
         data = corpus()
+        check_data(data)
     with problems.collected():
         model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
         planned = plan(model)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
+        check_loading(config.model, device=config.device, bits=config.bits)
+    if call.resume and planned is not None and (Path(config.output) / FILE).is_file():
+        with problems.collected():
+            check_same(Path(config.output), arguments=planned.arguments)
     with problems.collected():
         preview.show_settings(call.resolved, {**planned.filled, **_taken(config, planned, data)} if planned else {})
     if tokenizer is None or data is None or model is None or planned is None:
@@ -159,6 +171,7 @@ def dry_run(
             second=how == "model" and planned.adaptation is None,
             trained=trained.numbers,
             dtype=config.dtype,
+            bits=config.bits or bits_under(config.model),
             checkpointing=config.gradient_checkpointing,
         )
         preview.show_memory(memory if told is None else memory | preview.masked_memory(told))

@@ -1,6 +1,6 @@
 """`expunge unlearn`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,8 @@ from expunge.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from expunge.data.corpus import Corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,15 @@ class UnlearnConfig(RunConfig):
                 require_at_least(name, getattr(self, name), 0)
         require_positive("stop_every", self.stop_every)
         require_at_least("stop_rows", self.stop_rows, 1)
+        if self.bits is not None and self.adapter is None:
+            raise ExpungeError(
+                f"bits={self.bits}: quantized weights cannot be trained themselves. Train an adapter: adapter=lora "
+                "save=adapter, or leave bits out."
+            )
+        if self.bits is not None and self.save != "adapter":
+            raise ExpungeError(
+                f"bits={self.bits} needs save=adapter: merged into a quantized model the adapter would be rounded away."
+            )
 
 
 def unlearn(call: Call[UnlearnConfig]) -> int:
@@ -76,8 +87,10 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             corpus=lambda: corpus_of(config, more),
             plan=lambda model: planned(config, of_method, model),
             reference=config.reference,
+            check_data=lambda corpus: check_stop(config, corpus),
         )
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    check_adapting(config, of_method)
     if call.resume:
         say_resumed(config.output)
     from expunge.training.unlearn import unlearn as stage
@@ -142,6 +155,30 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
     return 0
 
 
+def check_adapting(config: UnlearnConfig, given: Mapping[str, Any]) -> None:
+    """Raise for adapters, and for their absence, that do not go with how the model is loaded; none is."""
+    from expunge.models.load import bits_under
+    from expunge.training.adapting import asked, check_start
+
+    if (bits := bits_under(config.model)) is not None:
+        raise ExpungeError(
+            f"'{config.model}' holds an adapter over weights in {bits} bits, which it cannot be merged into, and no "
+            "second one goes on top. Start from its start model, or train it further from Python: "
+            "peft.PeftModel.from_pretrained(base, folder, is_trainable=True)."
+        )
+    adaptation, _ = asked(config.adapter, config.targets, config.save, given)
+    if adaptation is not None:
+        check_start(config.model, adaptation.save)
+
+
+def check_stop(config: UnlearnConfig, corpus: "Corpus") -> None:
+    """Raise for conditions to stop by that cannot be read, or measured on this corpus."""
+    if config.stop:
+        from expunge.recipes._stopping import check_conditions
+
+        check_conditions(config.stop, corpus, suite=config.stop_suite)
+
+
 def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     """The settings of the source, the method, the retain loss and the adapter that the values name."""
     name = values["method"]
@@ -165,9 +202,10 @@ def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedMode
     """The run that a configuration describes, on a model of which the configuration alone is read."""
     from expunge.objectives.combine import build
     from expunge.training.adapting import asked
-    from expunge.training.unlearn import check_objective, with_defaults
+    from expunge.training.unlearn import check_objective, run_arguments, with_defaults
 
     adaptation, given = asked(config.adapter, config.targets, config.save, given)
+    check_adapting(config, given)
     objective = build(
         config.method,
         retain=config.retain_loss,
@@ -198,7 +236,15 @@ def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedMode
         {"learning_rate": config.adapter, "save": config.adapter} if adaptation else {}
     )
     filled = {name: (value, f"{DEFAULT} of {origins[name]}") for name, value in taken.items()}
-    return Plan(objective, training, filled, adaptation)
+    arguments = run_arguments(
+        config.method, objective, training, template_of(config), config.max_length, config.reference, adaptation
+    )
+    if config.stop:
+        from expunge.recipes._stopping import about_rule
+
+        about = about_rule(config.stop, config.stop_suite, config.stop_rows)
+        arguments |= {"stop": about, "stop_every": config.stop_every}
+    return Plan(objective, training, filled, adaptation, arguments)
 
 
 VERB = Verb(

@@ -1,17 +1,16 @@
 """Files of masks and scores: tensors by group of units, with layout and manifest in the header."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from expunge.core.checks import ExpungeError
 from expunge.core.layout import Layout
 from expunge.core.manifest import Manifest
+from expunge.core.tensor_file import save_tensors
 
 
 def write(
@@ -22,9 +21,7 @@ def write(
     header = {**header, "layout": json.dumps(layout.to_json())}
     if manifest is not None:
         header["manifest"] = json.dumps(asdict(manifest), default=str)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, metadata=header)
-    partial.replace(path)
+    save_tensors(tensors, path, header)
     return path
 
 

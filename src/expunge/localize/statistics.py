@@ -5,13 +5,12 @@ and kept in buffers of their own. Every example weighs the same however rows are
 """
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from expunge.core.cache import cache_path
@@ -19,6 +18,7 @@ from expunge.core.logprobs import wide
 from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress
 from expunge.core.rows import Encoded, collate
+from expunge.core.tensor_file import save_tensors
 from expunge.models.anatomy import causal_lm
 from expunge.models.observe import Observed, observe, observe_inputs
 from expunge.objectives.combine import Loss, Need, Objective, Stream
@@ -97,9 +97,7 @@ def gradients(
         for total in sums.values():
             total.mul_(1 / len(side))
     if path is not None:
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(sums, partial)
-        partial.replace(path)  # whole or not at all, also when two runs write it at once
+        save_tensors(sums, path)
     return sums
 
 

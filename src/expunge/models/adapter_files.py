@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from expunge.core.checks import ExpungeError
+from expunge.core.tensor_file import save_tensors
 from expunge.models.load import model_fingerprint
 from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
 
@@ -52,7 +53,7 @@ def write_adapter(model: PeftModel, folder: str | Path, about: Mapping[str, Any]
     base = config.base_model_name_or_path
     if base and Path(base).is_dir():
         config.base_model_name_or_path = str(Path(base).resolve())
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
+    save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
     config.save_pretrained(str(folder))
     if about is not None:
         (folder / ABOUT).write_text(json.dumps(dict(about), indent=2) + "\n", encoding="utf-8")
@@ -87,6 +88,11 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = Fal
     Raises:
         ExpungeError: no adapter there, or the base is not the model that it was trained on.
     """
+    if not isinstance(base, PreTrainedModel):
+        raise ExpungeError(
+            f"load_adapter takes the loaded start model; got {base!r}. Hand over expunge.load_model(<its folder>), or "
+            f"let expunge.load_model('{folder}') find and merge it."
+        )
     folder = Path(folder)
     missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
     if missing:

@@ -22,7 +22,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.manifest import Manifest
+from expunge.core.tensor_file import give_usual_mode
 
 Dtype = str | torch.dtype
 
@@ -52,34 +56,70 @@ def load_model(
             adapter whose base is missing or another model, bits that the base of an adapter did not have, or bits
             without bitsandbytes or a GPU.
     """
-    check_model_folder(source)
+    check_loading(source, device=device, bits=bits)
     transformers_logging.disable_progress_bar()
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = _place(device)
     if holds_adapter_alone(source):
-        return _with_adapter(Path(source), dtype=dtype, place=place, bits=bits, trust_remote_code=trust_remote_code)
+        return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(source),
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
-            **({} if bits is None else {"quantization_config": _quantization(bits, place), "device_map": {"": place}}),
+            **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
         )
     except (OSError, ValueError) as error:
         raise ExpungeError(f"cannot load the model '{source}': {_why(source, error)}") from error
     return (model if bits is not None else model.to(place)).eval()
 
 
-def _quantization(bits: int, place: str) -> BitsAndBytesConfig:
-    if bits not in (4, 8):
+def check_loading(source: str | Path, *, device: str | None = None, bits: int | None = None) -> None:
+    """Raise where `load_model` would refuse, as far as files and settings tell, before any weight is read.
+
+    Args:
+        source: folder or hub id.
+        device: where the model would be put.
+        bits: what its weights would be kept in.
+    """
+    require_bits(bits)
+    check_model_folder(source)
+    if not holds_adapter_alone(source):
+        _check_quantizing(bits, _place(device))
+        return
+    trained_on = bits_under(source)
+    if bits is not None and bits != trained_on:
+        how = "weights as they are stored" if trained_on is None else f"weights in {trained_on} bits"
+        raise ExpungeError(
+            f"bits={bits}: the adapter in {source} was trained on {how}, and on others it is a different change. Leave "
+            "bits out. To put it on them all the same: expunge.load_adapter(model, folder, force=True)."
+        )
+    check_loading(adapter_base(source), device=device, bits=trained_on)
+
+
+def _place(device: str | None) -> str:
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def require_bits(bits: int | None) -> None:
+    """Raise unless it is a number of bits that weights can be kept in."""
+    if bits not in (None, 4, 8):
         raise ExpungeError(f"bits must be 8 or 4; got {bits}.")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ExpungeError(f"bits={bits} needs bitsandbytes, which is not installed: pip install bitsandbytes")
+
+
+def _check_quantizing(bits: int | None, place: str) -> None:
+    if bits is None:
+        return
     if place == "cpu":
         raise ExpungeError(
             f"bits={bits} needs a GPU: on CPUs bitsandbytes computes with kernels for inference, through which "
             "gradients are missing or wrong. Leave bits out, or use dtype=bfloat16 for half the memory."
         )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ExpungeError(f"bits={bits} needs bitsandbytes, which is not installed: pip install bitsandbytes")
+
+
+def _quantization(bits: int) -> BitsAndBytesConfig:
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
@@ -97,28 +137,40 @@ def holds_adapter_alone(source: str | Path) -> bool:
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
-def _with_adapter(
-    folder: Path, *, dtype: Dtype, place: str, bits: int | None, trust_remote_code: bool
-) -> PreTrainedModel | PeftModel:
-    from expunge.models.adapter_files import about_adapter, load_adapter  # they take fingerprints from here
-    from expunge.models.lowrank import is_quantized, merged
+def adapter_base(folder: str | Path) -> str:
+    """The start model that an adapter on disk names: folder or hub id.
 
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    Raises:
+        ExpungeError: it names none.
+    """
+    told = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    base = told.get("base_model_name_or_path")
     if not base:
         raise ExpungeError(
             f"the adapter in {folder} does not say where its start model lies. Load that yourself, then "
             "expunge.load_adapter(model, folder)."
         )
+    return str(base)
+
+
+def bits_under(source: str | Path) -> int | None:
+    """The bits that the base of an adapter folder is kept in; None for any other source."""
+    from expunge.models.adapter_files import about_adapter  # it takes fingerprints from here
+
+    return about_adapter(source).get("bits") if holds_adapter_alone(source) else None
+
+
+def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: bool) -> PreTrainedModel | PeftModel:
+    from expunge.models.adapter_files import about_adapter, load_adapter  # they take fingerprints from here
+    from expunge.models.lowrank import is_quantized, merged
+
     about = about_adapter(folder)
-    trained_on = about.get("bits")
-    if bits is not None and bits != trained_on:
-        how = "weights as they are stored" if trained_on is None else f"weights in {trained_on} bits"
-        raise ExpungeError(
-            f"bits={bits}: the adapter in {folder} was trained on {how}, and on others it is a different change. Leave "
-            "bits out. To put it on them all the same: expunge.load_adapter(model, folder, force=True)."
-        )
     start = load_model(
-        base, dtype=about.get("dtype", "auto"), device=place, bits=trained_on, trust_remote_code=trust_remote_code
+        adapter_base(folder),
+        dtype=about.get("dtype", "auto"),
+        device=place,
+        bits=about.get("bits"),
+        trust_remote_code=trust_remote_code,
     )
     assert isinstance(start, PreTrainedModel)
     adapted = load_adapter(start, folder)
@@ -129,15 +181,19 @@ def _with_adapter(
             )
         return adapted.eval()
     model = merged(adapted)
+    # These weights lie in no other place: whoever names the model, manifests and PEFT, must name this folder.
+    model.config._name_or_path = model.name_or_path = str(folder)
     return (model if dtype == "auto" else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)).eval()
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies with a model.
+    """Load the tokenizer that lies with a model; of an adapter folder without one, that of its start model.
 
     Raises:
         ExpungeError: there is none; the message says which option names another place.
     """
+    if holds_adapter_alone(source) and not any(Path(source).glob("tokenizer*")):
+        return load_tokenizer(adapter_base(source), trust_remote_code=trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -167,6 +223,7 @@ def check_model_folder(source: str | Path) -> None:
         raise ExpungeError(f"'{source}' is a file; a model is a folder with config.json and model.safetensors.")
     files = sorted(p.name for p in folder.iterdir())
     if not {"config.json", "adapter_config.json"} & set(files):
+        _refuse_unfinished(folder)
         raise ExpungeError(
             f"'{source}' holds no config.json, so it is not a model folder. It holds: {', '.join(files) or 'nothing'}."
         )
@@ -179,6 +236,24 @@ def check_model_folder(source: str | Path) -> None:
             else f"It holds: {', '.join(files)}."
         )
         raise ExpungeError(f"'{source}' has no weights: no *.safetensors file. {why}")
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    """Raise where a folder is a run of ours that has not come to its end."""
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        made = Manifest.load(folder)
+    except (TypeError, ValueError):
+        return  # others call their files manifest.json, too
+    if made.stage not in ("train", "unlearn") or made.results.get("finished"):
+        return
+    latest = checkpoints(folder)[-1:]
+    beside = f", or take its latest checkpoint as the model, {latest[0]}" if latest else "; no checkpoint is there yet"
+    raise ExpungeError(
+        f"'{folder}' is an unfinished run, which holds no model. Go on with it by the same command with "
+        f"--resume{beside}."
+    )
 
 
 def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -297,6 +372,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
+    give_usual_mode(*folder.glob("*.safetensors"))
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -5,20 +5,19 @@ into the result and the result into the base, exactly, at half the size of keepi
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from expunge.core.bits import pack, unpack
 from expunge.core.checks import ExpungeError
 from expunge.core.layout import Part
 from expunge.core.manifest import Manifest
+from expunge.core.tensor_file import save_tensors
 from expunge.models.load import model_fingerprint
 
 FORMAT = "expunge patch 1"
@@ -129,9 +128,7 @@ class Patch:
         header = {"format": FORMAT, "base": self.base, "result": self.result, "parts": json.dumps(parts)}
         if self.manifest is not None:
             header["manifest"] = json.dumps(asdict(self.manifest), default=str)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file(tensors, partial, metadata=header)
-        partial.replace(path)
+        save_tensors(tensors, path, header)
         return path
 
     @classmethod

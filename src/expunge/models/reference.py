@@ -6,20 +6,19 @@ vocabulary) comes from a frozen copy.
 """
 
 import copy
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
 from expunge.core.rows import Encoded, collate
+from expunge.core.tensor_file import save_tensors
 from expunge.core.types import Batch
 from expunge.models.anatomy import causal_lm
 from expunge.models.load import model_fingerprint
@@ -131,9 +130,7 @@ def precompute(
         if progress:
             progress(first + len(numbers), len(order))
     model.train(was_training)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(flat, partial, metadata={"key": key})
-    partial.replace(path)  # whole or not at all, also when two runs write it at once
+    save_tensors(flat, path, {"key": key})
     return ReferenceTable(flat, starts)
 
 

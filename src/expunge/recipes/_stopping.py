@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -57,8 +58,7 @@ def measured_rule(
     """
     require_at_least("stop_rows", rows, 1)
     small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
-    measures = [Condition.read(text, {UNSEEN: 0.0}).measure for text in conditions]
-    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)  # an unknown one is told before any is measured
+    measures = check_conditions(conditions, corpus, suite=suite)
 
     def values(model: nn.Module, corpus: Corpus, names: Sequence[str], when: str) -> Mapping[str, float]:
         found = evaluate(
@@ -82,11 +82,6 @@ def measured_rule(
     named = [name for name, text in zip(measures, conditions, strict=True) if text.rstrip().endswith(UNSEEN)]
     levels: Mapping[str, float] = {}
     if named:
-        if "holdout" not in corpus:
-            raise ExpungeError(
-                f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
-                f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
-            )
         levels = values(model, Corpus({**small.splits, "forget": small["holdout"]}, corpus.name), named, "unseen text")
     read = [
         Condition.read(text, {UNSEEN: levels[name]} if name in levels else {})
@@ -104,7 +99,7 @@ def measured_rule(
 
     rule = Rule(
         ask,
-        {"conditions": list(conditions), "suite": suite, "rows": rows},
+        about_rule(conditions, suite, rows),
         start=", ".join(c.beside(start[c.measure]) for c in read),
         met=all(condition.holds(start) for condition in read),
         doubt=doubt_of(levels, min(rows, len(corpus["holdout"]))) if levels else "",
@@ -125,3 +120,30 @@ def doubt_of(levels: Mapping[str, float], texts: int) -> str:
         f"the level of unseen text is a doubtful goal: {', and '.join(parts)}. Give {FEW} or more unseen texts, longer "
         "ones where a level is 0, or a number of your own."
     )
+
+
+def check_conditions(conditions: Sequence[str], corpus: Corpus, *, suite: str) -> list[str]:
+    """The measures that conditions name, before anything is measured.
+
+    Args:
+        conditions: as `measured_rule` takes them.
+        corpus: what training uses.
+        suite: where the measures come from.
+
+    Raises:
+        ExpungeError: unreadable conditions, unknown measures, or no holdout set for the level of unseen text.
+    """
+    read = [Condition.read(text, {UNSEEN: 0.0}) for text in conditions]
+    measures = [condition.measure for condition in read]
+    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)
+    if any(text.rstrip().endswith(UNSEEN) for text in conditions) and "holdout" not in corpus:
+        raise ExpungeError(
+            f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
+            f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
+        )
+    return measures
+
+
+def about_rule(conditions: Sequence[str], suite: str, rows: int) -> dict[str, Any]:
+    """What a run's manifest says of a rule."""
+    return {"conditions": list(conditions), "suite": suite, "rows": rows}

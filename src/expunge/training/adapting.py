@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,8 +18,8 @@ from expunge.core.checks import ExpungeError, unknown
 from expunge.core.mask import Mask
 from expunge.data.corpus import Corpus
 from expunge.models.adapter_files import write_adapter
-from expunge.models.load import save_model
-from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, merged, taken_off
+from expunge.models.load import holds_adapter_alone, save_model
+from expunge.models.lowrank import Adapted, Save, check_peft, is_quantized, lora_layers, merged, taken_off
 from expunge.models.matrices import (
     block_of,
     down_projections,
@@ -58,21 +58,34 @@ class Adaptation:
 
 
 def asked(
-    adapter: str | None, targets: str | None, save: Save | None, given: Mapping[str, Any]
+    adapter: str | None, targets: str | None, save: Save | None, given: Mapping[str, Any], *, own: bool = False
 ) -> tuple[Adaptation | None, dict[str, Any]]:
     """Settings that are no training settings to (the adapter with those it knows, the rest, for the method).
+
+    Args:
+        adapter: name of the adapter.
+        targets: what it goes on.
+        save: what is written of it.
+        given: settings of the adapter, the method, and nobody.
+        own: does the model bring an adapter of its own, which `save` is about then?
 
     Raises:
         ExpungeError: an unknown adapter, or settings of adapters without one.
     """
+    if save not in (None, "merged", "adapter", "both"):
+        raise unknown("way to save an adapter", str(save), ("merged", "adapter", "both"))
+    if adapter is None and own:
+        if targets is not None:
+            raise ExpungeError(
+                f"targets={targets}: the model's own adapter is trained, where it is. Leave targets out."
+            )
+        return None, dict(given)
     if adapter is None:
         for name, value in (("targets", targets), ("save", save)):
             if value is not None:
                 raise ExpungeError(f"{name}={value} is about an adapter, and none was asked for. Say adapter=lora.")
         return None, dict(given)
     known = catalogue.hyperparameters(catalogue.resolve("adapters", adapter))
-    if save not in (None, "merged", "adapter", "both"):
-        raise unknown("way to save an adapter", str(save), ("merged", "adapter", "both"))
     settings = known | {k: v for k, v in given.items() if k in known}
     rest = {k: v for k, v in given.items() if k not in known}
     return Adaptation(adapter, settings, targets, save or "merged"), rest
@@ -146,8 +159,14 @@ def _through_head(objective: Objective) -> bool:
     return any(names - {"hidden", "completion_mask", "counts"} for names in objective.needs("current").values())
 
 
-def check_adaptable(model: nn.Module, adaptation: Adaptation | None) -> None:
-    """Raise where a model and an adapter, or its absence, do not go together."""
+def check_adaptable(model: nn.Module, adaptation: Adaptation | None, save: Save | None = None) -> None:
+    """Raise where a model and an adapter, or its absence, do not go together.
+
+    Args:
+        model: the start model.
+        adaptation: the adapter that was asked for.
+        save: what is to be written of an adapter that the model brings; None: the adapter.
+    """
     if isinstance(model, PeftModel):
         if adaptation is not None:
             raise ExpungeError(
@@ -155,6 +174,11 @@ def check_adaptable(model: nn.Module, adaptation: Adaptation | None) -> None:
                 "adapter out to train its own, or merge it first: model.merge_and_unload()."
             )
         check_peft(model)
+        if is_quantized(model) and save in ("merged", "both"):
+            raise ExpungeError(
+                f"save={save}: merged into a quantized model the adapter would be rounded away. Say save=adapter."
+            )
+        check_start(str(model.config._name_or_path), save or "adapter")
     elif getattr(model, "peft_config", None):
         raise ExpungeError(
             "the model carries adapters without PEFT's wrapper, which cannot be told from its own weights. Load them "
@@ -168,6 +192,41 @@ def check_adaptable(model: nn.Module, adaptation: Adaptation | None) -> None:
                 f"save={adaptation.save}: merged into a quantized model the adapter would be rounded away. "
                 "Say save=adapter."
             )
+    if adaptation is not None:
+        check_start(str(model.config._name_or_path), adaptation.save)  # type: ignore[union-attr]
+
+
+def about_own(model: PeftModel) -> dict[str, Any]:
+    """What a manifest says of the adapter that a model brought: its size, and what it is on."""
+    (config,) = model.peft_config.values()
+    assert isinstance(config, LoraConfig)
+    targets = config.target_modules
+    return {
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "adapted_matrices": len(lora_layers(model)),
+        "adapter": {
+            "rank": config.r,
+            "lora_alpha": config.lora_alpha,
+            "targets": targets if isinstance(targets, str) else sorted(targets or ()),
+        },
+    }
+
+
+def check_start(source: str, save: Save) -> None:
+    """Raise where an adapter would be written that belongs on a model which lies nowhere.
+
+    Args:
+        source: where the start model was loaded from, or will be.
+        save: what is to be written of the adapter.
+    """
+    if save == "merged" or not source or not holds_adapter_alone(source):
+        return
+    raise ExpungeError(
+        f"save={save}: '{source}' holds an adapter, which is merged into its start model when it is loaded, "
+        "so another adapter would belong on weights that lie nowhere. Say save=merged for a plain model, or write the "
+        f"merged model first and start from that: expunge.load_model('{source}').save_pretrained('<folder>'), with "
+        f"tokenizer={source}."
+    )
 
 
 def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[str], corpus: Corpus) -> None:
@@ -186,16 +245,35 @@ def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[
             f"adapter={adaptation.name} weighs the forget set against a retain set, and the corpus '{corpus.name}' "
             f"holds only {', '.join(corpus)}. Name one: retain=<file>, or use adapter=lora."
         )
-    function = catalogue.resolve("adapters", adaptation.name)
-    check = getattr(sys.modules[function.__module__], "CHECK", None)
+    rows = {f"{split}_rows": len(corpus[split]) if split in corpus else 0 for split in ("forget", "retain")}
+    _call_beside(adaptation, "CHECK", {"model": model, "matrices": matrices, **rows})
+
+
+def check_rows(
+    model: nn.Module, adaptation: Adaptation, matrices: Sequence[str], looked_at: Mapping[str, Any], seed: int
+) -> None:
+    """Raise for settings that do not fit the weights or the rows, before anything is written.
+
+    An adapter's file checks them in a function `CHECK_ROWS`, likewise.
+
+    Args:
+        model: the start model.
+        adaptation: which adapter.
+        matrices: what is adapted.
+        looked_at: the rows that it looks at before training, by split.
+        seed: of the run.
+    """
+    _call_beside(adaptation, "CHECK_ROWS", {"model": model, "matrices": matrices, "seed": seed, **looked_at})
+
+
+def _call_beside(adaptation: Adaptation, name: str, has: Mapping[str, Any]) -> None:
+    put_on = catalogue.resolve("adapters", adaptation.name)
+    check = getattr(sys.modules[put_on.__module__], name, None)
     if check is None:
         return
-    rows = {f"{split}_rows": len(corpus[split]) if split in corpus else 0 for split in ("forget", "retain")}
-    has: dict[str, Any] = {"model": model, "matrices": matrices, **rows}
-    settings = {
-        name: adaptation.settings[name] for name in catalogue.hyperparameters(check) if name in adaptation.settings
-    }
-    check(*(has[name] for name in catalogue.needs(check)), **settings)
+    known = catalogue.hyperparameters(check)
+    settings = {setting: value for setting, value in adaptation.settings.items() if setting in known}
+    check(*(has[need] for need in catalogue.needs(check)), **settings)
 
 
 def warn_of_size(model: nn.Module, adaptation: Adaptation, matrices: Sequence[str]) -> None:
@@ -248,23 +326,25 @@ Keep = Callable[[Any, Path | None], Any]
 """(trained model, run folder or None) to the model that the run returns, written into the folder."""
 
 
-def keeping(adaptation: Adaptation | None, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]) -> Keep:
+def keeping(save: Save, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any], *, own: bool) -> Keep:
     """How the result of a run is written and handed back.
 
     Args:
-        adaptation: the adapter; None for a model that was handed in with one of its own.
+        save: what is written of the adapter.
         tokenizer: written beside it.
         about: what is said of an adapter beside its weights.
+        own: was the model handed in with it? Then it stays on, unless it is to be merged.
     """
 
     def keep(model: PeftModel, folder: Path | None) -> Any:
-        save = adaptation.save if adaptation else "adapter"
         if folder is not None and save != "merged":
-            write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, about)
-            tokenizer.save_pretrained(folder)
-        if adaptation is None or is_quantized(model):
+            written = write_adapter(model, folder / ADAPTER_FOLDER if save == "both" else folder, about)
+            tokenizer.save_pretrained(written)
+        if (own and save == "adapter") or is_quantized(model):
             return model
         plain = merged(model)
+        if own:
+            plain.requires_grad_(True)  # the adapter had frozen it, and is gone
         if folder is not None and save != "adapter":
             save_model(plain, tokenizer, folder)
         return plain

@@ -81,9 +81,7 @@ def finetune(
     )
     manifest = Manifest(
         stage="train",
-        arguments=jsonable(
-            {"splits": splits, "template": asdict(template or Template()), "max_length": max_length, **asdict(config)}
-        ),
+        arguments=run_arguments(splits, template or Template(), max_length, config),
         seed=config.seed,
         inputs={
             "model": model_fingerprint(model),
@@ -119,3 +117,10 @@ def finetune(
             what="fine-tune",
             progress=progress,
         )
+
+
+def run_arguments(
+    splits: tuple[str, ...], template: Template, max_length: int, config: TrainingConfig
+) -> dict[str, Any]:
+    """What the manifest of a run says of its settings."""
+    return jsonable({"splits": splits, "template": asdict(template), "max_length": max_length, **asdict(config)})

@@ -53,7 +53,7 @@ class Run:
     """What training returns."""
 
     model: PreTrainedModel | PeftModel
-    """A plain model; a PEFT model only where one was handed in, or over a quantized base."""
+    """A plain model; a PEFT model only where one was handed in and not merged, or over a quantized base."""
     history: Sequence[Mapping[str, float]]
     """One row a step: step, epoch, loss, forget_loss, retain_loss (unweighted), probabilities, learning rate,
     gradient norm."""
@@ -90,8 +90,7 @@ def open_folder(
         return None  # the main process answers for the folder; an error there ends the others, too
     used = check_folder(folder, overwrite=overwrite, resume=resume)
     if used and resume:
-        before = Manifest.load(folder)
-        _check_same(before, manifest, folder)
+        before = check_same(folder, arguments=manifest.arguments, inputs=manifest.inputs)
         if before.results.get("finished"):
             if patch and not (folder / PATCH).is_file():
                 raise ExpungeError(
@@ -157,8 +156,22 @@ def leaves(tree: Mapping[str, Any], within: str = "") -> dict[str, Any]:
     return found
 
 
-def _check_same(before: Manifest, now: Manifest, folder: Path) -> None:
-    for what, old, new in (("arguments", before.arguments, now.arguments), ("inputs", before.inputs, now.inputs)):
+def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Manifest:
+    """The manifest of the run in a folder, which must have been made with these settings.
+
+    Args:
+        folder: of the run to go on with.
+        arguments: what the manifest of the run that is asked for says of its settings.
+        inputs: fingerprints of what it works on; None: not known yet, and not compared.
+
+    Raises:
+        ExpungeError: something was another then; micro-batches and checkpoints may change.
+    """
+    before = Manifest.load(folder)
+    compared = [("arguments", before.arguments, arguments)]
+    if inputs is not None:
+        compared.append(("inputs", before.inputs, inputs))
+    for what, old, new in compared:
         then, plain = leaves(old), leaves(json.loads(json.dumps(new, default=str)))
         changed = [
             f"{k}: {then.get(k)!r} then, {plain.get(k)!r} now"
@@ -170,6 +183,7 @@ def _check_same(before: Manifest, now: Manifest, folder: Path) -> None:
                 f"cannot resume {folder}, its {what} were others: {'; '.join(sorted(changed))}. Put them back "
                 "(the model must be the start model, loaded anew), or choose another output."
             )
+    return before
 
 
 def train(

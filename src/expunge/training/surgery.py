@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from expunge.core.tensor_file import save_tensors
 
 FILE = "surgery.safetensors"
 
@@ -82,7 +84,7 @@ class Surgery:
 
     def save(self, folder: Path) -> None:
         """Write the running mean beside a checkpoint."""
-        save_file({name: tensor.contiguous() for name, tensor in self.mean.items()}, folder / FILE)
+        save_tensors({name: tensor.contiguous() for name, tensor in self.mean.items()}, folder / FILE)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.core.checks import ExpungeError
+from expunge.core.tensor_file import give_usual_mode
 from expunge.core.types import Batch
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.objectives.combine import Objective, Side, Stream
@@ -176,6 +177,8 @@ class ObjectiveTrainer(Trainer):
                 write_adapter(self.model, output_dir or str(self.args.output_dir), self.about)
             return
         super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            give_usual_mode(*Path(output_dir or str(self.args.output_dir)).glob("*.safetensors"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if isinstance(self.model, PeftModel):

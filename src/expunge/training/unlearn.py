@@ -36,10 +36,12 @@ from expunge.training import alternates
 from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.adapting import (
     Adaptation,
+    about_own,
     adapted_matrices,
     adapter_on,
     asked,
     check_adaptable,
+    check_rows,
     check_settings,
     keeping,
     warn_of_size,
@@ -103,7 +105,8 @@ def unlearn(
         targets: which matrices the adapter is put on: `all-linear`, `attention`, `mlp`, or a regular expression; None:
             those that the method trains where these are few, else `all-linear`.
         save: what is written of an adapter: `merged` (a plain model, the default), `adapter` (its factors alone), or
-            `both`.
+            `both`. Of one that the model brings itself `adapter` is the default; with the others it is merged, and the
+            run returns the plain model.
         stop: asked now and then with (model, step); a text, the reason, ends the run early. The manifest holds what
             its attribute `about` says, or its name, and a run resumes with the same one alone.
         stop_every: epochs between two such questions.
@@ -124,8 +127,14 @@ def unlearn(
         KeyboardInterrupt: after Ctrl-C, once the step is finished and a checkpoint is saved.
     """
     config, others = split_settings(settings)
-    adaptation, hyperparameters = asked(adapter, targets, save, others)
-    check_adaptable(model, adaptation)
+    if stop is not None and not callable(stop):
+        raise ExpungeError(
+            f"stop={stop!r}: from Python a function of (model, step) that returns a reason or None. Conditions such as "
+            "'forget_rouge<=0.1' are made into one: "
+            "expunge.recipes._stopping.measured_rule(model, tokenizer, corpus, [condition])."
+        )
+    adaptation, hyperparameters = asked(adapter, targets, save, others, own=isinstance(model, PeftModel))
+    check_adaptable(model, adaptation, save)
     check_tokenizer_fits(model, tokenizer)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
@@ -176,12 +185,14 @@ def unlearn(
     check_eps(model, rows, objective)
     base = base_fingerprint(model)
     own_adapter = model if isinstance(model, PeftModel) else None
-    arguments = _arguments(method, objective, config, template or Template(), max_length, reference)
+    saved = save or "adapter" if own_adapter is not None else adaptation.save if adaptation else "merged"
+    arguments = run_arguments(method, objective, config, template or Template(), max_length, reference, adaptation)
     looked_at = _looked_at(corpus, tokenizer, rows, adaptation, template or Template(), max_length)
+    if adaptation is not None:
+        check_rows(model, adaptation, matrices, looked_at, config.seed)
     manifest = Manifest(
         stage="unlearn",
         arguments=arguments
-        | (jsonable(adaptation.arguments()) if adaptation else {})
         | (jsonable({"stop": described(stop), "stop_every": stop_every}) if stop is not None else {}),
         seed=config.seed,
         inputs={
@@ -196,11 +207,17 @@ def unlearn(
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
+            **(about_own(own_adapter) if own_adapter is not None else {}),
         },
     )
     if folder is not None and (
         finished := open_folder(
-            folder, manifest, overwrite=overwrite, resume=resume, patch=patch, own_adapter=own_adapter
+            folder,
+            manifest,
+            overwrite=overwrite,
+            resume=resume,
+            patch=patch,
+            own_adapter=own_adapter if saved == "adapter" else None,
         )
     ):
         return finished
@@ -220,13 +237,13 @@ def unlearn(
             numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
             results = {"trained_parameters": numbers, "adapted_matrices": len(matrices), **adapted.report}
             manifest = replace(manifest, results=manifest.results | results)
-        elif mask is None:
+        elif mask is None and own_adapter is None:
             around.enter_context(trainable(model, objective))
         if isinstance(trained, PeftModel):
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
             about |= {"bits": bits} if (bits := bits_of(model)) is not None else {}
-            keep = keeping(adaptation, tokenizer, about)
+            keep = keeping(saved, tokenizer, about, own=own_adapter is not None)
         if how == "model":
             own = adaptation is None
             second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
@@ -306,9 +323,16 @@ def _epochs(config: TrainingConfig) -> float:
     return config.epochs
 
 
-def _arguments(
-    method: str, objective: Objective, config: TrainingConfig, template: Template, max_length: int, reference: str
+def run_arguments(
+    method: str,
+    objective: Objective,
+    config: TrainingConfig,
+    template: Template,
+    max_length: int,
+    reference: str,
+    adaptation: Adaptation | None,
 ) -> dict[str, Any]:
+    """What the manifest of a run says of its settings, those of a rule to stop by left out."""
     return jsonable(
         {
             "method": method,
@@ -326,6 +350,7 @@ def _arguments(
             "template": asdict(template),
             "max_length": max_length,
             **asdict(config),
+            **(adaptation.arguments() if adaptation else {}),
         }
     )
 
