@@ -26,7 +26,7 @@ MAY_IMPORT = {part: set().union(*LEVELS[:i]) for i, level in enumerate(LEVELS) f
     "unlearning": set().union(*LEVELS, {"report"}),  # the class of one's own script: above the stages, as recipes are
     "cli": set().union(*LEVELS, {"report", "recipes", "unlearning"}),
     "__main__": {"cli"},
-    "__init__": set().union(*LEVELS, {"report", "unlearning"}),  # the public names
+    "__init__": set().union(*LEVELS, {"report", "recipes", "unlearning"}),  # the public names
 }
 
 

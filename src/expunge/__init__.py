@@ -38,6 +38,7 @@ _HOMES = {
     "load_records": "expunge.evaluation.interop",
     "localize": "expunge.localize.localize",
     "make_patch": "expunge.models.patch",
+    "measured_rule": "expunge.recipes._stopping",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
 }
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from expunge.models.load import load_model as load_model
     from expunge.models.patch import Patch as Patch
     from expunge.models.patch import make_patch as make_patch
+    from expunge.recipes._stopping import measured_rule as measured_rule
     from expunge.report.html import report as report
     from expunge.training.finetune import finetune as finetune
     from expunge.training.loss import compute_loss as compute_loss

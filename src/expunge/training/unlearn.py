@@ -131,7 +131,7 @@ def unlearn(
         raise ExpungeError(
             f"stop={stop!r}: from Python a function of (model, step) that returns a reason or None. Conditions such as "
             "'forget_rouge<=0.1' are made into one: "
-            "expunge.recipes._stopping.measured_rule(model, tokenizer, corpus, [condition])."
+            "expunge.measured_rule(model, tokenizer, corpus, [condition])."
         )
     adaptation, hyperparameters = asked(adapter, targets, save, others, own=isinstance(model, PeftModel))
     check_adaptable(model, adaptation, save)
