@@ -149,7 +149,7 @@ class TestDryRun:
         assert rows["learning_rate"] == "1e-05 default of npo"
         assert rows["retain_loss"] == "nll default of npo"
         assert rows["gamma"] == "1.0 default of npo"
-        assert rows["micro_batch_size"] == "null default"
+        assert rows["micro_batch_size"] == "3 (the rows of a step on each device) default"
 
     def test_the_layer_of_a_hidden_state_method_is_shown(
         self, call: Callable[..., Any], words: tuple[str, ...]

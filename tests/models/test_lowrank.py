@@ -304,7 +304,7 @@ def test_bits_without_bitsandbytes_say_so(tmp_path: Path, monkeypatch: pytest.Mo
     save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ExpungeError, match="bits=4 needs bitsandbytes, which is not installed"):
-        load_model(tmp_path, bits=4)
+        load_model(tmp_path, bits=4, device="cuda")
     with pytest.raises(ExpungeError, match="bits must be 8 or 4; got 3"):
         load_model(tmp_path, bits=3)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
