@@ -12,7 +12,7 @@ from expunge.cli.console import say
 from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.core.checkpoints import checkpoints
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.settings import DEFAULT
 from expunge.core.wording import counted
@@ -52,8 +52,7 @@ class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         TrainingConfig.__post_init__(self)
-        if self.bits not in (None, 4, 8):
-            raise ExpungeError(f"bits must be 8 or 4; got {self.bits}.")
+        require_bits(self.bits)
         if self.patch and self.mask is None:
             raise ExpungeError(
                 "patch=true writes what a masked run changed; name a mask, or compare two models afterwards: "

@@ -50,3 +50,9 @@ def require_between(name: str, value: float, low: float, high: float, *, hint: s
     """Raise unless `value` lies in [low, high]; written so that NaN fails too."""
     if not low <= value <= high:
         raise ExpungeError(f"{name} must lie between {low} and {high}; got {value!r}.{' ' + hint if hint else ''}")
+
+
+def require_bits(bits: int | None) -> None:
+    """Raise unless it is a number of bits that a model's weights can be loaded in, or None."""
+    if bits not in (None, 4, 8):
+        raise ExpungeError(f"bits must be 8 or 4; got {bits}.")

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
 from expunge.core.tensor_file import give_usual_mode
@@ -99,12 +99,6 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
 
 def _place(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def require_bits(bits: int | None) -> None:
-    """Raise unless it is a number of bits that weights can be kept in."""
-    if bits not in (None, 4, 8):
-        raise ExpungeError(f"bits must be 8 or 4; got {bits}.")
 
 
 def _check_quantizing(bits: int | None, place: str) -> None:

@@ -1,6 +1,9 @@
-"""The output folder of an experiment."""
+"""The output folder of an experiment, and how its files are written."""
 
+import json
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +51,19 @@ def check_folder(folder: Path, manifest: Manifest, *, overwrite: bool, goes_on: 
 
 def _decides(manifest: Manifest) -> tuple[dict[str, Any], int | None, dict[str, str]]:
     return jsonable(manifest.arguments), manifest.seed, manifest.inputs
+
+
+def write(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all: what is there is not made again. What is no number becomes null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import Progress
+from expunge.recipes._folder import write
 
 TUNING_SEED = 1000
 """Added to the seed for runs that a learning rate is chosen by, and for no other."""
@@ -35,10 +36,12 @@ class Story:
 
     def save(self) -> None:
         """Write all of it, whole or not at all."""
-        partial = self.path.with_suffix(".partial")
-        content = {"levels": self.levels, "tuning": self.tuning, "runs": self.runs}
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write(self.path, {"levels": self.levels, "tuning": self.tuning, "runs": self.runs})
+
+    def untried(self, arms: Sequence[str], grid: Sequence[float]) -> list[tuple[str, float]]:
+        """The arms and rates that no row of `tuning` has."""
+        tried = {(row["arm"], row["rate"]) for row in self.tuning}
+        return [(arm, rate) for arm in arms for rate in grid if (arm, rate) not in tried]
 
 
 def chosen(
@@ -59,8 +62,7 @@ def chosen(
         what: the experiment's name, for the progress.
         progress: called with (what, done, total, numbers).
     """
-    tried = {(row["arm"], row["rate"]) for row in story.tuning}
-    waiting = [(arm, rate) for arm in arms for rate in grid if (arm, rate) not in tried]
+    waiting = story.untried(arms, grid)
     for number, (arm, rate) in enumerate(waiting):
         if progress:
             progress(f"{what}: choose rates", number, len(waiting), f"{arm}, {rate:g}")

@@ -28,11 +28,11 @@ from expunge.evaluation.compared import compared
 from expunge.evaluation.paired import MOST_EXACT
 from expunge.models.load import load_model, model_fingerprint
 from expunge.models.tiny import bfloat16_pays
-from expunge.recipes._folder import opened
+from expunge.recipes._folder import opened, write
 from expunge.recipes._locality.cells import Cell
 from expunge.recipes._locality.findings import Found, Values, against_random, as_json, margins_with, notes_on, values_of
 from expunge.recipes._locality.matching import Matched, load_matched
-from expunge.recipes._locality.protocol import ATTRIBUTIONS, METHODS, ORACLE, RANDOM, Bench, Protocol, write
+from expunge.recipes._locality.protocol import ATTRIBUTIONS, METHODS, ORACLE, RANDOM, Bench, Protocol
 from expunge.recipes._locality.seeds import Task, run
 from expunge.recipes._locality.teaching import Taught
 from expunge.recipes.demo import embedded_corpus, embedded_model

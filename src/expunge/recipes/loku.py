@@ -204,8 +204,7 @@ def loku(
     plan = [(arm, rank, seed + turn) for turn in range(seeds) for arm, rank in places]
     ran = {(row["arm"], row["rank"], row["seed"]) for row in story.runs}
     waiting = [planned for planned in plan if planned not in ran]
-    tried = {(row["arm"], row["rate"]) for row in story.tuning}
-    trials = sum((arm, rate) not in tried for arm in arms for rate in grid)
+    trials = len(story.untried(arms, grid))
     if progress and waiting:
         told = counted(len(waiting), "run") + (f" after {trials} to choose rates" if trials else "")
         if an_evaluation is not None:

@@ -16,7 +16,8 @@ from expunge.evaluation.tradeoff import measures
 from expunge.localize.agreement import recovery
 from expunge.localize.localize import localize
 from expunge.models.load import load_model
-from expunge.recipes._locality.protocol import OTHER_SEED, Bench, write
+from expunge.recipes._folder import write
+from expunge.recipes._locality.protocol import OTHER_SEED, Bench
 from expunge.recipes._locality.teaching import Taught, strength_relearned
 from expunge.training.unlearn import unlearn
 

@@ -29,7 +29,8 @@ from expunge.core.types import Batch
 from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, causal_lm, down_projection
 from expunge.models.load import load_model
-from expunge.recipes._locality.protocol import MATCHING, ORACLE, OTHER_SEED, RANDOM, Bench, write
+from expunge.recipes._folder import write
+from expunge.recipes._locality.protocol import MATCHING, ORACLE, OTHER_SEED, RANDOM, Bench
 from expunge.training.masked import masked
 
 DRAWS = ("a", "b", "c")

@@ -1,7 +1,5 @@
 """What decides the experiment's numbers, and what all of its steps share."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -147,19 +145,3 @@ class Bench:
     def named(self, what: str) -> Progress | None:
         """Progress under another name."""
         return renamed(self.progress, what)
-
-
-def write(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all: what is there is not made again. What is no number becomes null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from expunge.recipes._folder import write
 from expunge.recipes._locality.cells import recovered, selected, unlearned_in
 from expunge.recipes._locality.matching import matched, matching_places, save_matched
-from expunge.recipes._locality.protocol import ORACLE, Bench, write
+from expunge.recipes._locality.protocol import ORACLE, Bench
 from expunge.recipes._locality.teaching import full_strength, regions, teach
 
 SHOWN_FOR = 2.0

@@ -13,7 +13,8 @@ from expunge.attacks.relearn import relearn
 from expunge.core.mask import Mask
 from expunge.localize.localize import localize
 from expunge.models.load import load_model, model_fingerprint
-from expunge.recipes._locality.protocol import FULL_TEACHING, KNOWN, ORACLE, RANDOM, RELEARNING, TEACHING, Bench, write
+from expunge.recipes._folder import write
+from expunge.recipes._locality.protocol import FULL_TEACHING, KNOWN, ORACLE, RANDOM, RELEARNING, TEACHING, Bench
 from expunge.training.unlearn import unlearn
 
 
