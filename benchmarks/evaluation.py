@@ -29,8 +29,8 @@ from torch import nn
 from transformers import DynamicCache
 
 import expunge
+from expunge.core.batch import Encoded
 from expunge.core.manifest import versions
-from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus
 from expunge.evaluation import collect as stage
 from expunge.evaluation.evaluate import evaluate

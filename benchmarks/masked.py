@@ -28,11 +28,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer
 
 import expunge
-from expunge.core.bits import pack
-from expunge.core.layout import Layout, Part
 from expunge.core.manifest import versions
-from expunge.core.mask import Mask
 from expunge.data.template import Template
+from expunge.masks.mask import Mask
+from expunge.masks.storage import pack
+from expunge.masks.units import Layout, Part
 from expunge.models.anatomy import blocks, down_projection
 from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build

@@ -29,8 +29,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 
 import expunge
+from expunge.core.batch import collate
 from expunge.core.manifest import versions
-from expunge.core.rows import collate
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks
 from expunge.models.load import load_model, load_tokenizer
@@ -39,7 +39,7 @@ from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
 from expunge.training.callbacks import Clock
 from expunge.training.config import TrainingConfig
-from expunge.training.reference import with_reference
+from expunge.training.reference_rows import with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import training_arguments
 from expunge.training.trainable import trainable

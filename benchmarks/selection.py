@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from expunge.core.layout import Layout, Part
 from expunge.core.manifest import versions
-from expunge.core.scores import Scores
+from expunge.masks.scores import Scores
+from expunge.masks.units import Layout, Part
 
 PIECES = 200
 RATIO = 0.1

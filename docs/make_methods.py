@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from expunge.core import catalogue
-from expunge.core.method import method_of
+from expunge.objectives.method import method_of
 
 HEAD = """# Methods
 

@@ -5,9 +5,9 @@ import re
 import torch
 from torch import nn
 
-from expunge.core.bits import pack
-from expunge.core.layout import Layout, Part, Unit
-from expunge.core.mask import Mask
+from expunge.masks.mask import Mask
+from expunge.masks.storage import pack
+from expunge.masks.units import Layout, Part, Unit
 from expunge.models.anatomy import blocks, down_projection
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from expunge.core.manifest import Manifest
-from expunge.core.records import Records
+from expunge.results.records import Records
 
 MANIFEST = Manifest(stage="evaluate", arguments={}, git=None)
 

@@ -1,7 +1,8 @@
 """Arrows between the parts go one way, held by reading every import, those inside functions too.
 
-core <- data, models, objectives <- localize, adapters, training, evaluation <- attacks <- recipes <- cli; and `report`
-sees `core` alone.
+Each floor sees those below it: core <- config, masks, results, objectives, data <- models, report <- localize,
+adapters, training, evaluation <- stop_rules, attacks, unlearning, comparison <- experiments <- cli. Models know no
+data, and `report` sees no torch: `core`, `masks` and `results`.
 """
 
 import ast
@@ -13,20 +14,19 @@ import expunge
 
 ROOT = Path(expunge.__file__).parent
 
-LEVELS = [
+FLOORS = [
     {"core"},
-    {"data", "models", "objectives"},
+    {"config", "masks", "results", "objectives", "data"},
+    {"models", "report"},
     {"localize", "adapters", "training", "evaluation"},
-    {"attacks"},
+    {"stop_rules", "attacks", "unlearning", "comparison"},
+    {"experiments"},
+    {"cli"},
+    {"__main__", "__init__"},  # the command and the public names
 ]
-MAY_IMPORT = {part: set().union(*LEVELS[:i]) for i, level in enumerate(LEVELS) for part in level} | {
-    "objectives": {"core"},
-    "report": {"core"},
-    "recipes": set().union(*LEVELS, {"report"}),
-    "unlearning": set().union(*LEVELS, {"report"}),  # the class of one's own script: above the stages, as recipes are
-    "cli": set().union(*LEVELS, {"report", "recipes", "unlearning"}),
-    "__main__": {"cli"},
-    "__init__": set().union(*LEVELS, {"report", "recipes", "unlearning"}),  # the public names
+MAY_IMPORT = {part: set().union(*FLOORS[:i]) for i, floor in enumerate(FLOORS) for part in floor} | {
+    "models": {"core", "config", "masks", "results", "objectives"},
+    "report": {"core", "masks", "results"},
 }
 
 
@@ -137,8 +137,8 @@ def test_the_reader_sees_every_form_of_import(source: str, names: set[str]) -> N
         ("expunge.models.load", "from expunge.data.corpus import Corpus", {"data"}),
         ("expunge.training.run", "from expunge import evaluate", {"evaluation"}),  # a public name is no way round
         ("expunge.training.run", "import expunge", {"__init__"}),
-        ("expunge.recipes.demo", "from expunge.cli.app import main", {"cli"}),
-        ("expunge.cli.demo", "from expunge.recipes.demo import demo", set()),
+        ("expunge.experiments.demo", "from expunge.cli.app import main", {"cli"}),
+        ("expunge.cli.verbs.demo", "from expunge.experiments.demo import demo", set()),
         ("expunge.evaluation.suite", "from expunge.data.corpus import Corpus", set()),
     ],
 )

@@ -40,7 +40,7 @@ def main(*words: str) -> str:
         (main("mask", "info", "--help"), "region"),
         (main("list", "attributions"), "wagle"),
         (main("list", "methods"), "npo"),
-        (main("list", "metrics", "suites", "sources", "retain_losses", "recipes"), "rouge"),
+        (main("list", "metrics", "suites", "sources", "retain_losses", "experiments"), "rouge"),
     ],
 )
 def test_nothing_heavy_is_loaded(code: str, sign: str) -> None:

@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Comparison": "expunge.core.curve",
+    "Comparison": "expunge.results.curves",
     "Corpus": "expunge.data.corpus",
-    "Evaluation": "expunge.core.results",
+    "Evaluation": "expunge.results.measures",
     "ExpungeError": "expunge.core.checks",
     "Example": "expunge.data.corpus",
     "Manifest": "expunge.core.manifest",
-    "Mask": "expunge.core.mask",
-    "Measure": "expunge.core.results",
+    "Mask": "expunge.masks.mask",
+    "Measure": "expunge.results.measures",
     "Patch": "expunge.models.patch",
-    "Records": "expunge.core.records",
+    "Records": "expunge.results.records",
     "Run": "expunge.training.run",
-    "Scores": "expunge.core.scores",
+    "Scores": "expunge.masks.scores",
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
     "collect": "expunge.evaluation.collect",
-    "compare": "expunge.evaluation.compare",
+    "compare": "expunge.comparison.compare",
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
-    "forgotten_thresholds": "expunge.evaluation.thresholds",
-    "harness": "expunge.evaluation.harness",
+    "forgotten_thresholds": "expunge.experiments._extraction_thresholds",
+    "harness": "expunge.evaluation.lm_eval",
     "load_adapter": "expunge.models.adapter_files",
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
-    "load_records": "expunge.evaluation.interop",
+    "load_records": "expunge.results.foreign_logs",
     "localize": "expunge.localize.localize",
     "make_patch": "expunge.models.patch",
-    "measured_rule": "expunge.recipes._stopping",
+    "measured_rule": "expunge.stop_rules",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
 }
@@ -46,31 +46,31 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
+    from expunge.comparison.compare import compare as compare
     from expunge.core.checks import ExpungeError as ExpungeError
-    from expunge.core.curve import Comparison as Comparison
     from expunge.core.manifest import Manifest as Manifest
-    from expunge.core.mask import Mask as Mask
-    from expunge.core.records import Records as Records
-    from expunge.core.results import Evaluation as Evaluation
-    from expunge.core.results import Measure as Measure
-    from expunge.core.scores import Scores as Scores
     from expunge.data.corpus import Corpus as Corpus
     from expunge.data.corpus import Example as Example
     from expunge.data.corpus import load_corpus as load_corpus
     from expunge.data.template import Template as Template
     from expunge.evaluation.collect import collect as collect
-    from expunge.evaluation.compare import compare as compare
     from expunge.evaluation.evaluate import evaluate as evaluate
-    from expunge.evaluation.harness import harness as harness
-    from expunge.evaluation.interop import load_records as load_records
-    from expunge.evaluation.thresholds import forgotten_thresholds as forgotten_thresholds
+    from expunge.evaluation.lm_eval import harness as harness
+    from expunge.experiments._extraction_thresholds import forgotten_thresholds as forgotten_thresholds
     from expunge.localize.localize import localize as localize
+    from expunge.masks.mask import Mask as Mask
+    from expunge.masks.scores import Scores as Scores
     from expunge.models.adapter_files import load_adapter as load_adapter
     from expunge.models.load import load_model as load_model
     from expunge.models.patch import Patch as Patch
     from expunge.models.patch import make_patch as make_patch
-    from expunge.recipes._stopping import measured_rule as measured_rule
     from expunge.report.html import report as report
+    from expunge.results.curves import Comparison as Comparison
+    from expunge.results.foreign_logs import load_records as load_records
+    from expunge.results.measures import Evaluation as Evaluation
+    from expunge.results.measures import Measure as Measure
+    from expunge.results.records import Records as Records
+    from expunge.stop_rules import measured_rule as measured_rule
     from expunge.training.finetune import finetune as finetune
     from expunge.training.loss import compute_loss as compute_loss
     from expunge.training.run import Run as Run

@@ -10,14 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
-from expunge.core.records import Records
-from expunge.core.results import Evaluation
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.probe import Probe
 from expunge.models.load import check_tokenizer_fits, load_model, load_tokenizer, save_model
+from expunge.results.measures import Evaluation
+from expunge.results.records import Records
 from expunge.training.run import Run
 from expunge.training.unlearn import unlearn
 

@@ -15,8 +15,8 @@ from expunge.adapters._passes import retain_sample
 from expunge.adapters.fila import fila, fisher_map
 from expunge.adapters.lora import lora
 from expunge.adapters.vila import drawn_probes, probe_variances, vila
+from expunge.core.batch import Encoded, collate
 from expunge.core.checks import ExpungeError
-from expunge.core.rows import Encoded, collate
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.lowrank import halves, lora_layers, taken_off

@@ -41,7 +41,7 @@ def stage_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], N
         def stage(*_: Any, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr("expunge.cli.unlearn.corpus_of", stage)
+        monkeypatch.setattr("expunge.cli.verbs.unlearn.corpus_of", stage)
 
     return patch
 

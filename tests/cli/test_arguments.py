@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from expunge.cli.arguments import Arguments, parse
+from expunge.config.settings import Setting
 from expunge.core.checks import ExpungeError
-from expunge.core.settings import Setting
 
 KNOWN = {
     name: Setting(name=name, type=kind)

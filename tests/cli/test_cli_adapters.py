@@ -13,18 +13,18 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from expunge.cli.preview import importance_memory
-from expunge.cli.training import trained_parameters
+from expunge.cli.verbs._training import trained_parameters
+from expunge.config.settings import parameters
 from expunge.core import catalogue
-from expunge.core.bits import pack
 from expunge.core.manifest import Manifest
-from expunge.core.mask import Mask
-from expunge.core.settings import parameters
 from expunge.data.corpus import load_corpus
-from expunge.localize.layout import layout
 from expunge.localize.localize import localize
+from expunge.localize.model_units import layout
+from expunge.masks.mask import Mask
+from expunge.masks.storage import pack
 from expunge.models.load import load_model
 from expunge.objectives.combine import build
-from expunge.training.adapting import asked
+from expunge.training.adapter import asked
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from expunge.core.manifest import Manifest
-from expunge.core.results import Evaluation, Measure
+from expunge.results.measures import Evaluation, Measure
 
 MEASURES = {
     "forget_probability": Measure(

@@ -1,4 +1,4 @@
-"""The experiments on the embedded default, with their recipes replaced: words in, tables out."""
+"""The experiments on the embedded default, with what they run replaced: words in, tables out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from expunge.core.judgment import Judgment
+from expunge.results.metric_quality import Judgment
 
 
 def test_metrics_shows_each_judgment_and_what_it_lacks(
@@ -27,7 +27,7 @@ def test_metrics_shows_each_judgment_and_what_it_lacks(
         asked.update(settings, folder=folder)
         return SimpleNamespace(judgments=(judgment,), notes=("Few models.",), folder=Path(folder))
 
-    monkeypatch.setattr("expunge.recipes.meta_evaluation.meta_evaluation", recipe)
+    monkeypatch.setattr("expunge.experiments.metrics.metrics", recipe)
     out = tmp_path / "out"
     code, text, _ = call("experiment", "metrics", f"output={out}", "methods=npo", "rates=[1e-3]", "relearning.epochs=2")
     assert code == 0 and asked["methods"] == ("npo",) and asked["rates"] == (1e-3,)
@@ -45,7 +45,7 @@ def test_requests_show_a_row_each(
         values = {"forget_rouge": 0.125, "model_utility": None}
         return SimpleNamespace(found={"npo": {7: values}}, start=values, folder=Path(folder))
 
-    monkeypatch.setattr(f"expunge.recipes.{verb}.{verb}", recipe)
+    monkeypatch.setattr(f"expunge.experiments.{verb}.{verb}", recipe)
     code, text, _ = call("experiment", verb, f"output={tmp_path / 'out'}")
     assert code == 0 and axis in text and "start model" in text
     assert ["npo", "7", "0.125", "-"] in [line.split() for line in text.splitlines()]

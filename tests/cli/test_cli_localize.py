@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from expunge.cli.localize import describe
-from expunge.core.mask import Mask
-from expunge.core.results import Evaluation, Measure
-from expunge.core.scores import Scores
+from expunge.cli.verbs.localize import describe
+from expunge.masks.mask import Mask
+from expunge.masks.scores import Scores
+from expunge.results.measures import Evaluation, Measure
 
 
 @pytest.fixture

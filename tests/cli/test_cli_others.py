@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import zoo
-from expunge.cli import demo
+from expunge.cli.verbs import demo
 from expunge.core.catalogue import KINDS, names
-from expunge.core.results import Evaluation, Measure
+from expunge.results.measures import Evaluation, Measure
 
 
 class TestList:
@@ -32,14 +32,14 @@ class TestList:
         ]
 
     def test_plugins_say_where_they_come_from(self, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        plugin = EntryPoint("theirs", "package.module:function", KINDS["recipes"].group)
+        plugin = EntryPoint("theirs", "package.module:function", KINDS["experiments"].group)
 
         def installed(*, group: str) -> list[EntryPoint]:
-            return [plugin] if group == KINDS["recipes"].group else []
+            return [plugin] if group == KINDS["experiments"].group else []
 
         monkeypatch.setattr("expunge.core.catalogue.entry_points", installed)
-        monkeypatch.setattr("expunge.cli.list.entry_points", installed)
-        assert re.search("theirs +from package.module:function", call("list", "recipes").out)
+        monkeypatch.setattr("expunge.cli.verbs.list.entry_points", installed)
+        assert re.search("theirs +from package.module:function", call("list", "experiments").out)
 
     def test_mistakes(self, call: Callable[..., Any]) -> None:
         assert call("list", "method")[::2] == (
@@ -127,8 +127,8 @@ class TestDemo:
             shown = (evaluation("start model", 0.9), evaluation("retain model", 0.1), evaluation("npo", 0.2))
             return SimpleNamespace(evaluations=shown, report=tmp_path / "report.html")
 
-        monkeypatch.setattr("expunge.recipes.demo.demo", recipe)
-        monkeypatch.setattr("expunge.recipes.demo.SHOWN", ("forget_probability",))
+        monkeypatch.setattr("expunge.experiments.demo.demo", recipe)
+        monkeypatch.setattr("expunge.experiments.demo.SHOWN", ("forget_probability",))
         code, out, _ = call("demo", f"output={tmp_path}/demo", "--fresh", "methods=npo", "authors=70", "seed=1")
         assert code == 0 and f"report: {tmp_path}/report.html" in out and "npo" in out and "0.9" in out
         assert seen["folder"] == f"{tmp_path}/demo" and seen["fresh"] is True and seen["overwrite"] is False
@@ -141,7 +141,7 @@ class TestDemo:
 
     def test_its_methods_are_those_of_the_recipe(self) -> None:
         # The verb must list them without loading the recipe, which loads torch.
-        from expunge.recipes.demo import METHODS
+        from expunge.experiments.demo import METHODS
 
         assert demo.DemoConfig().methods == tuple(METHODS)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
-from expunge.core.mask import Mask
+from expunge.masks.mask import Mask
 from made_masks import made_mask
 
 Call = Callable[..., Any]

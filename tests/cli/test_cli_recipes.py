@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import zoo
-from expunge.recipes.loku import Loku
+from expunge.experiments.loku import Loku
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_loku_says_what_is_missing_and_why(
 ) -> None:
     levels = {"start model": {"forget_quality": 1e-3}, "retain model": {}}
     made = Loku(levels, [], [], [], ("forget_quality",), {"model_utility": "Missing: no rows."}, tmp_path)
-    monkeypatch.setattr("expunge.recipes.loku.loku", lambda *_, **__: made)
+    monkeypatch.setattr("expunge.experiments.loku.loku", lambda *_, **__: made)
     out = call("experiment", "loku").out
     assert "forget quality compares with the retain model, which therefore has none of its own" in out
     assert "no model utility: no rows." in out.splitlines()

@@ -13,8 +13,8 @@ from expunge.core.manifest import Manifest
 from expunge.data.template import Template
 from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.evaluation.views import View
 from expunge.models.load import load_model, model_fingerprint
 from made_masks import made_mask
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from expunge.cli import data, demo, evaluate, report, train, unlearn
 from expunge.cli.help import shown
-from expunge.core.settings import settings
-from expunge.core.values import describe
+from expunge.cli.verbs import data, demo, evaluate, report, train, unlearn
+from expunge.config.convert import describe
+from expunge.config.settings import settings
 
 VERBS = {verb.name: verb for verb in (demo.VERB, train.VERB, unlearn.VERB, evaluate.VERB, report.VERB, data.SHOW_MASK)}
 

@@ -9,7 +9,7 @@ import torch
 
 import zoo
 from expunge.cli.preview import Problems, Work, evaluation_memory, in_units, marked_text, memory, skeleton
-from expunge.cli.training import trained_parameters
+from expunge.cli.verbs._training import trained_parameters
 from expunge.core.checks import ExpungeError
 from expunge.models.load import load_model
 from expunge.models.tiny import tiny_model

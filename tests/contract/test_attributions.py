@@ -9,9 +9,9 @@ import torch
 import expunge
 import zoo
 from expunge.core.catalogue import hyperparameters, names, needs, resolve
-from expunge.core.scores import Scores
 from expunge.data.corpus import Corpus
 from expunge.localize.attribution import SHOWN, attribution_of
+from expunge.masks.scores import Scores
 
 ATTRIBUTIONS = names("attributions")
 CASES = [(name, unit) for name in ATTRIBUTIONS for unit in attribution_of(resolve("attributions", name)).units]

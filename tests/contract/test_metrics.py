@@ -8,8 +8,8 @@ import pytest
 
 from expunge.core.catalogue import names, needs, resolve
 from expunge.core.checks import ExpungeError
-from expunge.core.records import SCHEMA, Records
 from expunge.evaluation import judges
+from expunge.results.records import SCHEMA, Records
 from made_records import MANIFEST, view
 
 METRICS = names("metrics")

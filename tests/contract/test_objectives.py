@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from expunge.core import catalogue
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 Loss = Callable[..., Any]
 

@@ -1,7 +1,7 @@
 """How an evaluation prints: notes below the table, the start model beside."""
 
-from expunge.core.results import Evaluation, Measure
-from expunge.core.wording import columns, evaluation_text
+from expunge.core.format import columns
+from expunge.results.measures import Evaluation, Measure, evaluation_text
 
 LONG = "Missing: no records of a retain model were given. Make them: expunge evaluate model=<retain model>."
 

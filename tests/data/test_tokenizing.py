@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
-from expunge.core.rows import Encoded
 from expunge.data.corpus import Example
 from expunge.data.template import Template, render, special_tokens
 from expunge.data.tokenizing import encode, marked

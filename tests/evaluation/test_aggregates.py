@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.core.results import Measure
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.aggregates import everything, memorization, privacy, utility, weighted_by_size
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.suites.tofu import tofu
 from expunge.evaluation.suites.wmdp import wmdp
+from expunge.results.measures import Measure
 
 KNOWN = ("extraction_strength", "exact_memorization", "paraphrased_probability", "truth_ratio_prob_mean")
 SCORES = ("loss", "zlib", "min_k", "min_k_plus_plus")

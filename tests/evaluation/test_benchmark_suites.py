@@ -11,7 +11,7 @@ from expunge.data.tokenizing import encode
 from expunge.evaluation import judges
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.suites.wmdp import wmdp
-from expunge.evaluation.thresholds import forgotten_thresholds
+from expunge.experiments._extraction_thresholds import forgotten_thresholds
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 import zoo
+from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
-from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
@@ -19,6 +18,7 @@ from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.metrics.mia import scores
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.scoring import Work, teacher_forced
+from expunge.results.records import Records
 from made_records import MANIFEST
 
 PROBES = [

@@ -8,18 +8,18 @@ import torch
 import torch.multiprocessing as mp
 
 import zoo
-from expunge.core.records import Records
-from expunge.core.rows import Encoded
+from expunge.core.batch import Encoded
 from expunge.data.corpus import Corpus, Example
 from expunge.data.tokenizing import encode
 from expunge.evaluation import collect as module
 from expunge.evaluation import scoring
 from expunge.evaluation.collect import collect
 from expunge.evaluation.evaluate import evaluate
-from expunge.evaluation.parts import Parts
+from expunge.evaluation.partial import Parts
 from expunge.evaluation.probe import Probe, merged
 from expunge.evaluation.scoring import gradient_norms
 from expunge.models import generate
+from expunge.results.records import Records
 
 ASKED = [
     Probe(split="forget", generate=True, max_new_tokens=6, moments=True, gradients=True),

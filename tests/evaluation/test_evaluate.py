@@ -3,10 +3,10 @@
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.core.results import Evaluation
 from expunge.evaluation import evaluate as module
 from expunge.evaluation.evaluate import evaluate
-from expunge.evaluation.interop import load_records
+from expunge.results.foreign_logs import load_records
+from expunge.results.measures import Evaluation
 
 
 def test_records_and_evaluation_are_saved_and_scored_again_without_a_model(model, tokenizer, corpus, tmp_path):

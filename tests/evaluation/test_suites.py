@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
 from expunge.data.corpus import Corpus
 from expunge.data.variants import borrowed_answers
 from expunge.evaluation.evaluate import evaluate
-from expunge.evaluation.interop import load_records
 from expunge.evaluation.probe import Probe, lacking, merged
 from expunge.evaluation.suite import alternatives, measure, probes
 from expunge.evaluation.suites.default import default
 from expunge.evaluation.suites.tofu import tofu
 from expunge.evaluation.suites.unlearun import unlearun
+from expunge.results.foreign_logs import load_records
+from expunge.results.records import Records
 
 UNLEARUN = ["perplexity", "forget_quality", "model_utility", "rouge", "verbatim_memorization", "mia"]
 
@@ -216,7 +216,7 @@ def test_means_are_compared_example_by_example(model, other_model, tokenizer, co
 
 
 def test_nan_makes_a_measure_missing_whatever_a_rank_would_make_of_it(model, other_model, tokenizer, corpus, tmp_path):
-    from expunge.core.records import Records
+    from expunge.results.records import Records
 
     evaluate(other_model, tokenizer, corpus, suite="tofu", output_dir=tmp_path)
     held = Records.load(tmp_path)

@@ -6,9 +6,9 @@ import torch
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.core.scores import Scores
 from expunge.data.corpus import Corpus
 from expunge.localize.attributions.wagle import DOMINATED
+from expunge.masks.scores import Scores
 from expunge.models.load import model_fingerprint
 
 

@@ -278,7 +278,7 @@ def test_an_adapter_folder_loads_as_a_model_on_its_own_base_only(tmp_path: Path)
 
 
 def test_dropout_of_the_adapter_is_left_on_while_that_of_the_model_is_off() -> None:
-    from expunge.models.dropout import without_dropout
+    from expunge.models.anatomy import without_dropout
 
     names = target_matrices(zoo.tiny_model(), "mlp")
     model = attach(zoo.tiny_model(), names, rank=2, lora_alpha=None, dropout=0.3)

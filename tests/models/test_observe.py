@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import zoo
+from expunge.core.batch import Batch, collate
 from expunge.core.checks import ExpungeError
-from expunge.core.rows import collate
-from expunge.core.types import Batch
 from expunge.data.tokenizing import encode
 from expunge.models import observe as module
 from expunge.models.anatomy import backbone, blocks, down_projection, head

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from expunge.core.manifest import fingerprint
-from expunge.core.results import Direction, Evaluation, Measure, Sample
+from expunge.results.measures import Direction, Evaluation, Measure, Sample
 
 Models = list[Evaluation]
 History = dict[str, list[dict[str, float | None]]]

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from expunge.core.manifest import Manifest
-from expunge.core.results import Evaluation
 from expunge.report.card import card
 from expunge.report.findings import STANDING
-from expunge.report.wording import interval_text, value_text
+from expunge.report.text import interval_text, value_text
+from expunge.results.measures import Evaluation
 
 Make = Callable[..., Evaluation]
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from expunge.core.checks import ExpungeError
-from expunge.core.results import Evaluation
 from expunge.report.figures import FORGET, PALETTE, RETAIN, SHAPES, history, save_png, svg, tradeoff
+from expunge.results.measures import Evaluation
 
 History = dict[str, list[dict[str, float | None]]]
 

@@ -1,9 +1,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from expunge.core.results import Evaluation
 from expunge.report.findings import summary, warnings_of
-from expunge.report.gather import cast
+from expunge.report.models import cast
+from expunge.results.measures import Evaluation
 
 Make = Callable[..., Evaluation]
 

@@ -11,10 +11,10 @@ import pytest
 
 import expunge
 from expunge.core.checks import ExpungeError
-from expunge.core.results import Evaluation, Sample
 from expunge.report.findings import STANDING
 from expunge.report.html import SAMPLES_SHOWN, report
-from expunge.report.wording import interval_text, value_text
+from expunge.report.text import interval_text, value_text
+from expunge.results.measures import Evaluation, Sample
 
 History = dict[str, list[dict[str, float | None]]]
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect"}

@@ -4,9 +4,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge.core.results import Evaluation, Sample
-from expunge.report.gather import Model, cast
+from expunge.report.models import Model, cast
 from expunge.report.samples import Piece, by_split, key_words, pieces, side_by_side
+from expunge.results.measures import Evaluation, Sample
 
 
 def asked(label: str, *samples: tuple[str, str, str, str]) -> Model:

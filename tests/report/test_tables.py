@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from expunge.core.checks import ExpungeError
-from expunge.core.results import Direction, Evaluation, Measure
 from expunge.report.tables import Table, comparison, escape_markdown, html, markdown, terminal
+from expunge.results.measures import Direction, Evaluation, Measure
 
 
 def measure(value: float | None, better: Direction = "lower", **more: object) -> Measure:

@@ -17,16 +17,16 @@ from transformers import PreTrainedModel
 
 import expunge
 import zoo
-from expunge.cli.training import trained_parameters
+from expunge.cli.verbs._training import trained_parameters
 from expunge.core import catalogue
-from expunge.core.bits import pack
 from expunge.core.checks import ExpungeError
-from expunge.core.layout import Layout, Part, Unit
-from expunge.core.mask import Mask
+from expunge.masks.mask import Mask
+from expunge.masks.storage import pack
+from expunge.masks.units import Layout, Part, Unit
 from expunge.models.load import model_fingerprint
 from expunge.models.matrices import down_projections, linear_layers, target_matrices
 from expunge.objectives.combine import build
-from expunge.training.adapting import asked
+from expunge.training.adapter import asked
 from expunge.training.masked import mask_summary
 from made_masks import made_mask
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import expunge
 import zoo
-from expunge.core.mask import Mask
+from expunge.masks.mask import Mask
 from expunge.training.run import read_history
 from made_masks import made_mask
 

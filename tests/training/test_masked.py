@@ -13,13 +13,12 @@ from torch import nn
 
 import expunge
 import zoo
-from expunge.core.bits import pack
 from expunge.core.catalogue import names
 from expunge.core.checks import ExpungeError
-from expunge.core.layout import Layout, Part
-from expunge.core.mask import Mask
-from expunge.core.mask_places import fingerprint
-from expunge.core.places import Fingerprint
+from expunge.masks.fingerprint import Fingerprint, fingerprint
+from expunge.masks.mask import Mask
+from expunge.masks.storage import pack
+from expunge.masks.units import Layout, Part
 from expunge.models.load import model_fingerprint
 from expunge.models.patch import Patch
 from expunge.training.loss import compute_loss

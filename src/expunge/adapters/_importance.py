@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from expunge.adapters._factor import Svd, weighted_factors
+from expunge.core.batch import Encoded
 from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import fingerprint
-from expunge.core.rows import Encoded
 from expunge.core.tensor_file import save_tensors
 from expunge.models.load import model_fingerprint
 from expunge.models.lowrank import Adapted, Factors, attach, check

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from expunge.core.batch import Encoded, collate
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import Progress
-from expunge.core.rows import Encoded, collate
 from expunge.models.matrices import linear_layers
 from expunge.models.observe import observe
 

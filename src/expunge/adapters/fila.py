@@ -21,8 +21,8 @@ from expunge.adapters._importance import (
     key_of,
 )
 from expunge.adapters._passes import ROWS_AT_ONCE, Fisher, gradient_pass, retain_count, retain_sample, widened
+from expunge.core.batch import Encoded
 from expunge.core.progress import Progress
-from expunge.core.rows import Encoded
 from expunge.models.lowrank import Adapted, check
 from expunge.models.matrices import linear_layers
 

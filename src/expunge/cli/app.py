@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 import typer
 
-from expunge.cli import (
+from expunge.cli.verb import forgiving_output, register
+from expunge.cli.verbs import _locality as locality
+from expunge.cli.verbs import _loku as loku
+from expunge.cli.verbs import _requests as requests
+from expunge.cli.verbs import _tdec as tdec
+from expunge.cli.verbs import _wagle as wagle
+from expunge.cli.verbs import (
     compare,
     data,
     demo,
@@ -14,19 +20,13 @@ from expunge.cli import (
     experiment,
     harness,
     list,
-    locality,
     localize,
-    loku,
     mask,
     patch,
     report,
-    requests,
-    tdec,
     train,
     unlearn,
-    wagle,
 )
-from expunge.cli.verb import forgiving_output, register
 from expunge.core.progress import first_process
 
 app = typer.Typer(

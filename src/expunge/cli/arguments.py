@@ -4,10 +4,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from expunge.config.convert import FALSE, TRUE
+from expunge.config.settings import Setting
+from expunge.config.yaml_source import COMMAND_LINE
 from expunge.core.checks import ExpungeError, nearest, unknown
-from expunge.core.config_text import COMMAND_LINE
-from expunge.core.settings import Setting
-from expunge.core.values import FALSE, TRUE
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=", re.ASCII)
 

@@ -51,7 +51,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequ
     from rich.table import Table
     from rich.text import Text
 
-    from expunge.core.wording import columns
+    from expunge.core.format import columns
 
     if not sys.stdout.isatty():
         say("\n".join(columns(header, rows, numeric=numeric)))

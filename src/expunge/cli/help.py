@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
-from expunge.core.settings import REQUIRED, Setting
-from expunge.core.values import describe
+from expunge.config.convert import describe
+from expunge.config.settings import REQUIRED, Setting
 
 FLAGS = {
     "dry_run": "Show the resolved settings and what would happen, check that everything is there, and stop.",

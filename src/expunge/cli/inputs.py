@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import first_process
-from expunge.core.settings import Setting, parameters
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.cli.console import heading, say, table
 from expunge.cli.help import shown
+from expunge.config.resolve import Resolved
 from expunge.core.checks import ExpungeError
-from expunge.core.config import Resolved
-from expunge.core.wording import counted
+from expunge.core.format import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from expunge.core.rows import Encoded
+    from expunge.core.batch import Encoded
     from expunge.data.corpus import Corpus
     from expunge.objectives.combine import Objective
     from expunge.training.config import TrainingConfig
@@ -81,7 +81,7 @@ def show_example(row: "Encoded", tokenizer: "PreTrainedTokenizerBase", title: st
 
 def marked_text(pieces: Sequence[tuple[str, bool]]) -> str:
     """Text with each supervised piece between «»; tabs and line ends are written out, so that nothing is invisible."""
-    from expunge.report.wording import legible
+    from expunge.report.text import legible
 
     shown_pieces = []
     for text, supervised in pieces:

@@ -11,9 +11,9 @@ import typer
 from expunge.cli.arguments import parse
 from expunge.cli.console import complain, plain_warnings, say
 from expunge.cli.help import help_text
+from expunge.config.resolve import Resolved, resolve
+from expunge.config.settings import Setting, settings
 from expunge.core.checks import ExpungeError
-from expunge.core.config import Resolved, resolve
-from expunge.core.settings import Setting, settings
 
 T = TypeVar("T")
 

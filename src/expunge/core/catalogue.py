@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
     "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics"),
     "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites"),
     "sources": Kind("data source", "expunge.data.sources", "expunge.sources"),
-    "recipes": Kind("recipe", "expunge.recipes", "expunge.recipes"),
+    "experiments": Kind("experiment", "expunge.experiments", "expunge.experiments"),
 }
 
 

@@ -6,8 +6,8 @@ from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
 
+from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least
-from expunge.core.rows import Encoded
 from expunge.data.corpus import Example
 from expunge.data.template import Rendered, Template, render, special_tokens
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from expunge.core.results import Definition, Direction, Measure
-from expunge.evaluation.statistics import harmonic_mean, interval, zero_note
+from expunge.evaluation.bootstrap import harmonic_mean, interval, zero_note
 from expunge.evaluation.suite import Derived
+from expunge.results.measures import Definition, Direction, Measure
 
 _SOURCE = "open-unlearning, arXiv:2506.12618, as metrics of its study; harmonic means, 0 where a part is 0"
 MEMORIZATION = Definition(

@@ -11,20 +11,20 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import sharded, share_of, united
 from expunge.core.manifest import Manifest, fingerprint, jsonable
-from expunge.core.records import Records
-from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
-from expunge.evaluation.parts import Parts
+from expunge.evaluation.partial import Parts
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
-from expunge.evaluation.ranks import sharded, share_of, united
 from expunge.evaluation.scoring import Progress, Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.results.records import Records
 
 CUT_AFTER = 50
 """Tokens after which a text is cut for verbatim memorization."""

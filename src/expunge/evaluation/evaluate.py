@@ -11,17 +11,17 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import first, wait
 from expunge.core.manifest import versions
-from expunge.core.records import FILE as RECORDS_FILE
-from expunge.core.records import Records
-from expunge.core.results import Evaluation, Sample
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
-from expunge.evaluation.interop import load_records
-from expunge.evaluation.ranks import first, wait
 from expunge.evaluation.scoring import Progress
 from expunge.evaluation.suite import Suite, measure, missing, probes
+from expunge.results.foreign_logs import load_records
+from expunge.results.measures import Evaluation, Sample
+from expunge.results.records import FILE as RECORDS_FILE
+from expunge.results.records import Records
 
 FILE = "evaluation.json"
 PARTS = "parts"

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from expunge.core.checks import ExpungeError, unknown
-from expunge.core.records import Records
-from expunge.core.results import Measure
 from expunge.evaluation.evaluate import evaluate
-from expunge.evaluation.interop import LogSource, load_records, open_unlearning
 from expunge.evaluation.metrics.extraction_strength import strength
 from expunge.evaluation.metrics.mia import COLUMNS, scores
 from expunge.evaluation.metrics.rouge import overlaps
-from expunge.evaluation.sources import Sources, without_gaps
 from expunge.evaluation.suites.tofu import tofu
+from expunge.evaluation.views import Sources, without_gaps
+from expunge.results.foreign_logs import LogSource, load_records, open_unlearning
+from expunge.results.measures import Measure
+from expunge.results.records import Records
 
 LOG, SUMMARY = "TOFU_EVAL.json", "TOFU_SUMMARY.json"
 

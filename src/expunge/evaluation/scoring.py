@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import nn
 
-from expunge.core.rows import Encoded, collate
-from expunge.evaluation.parts import Parts
-from expunge.evaluation.ranks import united
+from expunge.core.batch import Encoded, collate
+from expunge.core.distributed import united
+from expunge.evaluation.partial import Parts
 from expunge.models.anatomy import causal_lm
 from expunge.models.observe import observe
 

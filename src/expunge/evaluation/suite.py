@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from expunge.core.checks import unknown
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.data.corpus import Corpus
+from expunge.evaluation.bootstrap import paired_interval
 from expunge.evaluation.probe import Probe, lacking, merged
-from expunge.evaluation.sources import Sources, View, Whose, broken, collected, no_records, without_gaps
-from expunge.evaluation.statistics import paired_interval
+from expunge.evaluation.views import Sources, View, Whose, broken, collected, no_records, without_gaps
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 OTHERS: tuple[Whose, ...] = ("reference", "start")
 LOGPROBS = "logprobs"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from expunge.core.layout import Unit
-from expunge.core.scores import Scope
+from expunge.masks.scores import Scope
+from expunge.masks.units import Unit
 
 SHOWN = {
     "weights": "the weights of each unit, [U, K]",

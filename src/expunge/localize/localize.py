@@ -12,14 +12,14 @@ from expunge.core import catalogue
 from expunge.core.checks import require_at_least
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
-from expunge.core.scores import Scores
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.localize.attribution import attribution_of
-from expunge.localize.layout import Modules, layout
+from expunge.localize.datasets import ids, sides_of
+from expunge.localize.inputs import Shown
+from expunge.localize.model_units import Modules, layout
 from expunge.localize.plan import planned
-from expunge.localize.shown import Shown
-from expunge.localize.sides import ids, sides_of
+from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
 

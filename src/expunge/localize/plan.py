@@ -7,8 +7,8 @@ from typing import Any
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, require_between, unknown
-from expunge.core.layout import Unit
 from expunge.localize.attribution import ALIASES, SHOWN, attribution_of
+from expunge.masks.units import Unit
 
 _OF_FORGET = {"forget_gradients", "forget_squares", "mean_inputs", "mean_squared_inputs"}
 

@@ -1,5 +1,8 @@
 """Where the parts of a causal language model are, found by structure rather than by a list of families."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -122,3 +125,27 @@ def up_projections(block: nn.Module, name: str | None = None) -> list[nn.Module]
             f"outputs, so a neuron cannot be told; their weights are {shapes or 'none'}. Use unit=value_vector."
         )
     return found
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Set every dropout rate inside `model` to 0 and put it back afterwards.
+
+    Losses compare a model with its frozen start model; dropout would make the two differ before the first step. That of
+    an adapter stays: whoever sets it asks for it.
+    """
+    changed: list[tuple[nn.Module, str, float]] = []
+    for name, module in model.named_modules():
+        if ".lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            changed.append((module, "p", module.p))
+        # Attention modules hand their rate to a function instead of holding a Dropout.
+        changed += [(module, k, v) for k, v in vars(module).items() if "drop" in k and isinstance(v, float) and v > 0]
+    for module, name, _ in changed:
+        setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
-from expunge.core.rows import Encoded
 from expunge.models.anatomy import causal_lm
 
 BATCH_TOKENS = 2**15

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
 from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
-from expunge.core.types import Batch
 from expunge.models.anatomy import backbone, blocks, causal_lm, head
 
 OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "logits", "hidden")

@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from expunge.core.bits import pack, unpack
 from expunge.core.checks import ExpungeError
-from expunge.core.layout import Part
 from expunge.core.manifest import Manifest
 from expunge.core.tensor_file import save_tensors
+from expunge.masks.storage import pack, unpack
+from expunge.masks.units import Part
 from expunge.models.load import model_fingerprint
 
 FORMAT = "expunge patch 1"

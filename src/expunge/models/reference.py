@@ -14,12 +14,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
-from expunge.core.rows import Encoded, collate
 from expunge.core.tensor_file import save_tensors
-from expunge.core.types import Batch
 from expunge.models.anatomy import causal_lm
 from expunge.models.load import model_fingerprint
 from expunge.models.observe import observe

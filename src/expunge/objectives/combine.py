@@ -18,7 +18,7 @@ from torch import Tensor
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive, unknown
-from expunge.core.method import Method, method_of
+from expunge.objectives.method import Method, method_of
 
 Stream = str
 """Rows that meet in a step: `forget`, `alternate` (other answers to its prompts), or a retain set by its name."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from expunge.core.manifest import Manifest
-from expunge.core.results import Evaluation
 from expunge.report.findings import STANDING, warnings_of
-from expunge.report.gather import Model, cast
+from expunge.report.models import Model, cast
 from expunge.report.tables import Table, escape_markdown, markdown_cell, measured, table_of
-from expunge.report.wording import flat
+from expunge.report.text import flat
+from expunge.results.measures import Evaluation
 
 _HEAD = """---
 library_name: transformers

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from expunge.core.checks import ExpungeError, unknown
-from expunge.core.results import Evaluation
-from expunge.report.gather import Model, cast
-from expunge.report.placing import Box, place
-from expunge.report.wording import one_line, words
+from expunge.report.label_layout import Box, place
+from expunge.report.models import Model, cast
+from expunge.report.text import one_line, words
+from expunge.results.measures import Evaluation
 
 FORGET, RETAIN = "forget_extraction_strength", "retain_extraction_strength"
 FS, RS = "forget_strength", "retain_strength"

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from expunge.core.results import Evaluation
-from expunge.report.gather import Model
+from expunge.report.models import Model
 from expunge.report.tables import measured
-from expunge.report.wording import flat, listed, one_line, percent, value_text, words
+from expunge.report.text import flat, listed, one_line, percent, value_text, words
+from expunge.results.measures import Evaluation
 
 KEPT = 0.8
 """Share of the start model's value on the retain set from which a method is said to have kept it."""

@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import versions
-from expunge.core.places import Fingerprint
-from expunge.core.results import Evaluation, Measure
+from expunge.masks.fingerprint import Fingerprint
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
 from expunge.report.findings import STANDING, summary, warnings_of
-from expunge.report.gather import Model, Source, cast, gather
-from expunge.report.masks import fingerprints, trained_in
+from expunge.report.mask_figures import fingerprints, trained_in
+from expunge.report.models import Model, Source, cast, gather
 from expunge.report.samples import by_split, side_by_side
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
-from expunge.report.wording import flat, listed
+from expunge.report.text import flat, listed
+from expunge.results.measures import Evaluation, Measure
 
 SAMPLES_SHOWN = 5
 """Questions of a split that stand open; the others are folded."""

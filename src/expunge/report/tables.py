@@ -12,10 +12,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from expunge.core.checks import unknown
-from expunge.core.results import Direction, Evaluation, Measure
-from expunge.report.gather import Model, Role, cast
+from expunge.report.models import Model, Role, cast
 from expunge.report.templates import render
-from expunge.report.wording import direction_text, interval_text, legible, number, one_line, value_text, words
+from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
+from expunge.results.measures import Direction, Evaluation, Measure
 
 _GROUP_OF = {
     "forget_": "forget set",

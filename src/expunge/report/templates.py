@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from expunge.report.wording import exact, legible
+from expunge.report.text import exact, legible
 
 
 def _legible(value: Any) -> Any:

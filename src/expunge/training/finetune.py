@@ -8,10 +8,10 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.manifest import Manifest, fingerprint, jsonable
-from expunge.core.mask import Mask
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.masks.mask import Mask
 from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
 from expunge.objectives.combine import build
 from expunge.training.config import TrainingConfig

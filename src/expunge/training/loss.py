@@ -7,9 +7,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
 from expunge.core.logprobs import IGNORED
-from expunge.core.types import Batch
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.observe import Observed, observe
 from expunge.models.reference import kept_of

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from expunge.core.checks import ExpungeError
-from expunge.core.layout import Part
 from expunge.core.manifest import fingerprint
-from expunge.core.mask import Mask
-from expunge.core.mask_places import fingerprint as fingerprint_of
+from expunge.masks.fingerprint import fingerprint as fingerprint_of
+from expunge.masks.mask import Mask
+from expunge.masks.units import Part
 from expunge.models.anatomy import parameters_up_to
 from expunge.models.load import whole
 from expunge.objectives.combine import Objective

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.utils.data import Dataset
 
+from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.checks import ExpungeError
-from expunge.core.rows import Encoded, collate
-from expunge.core.types import Batch
-from expunge.data.alternates import drawn
 from expunge.data.corpus import Corpus
 from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
+from expunge.data.variants import drawn
 from expunge.models.reference import ReferenceTable, attach
 from expunge.objectives.combine import Stream
 

@@ -20,14 +20,14 @@ from transformers.utils import logging as transformers_logging
 from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
-from expunge.core.mask import Mask
 from expunge.core.progress import Progress, first_process
+from expunge.masks.mask import Mask
 from expunge.models.adapter_files import read_adapter_into
-from expunge.models.dropout import without_dropout
+from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
 from expunge.objectives.combine import Objective
-from expunge.training.adapting import Keep
+from expunge.training.adapter import Keep
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
     Clock,

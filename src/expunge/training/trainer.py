@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
 from expunge.core.tensor_file import give_usual_mode
-from expunge.core.types import Batch
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators

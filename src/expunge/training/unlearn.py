@@ -12,14 +12,14 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint, jsonable
-from expunge.core.mask import Mask
 from expunge.core.progress import Progress
-from expunge.core.rows import Encoded
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
+from expunge.masks.mask import Mask
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import (
     base_fingerprint,
@@ -32,9 +32,9 @@ from expunge.models.load import (
 from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build
-from expunge.training import alternates
-from expunge.training.adapting import LEARNING_RATE as ADAPTER_RATE
-from expunge.training.adapting import (
+from expunge.training import generated_answers
+from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
+from expunge.training.adapter import (
     Adaptation,
     about_own,
     adapted_matrices,
@@ -48,7 +48,7 @@ from expunge.training.adapting import (
 )
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
-from expunge.training.reference import check_eps, with_reference
+from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_folder, check_patch, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen, described
@@ -160,7 +160,7 @@ def unlearn(
     if folder is not None:
         check_folder(folder, overwrite=overwrite, resume=resume)
     if objective.generates:
-        corpus = alternates.supplied(
+        corpus = generated_answers.supplied(
             model,
             tokenizer,
             corpus,
@@ -222,7 +222,7 @@ def unlearn(
     ):
         return finished
     if folder is not None and objective.generates:
-        alternates.write(corpus["forget"], folder)
+        generated_answers.write(corpus["forget"], folder)
     rows, how = with_reference(model, rows, objective, reference, progress, autocast=uses_bf16(model, config))
     reshard(model)
     with ExitStack() as around:

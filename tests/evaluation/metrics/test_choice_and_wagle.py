@@ -110,7 +110,7 @@ def test_efficacy_and_utility_by_hand(monkeypatch):
         return view(certain(*[0.5] * len(pairs)), completion=list(true), generation=list(generated), **columns)
 
     def named(records, text):
-        from expunge.core.records import Records
+        from expunge.results.records import Records
 
         rows = [{**row, "completion": text} for row in records.table.to_pylist()]
         return Records.from_rows(rows, records.manifest)

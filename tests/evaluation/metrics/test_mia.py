@@ -7,10 +7,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
 from expunge.evaluation.metrics.mia import auc, auc_interval, mia, min_k, scores
 from expunge.evaluation.metrics.mia_reference import mia_reference
 from expunge.evaluation.metrics.privleak import privleak
+from expunge.results.records import Records
 from made_records import MANIFEST, view
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from expunge.core.checks import ExpungeError
+from expunge.evaluation.metrics._rouge import rouge_1, rouge_l, words
 from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.metrics.verbatim_memorization import verbatim_memorization
-from expunge.evaluation.overlap import rouge_1, rouge_l, words
 from made_records import view
 
 TEXTS = st.lists(

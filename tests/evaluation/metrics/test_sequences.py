@@ -6,12 +6,12 @@ import torch
 
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.collect import collect
 from expunge.evaluation.metrics.extraction_likelihood import extraction_likelihood, likelihood, overlap
 from expunge.evaluation.metrics.memorization_accuracy import memorization_accuracy
 from expunge.evaluation.probe import Probe
+from expunge.results.records import Records
 from made_records import MANIFEST, view
 
 

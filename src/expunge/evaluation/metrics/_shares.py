@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import in_order, per_example, require_rows
-from expunge.evaluation.statistics import interval
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 
 def kept(definition: Definition, records: Records, before: Records, *, removed: bool) -> Measure:

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
-from expunge.evaluation.statistics import mean_interval
+from expunge.evaluation.bootstrap import mean_interval
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 TINY = 1e-10
 """Added to denominators by the published code of TOFU's metrics and PrivLeak."""

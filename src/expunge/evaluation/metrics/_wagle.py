@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from expunge.core.records import Records
 from expunge.evaluation.metrics._views import in_order, per_example
 from expunge.evaluation.metrics.mia import resampled_auc, scores
+from expunge.results.records import Records
 
 TINY = 1e-12
 K = 0.5

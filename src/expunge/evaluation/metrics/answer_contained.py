@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import direction, generations, in_order, mean_measure, require_rows
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="share of examples whose greedy generation contains the true answer, case aside",

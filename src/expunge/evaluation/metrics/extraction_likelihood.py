@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from expunge.core.checks import ExpungeError, require_at_least
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import direction, in_order, mean_measure, require_rows
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-from expunge.core.records import FinalToken, Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import direction, in_order, mean_measure, require_rows
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import FinalToken, Records
 
 DEFINITION = Definition(
     text=(

@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation import judges
 from expunge.evaluation.metrics._views import (
     direction,
@@ -14,6 +12,8 @@ from expunge.evaluation.metrics._views import (
     per_example,
     require_rows,
 )
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import bootstrap, percentile_interval
 from expunge.evaluation.metrics._views import in_order, require_rows
 from expunge.evaluation.metrics.truth_ratio import truth_ratios
-from expunge.evaluation.statistics import bootstrap, percentile_interval
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

@@ -1,8 +1,8 @@
 """Without a retain model: which share of the forget answers' probability is gone?"""
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
 from expunge.evaluation.metrics._shares import kept
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

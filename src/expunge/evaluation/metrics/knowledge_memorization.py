@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
+from expunge.evaluation.metrics._rouge import rouge_l
 from expunge.evaluation.metrics._views import direction, generations, in_order, mean_measure, require_rows
-from expunge.evaluation.overlap import rouge_l
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 STOPS = ("\n\n", "\nQuestion", "Question:")
 """Where an answer among examples ends: the next question that the model makes up is no part of it."""

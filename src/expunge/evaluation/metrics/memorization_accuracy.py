@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import direction, in_order, mean_measure, require_rows
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="mean over sequences of the share of tokens, the first left out, that are the most probable in their place",

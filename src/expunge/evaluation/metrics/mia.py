@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from expunge.core.checks import require_between, unknown
-from expunge.core.records import FinalToken, Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import in_order, require_rows
-from expunge.evaluation.statistics import interval
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import FinalToken, Records
 
 _TEXTS = {
     "loss": "mean token loss",

@@ -3,10 +3,10 @@
 import numpy as np
 
 from expunge.core.checks import ExpungeError
-from expunge.core.records import FinalToken, Records
-from expunge.core.results import Definition, Measure
 from expunge.evaluation.metrics._views import in_order, per_example, require_rows
 from expunge.evaluation.metrics.mia import CHANCE, auc_measure
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import FinalToken, Records
 
 DEFINITION = Definition(
     text=(

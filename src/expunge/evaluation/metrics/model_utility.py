@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import harmonic_mean, interval, zero_note
 from expunge.evaluation.metrics._views import in_order, require_rows
 from expunge.evaluation.metrics.probability_normalized import normalized_probabilities
 from expunge.evaluation.metrics.rouge import overlaps
 from expunge.evaluation.metrics.truth_ratio import true_better, truth_ratios
-from expunge.evaluation.statistics import harmonic_mean, interval, zero_note
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
+from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import direction, in_order, require_rows
-from expunge.evaluation.statistics import interval
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="exp of the mean token loss over all answer tokens of all examples, end tokens included",

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from expunge.core.records import FinalToken, Records
-from expunge.core.results import Definition, Measure
 from expunge.evaluation.metrics._views import TINY, require_rows
 from expunge.evaluation.metrics.mia import CHANCE, auc, auc_interval, scores
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import FinalToken, Records
 
 DEFINITION = Definition(
     text="100 * ((1 - AUC) - (1 - AUC_retain)) / ((1 - AUC_retain) + 1e-10), AUC of Min-40 %, forget against holdout",

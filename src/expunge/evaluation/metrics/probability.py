@@ -1,8 +1,8 @@
 """Probability of an answer."""
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import direction, in_order, mean_measure, require_rows
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

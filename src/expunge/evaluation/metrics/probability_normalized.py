@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import TINY, direction, in_order, mean_measure, per_example, require_rows
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="mean over examples of p / (p + sum of the wrong answers' p + 1e-10), each p length-normalized",

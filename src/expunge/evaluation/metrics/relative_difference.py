@@ -7,10 +7,10 @@ import numpy as np
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import TINY, in_order, per_example, require_rows
-from expunge.evaluation.statistics import interval
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="100 * (m - m_retain) / (m_retain + 1e-10), m the mean of a metric over the same examples under either model",

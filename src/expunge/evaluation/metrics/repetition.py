@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.metrics._rouge import words
 from expunge.evaluation.metrics._views import generations, in_order, mean_measure, require_rows
-from expunge.evaluation.overlap import words
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="mean over examples of the share of the greedy generation's word 4-grams that stood in it before",

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
+from expunge.evaluation.metrics._rouge import rouge_1, rouge_l, words
 from expunge.evaluation.metrics._views import direction, generations, in_order, mean_measure, require_rows
-from expunge.evaluation.overlap import rouge_1, rouge_l, words
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="mean over examples of the overlap in words of the greedy generation with the true answer",

@@ -1,8 +1,8 @@
 """Without a retain model: which share of the retain answers' probability was kept?"""
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
 from expunge.evaluation.metrics._shares import kept
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text="clip(mean p after / mean p before, 0, 1) over the retain answers, p length-normalized, before: start model",

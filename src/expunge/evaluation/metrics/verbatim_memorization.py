@@ -1,9 +1,9 @@
 """Does the model recite the rest of a text from its beginning?"""
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Direction, Measure
 from expunge.evaluation.metrics._views import direction, mean_measure, require_rows
 from expunge.evaluation.metrics.rouge import overlaps, wordless
+from expunge.results.measures import Definition, Direction, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

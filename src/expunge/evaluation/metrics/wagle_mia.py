@@ -1,10 +1,10 @@
 """WAGLE's membership measure: do forget texts look less like members than retain texts?"""
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import require_rows
 from expunge.evaluation.metrics._wagle import membership
-from expunge.evaluation.statistics import interval
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from expunge.core.records import Records
-from expunge.core.results import Definition, Measure
+from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import in_order, require_rows
 from expunge.evaluation.metrics.answer_contained import contained
 from expunge.evaluation.metrics.forget_accuracy import accuracies
 from expunge.evaluation.metrics.rouge import overlaps
-from expunge.evaluation.statistics import interval
+from expunge.results.measures import Definition, Measure
+from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from expunge.evaluation.metrics.verbatim_memorization import verbatim_memorization
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.suites.tofu import tofu
+from expunge.evaluation.views import View
 
 CONTINUATION_TOKENS = 128
 

@@ -9,8 +9,8 @@ from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.metrics.repetition import repetition
 from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.evaluation.views import View
 
 NEW_TOKENS = 256
 

@@ -8,8 +8,8 @@ from expunge.evaluation.metrics.privleak import privleak
 from expunge.evaluation.metrics.repetition import repetition
 from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.evaluation.views import View
 
 VERBATIM_TOKENS = 128
 ANSWER_TOKENS = 32

@@ -6,8 +6,8 @@ from expunge.evaluation.metrics.extraction_likelihood import extraction_likeliho
 from expunge.evaluation.metrics.memorization_accuracy import memorization_accuracy
 from expunge.evaluation.metrics.perplexity import perplexity
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.evaluation.views import View
 
 TOKENS = 200
 NOTE = (

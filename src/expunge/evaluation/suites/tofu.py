@@ -21,8 +21,8 @@ from expunge.evaluation.metrics.repetition import repetition
 from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.metrics.truth_ratio import truth_ratio
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.evaluation.views import View
 
 NEW_TOKENS = 200
 RETAIN_ROWS = 400

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.suites.tofu import tofu
+from expunge.evaluation.views import View
 
 FORGET, RETAIN = "forget_extraction_strength", "retain_extraction_strength"
 PARAPHRASED = "forget_paraphrased_extraction_strength"

@@ -11,9 +11,9 @@ from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.metrics.utility_share import utility_share
 from expunge.evaluation.metrics.verbatim_memorization import verbatim_memorization
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.suites.tofu import tofu
+from expunge.evaluation.views import View
 
 NEW_TOKENS = 128
 

@@ -11,8 +11,8 @@ from expunge.evaluation.metrics.wagle_forget_quality import wagle_forget_quality
 from expunge.evaluation.metrics.wagle_mia import wagle_mia
 from expunge.evaluation.metrics.wagle_utility import wagle_utility
 from expunge.evaluation.probe import Answer, Asked, Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Entry, Suite
+from expunge.evaluation.views import View
 
 NEW_TOKENS = 200
 RETAIN_ROWS = 400

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Sequence
 
 from expunge.core.checks import ExpungeError
-from expunge.core.results import Direction
 from expunge.evaluation.aggregates import weighted_by_size
 from expunge.evaluation.metrics.multiple_choice_accuracy import multiple_choice_accuracy
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.sources import View
 from expunge.evaluation.suite import Derived, Entry, Suite
+from expunge.evaluation.views import View
+from expunge.results.measures import Direction
 
 TEXTS = ("forget", "retain", "holdout")
 GROUPS = ("wmdp", "mmlu")

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from expunge.localize.reduce import size
+from expunge.localize.attributions._reduce import size
 
 
 def gradient(forget_gradients: Float[Tensor, "u k"], unit: str) -> Float[Tensor, " u"]:

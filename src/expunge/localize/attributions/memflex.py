@@ -6,7 +6,7 @@ from torch import Tensor
 
 from expunge.core.checks import ExpungeError, require_between
 from expunge.localize.attribution import Attribution
-from expunge.localize.reduce import size
+from expunge.localize.attributions._reduce import size
 
 CANDIDATES = "candidates, whose forget gradient points elsewhere than their retain gradient"
 

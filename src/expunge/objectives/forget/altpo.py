@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expunge.core.checks import require_positive
-from expunge.core.method import Method
 from expunge.objectives.forget.dpo import dpo
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="sequence", epochs=10, generates={"alternates": 5, "alternate_temperature": 1.0})
 

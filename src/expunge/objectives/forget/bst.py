@@ -5,7 +5,7 @@ from torch import Tensor
 
 from expunge.core.checks import ExpungeError, require_between
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="sequence")
 

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expunge.core.logprobs import counts, kept, masked_sum, token_logprobs
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", epochs=5, learning_rate=1e-4)
 

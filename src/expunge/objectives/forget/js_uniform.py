@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token")
 

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from expunge.core.method import Method
 from expunge.objectives.forget.grad_ascent import grad_ascent
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", retain="kl", epochs=5)
 

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expunge.core.logprobs import wide
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", alpha=0.0, retain="none")
 

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from expunge.core.method import Method
 from expunge.objectives.forget.learn import learn
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token")
 

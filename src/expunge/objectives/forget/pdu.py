@@ -4,7 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from expunge.core.logprobs import counts, kept, masked_sum
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", alpha=100.0, dual={"eps": None, "dual_step": 5.0, "dual_warmup": 5.0})
 

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from expunge.core.checks import require_positive
 from expunge.core.logprobs import mean_squared_distance
-from expunge.core.method import Method
 from expunge.objectives.forget._direction import steering_direction
+from expunge.objectives.method import Method
 
 METHOD = Method(
     reduction="sequence",

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from expunge.core.checks import require_between, require_positive
 from expunge.core.logprobs import wide
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="sequence", gamma=0.125)
 

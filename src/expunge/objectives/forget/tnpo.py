@@ -9,7 +9,7 @@ from torch import Tensor
 
 from expunge.core.checks import require_at_least, require_positive
 from expunge.core.logprobs import counts, kept
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", epochs=5)
 

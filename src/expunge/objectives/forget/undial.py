@@ -6,7 +6,7 @@ from torch import Tensor
 
 from expunge.core.checks import require_at_least
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum, wide
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", alpha=0.0, retain="none", learning_rate=1e-4)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from expunge.core.checks import require_at_least
 from expunge.core.logprobs import counts, kept
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", epochs=5)
 

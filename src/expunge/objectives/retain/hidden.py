@@ -4,7 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from expunge.core.logprobs import mean_squared_distance
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="sequence", observes={"layer": None, "positions": "holding"})
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from expunge.core import logprobs
 from expunge.core.checks import ExpungeError
 from expunge.core.logprobs import kept_logprobs, masked_sum
-from expunge.core.method import Method
+from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token")
 

@@ -1,0 +1,328 @@
+"""What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from expunge.cli import preview
+from expunge.cli.console import say
+from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
+from expunge.cli.verb import Call
+from expunge.config.settings import DEFAULT
+from expunge.core.checkpoints import checkpoints
+from expunge.core.checks import ExpungeError, require_bits
+from expunge.core.format import counted
+from expunge.core.manifest import FILE, Manifest
+from expunge.data.config import DataConfig
+from expunge.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from expunge.data.corpus import Corpus
+    from expunge.masks.mask import Mask
+    from expunge.objectives.combine import Objective
+    from expunge.training.adapter import Adaptation
+    from expunge.training.run import Run
+    from expunge.training.stopping import Rule
+
+
+ADAPTER = "adapter_config.json"
+"""PEFT's name for what tells an adapter's folder."""
+SMALL = 2e8
+"""Parameters below which the default learning rate does next to nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
+    """Which model is trained, and where the result goes."""
+
+    model: str
+    """Model to start from: a folder or a hub id."""
+    output: str
+    """Run folder to write, such as `runs/first`; one in use is never touched without --overwrite or --resume."""
+    mask: str | None = None
+    """Mask file: only what it selects may change; null: no mask."""
+    patch: bool = False
+    """Also write what a masked run changed, as `patch.safetensors` in the run folder."""
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        TrainingConfig.__post_init__(self)
+        require_bits(self.bits)
+        if self.patch and self.mask is None:
+            raise ExpungeError(
+                "patch=true writes what a masked run changed; name a mask, or compare two models afterwards: "
+                "expunge patch create base=... model=... output=patch.safetensors"
+            )
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as far as it is known from its configuration and the shape of its model."""
+
+    objective: "Objective"
+    training: TrainingConfig
+    """With learning rate and epochs filled in."""
+    filled: Mapping[str, tuple[Any, str]]
+    """What the stage takes for settings left at nothing, and where that comes from."""
+    adaptation: "Adaptation | None" = None
+    """The adapter, where one is trained."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What its manifest would say of its settings."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run trains."""
+
+    numbers: int
+    """Trained parameters."""
+    adapted: tuple[str, ...] = ()
+    """Names of the matrices that an adapter is put on."""
+
+
+def dry_run(
+    call: Call[C],
+    *,
+    corpus: "Callable[[], Corpus]",
+    plan: "Callable[[PreTrainedModel], Plan]",
+    reference: str = "auto",
+    check_data: "Callable[[Corpus], object]" = lambda _corpus: None,
+) -> int:
+    """Show what a run would do; the exit code.
+
+    Args:
+        call: the verb's call.
+        corpus: reads the corpus, with the splits named as the run takes them.
+        plan: from a model without weights, the run.
+        reference: how reference values are had.
+        check_data: raises where the corpus lacks something that the run needs beside its rows.
+    """
+    from expunge.masks.mask import Mask
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
+    from expunge.models.reference import choose
+    from expunge.training.adapter import check_settings, warn_of_size
+    from expunge.training.masked import mask_summary
+    from expunge.training.reference_rows import reference_size
+    from expunge.training.rows import run_rows
+    from expunge.training.run import check_same
+
+    config, problems = call.config, preview.Problems()
+    model = tokenizer = data = planned = rows = None
+    with problems.collected():
+        check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    with problems.collected():
+        tokenizer = tokenizer_of(config.model, config)
+    with problems.collected():
+        data = corpus()
+        check_data(data)
+    with problems.collected():
+        model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
+        planned = plan(model)
+        if tokenizer is not None:
+            check_tokenizer_fits(model, tokenizer)
+        check_loading(config.model, device=config.device, bits=config.bits)
+    if call.resume and planned is not None and (Path(config.output) / FILE).is_file():
+        with problems.collected():
+            check_same(Path(config.output), arguments=planned.arguments)
+    with problems.collected():
+        preview.show_settings(call.resolved, {**planned.filled, **_taken(config, planned, data)} if planned else {})
+    if tokenizer is None or data is None or model is None or planned is None:
+        return problems.concluded()
+    with problems.collected():
+        rows = run_rows(
+            data,
+            tokenizer,
+            streams=planned.objective.streams,
+            epochs=planned.training.epochs or 0,
+            seed=config.seed,
+            retain_per_forget=config.retain_per_forget,
+            template=template_of(config),
+            max_length=config.max_length,
+        )
+    if rows is None:
+        return problems.concluded()
+    with problems.collected():
+        size = preview.show_work(data, rows, planned.training)
+        size_kept = reference_size(model, rows, planned.objective)
+        how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
+        told, mask = None, Mask.load(config.mask) if config.mask is not None else None
+        if mask is not None and planned.adaptation is None:
+            told = mask_summary(model, mask)
+            preview.show_mask(told)
+        trained = trained_parameters(model, planned.objective, planned.adaptation, mask)
+        if planned.adaptation is not None:
+            check_settings(model, planned.adaptation, trained.adapted, data)
+            weights = sum(p.numel() for p in model.parameters())
+            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers, weights)
+            warn_of_size(model, planned.adaptation, trained.adapted)
+        memory = preview.memory(
+            model,
+            size,
+            objective=planned.objective,
+            second=how == "model" and planned.adaptation is None,
+            trained=trained.numbers,
+            dtype=config.dtype,
+            bits=config.bits or bits_under(config.model),
+            checkpointing=config.gradient_checkpointing,
+        )
+        preview.show_memory(memory if told is None else memory | preview.masked_memory(told))
+        if planned.adaptation is not None and planned.adaptation.wants_retain:
+            whole_map = planned.adaptation.name == "fila"
+            preview.show_importance_memory(
+                *preview.importance_memory(model, trained.adapted, memory, whole_map=whole_map)
+            )
+        if planned.adaptation is None:
+            note_small(config, model)
+    for stream in (rows.anchor, "alternate"):
+        if stream in rows.encoded:
+            preview.show_example(rows.encoded[stream][0], tokenizer, f"First {stream} row")
+    return problems.concluded()
+
+
+def _taken(config: RunConfig, plan: Plan, corpus: "Corpus | None") -> dict[str, tuple[Any, str]]:
+    """What the stage takes for settings left at nothing beside those of the plan, in words."""
+    import torch
+
+    micro, _ = plan.training.split(int(os.environ.get("WORLD_SIZE", "1")))
+    found = {
+        "micro_batch_size": (f"{micro} (the rows of a step on each device)", DEFAULT),
+        "device": ("cuda (the first GPU)" if torch.cuda.is_available() else "cpu (there is no GPU)", DEFAULT),
+        "tokenizer": (f"{config.model} (the model's)", DEFAULT),
+    }
+    if plan.adaptation is None:
+        return found
+    settings, origin = plan.adaptation.settings, f"{DEFAULT} of {plan.adaptation.name}"
+    few = plan.objective.forget is not None and plan.objective.forget.method.trains == "down_projections"
+    found["targets"] = ("those that the method trains" if few else "all-linear", origin)
+    if "lora_alpha" in settings:
+        found["lora_alpha"] = (f"{2 * settings['rank']} (2 x rank)", origin)
+    if "retain_samples" in settings and corpus is not None and {"forget", "retain"} <= {*corpus}:
+        from expunge.adapters._passes import retain_count
+
+        rows = retain_count(None, len(corpus["retain"]), forget=len(corpus["forget"]))
+        found["retain_samples"] = (f"{rows} (a quarter of the forget rows)", origin)
+    if "importance" in settings:
+        found["importance"] = ("the cache", origin)
+    return found
+
+
+def trained_parameters(
+    model: "PreTrainedModel",
+    objective: "Objective",
+    adaptation: "Adaptation | None" = None,
+    mask: "Mask | None" = None,
+) -> Trained:
+    """What is trained: the adapter's factors, else what the objective's method trains by default.
+
+    Args:
+        model: a skeleton.
+        objective: of the run.
+        adaptation: the adapter, where one is trained.
+        mask: with an adapter, of whole matrices; without one it is left out of account.
+    """
+    from expunge.models.matrices import down_projections, parameter_count
+
+    if adaptation is not None:
+        from expunge.training.adapter import adapted_matrices
+
+        names = adapted_matrices(model, objective, adaptation.targets, mask)
+        rank = adaptation.settings["rank"]
+        return Trained(parameter_count(model, names, rank), names)
+    if objective.forget is None or objective.forget.method.trains == "all" or objective.layer is None:
+        return Trained(sum(p.numel() for p in model.parameters()))
+    names = down_projections(model, objective.layer)
+    return Trained(sum(model.get_parameter(f"{name}.weight").numel() for name in names))
+
+
+def training_fields(config: TrainingConfig) -> dict[str, Any]:
+    """The training settings alone, of a configuration that holds others too."""
+    return {name: value for name, value in asdict(config).items() if name in TrainingConfig.__dataclass_fields__}
+
+
+def note_small(config: RunConfig, model: "PreTrainedModel") -> None:
+    """Say that the default learning rate is none for a small model, where it is taken for one."""
+    if config.learning_rate is None and model.num_parameters() < SMALL:
+        say(
+            f"note: the default learning rate suits models of 1 to 8 billion parameters; this one has "
+            f"{model.num_parameters() / 1e6:.3g} million, for which 1e-4 to 1e-3 is usual: learning_rate=..."
+        )
+
+
+def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
+    """Say that a mask was made from another model, where it tells from which."""
+    if config.mask is None:
+        return
+    from expunge.masks.mask import Mask
+    from expunge.models.load import model_fingerprint
+
+    manifest = Mask.load(config.mask).manifest
+    made_on = None if manifest is None else manifest.inputs.get("model")
+    if made_on is not None and made_on != model_fingerprint(model):
+        say(f"note: {config.mask} was made from another model than {config.model}; it fits, and is taken as it is")
+
+
+def say_resumed(folder: str | Path) -> None:
+    """Say what --resume does with what lies in a run folder."""
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        return  # no run of ours, which the stage refuses
+    latest = checkpoints(folder)[-1:]
+    if Manifest.load(folder).results.get("finished"):
+        say(f"resume: the run in {folder} is finished already: nothing to do")
+    elif latest:
+        state = json.loads((latest[0] / "trainer_state.json").read_text(encoding="utf-8"))
+        say(f"resume: going on from step {state['global_step']} of {state['max_steps']}")
+    else:
+        say("resume: no checkpoint yet: starting from the first step")
+
+
+def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
+    """Say what came out of a run and how to go on.
+
+    Args:
+        run: as it ended.
+        what: was done: `unlearned with npo`.
+        rule: that was to stop it.
+    """
+    last, results = run.history[-1] if run.history else {}, run.manifest.results
+    steps = results.get("steps", len(run.history))
+    planned = results.get("planned_steps", steps)
+    numbers = [
+        f"{name.replace('_', ' ')} {last[name]:.4g}"
+        for name in ("forget_loss", "retain_loss", "forget_probability", "retain_probability")
+        if name in last
+    ]
+    say(
+        f"{what}: {counted(steps, 'step')}"
+        + (f"; in the last step, before its update: {', '.join(numbers)}" if numbers else "")
+    )
+    if "stopped" in results:
+        say(f"stopped at step {steps} of {planned}: {results['stopped'].removeprefix(f'step {steps}: ')}")
+    elif rule is not None:
+        look = dict(results.get("stop_look", {}))
+        looked = look.pop("step", None)
+        when = "" if looked == steps else f" at step {looked}, the last look"
+        measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
+        why = measured if look else "nobody looked, since stop_every is longer than what was left of the run"
+        say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
+    say(f"{_kept(run)}, history and manifest: {run.folder}")
+    say(f"next: expunge evaluate model={run.folder} ...")
+
+
+def _kept(run: "Run") -> str:
+    """What of model and adapter lies in the run folder."""
+    assert run.folder is not None
+    folder = Path(run.folder)
+    if (folder / "adapter" / ADAPTER).is_file():
+        return f"model, adapter ({folder / 'adapter'})"
+    if (folder / ADAPTER).is_file():
+        return f"adapter (on {run.manifest.results['start_model']})"
+    return "model"

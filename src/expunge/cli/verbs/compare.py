@@ -1,0 +1,83 @@
+"""`expunge compare`."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from expunge.cli.console import draw, say
+from expunge.cli.inputs import LoadingConfig, check_output
+from expunge.cli.verb import Call, Verb
+from expunge.core.checks import ExpungeError, require_at_least, require_between
+from expunge.core.progress import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(LoadingConfig):
+    """How runs are compared, and where the result goes."""
+
+    start: str | None = None
+    """Start model (before unlearning): its folder or id, or records of it; null: the model that the runs began from."""
+    retain: str | None = None
+    """Retain model (never trained on the forget set): its folder or id, or records of it."""
+    trace: Literal["checkpoints", "mixing"] = "checkpoints"
+    """Points of a curve: the checkpoints that a run kept, or mixtures of start and unlearned model."""
+    level: float = 0.95
+    """Share of the start model's retain strength that calibration keeps, with trace=mixing."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """What is measured, as for unlearn: `data.forget=f.jsonl data.retain=r.jsonl`, `data.source=tofu`; null: what the
+    first run was made on."""
+    output: str = "comparison"
+    """Folder for the page, the drawing and the numbers."""
+    batch_size: int | None = None
+    """Rows computed at once; null: as many as fit."""
+
+    def __post_init__(self) -> None:
+        require_between("level", self.level, 0, 1)
+        if self.batch_size is not None:
+            require_at_least("batch_size", self.batch_size, 1)
+
+
+def compare(call: Call[CompareConfig]) -> int:
+    """Trace forgetting against retention along runs: curves, AUES, MU95, calibration, Pareto front."""
+    config = call.config
+    if not call.positional:
+        raise ExpungeError("name the runs to compare: expunge compare runs/npo runs/simnpo --retain runs/retain")
+    check_output(config.output, overwrite=call.overwrite)
+    from expunge.comparison.compare import compare as stage
+    from expunge.data.corpus import load_corpus
+    from expunge.report.curve_page import table, write
+    from expunge.report.tables import terminal
+
+    with shown() as report:
+        found = stage(
+            call.positional,
+            corpus=load_corpus(**config.data) if config.data else None,
+            start=config.start,
+            retain=config.retain,
+            trace=config.trace,
+            level=config.level,
+            tokenizer=config.tokenizer,
+            dtype=config.dtype,
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+            batch_size=config.batch_size,
+            progress=report,
+        )
+    draw(terminal(table(found), intervals=True))
+    front = "; ".join(run if run == point else f"{run}, {point}" for run, point in found.front)
+    say(f"Pareto front: {front}")
+    for note in found.notes:
+        say(note)
+    page, *_ = write(found, config.output)
+    say(f"\npage: {page}; drawing and numbers beside it")
+    return 0
+
+
+VERB = Verb(
+    name="compare",
+    config=CompareConfig,
+    run=compare,
+    flags=("overwrite",),
+    positional="RUN...",
+    note="RUN is a run of unlearn that kept its checkpoints (keep_checkpoints=0); with trace=mixing any run. Runs that "
+    "differ by their seed become one row.\n\nExample: expunge compare runs/npo runs/simnpo --retain runs/retain",
+)

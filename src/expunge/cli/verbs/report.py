@@ -1,0 +1,80 @@
+"""`expunge report`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from expunge.cli.console import draw, say
+from expunge.cli.verb import Call, Verb
+from expunge.cli.verbs.mask import labels
+from expunge.core.checks import ExpungeError
+
+if TYPE_CHECKING:
+    from expunge.masks.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What the report is called, and where it goes."""
+
+    output: str = "report.html"
+    """File to write."""
+    title: str = "Unlearning report"
+    """Heading of the report."""
+    start: str | None = None
+    """Label of the evaluation of the start model (before unlearning), which is marked as such; null: the one whose
+    weights the runs began from, where it was evaluated."""
+    retain: str | None = None
+    """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
+    masks: tuple[str, ...] = ()
+    """Files of further masks to draw where they lie, as `a.safetensors,b.safetensors`; those that the runs were trained
+    with are drawn by themselves."""
+
+
+def report(call: Call[ReportConfig]) -> int:
+    """Compare evaluated models: a table here, and a self-contained HTML report."""
+    from expunge.report.baselines import beside
+    from expunge.report.html import report as write
+    from expunge.report.models import distinct, gather
+    from expunge.report.tables import comparison, terminal
+
+    if not call.positional:
+        raise ExpungeError("name the evaluated models: expunge report runs/npo runs/simnpo output=report.html")
+    config = call.config
+    gathered = distinct(gather(call.positional))
+    more = beside(call.positional, gathered, start=config.start, retain=config.retain)
+    evaluations = (*gathered, *more.evaluations)
+    path = write(
+        evaluations,
+        config.output,
+        title=config.title,
+        start=more.start,
+        retain=more.retain,
+        notes=more.notes,
+        overwrite=call.overwrite,
+        masks=_fingerprints(config.masks),
+    )
+    draw(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
+    for note in more.notes:
+        say(note)
+    say(f"report: {path}")
+    return 0
+
+
+def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":
+    if not paths:
+        return []
+    from expunge.masks.fingerprint import fingerprint
+    from expunge.masks.mask import Mask
+
+    return [fingerprint(Mask.load(path), label) for label, path in zip(labels(paths), paths, strict=True)]
+
+
+VERB = Verb(
+    name="report",
+    config=ReportConfig,
+    run=report,
+    flags=("overwrite",),
+    positional="RUN...",
+    note="RUN is a run folder with evaluated records, a folder of records, or an evaluation.json.",
+)

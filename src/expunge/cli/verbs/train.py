@@ -1,0 +1,117 @@
+"""`expunge train`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
+from expunge.cli.verb import Call, Verb
+from expunge.cli.verbs._training import (
+    Plan,
+    RunConfig,
+    conclude,
+    dry_run,
+    note_mask,
+    note_small,
+    say_resumed,
+    training_fields,
+)
+from expunge.config.settings import DEFAULT
+from expunge.core.checks import ExpungeError
+from expunge.core.progress import shown
+from expunge.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from expunge.data.corpus import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """What the model learns."""
+
+    data: str | None = None
+    """Rows to learn: a JSON, JSON lines, CSV or Parquet file or a dataset id; short for `retain=...`."""
+    splits: tuple[str, ...] = ("retain",)
+    """Sets to learn: `retain` makes a retain model, `forget,retain` one that knows both."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data is not None and (self.forget, self.retain, self.splits) != (None, None, ("retain",)):
+            raise ExpungeError(
+                "data stands for retain=... alone; to learn several sets, use forget=, retain= and splits=."
+            )
+        if self.bits is not None:
+            raise ExpungeError(
+                f"bits={self.bits}: quantized weights cannot be trained. Leave bits out; unlearn trains an adapter on "
+                "them."
+            )
+        if not self.splits:
+            raise ExpungeError("splits names no set to learn. Name one: splits=retain")
+
+
+def train(call: Call[TrainConfig]) -> int:
+    """Fine-tune a model on the completions of some rows: a target model, or a retain model."""
+    config = call.config
+    if call.dry_run:
+        return dry_run(call, corpus=lambda: learned(config, call.resolved.more), plan=lambda _model: planned(config))
+    check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    if call.resume:
+        say_resumed(config.output)
+    from expunge.training.finetune import finetune
+
+    corpus = _corpus(config, call.resolved.more)
+    model, tokenizer = load(config.model, config)
+    note_small(config, model)
+    note_mask(config, model)
+    with shown() as report:
+        run = finetune(
+            model,
+            tokenizer,
+            corpus,
+            splits=config.splits,
+            mask=config.mask,
+            patch=config.patch,
+            output_dir=config.output,
+            overwrite=call.overwrite,
+            resume=call.resume,
+            template=template_of(config),
+            max_length=config.max_length,
+            progress=report,
+            **training_fields(config),
+        )
+    conclude(run, "trained")
+    return 0
+
+
+def _corpus(config: TrainConfig, more: Mapping[str, Any]) -> "Corpus":
+    return corpus_of(config, more, **({"retain": config.data} if config.data else {}))
+
+
+def learned(config: TrainConfig, more: Mapping[str, Any]) -> "Corpus":
+    """The rows to learn, joined as fine-tuning joins them."""
+    from expunge.data.corpus import Corpus
+
+    corpus = _corpus(config, more)
+    return Corpus({"retain": tuple(example for split in config.splits for example in corpus[split])}, corpus.name)
+
+
+def planned(config: TrainConfig) -> Plan:
+    """The run that a configuration describes."""
+    from expunge.objectives.combine import build
+    from expunge.training.finetune import DEFAULT_EPOCHS, DEFAULT_LEARNING_RATE, run_arguments
+
+    training = TrainingConfig(**training_fields(config))
+    training = training.filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
+    filled = {name: (value, f"{DEFAULT} of fine-tuning") for name, value in asdict(training).items()}
+    arguments = run_arguments(config.splits, template_of(config), config.max_length, training)
+    return Plan(build(None, retain="nll"), training, filled, arguments=arguments)
+
+
+VERB = Verb(
+    name="train",
+    config=TrainConfig,
+    run=train,
+    more=source_settings,
+    flags=("dry_run", "overwrite", "resume"),
+    note="Example: expunge train model=my-model data=retain.jsonl output=runs/retain",
+)

@@ -1,0 +1,1 @@
+"""Comparing several models: trade-off curves, areas under them, mixing."""

@@ -1,0 +1,184 @@
+"""From models to the points of a curve; no model is run twice on the same content."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from expunge.comparison.areas import COARSE, calibrated
+from expunge.comparison.mixing import mixing
+from expunge.core.cache import cache_path
+from expunge.core.checks import ExpungeError
+from expunge.core.manifest import Manifest, fingerprint
+from expunge.data.corpus import Corpus
+from expunge.data.template import Template
+from expunge.evaluation.collect import collect, identity
+from expunge.evaluation.probe import Probe
+from expunge.evaluation.scoring import Progress
+from expunge.evaluation.suite import Suite, measure, probes
+from expunge.evaluation.suites.tradeoff import FORGET, PARAPHRASED, QUALITY, RETAIN, UTILITY, tradeoff
+from expunge.results.curves import Point
+from expunge.results.measures import Measure
+from expunge.results.records import FILE, Records
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How every model of a comparison is measured.
+
+    Attributes:
+        tokenizer: shared by all models.
+        corpus: what they are measured on.
+        quality: collect what forget quality and model utility need?
+        paraphrased: ask the forget set by paraphrased questions too, as calibration reports?
+        retain: records of the retain model, which forget quality compares with.
+        template: how questions are framed.
+        max_length: longest row in tokens.
+        batch_size: rows computed at once; None: as many as fit.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    corpus: Corpus
+    quality: bool = False
+    paraphrased: bool = False
+    retain: Records | None = None
+    template: Template | None = None
+    max_length: int = 512
+    batch_size: int | None = None
+
+    def records(self, model: nn.Module, *, beside: Path | None = None, progress: Progress | None = None) -> Records:
+        """Records of a model: those beside it or in the cache where they are of the same content, else made now.
+
+        Args:
+            model: the model.
+            beside: folder of the model, in which records of an evaluation may lie.
+            progress: called with (what, done, total).
+        """
+        wanted = self._probes()
+        made = identity(model, self.tokenizer, self.corpus, wanted, template=self.template, max_length=self.max_length)
+        cached = cache_path("records", fingerprint({"inputs": made.inputs, "arguments": made.arguments}))
+        for folder in (cached, *([beside / "records"] if beside else [])):
+            if (folder / FILE).is_file() and _serve(Manifest.load(folder), made, wanted):
+                return Records.load(folder)
+        found = collect(
+            model,
+            self.tokenizer,
+            self.corpus,
+            wanted,
+            template=self.template,
+            max_length=self.max_length,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+        aside = cached.with_name(f"{cached.name}.{os.getpid()}.partial")
+        found.save(aside)
+        shutil.rmtree(cached, ignore_errors=True)
+        aside.rename(cached)  # whole or not at all
+        return found
+
+    def point(self, records: Records, name: str, at: float = 0.0) -> Point:
+        """The point that a model's records give.
+
+        Raises:
+            ExpungeError: records without extraction strength on the forget or the retain set.
+        """
+        found = measure(self._suite(records.splits), records, self.retain, None)
+        unplaced = _unplaced(found)
+        if unplaced:
+            raise ExpungeError(f"the {name} has no place on the curve: {unplaced}")
+        quality, paraphrased = found.get(QUALITY), found.get(PARAPHRASED)
+        return Point(
+            name=name,
+            at=at,
+            forget=found[FORGET].per_example,
+            retain=found[RETAIN].per_example,
+            paraphrased=() if paraphrased is None else paraphrased.per_example,
+            utility=_value(found.get(UTILITY)),
+            log10_quality=None if quality is None or quality.value is None else quality.details["log10_p"],
+        )
+
+    def unplaced(self, records: Records) -> str:
+        """Why records, such as a log's, give no point; empty where they do."""
+        return _unplaced(measure(self._suite(records.splits).select([FORGET, RETAIN]), records, None, None))
+
+    def _suite(self, splits: list[str]) -> Suite:
+        # Utility costs generations, and without forget quality nothing asks for it.
+        more = [*([QUALITY, UTILITY] if self.quality else []), *([PARAPHRASED] if self.paraphrased else [])]
+        return tradeoff(splits).select([FORGET, RETAIN, *more])
+
+    def _probes(self) -> list[Probe]:
+        wanted, _ = probes(self._suite(list(self.corpus)), self.corpus, self.retain, None)
+        return wanted
+
+
+def _unplaced(found: Mapping[str, Measure]) -> str:
+    lacking = [name for name in (FORGET, RETAIN) if found[name].value is None]
+    return f"{lacking[0]} cannot be had. {found[lacking[0]].note}" if lacking else ""
+
+
+def _value(measure: Measure | None) -> float | None:
+    return None if measure is None else measure.value
+
+
+def _serve(there: Manifest, made: Manifest, wanted: list[Probe]) -> bool:
+    """Do records that were made for more, or for the same, hold what is wanted?"""
+    settings = {name: value for name, value in made.arguments.items() if name != "probes"}
+    if any(there.inputs.get(k) != v for k, v in made.inputs.items()):
+        return False
+    if any(there.arguments.get(k) != v for k, v in settings.items()):
+        return False
+    known = {field.name for field in fields(Probe)}
+    held = [Probe(**values) for values in there.arguments.get("probes", []) if set(values) <= known]
+    return all(any(probe.covers(asked) for probe in held) for asked in wanted)
+
+
+@contextmanager
+def mixed(
+    measuring: Measuring,
+    start: PreTrainedModel,
+    unlearned: PreTrainedModel,
+    telling: Callable[[int, str], Progress | None],
+) -> Iterator[Callable[[int], Point]]:
+    """Let mixtures of two models be asked for their points, by share in hundredths; each is measured once.
+
+    `telling` gives the progress of one measurement from how many there were before and the name of the mixture.
+    """
+    known: dict[int, Point] = {}
+    with mixing(start, unlearned) as mix:
+
+        def point(share: int) -> Point:
+            if share not in known:
+                mix(share / 100)
+                name = f"alpha {share / 100:.2f}" if share else "start model"
+                records = measuring.records(start, progress=telling(len(known), name))
+                known[share] = measuring.point(records, name, share / 100)
+            return known[share]
+
+        yield point
+
+
+def along_mixing(
+    measuring: Measuring,
+    start: PreTrainedModel,
+    unlearned: PreTrainedModel,
+    *,
+    level: float,
+    telling: Callable[[int, str], Progress | None],
+) -> tuple[tuple[Point, ...], Point]:
+    """(the points at mixing shares 0, 0.05, ..., 1; the calibrated one).
+
+    Args:
+        measuring: how points are measured.
+        start: the start model, changed meanwhile and itself again afterwards.
+        unlearned: the unlearned model.
+        level: share of the start model's retain strength that calibration keeps.
+        telling: as for `mixed`.
+    """
+    with mixed(measuring, start, unlearned, telling) as point:
+        points = tuple(point(share) for share in range(0, 101, COARSE))
+        return points, point(calibrated(lambda share: point(share).rs, level=level))

@@ -1,0 +1,1 @@
+"""Configuration: declared settings, YAML files and overrides, conversion to types."""

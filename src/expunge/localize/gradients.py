@@ -1,0 +1,227 @@
+"""What attributions are shown of a model: gradients of objectives and inputs of layers, streamed over batches.
+
+The model is the start model, so reference values are its own. It is run in evaluation mode; sums are float32 or wider
+and kept in buffers of their own. Every example weighs the same however rows are ordered and batched.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from expunge.core.batch import Encoded, collate
+from expunge.core.cache import cache_path
+from expunge.core.logprobs import wide
+from expunge.core.manifest import fingerprint, jsonable, versions
+from expunge.core.progress import Progress
+from expunge.core.tensor_file import save_tensors
+from expunge.models.anatomy import causal_lm
+from expunge.models.observe import Observed, observe, observe_inputs
+from expunge.objectives.combine import Loss, Need, Objective, Stream
+
+CACHED = 2**30
+"""Most bytes of gradients that are kept in the cache; larger ones are computed each time."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of one set and the loss that is taken of each."""
+
+    what: str
+    """For progress and messages: `forget` or `retain`."""
+    objective: Objective
+    """With one loss."""
+    rows: Mapping[Stream, Sequence[Encoded]]
+    """Rows by stream, alike in number: row i of each belongs to example i."""
+
+    @property
+    def loss(self) -> Loss:
+        """The loss."""
+        ((loss, _),) = self.objective.losses.values()
+        return loss
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+
+def gradients(
+    model: nn.Module,
+    side: Side,
+    names: Sequence[str],
+    *,
+    how: str = "mean",
+    batch_size: int = 8,
+    model_fingerprint: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Gradients of a set's loss, each example's loss being its token mean (or what a sequence loss gives).
+
+        mean:     (1 / N) * sum_i grad L_i          sum:  sum_i grad L_i          squares:  (1 / N) * sum_i (grad L_i)^2
+
+    Args:
+        model: the start model; only the named parameters get gradients meanwhile.
+        side: rows and loss.
+        names: parameters, as `causal_lm(model)` calls them.
+        how: `mean`, `sum` or `squares`; the last runs one backward pass an example.
+        batch_size: examples computed at once.
+        model_fingerprint: of the model, under which gradients are kept in the cache; None keeps nothing.
+        progress: called with (what, examples done, examples in all, numbers).
+
+    Returns:
+        Parameter name -> gradient in its shape, on the model's device, float32 or wider.
+    """
+    inner = causal_lm(model)
+    parameters = {name: parameter for name, parameter in inner.named_parameters() if name in set(names)}
+    size = 4 * sum(p.numel() for p in parameters.values())
+    path = None
+    if model_fingerprint is not None and size <= CACHED and side.loss.function.__module__.startswith("expunge."):
+        key = _key(side, list(parameters), how, model_fingerprint, next(inner.parameters()).dtype)
+        path = cache_path("gradients", key).with_suffix(".safetensors")
+        if path.is_file():
+            kept: dict[str, Tensor] = load_file(path, device=str(next(inner.parameters()).device))
+            return kept
+    sums = {name: torch.zeros_like(wide(p.detach())) for name, p in parameters.items()}
+    done = 0
+    with _prepared(inner, parameters, sums, squared=how == "squares"):
+        for numbers in _batches(side, 1 if how == "squares" else batch_size):
+            # Weighed afterwards, in float32: 1 / N times a small gradient may be nothing in float16.
+            example_losses(model, side, numbers).sum().backward()
+            done += len(numbers)
+            if progress is not None:
+                progress(f"{side.what} gradients", done, len(side), "")
+    if how != "sum":
+        for total in sums.values():
+            total.mul_(1 / len(side))
+    if path is not None:
+        save_tensors(sums, path)
+    return sums
+
+
+def example_losses(model: nn.Module, side: Side, numbers: Sequence[int]) -> Tensor:
+    """The loss of each of some examples, [B], with gradients."""
+    objective, loss = side.objective, side.loss
+    needs: dict[str, frozenset[str]] = {}
+    for by in ("current", "reference"):
+        for stream, observables in objective.needs(by).items():  # type: ignore[arg-type]
+            needs[stream] = needs.get(stream, frozenset()) | observables
+    batches = {stream: collate([side.rows[stream][i] for i in numbers]) for stream in needs}
+    seen: dict[str, Observed] = observe(model, batches, needs, layer=objective.layer, positions=objective.positions)
+
+    def lookup(need: Need) -> Tensor:
+        value: Tensor = getattr(seen[need.stream], need.observable)
+        return value.detach() if need.by == "reference" else value
+
+    term = loss.term(lookup)
+    return term.values if term.counts is None else term.values / term.counts
+
+
+def input_means(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    rows: Sequence[Encoded],
+    *,
+    positions: str = "predicting",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Mean absolute value and mean square of each input channel of linear layers, over the tokens of a set.
+
+    Args:
+        model: the start model.
+        layers: linear layers of the decoder by a name of your own.
+        rows: token rows.
+        positions: `predicting` (those that predict a completion token) or `all`.
+        batch_size: rows computed at once.
+        progress: called with (what, rows done, rows in all, numbers).
+
+    Returns:
+        Two mappings, layer name -> float64 [in].
+    """
+    absolute: dict[str, Tensor] = {}
+    squared: dict[str, Tensor] = {}
+
+    def read(name: str, inputs: Tensor) -> None:
+        values = inputs.double()
+        absolute[name] = values.abs().sum(0) + absolute.get(name, 0)
+        squared[name] = values.square().sum(0) + squared.get(name, 0)
+
+    was_training, positions_seen, done = model.training, 0, 0
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+    try:
+        for first in range(0, len(order), batch_size):
+            numbers = order[first : first + batch_size]
+            batch = collate([rows[i] for i in numbers])
+            positions_seen += observe_inputs(model, batch, layers, read, positions=positions)
+            done += len(numbers)
+            if progress is not None:
+                progress("inputs of layers", done, len(rows), "")
+    finally:
+        model.train(was_training)
+    return (
+        {name: total / positions_seen for name, total in absolute.items()},
+        {name: total / positions_seen for name, total in squared.items()},
+    )
+
+
+def _batches(side: Side, size: int) -> Iterator[list[int]]:
+    # Longest first: too little memory shows at once, and rows of like length pad little.
+    first = next(iter(side.rows.values()))
+    order = sorted(range(len(side)), key=lambda i: -len(first[i].ids))
+    return (order[i : i + size] for i in range(0, len(order), size))
+
+
+@contextmanager
+def _prepared(
+    inner: nn.Module, parameters: Mapping[str, nn.Parameter], sums: Mapping[str, Tensor], *, squared: bool
+) -> Iterator[None]:
+    """Evaluation mode, and gradients for the named parameters alone, each added to its sum as soon as it is there."""
+    training = inner.training
+    before = {name: (p.requires_grad, p.grad) for name, p in inner.named_parameters()}
+
+    def adding(total: Tensor) -> Callable[[Tensor], None]:
+        def add(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            gradient = parameter.grad.to(total.dtype)
+            total.add_(gradient.square() if squared else gradient)
+            parameter.grad = None
+
+        return add
+
+    inner.eval()
+    inner.requires_grad_(False)
+    handles = []
+    for name, parameter in parameters.items():
+        parameter.grad = None
+        parameter.requires_grad_(True)
+        handles.append(parameter.register_post_accumulate_grad_hook(adding(sums[name])))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, parameter in inner.named_parameters():
+            wanted, gradient = before[name]
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient
+        inner.train(training)
+
+
+def _key(side: Side, names: Sequence[str], how: str, model_fingerprint: str, dtype: torch.dtype) -> str:
+    loss, objective = side.loss, side.objective
+    return fingerprint(
+        {
+            "model": model_fingerprint,
+            "dtype": str(dtype),
+            "loss": [loss.name, inspect.getsource(loss.function), jsonable(loss.hyperparameters)],
+            "read": [objective.layer, objective.positions],
+            "rows": {stream: [[row.ids, row.start] for row in rows] for stream, rows in sorted(side.rows.items())},
+            "names": list(names),
+            "how": how,
+            "version": versions()["expunge"],
+        }
+    )

@@ -1,0 +1,1 @@
+"""Masks and the scores that they are selected from."""

@@ -1,0 +1,98 @@
+"""Curves of unlearning runs: the drawing, and the page around it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from expunge.core.manifest import versions
+from expunge.report.figures import INK, PALETTE, save_png, svg, tradeoff_of
+from expunge.report.findings import STANDING
+from expunge.report.html import definitions, inline
+from expunge.report.models import Model, cast
+from expunge.report.tables import Table, table_of
+from expunge.report.templates import render
+from expunge.results.curves import Comparison
+
+START, RETAIN = "start model", "retain model"
+_FRONT: dict[str, Any] = {"color": INK, "linewidth": 1.2, "alpha": 0.55, "linestyle": (0, (4, 2)), "zorder": 1}
+
+
+def table(comparison: Comparison) -> Table:
+    """Start model, retain model and each group of seeds; one column a measure."""
+    return table_of(_models(comparison))
+
+
+def figure(comparison: Comparison) -> Figure:
+    """Forgetting against retention: a line a run, from the start model on, and the Pareto front over all runs.
+
+    Runs that differ by their seed share a color. A group's marker stands at its last model, at their mean where there
+    are several, with a bar over the 95 % interval.
+    """
+    models = _models(comparison)
+    drawn = tradeoff_of(models, [(curve.group, curve.path) for curve in comparison.curves])
+    (axes,) = drawn.axes
+    groups = [model.label for model in models if not model.role]
+    for curve in comparison.curves:
+        color = PALETTE[groups.index(curve.group) % len(PALETTE)]
+        if curve.calibrated is not None:
+            ring: dict[str, Any] = {
+                "markerfacecolor": "none",
+                "markeredgecolor": color,
+                "markersize": 11,
+                "linestyle": "none",
+            }
+            axes.plot([curve.calibrated.fs], [curve.calibrated.rs], marker="o", zorder=4, **ring)
+    _front(axes, _front_points(comparison))
+    return drawn
+
+
+def write(comparison: Comparison, folder: str | Path, *, title: str = "Forgetting against retention") -> list[Path]:
+    """Write `comparison.html`, `curves.svg`, `curves.png` and the numbers (`comparison.json`) into a folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = figure(comparison)
+    page, vector = folder / "comparison.html", folder / "curves.svg"
+    page.write_text(_page(comparison, drawn, title), encoding="utf-8")
+    vector.write_text(svg(drawn, title=title), encoding="utf-8")
+    return [page, vector, save_png(drawn, folder / "curves.png"), comparison.save(folder)]
+
+
+def _models(comparison: Comparison) -> tuple[Model, ...]:
+    return cast(comparison.evaluations, start=START, retain=RETAIN if comparison.retain else None)
+
+
+def _front_points(comparison: Comparison) -> list[tuple[float, float]]:
+    known = {(curve.label, p.name): (p.fs, p.rs) for curve in comparison.curves for p in curve.points}
+    known[START, START] = (comparison.start.fs, comparison.start.rs)
+    return [known[place] for place in comparison.front]
+
+
+def _front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    # Steps, since between two models of the front there is none that has the better half of both.
+    xs, ys = [0.0], [points[0][1]]
+    for (x, y), (_, below) in zip(points, [*points[1:], (0.0, 0.0)], strict=True):
+        xs += [x, x]
+        ys += [y, below]
+    axes.plot(xs, ys, label="Pareto front: no model here has more of both", **_FRONT)
+    axes.legend(loc="lower left", frameon=False, fontsize=8.5, labelcolor=INK)
+
+
+def _page(comparison: Comparison, drawn: Figure, title: str) -> str:
+    models = _models(comparison)
+    made = table_of(models)
+    return render(
+        "curves.html.jinja",
+        title=title,
+        version=versions()["expunge"],
+        notes=comparison.notes,
+        standing=STANDING,
+        table=made,
+        drawing=inline(drawn, title),
+        calibrated=any(curve.calibrated for curve in comparison.curves),
+        front=comparison.front,
+        definitions=definitions(models, made),
+        seeds=[(c.group, c.label, c.seed, len(c.points)) for c in comparison.curves],
+    )

@@ -1,0 +1,107 @@
+"""What a report is about: evaluations from memory or from disk, each under a label of its own."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from expunge.core.checks import ExpungeError, unknown
+from expunge.report.text import one_line
+from expunge.results.measures import Evaluation
+
+FILE = "evaluation.json"
+Source = Evaluation | str | Path
+_CURE = "Make one: expunge evaluate model=... forget=... output=..."
+Role = Literal["start", "retain", ""]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One evaluated model and its part: the model before unlearning, the retain model, or one that unlearned."""
+
+    evaluation: Evaluation
+    role: Role = ""
+
+    @property
+    def label(self) -> str:
+        """What the model is called."""
+        return self.evaluation.label
+
+    @property
+    def name(self) -> str:
+        """The label, with the role where the label does not say it."""
+        return f"{self.label} ({self.role} model)" if self.role and self.role not in self.label.lower() else self.label
+
+
+def gather(sources: Source | Iterable[Source]) -> tuple[Evaluation, ...]:
+    """Evaluations, read from disk where a path came.
+
+    Args:
+        sources: each an `Evaluation`, a path to an `evaluation.json`, or a folder that holds one, itself or in its
+            folder `records`. What was saved under the default label `model` takes the name of its run folder.
+
+    Raises:
+        ExpungeError: there is nothing to report; a path holds no evaluation; a file is not one.
+    """
+    listed = [sources] if isinstance(sources, Evaluation | str | Path) else list(sources)
+    if not listed:
+        raise ExpungeError(f"a report needs at least one evaluation; got none. {_CURE}")
+    return tuple(source if isinstance(source, Evaluation) else _read(Path(source)) for source in listed)
+
+
+def _read(path: Path) -> Evaluation:
+    candidates = [path, path / FILE, path / "records" / FILE]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        looked = " or ".join(str(candidate) for candidate in candidates)
+        raise ExpungeError(f"no evaluation at {path}: looked for {looked}. {_CURE}")
+    try:
+        evaluation = Evaluation.load(found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ExpungeError(f"{found} is not an evaluation that expunge wrote ({what}). {_CURE}") from error
+    if evaluation.label != "model":
+        return evaluation
+    folder = found.resolve().parent
+    return evaluation.labeled((folder.parent if folder.name == "records" else folder).name)
+
+
+def distinct(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """The same evaluations under legible labels, no two alike: `npo`, `npo (2)`."""
+    taken: set[str] = {one_line(evaluation.label) for evaluation in evaluations}
+    used: set[str] = set()
+    result = []
+    for evaluation in evaluations:
+        label = plain = one_line(evaluation.label) or "model"
+        count = 1
+        while label in used or (count > 1 and label in taken):
+            count += 1
+            label = f"{plain} ({count})"
+        used.add(label)
+        result.append(evaluation.labeled(label))
+    return tuple(result)
+
+
+def cast(evaluations: Sequence[Evaluation], *, start: str | None, retain: str | None) -> tuple[Model, ...]:
+    """Give start and retain model their roles and the first places; the others keep their order.
+
+    Args:
+        evaluations: any number, also with labels that collide.
+        start: label of the model before unlearning; of several with that label it is the first.
+        retain: label of the model that never saw the forget set.
+
+    Raises:
+        ExpungeError: no evaluation has that label, or both roles go to the same one.
+    """
+    models = [Model(evaluation) for evaluation in distinct(evaluations)]
+    if start is not None and start == retain:
+        raise ExpungeError(f"start and retain model are two models, and both were called '{start}'.")
+    roles: tuple[tuple[Role, str | None], ...] = (("retain", retain), ("start", start))
+    for role, label in roles:
+        if label is None:
+            continue
+        place = next((i for i, model in enumerate(models) if model.label == one_line(label)), None)
+        if place is None:
+            raise unknown(f"evaluation (for {role}=)", label, [model.label for model in models])
+        models.insert(0, Model(models.pop(place).evaluation, role))
+    return tuple(models)

@@ -1,0 +1,78 @@
+"""How numbers, measure names and foreign text are written in every report."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from expunge.core.format import legible, number, one_line, power_of_ten
+from expunge.results.measures import direction_text, interval_text, value_text
+
+__all__ = [
+    "direction_text",
+    "exact",
+    "flat",
+    "interval_text",
+    "legible",
+    "listed",
+    "number",
+    "one_line",
+    "percent",
+    "power_of_ten",
+    "value_text",
+    "words",
+]
+
+_SPELLED = {
+    "auc": "AUC",
+    "aues": "AUES",
+    "em": "EM",
+    "es": "ES",
+    "kl": "KL",
+    "lora": "LoRA",
+    "mia": "MIA",
+    "min_k": "Min-K",
+    "mmlu": "MMLU",
+    "mu95": "MU95",
+    "privleak": "PrivLeak",
+    "rouge": "ROUGE",
+    "wmdp": "WMDP",
+}
+_WORD = re.compile("|".join(["min_k(?=[_ ]|$)", "[^_ ]+"]))
+
+
+def exact(value: float | None) -> str:
+    """All digits that a float has; `-` for None."""
+    return "-" if value is None else repr(value)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage: `79.9 %`."""
+    return f"{number(100 * share)} %"
+
+
+def words(name: str) -> str:
+    """A measure's name in legible words: `forget_rouge` is `forget ROUGE`, `muse.privleak` is `PrivLeak (muse)`."""
+    suite, _, plain = name.rpartition(".")
+    spelled = " ".join(_SPELLED.get(word, word) for word in _WORD.findall(plain))
+    return one_line(f"{spelled} ({suite})" if suite else spelled)
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted key, legible text of the value)."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            lines = [", ".join(f"{name} {told}" for name, told in flat(item)) for item in value]
+            yield legible(f"{prefix}{key}"), "\n".join(lines)
+        else:
+            yield (
+                legible(f"{prefix}{key}"),
+                legible(value if isinstance(value, str) else json.dumps(value, default=str)),
+            )

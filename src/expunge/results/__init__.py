@@ -1,0 +1,1 @@
+"""What an evaluation leaves: records, measures, curves."""

@@ -1,0 +1,266 @@
+"""What an evaluation says: named measures, each with its direction, interval and definition. No torch here."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from expunge.core.checks import ExpungeError
+from expunge.core.format import columns, number, one_line, power_of_ten
+
+Direction = Literal["lower", "higher", "near"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One measured number and what is needed to read it."""
+
+    value: float | None
+    """The number; None when it could not be had, and then `note` says why and what would give it."""
+    better: Direction
+    """`lower`, `higher`, or `near` the `target`: an AUC of 0 is as wrong as one of 1 when the retain model has 0.5."""
+    definition: str
+    """Formula or sentence, enough to compute it again."""
+    source: str
+    """Paper or code that the definition comes from."""
+    n: int
+    """How many examples the value rests on."""
+    target: float | None = None
+    interval: tuple[float, float] | None = None
+    """95 % interval: percentile bootstrap over examples."""
+    per_example: tuple[float, ...] = field(default=(), repr=False)
+    details: dict[str, float] = field(default_factory=dict)
+    """Companions of the value, such as the statistic behind a p-value."""
+    note: str = ""
+    """A plain reading or warning, shown wherever the value is shown."""
+
+    def __post_init__(self) -> None:
+        """Check that a `near` measure with a value has the target that it should be near to."""
+        if self.better == "near" and self.value is not None and self.target is None:
+            raise ValueError("a measure whose better direction is 'near' needs a target")
+        if self.value is None and not self.note:
+            raise ValueError("a measure without a value needs a note that says what is missing")
+
+    def __float__(self) -> float:
+        """The value, so that a measure can stand where a number is wanted; NaN when there is none."""
+        return math.nan if self.value is None else float(self.value)
+
+    def __format__(self, specification: str) -> str:
+        """The value in a number's format, `f"{measure:.3f}"`; without one, the measure as text."""
+        return format(float(self), specification) if specification else str(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """What a metric says about itself, kept in its module as `DEFINITION`."""
+
+    text: str
+    """Formula or sentence, enough to compute it again."""
+    source: str
+    """Paper or code that it comes from."""
+    better: Direction | None
+    """None where it depends on what is measured: lower on the forget set, higher on the retain set."""
+    reads: tuple[str, ...] = ("logprobs", "avg_loss")
+    """Columns of Records that it can be computed from; any one of them is enough."""
+    mean: bool = False
+    """Is the value the mean of its per-example values, so that two models can be compared example by example?"""
+
+    def measure(self, value: float, *, n: int, better: Direction | None = None, **fields: Any) -> Measure:
+        """A measure with this definition and source; `fields` are further fields of `Measure`."""
+        direction = better or self.better
+        if direction is None:
+            raise ValueError(
+                f"the direction of this measure depends on what is measured, and was not given: {self.text}"
+            )
+        given = {"definition": self.text, "source": self.source, **fields}
+        return Measure(value=value, n=n, better=direction, **given)
+
+    def missing(self, note: str, *, better: Direction | None = None) -> Measure:
+        """The measure without a value, because of what `note` says."""
+        return Measure(
+            value=None,
+            n=0,
+            better=better or self.better or "higher",
+            definition=self.text,
+            source=self.source,
+            note=note,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question with the true answer and what the model said, for a reader's eye."""
+
+    split: str
+    question: str
+    answer: str
+    generation: str
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, Measure]):
+    """Named measures of one model: `evaluation["forget_quality"].value`."""
+
+    measures: Mapping[str, Measure]
+    label: str = "model"
+    """What the model is called in tables and plots."""
+    suite: str = "default"
+    samples: tuple[Sample, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+    """How it was measured: template, dtype, fingerprints of model, data and reference, versions."""
+
+    def __getitem__(self, name: str) -> Measure:
+        """The measure of that name; the error lists those that are there."""
+        try:
+            return self.measures[name]
+        except KeyError:
+            raise KeyError(f"no measure '{name}' in this evaluation; it holds {', '.join(self.measures)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.measures)
+
+    def __len__(self) -> int:
+        return len(self.measures)
+
+    def __str__(self) -> str:
+        """Every measure with its interval and reading, as a plain table."""
+        return evaluation_text(self)
+
+    def labeled(self, label: str) -> "Evaluation":
+        """The same evaluation under another label."""
+        return replace(self, label=label)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON; NaN and infinities, which JSON lacks, are written as null with their name in the details."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = asdict(replace(self, measures={}))
+        content["measures"] = {name: asdict(measure) for name, measure in self.measures.items()}
+        path.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Evaluation":
+        """Read what `save` wrote."""
+        path = Path(path)
+        if not path.is_file():
+            raise ExpungeError(f"no evaluation at {path}. Make one: expunge evaluate model=... forget=... output=...")
+        content = json.loads(path.read_text("utf-8"))
+        measures = {}
+        for name, fields in content.pop("measures").items():
+            interval = fields.pop("interval")
+            per_example = tuple(math.nan if v is None else v for v in fields.pop("per_example"))
+            measures[name] = Measure(**fields, per_example=per_example, interval=tuple(interval) if interval else None)
+        samples = tuple(Sample(**s) for s in content.pop("samples"))
+        return cls(measures=measures, samples=samples, **content)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def value_text(measure: Measure) -> str:
+    """A measure's value as shown; `-` where there is none. A p-value that underflowed is written from its `log10_p`."""
+    if measure.value is None:
+        return "-"
+    log10_p = measure.details.get("log10_p")
+    if measure.value == 0 and log10_p is not None and math.isfinite(log10_p):
+        return power_of_ten(log10_p)
+    return number(measure.value)
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """`0.31–0.36`, `-0.2 – 0.1`, or nothing."""
+    if interval is None:
+        return ""
+    dash = " – " if min(interval) < 0 else "–"
+    return dash.join(number(end) for end in interval)
+
+
+def direction_text(better: Direction | None, target: float | None) -> str:
+    """Which way is better, in words."""
+    if better == "near":
+        return f"nearer to {number(target)} is better" if target is not None else "nearer to its target is better"
+    return f"{better} is better" if better else "which way is better differs between these models"
+
+
+INLINE = 40
+"""Longest note that stands in its row; longer ones go below the table."""
+
+
+def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tuple[int, ...], list[str]]:
+    """An evaluation as header, rows, right-set columns and footnotes; the start model has a column if known."""
+    with_start = any("start_value" in measure.details for measure in result.values())
+    header = ["measure", "value", "95 % interval", *(["start"] if with_start else []), "direction", "n", "note"]
+    footnotes: dict[str, list[str]] = {}
+    rows = []
+    for name, measure in result.items():
+        start = measure.details.get("start_value")
+        rows.append(
+            [
+                name,
+                value_text(measure),
+                interval_text(measure.interval),
+                *([] if not with_start else ["-" if start is None else number(start)]),
+                direction_text(measure.better, measure.target),
+                str(measure.n),
+                _marked(name, one_line(measure.note), footnotes),
+            ]
+        )
+    notes = [f"[{i}] {text} ({_some_of(concerned)})" for i, (text, concerned) in enumerate(footnotes.items(), start=1)]
+    return header, rows, (1, 3, 5) if with_start else (1, 4), notes
+
+
+def _marked(name: str, note: str, footnotes: dict[str, list[str]]) -> str:
+    """A short note as it is; the marks of what a longer one says, each of which joins the footnotes once."""
+    if len(note) <= INLINE:
+        return note
+    said = _said(note)
+    for one in said:
+        footnotes.setdefault(one, []).append(name)
+    places = list(footnotes)
+    return "".join(f"[{places.index(one) + 1}]" for one in said)
+
+
+def _said(note: str) -> list[str]:
+    """What a note says, one by one: its sentences, and of one that tells what is missing each reason."""
+    found: list[str] = []
+    for sentence in _SENTENCE.split(note):
+        reasons = _REASON.split(sentence) if sentence.startswith(_MISSING) else [sentence]
+        for reason in reasons:
+            text = reason.removeprefix(_MISSING).removesuffix(".")
+            found.append(f"{_MISSING}{text}." if sentence.startswith(_MISSING) else reason)
+    return list(dict.fromkeys(found))
+
+
+_MISSING = "Missing: "
+
+
+# A command belongs to the sentence before it.
+_SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z])(?!Make )")
+
+
+_REASON = re.compile(r"; (?:or )?(?!then )")
+
+
+_MOST_NAMED = 3
+
+
+def _some_of(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"
+
+
+def evaluation_text(result: Evaluation) -> str:
+    """An evaluation as a readable table with its footnotes."""
+    header, rows, numeric, notes = measures_table(result)
+    return "\n".join([f"{result.label}, suite {result.suite}", *columns(header, rows, numeric=numeric), *notes])

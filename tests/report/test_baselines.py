@@ -1,0 +1,53 @@
+"""Start and retain model of a report, known by their weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from expunge.core.manifest import Manifest
+from expunge.report.baselines import Beside, beside
+from expunge.results.measures import Evaluation
+
+
+@pytest.fixture
+def run(tmp_path: Path, models: list[Evaluation]) -> tuple[Path, Evaluation]:
+    """An evaluated run that began from the weights `s` and was compared with the weights `r`."""
+    inputs, results = {"model": "s"}, {"start_model": str(tmp_path / "start")}
+    Manifest(stage="unlearn", arguments={}, inputs=inputs, results=results).save(tmp_path / "npo")
+    paths = {"reference": str(tmp_path / "retain")}
+    about = {"inputs": {"model": "u"}, "reference": {"model": "r"}, "paths": paths}
+    return tmp_path / "npo", replace(models[3], about=about, label="npo")
+
+
+def saved(evaluation: Evaluation, folder: Path, weights: str) -> Evaluation:
+    evaluation = replace(evaluation, about={"inputs": {"model": weights}})
+    evaluation.save(folder / "evaluation.json")
+    return evaluation
+
+
+def test_what_the_run_names_is_found_and_marked(run, tmp_path, models):
+    folder, npo = run
+    start = saved(models[0], tmp_path / "start" / "records", "s")
+    retain = saved(models[1], tmp_path / "retain", "r")
+    found = beside([folder], [npo], start=None, retain=None)
+    assert found == Beside(
+        (start.labeled("start model"), retain.labeled("retain model")), "start model", "retain model"
+    )
+
+
+def test_other_weights_are_not_taken_and_the_command_is_told(run, tmp_path, models):
+    folder, npo = run
+    saved(models[0], tmp_path / "start", "of another dtype")
+    found = beside([folder], [npo], start=None, retain=None)
+    assert found.evaluations == () and found.start is None and found.retain is None
+    assert f"expunge evaluate model={tmp_path / 'start'}" in found.notes[0]
+
+
+def test_one_that_was_named_among_the_runs_takes_its_role(run, tmp_path, models):
+    folder, npo = run
+    start, retain = (replace(m, about={"inputs": {"model": w}}) for m, w in zip(models[:2], "sr", strict=True))
+    found = beside([folder, tmp_path], [npo, start, retain], start=None, retain=None)
+    assert found == Beside((), start.label, retain.label)
+    found = beside([folder], [npo], start="npo", retain="npo")  # what was said stands
+    assert found == Beside((), "npo", "npo")
