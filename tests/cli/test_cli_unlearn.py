@@ -56,7 +56,7 @@ def test_settings_reach_the_stage(
         *words, "--config", file, "--epochs", "2", "gamma=2", "beta=0.5", "--overwrite", "max_length=64"
     )
     assert (code, err) == (0, "")
-    assert stage["method"] == "npo" and stage["retain"] == "kl"
+    assert stage["method"] == "npo" and stage["retain_loss"] == "kl"
     assert (stage["learning_rate"], stage["epochs"], stage["gamma"], stage["alpha"]) == (1e-3, 2.0, 2.0, None)
     assert stage["beta"] == 0.5 and "direction" not in stage  # what was not given is left to the method
     assert stage["template"] == Template(name="plain") and stage["max_length"] == 64

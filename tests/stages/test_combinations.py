@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 import expunge
 import zoo
-from expunge.cli.verbs._training import trained_parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.masks.mask import Mask
@@ -25,9 +24,8 @@ from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part, Unit
 from expunge.models.load import model_fingerprint
 from expunge.models.matrices import down_projections, linear_layers, target_matrices
-from expunge.objectives.combine import build
-from expunge.training.adapter import asked
 from expunge.training.masked import mask_summary
+from expunge.training.plan import plan_unlearning, split_settings
 from made_masks import made_mask
 
 ADAPTERS = (None, *catalogue.names("adapters"))
@@ -133,11 +131,12 @@ def mask_of(architecture: str, unit: Unit | None) -> Mask | None:
 def configured(case: Case, method: str) -> int:
     """Trained numbers, as a dry run finds them."""
     model, mask = start(case.architecture), mask_of(case.architecture, case.mask)
-    adaptation, _ = asked(case.adapter, None, None, OF_ADAPTERS[case.adapter])
     own = {k: v for k, v in OF_METHODS.get(method, {}).items() if k == "layer"}
-    objective = build(method, depth=3, hyperparameters=own)
-    found = trained_parameters(model, objective, adaptation, mask).numbers
-    return mask_summary(model, mask)["weights"] if mask is not None and adaptation is None else found
+    settings = {"method": method, "adapter": case.adapter, **OF_ADAPTERS[case.adapter], **own}
+    plan = plan_unlearning(model, *split_settings(settings), mask=mask)
+    if plan.weight_mask is not None:
+        return mask_summary(model, plan.weight_mask)["weights"]
+    return plan.trained_parameters(model)
 
 
 def unlearned(case: Case, method: str, model: PreTrainedModel) -> expunge.Run:

@@ -4,7 +4,6 @@ Source: LoKU (OpenReview 1ExfUpmIW4), tables of ranks 4 to 32. Departures: epsil
 may be given the best learning rate of one grid, found on a seed of its own.
 """
 
-import inspect
 import math
 import statistics
 import time
@@ -25,13 +24,11 @@ from expunge.experiments._folder import check_folder, opened
 from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, Story, chosen
 from expunge.experiments._line_figure import Panel, Series, over_ranks
 from expunge.experiments.demo import embedded, embedded_corpus
-from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import load_model, load_tokenizer, model_fingerprint
-from expunge.objectives.combine import build
 from expunge.report.figures import save_png
 from expunge.results.measures import Evaluation
-from expunge.training.adapter import adapted_matrices, asked, check_settings
-from expunge.training.unlearn import check_objective, split_settings, unlearn, with_defaults
+from expunge.training.plan import plan_unlearning, split_settings
+from expunge.training.unlearn import unlearn
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "grad_diff": {"method": "grad_diff", "adapter": "lora"},
@@ -325,26 +322,10 @@ class _Running:
     def check(self, places: Sequence[tuple[str, int | None]]) -> None:
         """Raise for settings that the run of an arm at a rank would refuse, before any of them is begun."""
         model = load_model(self.start)
-        own = inspect.signature(unlearn).parameters
         for arm, rank in places:
             options = self._options(arm, rank, 1e-4, 0)
-            config, given = split_settings({name: value for name, value in options.items() if name not in own})
-            adaptation, given = asked(options.get("adapter"), options.get("targets"), options.get("save"), given)
-            objective = build(
-                options["method"],
-                retain=options.get("retain"),
-                gamma=options.get("gamma"),
-                alpha=options.get("alpha"),
-                depth=len(blocks(causal_lm(model))),
-                retain_sets=options.get("retain_sets"),
-                hyperparameters=given,
-                adapter=adaptation.settings if adaptation else (),
-            )
-            config = with_defaults(config, objective, adapter=adaptation is not None)
-            check_objective(causal_lm(model), options["method"], objective, config)
-            if adaptation is not None:
-                matrices = adapted_matrices(model, objective, options.get("targets"))
-                check_settings(model, adaptation, matrices, self.corpus)
+            about_rows = {name: options.pop(name) for name in ("template", "max_length") if name in options}
+            plan_unlearning(model, *split_settings(options), corpus=self.corpus, **about_rows)
 
     def training_seconds(self, arm: str, rank: int | None, rate: float, seed: int) -> float:
         """Of one run, estimated from three steps and what its adapter looks at before them."""

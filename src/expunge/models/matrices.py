@@ -109,3 +109,18 @@ def parameter_count(model: nn.Module, names: Sequence[str], rank: int) -> int:
     """Numbers in the factors A and B of a rank on these layers."""
     layers = linear_layers(model)
     return sum(rank * sum(shape_of(layers[name])) for name in names)
+
+
+def weight_bytes(model: nn.Module, width: int, bits: int | None) -> float:
+    """Bytes of a model's weights.
+
+    Args:
+        model: a skeleton.
+        width: bytes of a number.
+        bits: what the linear layers in the blocks are kept in; None: all is as wide. Scales beside them are left out.
+    """
+    everything: int = sum(p.numel() for p in model.parameters())
+    if bits is None:
+        return everything * width
+    linear: int = sum(math.prod(shape_of(layer)) for layer in linear_layers(model).values())
+    return (everything - linear) * width + linear * bits / 8

@@ -1,26 +1,20 @@
 """Fine-tuning: how target and retain models are made, with the same engine and the same rows as unlearning."""
 
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.core.manifest import Manifest, fingerprint, jsonable
+from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
-from expunge.objectives.combine import build
+from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
 from expunge.training.config import TrainingConfig
-from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
-from expunge.training.rows import run_rows
-from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train
-
-DEFAULT_EPOCHS = 5.0
-DEFAULT_LEARNING_RATE = 1e-5
+from expunge.training.masked import mask_fingerprint, mask_summary
+from expunge.training.plan import plan_finetuning
+from expunge.training.run import Run, open_folder, train
 
 
 def finetune(
@@ -61,38 +55,33 @@ def finetune(
     Raises:
         ExpungeError: unknown settings or splits, a folder in use, a non-finite loss.
     """
-    refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
-    mask = given_mask(mask)
-    check_patch(patch, mask, output_dir)
-    config = TrainingConfig(**settings).filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
-    learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
-    objective = build(None, retain="nll")
-    assert config.epochs is not None
-    rows = run_rows(
-        learned,
-        tokenizer,
-        streams=objective.streams,
-        epochs=config.epochs,
-        seed=config.seed,
-        retain_per_forget=1,
-        template=template or Template(),
+    plan = plan_finetuning(
+        model,
+        splits,
+        TrainingConfig(**settings),
+        mask=mask,
+        patch=patch,
+        output_dir=output_dir,
+        template=template,
         max_length=max_length,
     )
+    learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
+    rows = plan.rows(learned, tokenizer)
     manifest = Manifest(
         stage="train",
-        arguments=run_arguments(splits, template or Template(), max_length, config),
-        seed=config.seed,
+        arguments=dict(plan.arguments),
+        seed=plan.training.seed,
         inputs={
             "model": model_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "data": fingerprint([[row.ids, row.start] for row in rows.encoded["retain"]]),
-            **({"mask": mask_fingerprint(mask)} if mask is not None else {}),
+            **({"mask": mask_fingerprint(plan.mask)} if plan.mask is not None else {}),
         },
         results={
             "rows": len(rows.encoded["retain"]),
             "start_model": str(model.config._name_or_path),
-            **({"mask": mask_summary(model, mask)} if mask is not None else {}),
+            **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
         },
     )
     folder = Path(output_dir) if output_dir is not None else None
@@ -101,26 +90,4 @@ def finetune(
     ):
         return finished
     model.requires_grad_(True)
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = folder / CHECKPOINTS if folder is not None else Path(temporary) / CHECKPOINTS
-        return train(
-            model,
-            tokenizer,
-            rows,
-            objective,
-            config,
-            manifest,
-            mask=mask,
-            patch=patch,
-            folder=folder,
-            scratch=scratch,
-            what="fine-tune",
-            progress=progress,
-        )
-
-
-def run_arguments(
-    splits: tuple[str, ...], template: Template, max_length: int, config: TrainingConfig
-) -> dict[str, Any]:
-    """What the manifest of a run says of its settings."""
-    return jsonable({"splits": splits, "template": asdict(template), "max_length": max_length, **asdict(config)})
+    return train(model, tokenizer, rows, plan, manifest, folder=folder, progress=progress)

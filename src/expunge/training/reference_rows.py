@@ -75,3 +75,13 @@ def check_eps(model: nn.Module, rows: RunRows, objective: Objective) -> None:
         f"{objective.forget.name} holds the retain loss below eps, which has no default: the start model's is "
         f"{start:.4g} nats a token here; give eps=<somewhat more>, such as eps={max(1.5 * start, start + 0.1):.2g}."
     )
+
+
+def require_eps(objective: Objective) -> None:
+    """Raise for a missing `eps` before the start model, whose retain loss would suggest one, is loaded."""
+    if objective.dual is not None and objective.dual.eps is None:
+        assert objective.forget is not None
+        raise ExpungeError(
+            f"{objective.forget.name} holds the retain loss below eps, which has no default: give eps=<nats a token>, "
+            "somewhat more than the start model's. A start without --dry-run computes that and suggests a value."
+        )

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,10 @@ from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.progress import Progress, first_process
-from expunge.masks.mask import Mask
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
-from expunge.objectives.combine import Objective
 from expunge.training.adapter import Keep
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
@@ -38,6 +37,7 @@ from expunge.training.callbacks import (
 from expunge.training.config import TrainingConfig
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
+from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
@@ -190,16 +190,11 @@ def train(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: RunRows,
-    objective: Objective,
-    config: TrainingConfig,
+    plan: Plan,
     manifest: Manifest,
     *,
     reference: nn.Module | None = None,
-    mask: Mask | None = None,
-    patch: bool = False,
     folder: Path | None = None,
-    scratch: Path,
-    what: str,
     progress: Progress | None = None,
     keep: Keep | None = None,
     about: Mapping[str, Any] | None = None,
@@ -211,46 +206,43 @@ def train(
         model: trained in place.
         tokenizer: stored beside checkpoints and result.
         rows: the run's rows.
-        objective: the losses.
-        config: with learning rate and epochs resolved.
+        plan: the losses, how to train, and what may change: its mask, else every parameter that has gradients.
         manifest: stored with the result.
         reference: the frozen start model, where one is held.
-        mask: what may change; None: every parameter that has gradients.
-        patch: with a mask, write what it changed into the folder, too.
         folder: run folder, already opened; None keeps the result in memory only.
-        scratch: where checkpoints go.
-        what: a word for progress: `npo`, `fine-tune`.
         progress: called at each step.
         keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
         about: with an adapter, what is said of it beside its weights in checkpoints.
         stop: ends the run early.
     """
-    arguments = training_arguments(rows, config, scratch, model)
-    trainer = ObjectiveTrainer(
-        model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
-    )
-    if objective.dual is not None:
-        warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
-        trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
-    asked, clock = StopWhenAsked(), Clock()
-    trainer.add_callback(asked)
-    if stop is not None:
-        trainer.add_callback(stop)
-    trainer.add_callback(clock)
-    trainer.add_callback(WarnOfCollapse())
-    if folder is not None:
-        every = config.checkpoint_every
-        trainer.add_callback(
-            CheckpointAtEpochs(
-                rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size, every=every, tokenizer=tokenizer
-            )
-        )
-    if progress is not None:
-        trainer.add_callback(ReportProgress(what, progress))
+    objective, config, mask, patch = plan.objective, plan.training, plan.weight_mask, plan.patch
     start: dict[str, Tensor] = {}
-    latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
-    transformers_logging.disable_progress_bar()
     with ExitStack() as around:
+        scratch = (folder or Path(around.enter_context(tempfile.TemporaryDirectory()))) / CHECKPOINTS
+        arguments = training_arguments(rows, config, scratch, model)
+        trainer = ObjectiveTrainer(
+            model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
+        )
+        if objective.dual is not None:
+            warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
+            trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
+        asked, clock = StopWhenAsked(), Clock()
+        trainer.add_callback(asked)
+        if stop is not None:
+            trainer.add_callback(stop)
+        trainer.add_callback(clock)
+        trainer.add_callback(WarnOfCollapse())
+        if folder is not None:
+            every = config.checkpoint_every
+            trainer.add_callback(
+                CheckpointAtEpochs(
+                    rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size, every=every, tokenizer=tokenizer
+                )
+            )
+        if progress is not None:
+            trainer.add_callback(ReportProgress(plan.what, progress))
+        latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
+        transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
         if folder is not None:
             around.enter_context(asked.listening())
@@ -343,15 +335,6 @@ def _engine_taken_off(model: PreTrainedModel | PeftModel, *, checkpointing: bool
         vars(model).update(own)
         if checkpointing:
             model.activation_checkpointing_disable()
-
-
-def check_patch(patch: bool, mask: Mask | None, output_dir: str | Path | None) -> None:
-    """Raise where a patch is asked for that a run cannot write."""
-    if patch and (mask is None or output_dir is None):
-        raise ExpungeError(
-            "a patch holds what a masked run changed, and is written into its run folder: give a mask and an output "
-            "folder, or compare two model folders: expunge patch create base=... model=... output=patch.safetensors"
-        )
 
 
 def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module) -> TrainingArguments:

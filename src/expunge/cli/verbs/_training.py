@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
 from expunge.cli.console import say
-from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
+from expunge.cli.inputs import LoadingConfig, check_output, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.config.settings import DEFAULT
 from expunge.core.checkpoints import checkpoints
@@ -20,12 +21,11 @@ from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.data.corpus import Corpus
-    from expunge.masks.mask import Mask
-    from expunge.objectives.combine import Objective
-    from expunge.training.adapter import Adaptation
+    from expunge.training.plan import Plan
+    from expunge.training.rows import RunRows
     from expunge.training.run import Run
     from expunge.training.stopping import Rule
 
@@ -63,37 +63,14 @@ class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
 C = TypeVar("C", bound=RunConfig)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A run as far as it is known from its configuration and the shape of its model."""
-
-    objective: "Objective"
-    training: TrainingConfig
-    """With learning rate and epochs filled in."""
-    filled: Mapping[str, tuple[Any, str]]
-    """What the stage takes for settings left at nothing, and where that comes from."""
-    adaptation: "Adaptation | None" = None
-    """The adapter, where one is trained."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What its manifest would say of its settings."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run trains."""
-
-    numbers: int
-    """Trained parameters."""
-    adapted: tuple[str, ...] = ()
-    """Names of the matrices that an adapter is put on."""
-
-
 def dry_run(
     call: Call[C],
     *,
     corpus: "Callable[[], Corpus]",
-    plan: "Callable[[PreTrainedModel], Plan]",
+    plan: "Callable[[PreTrainedModel, Corpus | None], Plan]",
+    check_source: Callable[[], object] = lambda: None,
     reference: str = "auto",
+    origins: Mapping[str, str] = MappingProxyType({}),
     check_data: "Callable[[Corpus], object]" = lambda _corpus: None,
 ) -> int:
     """Show what a run would do; the exit code.
@@ -101,21 +78,25 @@ def dry_run(
     Args:
         call: the verb's call.
         corpus: reads the corpus, with the splits named as the run takes them.
-        plan: from a model without weights, the run.
-        reference: how reference values are had.
+        plan: plans the run, from a model without weights and the corpus where it could be read.
+        check_source: raises for start models that the run refuses before it loads them.
+        reference: how reference values are obtained.
+        origins: where the stage's values come from for settings that were left open.
         check_data: raises where the corpus lacks something that the run needs beside its rows.
     """
-    from expunge.masks.mask import Mask
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.models.reference import choose
-    from expunge.training.adapter import check_settings, warn_of_size
     from expunge.training.masked import mask_summary
+    from expunge.training.memory import importance_memory, masked_memory, training_memory
     from expunge.training.reference_rows import reference_size
-    from expunge.training.rows import run_rows
     from expunge.training.run import check_same
 
     config, problems = call.config, preview.Problems()
-    model = tokenizer = data = planned = rows = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    model: PreTrainedModel | None = None
+    data: Corpus | None = None
+    planned: Plan | None = None
+    rows: RunRows | None = None
     with problems.collected():
         check_output(config.output, overwrite=call.overwrite, resume=call.resume)
     with problems.collected():
@@ -124,61 +105,49 @@ def dry_run(
         data = corpus()
         check_data(data)
     with problems.collected():
+        check_source()
+        check_loading(config.model, device=config.device, bits=config.bits)
         model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
-        planned = plan(model)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
-        check_loading(config.model, device=config.device, bits=config.bits)
+        planned = plan(model, data)
     if call.resume and planned is not None and (Path(config.output) / FILE).is_file():
         with problems.collected():
             check_same(Path(config.output), arguments=planned.arguments)
     with problems.collected():
-        preview.show_settings(call.resolved, {**planned.filled, **_taken(config, planned, data)} if planned else {})
+        preview.show_settings(call.resolved, _taken(config, planned, data, origins) if planned else {})
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
     with problems.collected():
-        rows = run_rows(
-            data,
-            tokenizer,
-            streams=planned.objective.streams,
-            epochs=planned.training.epochs or 0,
-            seed=config.seed,
-            retain_per_forget=config.retain_per_forget,
-            template=template_of(config),
-            max_length=config.max_length,
-        )
+        rows = planned.rows(data, tokenizer)
     if rows is None:
         return problems.concluded()
     with problems.collected():
         size = preview.show_work(data, rows, planned.training)
         size_kept = reference_size(model, rows, planned.objective)
         how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
-        told, mask = None, Mask.load(config.mask) if config.mask is not None else None
-        if mask is not None and planned.adaptation is None:
-            told = mask_summary(model, mask)
+        told = None
+        if planned.weight_mask is not None:
+            told = mask_summary(model, planned.weight_mask)
             preview.show_mask(told)
-        trained = trained_parameters(model, planned.objective, planned.adaptation, mask)
+        trained = planned.trained_parameters(model)
         if planned.adaptation is not None:
-            check_settings(model, planned.adaptation, trained.adapted, data)
             weights = sum(p.numel() for p in model.parameters())
-            preview.show_adapter(planned.adaptation.name, trained.adapted, trained.numbers, weights)
-            warn_of_size(model, planned.adaptation, trained.adapted)
-        memory = preview.memory(
+            preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
+        memory = training_memory(
             model,
             size,
             objective=planned.objective,
             second=how == "model" and planned.adaptation is None,
-            trained=trained.numbers,
+            trained=trained,
             dtype=config.dtype,
             bits=config.bits or bits_under(config.model),
             checkpointing=config.gradient_checkpointing,
         )
-        preview.show_memory(memory if told is None else memory | preview.masked_memory(told))
+        preview.show_memory(memory if told is None else memory | masked_memory(told))
         if planned.adaptation is not None and planned.adaptation.wants_retain:
             whole_map = planned.adaptation.name == "fila"
-            preview.show_importance_memory(
-                *preview.importance_memory(model, trained.adapted, memory, whole_map=whole_map)
-            )
+            preview.show_importance_memory(*importance_memory(model, planned.matrices, memory, whole_map=whole_map))
         if planned.adaptation is None:
             note_small(config, model)
     for stream in (rows.anchor, "alternate"):
@@ -187,12 +156,23 @@ def dry_run(
     return problems.concluded()
 
 
-def _taken(config: RunConfig, plan: Plan, corpus: "Corpus | None") -> dict[str, tuple[Any, str]]:
-    """What the stage takes for settings left at nothing beside those of the plan, in words."""
+def _taken(
+    config: RunConfig, plan: "Plan", corpus: "Corpus | None", origins: Mapping[str, str]
+) -> dict[str, tuple[Any, str]]:
+    """For settings that were left open, what the run takes and where that comes from."""
     import torch
 
     micro, _ = plan.training.split(int(os.environ.get("WORLD_SIZE", "1")))
-    found = {
+    objective = plan.objective
+    values = asdict(plan.training) | {
+        "retain_sets": dict(objective.retain_sets),
+        "retain_loss": objective.retain.name if objective.retain else "none",
+        "gamma": objective.gamma,
+        "alpha": objective.alpha,
+        "layer": objective.layer,
+        "save": plan.save if plan.adaptation is not None else None,
+    }
+    found = {name: (value, f"{DEFAULT} of {origins.get(name, plan.what)}") for name, value in values.items()} | {
         "micro_batch_size": (f"{micro} (the rows of a step on each device)", DEFAULT),
         "device": ("cuda (the first GPU)" if torch.cuda.is_available() else "cpu (there is no GPU)", DEFAULT),
         "tokenizer": (f"{config.model} (the model's)", DEFAULT),
@@ -201,7 +181,7 @@ def _taken(config: RunConfig, plan: Plan, corpus: "Corpus | None") -> dict[str, 
         return found
     settings, origin = plan.adaptation.settings, f"{DEFAULT} of {plan.adaptation.name}"
     few = plan.objective.forget is not None and plan.objective.forget.method.trains == "down_projections"
-    found["targets"] = ("those that the method trains" if few else "all-linear", origin)
+    found["targets"] = ("the method's own matrices" if few else "all-linear", origin)
     if "lora_alpha" in settings:
         found["lora_alpha"] = (f"{2 * settings['rank']} (2 x rank)", origin)
     if "retain_samples" in settings and corpus is not None and {"forget", "retain"} <= {*corpus}:
@@ -212,34 +192,6 @@ def _taken(config: RunConfig, plan: Plan, corpus: "Corpus | None") -> dict[str, 
     if "importance" in settings:
         found["importance"] = ("the cache", origin)
     return found
-
-
-def trained_parameters(
-    model: "PreTrainedModel",
-    objective: "Objective",
-    adaptation: "Adaptation | None" = None,
-    mask: "Mask | None" = None,
-) -> Trained:
-    """What is trained: the adapter's factors, else what the objective's method trains by default.
-
-    Args:
-        model: a skeleton.
-        objective: of the run.
-        adaptation: the adapter, where one is trained.
-        mask: with an adapter, of whole matrices; without one it is left out of account.
-    """
-    from expunge.models.matrices import down_projections, parameter_count
-
-    if adaptation is not None:
-        from expunge.training.adapter import adapted_matrices
-
-        names = adapted_matrices(model, objective, adaptation.targets, mask)
-        rank = adaptation.settings["rank"]
-        return Trained(parameter_count(model, names, rank), names)
-    if objective.forget is None or objective.forget.method.trains == "all" or objective.layer is None:
-        return Trained(sum(p.numel() for p in model.parameters()))
-    names = down_projections(model, objective.layer)
-    return Trained(sum(model.get_parameter(f"{name}.weight").numel() for name in names))
 
 
 def training_fields(config: TrainingConfig) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """`expunge train`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
-    Plan,
     RunConfig,
     conclude,
     dry_run,
@@ -16,13 +15,15 @@ from expunge.cli.verbs._training import (
     say_resumed,
     training_fields,
 )
-from expunge.config.settings import DEFAULT
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
 from expunge.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from expunge.data.corpus import Corpus
+    from expunge.training.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,12 @@ def train(call: Call[TrainConfig]) -> int:
     """Fine-tune a model on the completions of some rows: a target model, or a retain model."""
     config = call.config
     if call.dry_run:
-        return dry_run(call, corpus=lambda: learned(config, call.resolved.more), plan=lambda _model: planned(config))
+        return dry_run(
+            call,
+            corpus=lambda: learned(config, call.resolved.more),
+            plan=lambda model, _corpus: planned(config, model),
+            origins={name: "fine-tuning" for name in TrainingConfig.__dataclass_fields__},
+        )
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
     if call.resume:
         say_resumed(config.output)
@@ -95,16 +101,20 @@ def learned(config: TrainConfig, more: Mapping[str, Any]) -> "Corpus":
     return Corpus({"retain": tuple(example for split in config.splits for example in corpus[split])}, corpus.name)
 
 
-def planned(config: TrainConfig) -> Plan:
+def planned(config: TrainConfig, model: "PreTrainedModel") -> "Plan":
     """The run that a configuration describes."""
-    from expunge.objectives.combine import build
-    from expunge.training.finetune import DEFAULT_EPOCHS, DEFAULT_LEARNING_RATE, run_arguments
+    from expunge.training.plan import plan_finetuning
 
-    training = TrainingConfig(**training_fields(config))
-    training = training.filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
-    filled = {name: (value, f"{DEFAULT} of fine-tuning") for name, value in asdict(training).items()}
-    arguments = run_arguments(config.splits, template_of(config), config.max_length, training)
-    return Plan(build(None, retain="nll"), training, filled, arguments=arguments)
+    return plan_finetuning(
+        model,
+        config.splits,
+        TrainingConfig(**training_fields(config)),
+        mask=config.mask,
+        patch=config.patch,
+        output_dir=config.output,
+        template=template_of(config),
+        max_length=config.max_length,
+    )
 
 
 VERB = Verb(

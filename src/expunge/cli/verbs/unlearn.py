@@ -1,14 +1,13 @@
 """`expunge unlearn`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from expunge.cli.console import say
 from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
-    Plan,
     RunConfig,
     conclude,
     dry_run,
@@ -17,50 +16,28 @@ from expunge.cli.verbs._training import (
     say_resumed,
     training_fields,
 )
-from expunge.config.settings import DEFAULT, Setting, parameters
+from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least, require_positive
+from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.progress import shown
 from expunge.objectives.method import method_of
 from expunge.training.config import TrainingConfig
+from expunge.training.unlearn_config import UnlearnConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from expunge.data.corpus import Corpus
+    from expunge.training.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnlearnConfig(RunConfig):
-    """How the model is made to forget."""
+class UnlearnRunConfig(RunConfig, UnlearnConfig):
+    """When the run ends early."""
 
-    method: str = "npo"
-    """Forget loss: a name of `expunge list methods`, or `package.module:function`."""
-    retain_loss: str | None = None
-    """Loss on the retain set: a name of `expunge list retain_losses`, or `none`; null: the method's default."""
-    gamma: float | None = None
-    """Weight of the forget loss; null: the method's default."""
-    alpha: float | None = None
-    """Weight of the retain loss; null: the method's default."""
-    retain_sets: dict[str, float] = field(default_factory=dict)
-    """Several retain sets with their weights, by split: `retain_sets.retain=1 retain_sets.general=0.5`;
-    none named: `retain` alone."""
-    reference: Literal["auto", "precomputed", "model"] = "auto"
-    """How the start model's values are had: computed once before training, or from a frozen second model (with an
-    adapter: from the same model with its adapter switched off); `auto` computes them once where they fit into a
-    gigabyte."""
-    adapter: str | None = None
-    """Train low-rank factors instead of the weights: a name of `expunge list adapters`; null: all weights."""
-    targets: str | None = None
-    """Matrices that the adapter is put on: `all-linear`, `attention`, `mlp`, or a regular expression on their names;
-    null: those that the method trains where these are few, else all-linear."""
-    save: Literal["merged", "adapter", "both"] | None = None
-    """What is written of an adapter: `merged` into the weights (the default), the `adapter` alone, or `both`."""
     stop: tuple[str, ...] = ()
-    """End the run early once all of these hold, such as `forget_rouge<=0.1`, or `forget_rouge<=unseen` for what the
-    start model has on the holdout set."""
-    stop_every: float = 1.0
-    """Epochs between two measurements for `stop`."""
+    """End the run early once all of these hold, such as `forget_rouge<=0.1`, or `forget_rouge<=unseen` for the start
+    model's value on the holdout set."""
     stop_rows: int = 32
     """Rows of each set that are measured for `stop`."""
     stop_suite: str = "default"
@@ -68,11 +45,8 @@ class UnlearnConfig(RunConfig):
     `stop=extraction_likelihood<=unseen,memorization_accuracy<=unseen`."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("gamma", "alpha"):
-            if getattr(self, name) is not None:
-                require_at_least(name, getattr(self, name), 0)
-        require_positive("stop_every", self.stop_every)
+        RunConfig.__post_init__(self)
+        UnlearnConfig.__post_init__(self)
         require_at_least("stop_rows", self.stop_rows, 1)
         if self.bits is not None and self.adapter is None:
             raise ExpungeError(
@@ -85,7 +59,7 @@ class UnlearnConfig(RunConfig):
             )
 
 
-def unlearn(call: Call[UnlearnConfig]) -> int:
+def unlearn(call: Call[UnlearnRunConfig]) -> int:
     """Make a model forget the forget set while it keeps the retain set."""
     config, more = call.config, call.resolved.more
     of_source = {setting.name for setting in source_settings({"source": config.source})}
@@ -94,12 +68,14 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
         return dry_run(
             call,
             corpus=lambda: corpus_of(config, more),
-            plan=lambda model: planned(config, of_method, model),
+            plan=lambda model, corpus: planned(config, of_method, model, corpus),
+            check_source=lambda: check_source(config, of_method),
             reference=config.reference,
+            origins={"learning_rate": config.adapter, "save": config.adapter} if config.adapter else {},
             check_data=lambda corpus: check_stop(config, corpus),
         )
     check_output(config.output, overwrite=call.overwrite, resume=call.resume)
-    check_adapting(config, of_method)
+    check_source(config, of_method)
     if call.resume:
         say_resumed(config.output)
     from expunge.training.unlearn import unlearn as stage
@@ -137,17 +113,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             model,
             tokenizer,
             corpus,
-            method=config.method,
-            retain=config.retain_loss,
-            gamma=config.gamma,
-            alpha=config.alpha,
-            retain_sets=config.retain_sets or None,
-            reference=config.reference,
-            adapter=config.adapter,
-            targets=config.targets,
-            save=config.save,
             stop=rule,
-            stop_every=config.stop_every,
             mask=config.mask,
             patch=config.patch,
             output_dir=config.output,
@@ -156,6 +122,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
             template=template_of(config),
             max_length=config.max_length,
             progress=report,
+            **unlearn_fields(config),
             **training_fields(config),
             **of_method,
         )
@@ -164,7 +131,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
     return 0
 
 
-def check_adapting(config: UnlearnConfig, given: Mapping[str, Any]) -> None:
+def check_source(config: UnlearnRunConfig, given: Mapping[str, Any]) -> None:
     """Raise for adapters, and for their absence, that do not go with how the model is loaded; none is."""
     from expunge.models.load import bits_under
     from expunge.training.adapter import asked, check_start
@@ -180,7 +147,7 @@ def check_adapting(config: UnlearnConfig, given: Mapping[str, Any]) -> None:
         check_start(config.model, adaptation.save)
 
 
-def check_stop(config: UnlearnConfig, corpus: "Corpus") -> None:
+def check_stop(config: UnlearnRunConfig, corpus: "Corpus") -> None:
     """Raise for conditions to stop by that cannot be read, or measured on this corpus."""
     if config.stop:
         from expunge.stop_rules import check_conditions
@@ -207,58 +174,43 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     return found
 
 
-def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedModel") -> Plan:
-    """The run that a configuration describes, on a model of which the configuration alone is read."""
-    from expunge.objectives.combine import build
-    from expunge.training.adapter import asked
-    from expunge.training.unlearn import check_objective, run_arguments, with_defaults
+def unlearn_fields(config: UnlearnConfig) -> dict[str, Any]:
+    """What is unlearned and how, of a configuration that holds other settings too."""
+    return {name: getattr(config, name) for name in UnlearnConfig.__dataclass_fields__}
 
-    adaptation, given = asked(config.adapter, config.targets, config.save, given)
-    check_adapting(config, given)
-    objective = build(
-        config.method,
-        retain=config.retain_loss,
-        gamma=config.gamma,
-        alpha=config.alpha,
-        depth=model.config.get_text_config(decoder=True).num_hidden_layers,
-        retain_sets=config.retain_sets or None,
-        hyperparameters=given,
-        adapter=adaptation.settings if adaptation else (),
-    )
-    training = with_defaults(TrainingConfig(**training_fields(config)), objective, adapter=adaptation is not None)
-    check_objective(model, config.method, objective, training)
-    if objective.dual is not None and objective.dual.eps is None:
-        raise ExpungeError(
-            f"{config.method} holds the retain loss below eps, which has no default: give eps=<nats a token>, somewhat "
-            "more than the start model's, which a start without --dry-run computes and tells."
-        )
-    taken = asdict(training) | {
-        "retain_sets": dict(objective.retain_sets),
-        "retain_loss": objective.retain.name if objective.retain else "none",
-        "gamma": objective.gamma,
-        "alpha": objective.alpha,
-        "layer": objective.layer,
-    }
-    if adaptation is not None:
-        taken["save"] = adaptation.save
-    origins = {name: config.method for name in taken} | (
-        {"learning_rate": config.adapter, "save": config.adapter} if adaptation else {}
-    )
-    filled = {name: (value, f"{DEFAULT} of {origins[name]}") for name, value in taken.items()}
-    arguments = run_arguments(
-        config.method, objective, training, template_of(config), config.max_length, config.reference, adaptation
-    )
+
+def planned(
+    config: UnlearnRunConfig, given: dict[str, Any], model: "PreTrainedModel", corpus: "Corpus | None"
+) -> "Plan":
+    """The run that a configuration describes, on a model of which shapes alone are read."""
+    from expunge.training.plan import plan_unlearning
+    from expunge.training.reference_rows import require_eps
+
+    rule = None
     if config.stop:
         from expunge.stop_rules import about_rule
 
-        about = about_rule(config.stop, config.stop_suite, config.stop_rows)
-        arguments |= {"stop": about, "stop_every": config.stop_every}
-    return Plan(objective, training, filled, adaptation, arguments)
+        rule = about_rule(config.stop, config.stop_suite, config.stop_rows)
+    plan = plan_unlearning(
+        model,
+        UnlearnConfig(**unlearn_fields(config)),
+        TrainingConfig(**training_fields(config)),
+        given,
+        corpus=corpus,
+        mask=config.mask,
+        patch=config.patch,
+        output_dir=config.output,
+        template=template_of(config),
+        max_length=config.max_length,
+        stop=rule,
+    )
+    require_eps(plan.objective)
+    return plan
 
 
 VERB = Verb(
     name="unlearn",
-    config=UnlearnConfig,
+    config=UnlearnRunConfig,
     run=unlearn,
     more=hyperparameters,
     elsewhere=catalogue.of_adapters,

@@ -1,0 +1,312 @@
+"""A run, planned once: what a dry run shows, a run carries out, and an experiment checks before it starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from expunge.core.checks import ExpungeError
+from expunge.core.manifest import jsonable
+from expunge.data.corpus import Corpus
+from expunge.data.template import Template
+from expunge.masks.mask import Mask
+from expunge.models.anatomy import causal_lm
+from expunge.models.load import refuse_adapters
+from expunge.models.lowrank import Save
+from expunge.models.matrices import down_projections, parameter_count
+from expunge.objectives.combine import Objective, build
+from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
+from expunge.training.adapter import (
+    Adaptation,
+    adapted_matrices,
+    asked,
+    check_adaptable,
+    check_settings,
+    warn_of_size,
+)
+from expunge.training.config import TrainingConfig
+from expunge.training.masked import given_mask
+from expunge.training.rows import RunRows, run_rows
+from expunge.training.unlearn_config import UnlearnConfig
+
+FINETUNING_EPOCHS = 5.0
+FINETUNING_RATE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run, checked as far as its settings and the shape of its model allow; nothing is computed or written yet."""
+
+    what: str
+    """For progress: the name of the method, or `fine-tune`."""
+    objective: Objective
+    training: TrainingConfig
+    """Learning rate, epochs and warm-up filled in."""
+    template: Template
+    max_length: int
+    arguments: Mapping[str, Any]
+    """What the manifest of the run says of its settings."""
+    retain_per_forget: int
+    mask: Mask | None = None
+    patch: bool = False
+    adaptation: Adaptation | None = None
+    """The adapter, where one is trained."""
+    matrices: tuple[str, ...] = ()
+    """Names of the matrices that the adapter is attached to."""
+    save: Save = "merged"
+    """What is saved of the adapter, or of the one that the model came with."""
+
+    @property
+    def weight_mask(self) -> Mask | None:
+        """The mask of the weights; with an adapter it has chosen the matrices already."""
+        return self.mask if self.adaptation is None else None
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the forget set."""
+        assert self.training.epochs is not None
+        return self.training.epochs
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        """How many numbers are trained: the adapter's factors, else what the method trains by default, mask aside.
+
+        Args:
+            model: the start model, of which shapes alone are read.
+        """
+        if self.adaptation is not None:
+            return parameter_count(model, self.matrices, self.adaptation.settings["rank"])
+        forget, layer = self.objective.forget, self.objective.layer
+        if forget is None or forget.method.trains == "all" or layer is None:
+            return sum(p.numel() for p in model.parameters())
+        return sum(model.get_parameter(f"{name}.weight").numel() for name in down_projections(model, layer))
+
+    def rows(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> RunRows:
+        """The token rows of the run in the order in which it meets them.
+
+        Raises:
+            ExpungeError: a set is missing, or a row leaves no completion token.
+        """
+        return run_rows(
+            corpus,
+            tokenizer,
+            streams=self.objective.streams,
+            epochs=self.epochs,
+            seed=self.training.seed,
+            retain_per_forget=self.retain_per_forget,
+            template=self.template,
+            max_length=self.max_length,
+        )
+
+
+def plan_unlearning(
+    model: PreTrainedModel | PeftModel,
+    config: UnlearnConfig,
+    training: TrainingConfig,
+    hyperparameters: Mapping[str, Any],
+    *,
+    corpus: Corpus | None = None,
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
+    output_dir: str | Path | None = None,
+    template: Template | None = None,
+    max_length: int = 512,
+    stop: Any = None,
+) -> Plan:
+    """Plan an unlearning run; everything that its settings and the shape of the model rule out is refused here.
+
+    Args:
+        model: the start model. Only its configuration and shapes are read, so one without weights will do.
+        config: what is unlearned and how.
+        training: how the run trains.
+        hyperparameters: of the method, the retain loss and the adapter.
+        corpus: what the run uses; None leaves out what depends on the sizes of its sets.
+        mask: what may change, or its file.
+        patch: also write what a masked run changed.
+        output_dir: the run folder; only whether there is one matters here.
+        template: how questions are framed; None: the tokenizer's chat template where it has one.
+        max_length: longest row in tokens.
+        stop: what the manifest says of the rule to stop by; None: there is none.
+
+    Raises:
+        ExpungeError: unknown names, settings out of range, or combinations that do not go together.
+    """
+    own = isinstance(model, PeftModel)
+    adaptation, rest = asked(config.adapter, config.targets, config.save, hyperparameters, own=own)
+    check_adaptable(model, adaptation, config.save)
+    mask = given_mask(mask)
+    check_patch(patch, mask, output_dir)
+    _check_mask(mask, patch, adaptation, own=own)
+    shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    objective = build(
+        config.method,
+        retain=config.retain_loss,
+        gamma=config.gamma,
+        alpha=config.alpha,
+        depth=shape.num_hidden_layers,
+        retain_sets=config.retain_sets,
+        hyperparameters=rest,
+        adapter=adaptation.settings if adaptation else (),
+    )
+    training = _with_defaults(training, objective, adapter=adaptation is not None or own)
+    matrices: tuple[str, ...] = ()
+    if adaptation is not None:
+        matrices = adapted_matrices(model, objective, config.targets, mask)
+        if corpus is not None:
+            check_settings(model, adaptation, matrices, corpus)
+        warn_of_size(model, adaptation, matrices)
+    check_objective(causal_lm(model), config.method, objective, training)
+    template = template or Template()
+    arguments = {
+        "method": config.method,
+        "retain": objective.retain.name if objective.retain else "none",
+        "gamma": objective.gamma,
+        "alpha": objective.alpha,
+        "retain_sets": dict(objective.retain_sets),
+        "hyperparameters": objective.forget.hyperparameters if objective.forget else {},
+        "retain_hyperparameters": objective.retain.hyperparameters if objective.retain else {},
+        **({"dual": asdict(objective.dual)} if objective.dual else {}),
+        **objective.generates,
+        "layer": objective.layer,
+        "positions": objective.positions,
+        "reference": config.reference,
+        "template": asdict(template),
+        "max_length": max_length,
+        **asdict(training),
+        **(adaptation.arguments() if adaptation else {}),
+        **({"stop": stop, "stop_every": config.stop_every} if stop is not None else {}),
+    }
+    return Plan(
+        what=config.method,
+        objective=objective,
+        training=training,
+        template=template,
+        max_length=max_length,
+        arguments=jsonable(arguments),
+        mask=mask,
+        patch=patch,
+        adaptation=adaptation,
+        matrices=matrices,
+        save=config.save or "adapter" if own else adaptation.save if adaptation else "merged",
+        retain_per_forget=training.retain_per_forget,
+    )
+
+
+def plan_finetuning(
+    model: PreTrainedModel,
+    splits: Sequence[str],
+    training: TrainingConfig,
+    *,
+    mask: Mask | str | Path | None = None,
+    patch: bool = False,
+    output_dir: str | Path | None = None,
+    template: Template | None = None,
+    max_length: int = 512,
+) -> Plan:
+    """Plan a fine-tuning run.
+
+    Args:
+        model: the start model; of it only whether it carries an adapter is read.
+        splits: what is learned.
+        training: how the run trains; learning rate 1e-5 and 5 epochs by default, as TOFU's models were made.
+        mask: what may change, or its file.
+        patch: also write what a masked run changed.
+        output_dir: the run folder; only whether there is one matters here.
+        template: how questions are framed; None: the tokenizer's chat template where it has one.
+        max_length: longest row in tokens.
+
+    Raises:
+        ExpungeError: combinations that do not go together.
+    """
+    refuse_adapters(model)
+    mask = given_mask(mask)
+    check_patch(patch, mask, output_dir)
+    training = training.filled(learning_rate=FINETUNING_RATE, epochs=FINETUNING_EPOCHS)
+    template = template or Template()
+    arguments = {"splits": splits, "template": asdict(template), "max_length": max_length, **asdict(training)}
+    return Plan(
+        what="fine-tune",
+        objective=build(None, retain="nll"),
+        training=training,
+        template=template,
+        max_length=max_length,
+        arguments=jsonable(arguments),
+        mask=mask,
+        patch=patch,
+        retain_per_forget=1,
+    )
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[UnlearnConfig, TrainingConfig, dict[str, Any]]:
+    """Keyword arguments to (what is unlearned, how it trains, the rest, which method or adapter must know).
+
+    `retain` is short for `retain_loss`, as in `expunge.unlearn(..., retain="nll")`.
+
+    Raises:
+        ExpungeError: a value out of range, or both names of the retain loss.
+    """
+    rest = dict(settings)
+    if (short := rest.pop("retain", None)) is not None:
+        if rest.get("retain_loss") not in (None, short):
+            raise ExpungeError(
+                f"retain is short for retain_loss, and both were given: {short!r} and {rest['retain_loss']!r}."
+            )
+        rest["retain_loss"] = short
+
+    def taken(config: type) -> dict[str, Any]:
+        return {f.name: rest.pop(f.name) for f in fields(config) if f.name in rest}
+
+    return UnlearnConfig(**taken(UnlearnConfig)), TrainingConfig(**taken(TrainingConfig)), rest
+
+
+def _with_defaults(config: TrainingConfig, objective: Objective, *, adapter: bool) -> TrainingConfig:
+    """Learning rate and epochs filled in from the method, or from what suits an adapter."""
+    (loss, _), *_ = objective.losses.values()
+    rate = ADAPTER_RATE if adapter else loss.method.learning_rate
+    return config.filled(learning_rate=rate, epochs=loss.method.epochs)
+
+
+def check_objective(model: nn.Module, method: str, objective: Objective, config: TrainingConfig) -> None:
+    """Raise for settings that a loss refuses, and for combinations that would train something else than was asked for.
+
+    Args:
+        model: a causal language model, of which the configuration alone is read.
+        method: name of the forget loss.
+        objective: what is to be trained.
+        config: how.
+    """
+    shape = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    objective.check(depth=shape.num_hidden_layers, width=shape.hidden_size, vocabulary=shape.vocab_size)
+    if objective.forget is not None and objective.forget.method.compares_with == "other":
+        raise ExpungeError(
+            f"{method} matches another model than the start model, and a run has none. Use it in a loop of your own: "
+            f"expunge.compute_loss(model, forget=batch, method='{method}', reference=<that model>)."
+        )
+    if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
+        what = f"surgery={config.surgery}" if config.surgery != "none" else method
+        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+    if objective.dual is not None and objective.retain is not None and objective.retain.name != "nll":
+        raise ExpungeError(f"{method} bounds the retain set's NLL by eps; retain={objective.retain.name} is another.")
+    if config.surgery != "none" and (objective.alpha == 0 or objective.dual is not None):
+        why = "alpha=0 leaves none" if objective.alpha == 0 else f"{method} weighs that gradient itself"
+        raise ExpungeError(f"surgery={config.surgery} holds the forget against the retain gradient, and {why}.")
+
+
+def _check_mask(mask: Mask | None, patch: bool, adaptation: Adaptation | None, *, own: bool) -> None:
+    """Raise for masks and patches that an adapter has no use for; those of matrices are the adapter's."""
+    if patch and adaptation is not None:
+        raise ExpungeError("a patch holds weights that a masked run changed; what an adapter changes is save=adapter.")
+    if mask is not None and own:
+        raise ExpungeError("the model's own adapter is trained, which a mask of its weights says nothing about.")
+
+
+def check_patch(patch: bool, mask: Mask | None, output_dir: str | Path | None) -> None:
+    """Raise where a patch is asked for that a run cannot write."""
+    if patch and (mask is None or output_dir is None):
+        raise ExpungeError(
+            "a patch holds what a masked run changed, and is written into its run folder: give a mask and an output "
+            "folder, or compare two model folders: expunge patch create base=... model=... output=patch.safetensors"
+        )
