@@ -175,8 +175,8 @@ def test_what_cannot_work_is_refused_with_its_reason_and_the_rest_is_configured(
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("rows, references, importance or training before the refusal")
 
-    for name in ("run_rows", "with_reference", "adapter_on", "train"):
-        monkeypatch.setattr(f"expunge.training.unlearn.{name}", too_late)
+    for name in ("plan.run_rows", "unlearn.with_reference", "unlearn.adapter_on", "unlearn.train"):
+        monkeypatch.setattr(f"expunge.training.{name}", too_late)
     model, before = start(architecture), model_fingerprint(start(architecture))
     for case in (case for case in ALL if case.architecture == architecture):
         method = KINDS[case.kind][0]

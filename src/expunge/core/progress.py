@@ -14,6 +14,11 @@ PLAIN_EVERY = 10.0
 """Seconds between lines of progress where there is no terminal."""
 
 
+def processes() -> int:
+    """How many processes a launcher started; known before any process group exists."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def first_process() -> bool:
     """Is this the one process, or the first of those that a launcher started? It alone speaks and keeps folders."""
     return os.environ.get("RANK", "0") == "0"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from expunge.core.checks import ExpungeError, require_at_least, require_between
+from expunge.core.progress import processes
 
 LARGEST_RATE = 1.0
 
@@ -91,12 +92,16 @@ class TrainingConfig:
             warmup=(1.0 if epochs > 1 else epochs / 10) if self.warmup is None else self.warmup,
         )
 
-    def split(self, devices: int) -> tuple[int, int]:
-        """(rows a device computes at once, accumulation steps) for a number of devices.
+    def split(self, devices: int | None = None) -> tuple[int, int]:
+        """(rows a device computes at once, accumulation steps).
+
+        Args:
+            devices: how many compute; None: one for each process that a launcher started.
 
         Raises:
             ExpungeError: the global batch does not divide evenly; it is never rounded.
         """
+        devices = processes() if devices is None else devices
         share, rest = divmod(self.batch_size, devices)
         if rest:
             raise ExpungeError(

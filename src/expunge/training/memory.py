@@ -1,7 +1,6 @@
 """How much a run computes and how much memory it takes, estimated before it starts."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ class Work:
 
 def work(rows: RunRows, config: TrainingConfig) -> Work:
     """Count steps and tokens of a run, for one process or as many as a launcher started."""
-    micro, accumulation = config.split(int(os.environ.get("WORLD_SIZE", "1")))
+    micro, accumulation = config.split()
     items = [rows[k] for k in range(len(rows))]
 
     def total(per_row: Callable[[Encoded], int]) -> list[int]:

@@ -159,6 +159,7 @@ def plan_unlearning(
             check_settings(model, adaptation, matrices, corpus)
         warn_of_size(model, adaptation, matrices)
     check_objective(causal_lm(model), config.method, objective, training)
+    training.split()  # refused now where batch and processes do not divide
     template = template or Template()
     arguments = {
         "method": config.method,
@@ -225,6 +226,7 @@ def plan_finetuning(
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     training = training.filled(learning_rate=FINETUNING_RATE, epochs=FINETUNING_EPOCHS)
+    training.split()  # refused now where batch and processes do not divide
     template = template or Template()
     arguments = {"splits": splits, "template": asdict(template), "max_length": max_length, **asdict(training)}
     return Plan(

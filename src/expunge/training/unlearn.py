@@ -1,6 +1,5 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -161,7 +160,7 @@ def unlearn(
         second, keep, about, trained = None, None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
-            micro, _ = training.split(int(os.environ.get("WORLD_SIZE", "1")))
+            micro, _ = training.split()
             supplies = {"seed": training.seed, "progress": progress, "rows_at_once": micro, **looked_at}
             adapted = around.enter_context(adapter_on(model, adaptation, plan.matrices, supplies=supplies))
             trained = adapted.model

@@ -1,7 +1,6 @@
 """What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,7 +161,7 @@ def _taken(
     """For settings that were left open, what the run takes and where that comes from."""
     import torch
 
-    micro, _ = plan.training.split(int(os.environ.get("WORLD_SIZE", "1")))
+    micro, _ = plan.training.split()
     objective = plan.objective
     values = asdict(plan.training) | {
         "retain_sets": dict(objective.retain_sets),

@@ -1,0 +1,151 @@
+"""A dry run refuses what the run refuses, with the same words; and what it lets pass, the run lets pass."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zoo
+from made_masks import made_mask
+
+NAMES = "down_proj|q_proj"
+REFUSED: dict[str, tuple[str, ...]] = {
+    # method and objective
+    "unknown method": ("method=nop",),
+    "method of another model": ("method=rt_diff",),
+    "hyperparameter out of range": ("beta=-1",),
+    "hyperparameter of another method": ("method=grad_diff", "beta=0.1"),
+    "layer beyond the model": ("method=rmu", "layer=9"),
+    "surgery without a retain loss": ("surgery=gru", "retain_loss=none"),
+    "surgery with no weight on it": ("surgery=gru", "alpha=0"),
+    "bound on another retain loss": ("method=pdu", "eps=1", "retain_loss=kl"),
+    "gamma below zero": ("gamma=-1",),
+    "retain set to be forgotten": ("retain_sets.forget=1",),
+    "retain set that is not there": ("retain_sets.general=1",),
+    # training
+    "batches that do not divide": ("batch_size=8", "micro_batch_size=3"),
+    "rate out of range": ("learning_rate=2",),
+    # masks and patches
+    "no mask there": ("mask={folder}/nowhere.safetensors",),
+    "mask of another model": ("mask={folder}/other.safetensors",),
+    "patch without a mask": ("patch=true",),
+    "patch with an adapter": ("adapter=lora", "mask={folder}/matrix.safetensors", "targets=all-linear", "patch=true"),
+    "weight mask with an adapter": ("adapter=lora", "mask={folder}/weight.safetensors"),
+    "mask beyond the targets": ("adapter=lora", "mask={folder}/norms.safetensors"),
+    # adapters
+    "unknown adapter": ("adapter=lore",),
+    "save without an adapter": ("save=adapter",),
+    "targets without an adapter": ("targets=mlp",),
+    "unknown way to save": ("adapter=lora", "save=merge"),
+    "targets that match nothing": ("adapter=lora", "targets=nothing_like_it"),
+    "targets behind the layer": ("method=rmu", "layer=1", "adapter=lora", "targets=all-linear"),
+    "rank above the matrices": ("adapter=lora", "rank=64"),
+    "dropout out of range": ("adapter=lora", "dropout=2"),
+    "adapter that needs a retain set": ("adapter=fila", "retain=null", "method=grad_ascent", "retain_loss=none"),
+    "setting of an adapter without one": ("rank=4",),
+    "quantized without an adapter": ("bits=4",),
+    # data
+    "no retain set": ("retain=null",),
+    "no such file": ("forget={folder}/nowhere.jsonl",),
+    "no such column": ("columns.question=q",),
+    "rows cut before their answer": ("max_length=2",),
+    # stop rules
+    "condition that cannot be read": ("stop=forget_rouge is low",),
+    "unknown measure": ("stop=forget_rogue<=0.1",),
+    "unseen text without a holdout set": ("stop=forget_rouge<=unseen",),
+    "no rows to measure": ("stop=forget_rouge<=0.1", "stop_rows=0"),
+    # model and output
+    "no such model": ("model={folder}/nowhere",),
+    "tokenizer of another size": ("tokenizer={folder}/larger",),
+    "folder in use": ("output={folder}/used",),
+    "nothing to resume": ("--resume",),
+}
+TRAIN_REFUSED: dict[str, tuple[str, ...]] = {
+    "no such split": ("splits=world",),
+    "no mask there": ("mask={folder}/nowhere.safetensors",),
+    "mask of another model": ("mask={folder}/other.safetensors",),
+    "patch without a mask": ("patch=true",),
+    "batches that do not divide": ("batch_size=8", "micro_batch_size=3"),
+    "folder in use": ("output={folder}/used",),
+}
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "matrix mask with an adapter": ("adapter=lora", "mask={folder}/matrix.safetensors", "targets=all-linear"),
+    "masked with a patch": ("mask={folder}/weight.safetensors", "patch=true"),
+    "own matrices": ("method=rmu", "layer=1", "adapter=lora"),
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Masks that fit and one that does not, a folder in use, and a tokenizer with more tokens than the model."""
+    home = tmp_path_factory.mktemp("dry")
+    model = zoo.tiny_model(max_position_embeddings=512)
+    made_mask(model, "matrix", NAMES).save(home / "matrix.safetensors")
+    made_mask(model, "matrix", "layernorm|q_proj").save(home / "norms.safetensors")
+    made_mask(model, "weight", NAMES).save(home / "weight.safetensors")
+    made_mask(zoo.tiny_model("gpt2"), "weight", "mlp").save(home / "other.safetensors")
+    (home / "used").mkdir()
+    (home / "used/notes.txt").write_text("mine")
+    tokenizer = deepcopy(zoo.tokenizer())  # the tests share it
+    tokenizer.add_tokens([f"<more {i}>" for i in range(2000)])
+    tokenizer.save_pretrained(home / "larger")
+    return home
+
+
+def answers(
+    call: Callable[..., Any], verb: str, given: tuple[str, ...], model_folder: Path, data: Path, folder: Path, out: Path
+) -> tuple[Any, Any]:
+    """What the dry run says, and what the run says."""
+    files = (f"data={data}/retain.jsonl",) if verb == "train" and not any("splits" in word for word in given) else ()
+    if not files:
+        files = (f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    words = (verb, f"model={model_folder}", *files, f"output={out}/run", "epochs=1", "batch_size=6")
+    words = (*words, *(word.replace("{folder}", str(folder)) for word in given))
+    dry = call(*words, "--dry-run")
+    assert not (out / "run").exists()
+    return dry, call(*words)
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [pytest.param("unlearn", given, id=name) for name, given in REFUSED.items()]
+    + [pytest.param("train", given, id=f"train, {name}") for name, given in TRAIN_REFUSED.items()],
+)
+def test_both_refuse_with_the_same_words(
+    call: Callable[..., Any],
+    verb: str,
+    given: tuple[str, ...],
+    model_folder: Path,
+    data: Path,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    dry, run = answers(call, verb, given, model_folder, data, folder, tmp_path)
+    assert run.code == 2 and dry.code in (1, 2)
+    assert plain(run.err).removeprefix("error: ") in plain(dry.out + dry.err)
+    assert "Everything is there" not in dry.out
+    assert not (tmp_path / "run").exists()  # the run has written nothing either
+
+
+@pytest.mark.parametrize("given", ALLOWED.values(), ids=ALLOWED)
+def test_both_let_it_pass(
+    call: Callable[..., Any], given: tuple[str, ...], model_folder: Path, data: Path, folder: Path, tmp_path: Path
+) -> None:
+    dry, run = answers(call, "unlearn", given, model_folder, data, folder, tmp_path)
+    assert dry.code == 0, dry.out + dry.err
+    assert run.code == 0, run.out + run.err
+
+
+def test_a_bound_without_a_value_is_refused_by_both(
+    call: Callable[..., Any], model_folder: Path, data: Path, folder: Path, tmp_path: Path
+) -> None:
+    dry, run = answers(call, "unlearn", ("method=pdu",), model_folder, data, folder, tmp_path)
+    assert dry.code == 1 and "eps, which has no default" in plain(dry.out)
+    assert run.code == 2 and "nats a token here" in plain(run.err)  # only the run has the weights to say how many
