@@ -259,6 +259,7 @@ def train(
         except (NonFiniteLoss, NoValue) as error:
             if folder is None:
                 raise
+            # The Trainer saves between steps only; this is the state before the step that was refused.
             trainer._save_checkpoint(model, None)
             tokenizer.save_pretrained(scratch / f"checkpoint-{trainer.state.global_step}")
             raise type(error)(
@@ -370,7 +371,9 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
         report_to="none",
         disable_tqdm=True,
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for several processes, never for copies within one
+    # With several GPUs and one process the Trainer would wrap the model in DataParallel, whose replicas average losses
+    # over GPUs and so break our denominators. Several GPUs are for several processes.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 
 

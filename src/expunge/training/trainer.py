@@ -31,7 +31,8 @@ class ObjectiveTrainer(Trainer):
     """Trains an objective. A step's loss is divided by counts over the whole step: every micro-batch, every rank."""
 
     optimizer: torch.optim.Optimizer | None
-    loss_is_scaled_for_ga = True  # our denominators already span the accumulation steps
+    # Our denominators span the accumulation steps; without this flag `training_step` would divide by them once more.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -72,7 +73,9 @@ class ObjectiveTrainer(Trainer):
         self.add_callback(_GuardAndLog(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        rows = cast(RunRows, self.train_dataset)  # already in the run's order
+        # The stock sampler shuffles. Here order and pairing are a function of seed and position, so that every world
+        # size sees the same pairs and a resumed run goes on with the next one.
+        rows = cast(RunRows, self.train_dataset)
         if self.accelerator.num_processes == 1:
             return SequentialSampler(rows)
         # A last step of fewer rows is filled up, so that each process has its share; fillers weigh nothing.
@@ -81,6 +84,7 @@ class ObjectiveTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over everything that has gradients, or over what a mask selects."""
+        # The stock method builds parameter groups from the model; it returns an optimizer that is there already.
         if self.selected is not None and self.optimizer is None:
             whole = cast(Any, self.model if model is None else model)
             kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, whole)
@@ -92,6 +96,8 @@ class ObjectiveTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The micro-batches of one optimizer step, and the denominators of the whole step over all ranks."""
+        # The Trainer calls this once an optimizer step and hands what it returns as `num_items_in_batch` to each
+        # `compute_loss`: the one place where all micro-batches of a step are known before the first forward pass.
         batches: list[dict[Stream, Batch]] = []
         for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
             batches.append(batch)
@@ -134,6 +140,7 @@ class ObjectiveTrainer(Trainer):
         sums, sets = self.step, self.objective.retain_sets
         return sum(weight * float(sums.values[name] / sums.denominators[name]) for name, weight in sets.items())
 
+    # Called when a checkpoint is written and read: the running mean of surgery is state like the optimizer's moments.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.surgery is not None and self.args.should_save:
@@ -159,18 +166,23 @@ class ObjectiveTrainer(Trainer):
         loss = self.objective.combine(part.terms, num_items_in_batch)
         return loss * cast(int, self.accelerator.num_processes)
 
+    # Called before each optimizer step where clipping is on; returns the norm before clipping. It is kept because the
+    # Trainer logs it after the step, and the guard below must see it before.
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
         self.gradient_norm = float(norm) if norm is not None else None
         return norm
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        if grad_norm is None:  # without clipping the norm is wanted all the same, to see that it is finite
+        # Called in each step, with the norm where clipping computed it. Without clipping it is computed here, since a
+        # gradient that is not finite must stop the step.
+        if grad_norm is None:
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             grad_norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
             self.gradient_norm = float(grad_norm) if grad_norm is not None else None
         return super()._get_grad_norm(model, grad_norm=grad_norm)
 
+    # Checkpoints of a PEFT model: the stock method saves its adapter without what says which base it belongs to.
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if isinstance(self.model, PeftModel):
             if self.args.should_save:
@@ -178,16 +190,18 @@ class ObjectiveTrainer(Trainer):
             return
         super()._save(output_dir, state_dict)
         if self.args.should_save:
+            # safetensors creates files that only their owner may read, whatever the umask says.
             give_usual_mode(*Path(output_dir or str(self.args.output_dir)).glob("*.safetensors"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # The stock method looks for adapters by name in sub-folders and warns where there are none.
         if isinstance(self.model, PeftModel):
             read_adapter_into(self.model, resume_from_checkpoint)
             return
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: the estimate of transformers knows nothing of streams."""
+        """Not counted: the estimate of transformers reads `input_ids` of a flat batch, and ours holds streams."""
         return 0
 
 
