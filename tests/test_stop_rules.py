@@ -1,4 +1,4 @@
-"""Rules that measure: told at the start what cannot be had, never passing over a measure without a value."""
+"""Rules that measure: told at the start what is not available, never passing over a measure without a value."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ def rule(*conditions: str, corpus: Corpus | None = None, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("given", "more", "message"),
     [
-        (("forget_probability<=0", "extraction_likelihood<=0.1"), {}, "no measure of the suite"),
+        (("forget_probability<=0", "extraction_likelihod<=0.1"), {}, "no measure of the suite"),
+        (("forget_probability<=0", "extraction_likelihood<=0.1"), {}, "only by a suite with this metric, such as tdec"),
         (
             ("memorization_accuracy<=0", "extraction_likelihood<=0.1"),
             {"suite": "tdec", "corpus": SHORT},
@@ -35,7 +36,7 @@ def rule(*conditions: str, corpus: Corpus | None = None, **changes: Any) -> Any:
             {"suite": "tdec", "corpus": SHORT},
             "EL_10 needs more",
         ),
-        (("forget_probability<=0", "forget_quality>=0.05"), {}, "forget_quality cannot be had"),
+        (("forget_probability<=0", "forget_quality>=0.05"), {}, "forget_quality is not available"),
     ],
 )
 def test_a_measure_that_cannot_be_had_is_told_before_training_wherever_it_stands(

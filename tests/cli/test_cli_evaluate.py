@@ -197,8 +197,8 @@ class TestDryRun:
         assert code == 0 and not stage and not (ours / "records").exists()
         rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line}
         assert rows["output"] == f"{ours}/records folder of the model"
-        assert rows["forget_probability"] == "can be had"
-        assert rows["forget_truth_ratio"] == "can be had, made by rule"
+        assert rows["forget_probability"] == "available"
+        assert rows["forget_truth_ratio"] == "available, made by rule"
         assert rows["forget/question/borrowed"].split()[0] == "18"
         assert rows["mia_loss"].startswith("missing: the corpus has no split 'holdout'")
         assert rows["forget/question/answer"].split()[0] == "6" and rows["forget/question/answer"].split()[2] == "6"
@@ -208,9 +208,7 @@ class TestDryRun:
         self, call: Callable[..., Any], ours: Path, sets: tuple[str, ...]
     ) -> None:
         code, out, _ = call("evaluate", f"model={ours}", *sets, "metrics=forget_quality", "--dry-run")
-        assert (
-            code == 1 and "- forget_quality cannot be had: " in out and "no retain model was given: reference=" in out
-        )
+        assert code == 1 and "- forget_quality is not available. Missing: " in out and "then reference=<folder>" in out
 
     def test_other_models_that_are_not_there(
         self, call: Callable[..., Any], ours: Path, sets: tuple[str, ...], tmp_path: Path

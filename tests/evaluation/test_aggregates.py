@@ -108,5 +108,5 @@ def test_the_aggregates_of_a_model(model, other_model, tokenizer, corpus, tmp_pa
     assert found["agg_privacy"].value == pytest.approx(harmonic_mean(shares))
     # a random model has no utility to be kept
     assert found["agg"].value is None and "model_utility of the start model is 0" in found["agg"].note
-    with pytest.raises(ExpungeError, match=r"agg cannot be had. Missing: it is made of agg_privacy.*retain model"):
+    with pytest.raises(ExpungeError, match=r"agg is not available. Missing: it is made of agg_privacy.*retain model"):
         evaluate(model, tokenizer, corpus, suite="tofu", metrics=asked, start=tmp_path / "other")

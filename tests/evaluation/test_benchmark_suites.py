@@ -141,7 +141,7 @@ def test_wagle_without_a_judge_says_what_to_fetch(model, tokenizer, corpus, monk
     for name in ("UE", "UE_forget_accuracy", "UT"):
         assert found[name].value is None and "paraphrase-MiniLM" in found[name].note
     assert 0 <= found["UE_forget_quality"].value <= 1 and 0 <= found["UE_mia"].value <= 1
-    with pytest.raises(ExpungeError, match=r"UE cannot be had.*paraphrase-MiniLM"):
+    with pytest.raises(ExpungeError, match=r"UE is not available.*paraphrase-MiniLM"):
         evaluate(model, tokenizer, corpus, suite="wagle", metrics=["UE"])
 
 

@@ -105,7 +105,7 @@ def test_usual_measures_that_the_data_cannot_give_are_left_out_with_a_reason(tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"measures": ("forget_quality",)}, "forget_quality cannot be had"),
+        ({"measures": ("forget_quality",)}, "forget_quality is not available"),
         ({"measures": ("forget_qualty",)}, "no measure of the suite 'tofu' is called 'forget_qualty'"),
         ({"ranks": (2, 1000)}, "rank=1000 is more than"),
         ({"grid": (1e-3,), "tuning_rank": 1000}, "rank=1000 is more than"),

@@ -86,7 +86,7 @@ def test_what_a_log_lacks_is_missing_with_the_reason(shared_data):
     found = evaluate(records=shared_data / "tofu_logs" / f"{PREFIX}full_forget01.json", suite="tofu")
     assert found["retain_extraction_strength"].value is None
     assert "hold none of hits, extraction_strength for retain_perturbed" in found["retain_extraction_strength"].note
-    with pytest.raises(ExpungeError, match="retain_extraction_strength cannot be had"):
+    with pytest.raises(ExpungeError, match="retain_extraction_strength is not available"):
         evaluate(
             records=shared_data / "tofu_logs" / f"{PREFIX}full_forget01.json",
             suite="tofu",

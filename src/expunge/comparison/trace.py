@@ -118,7 +118,7 @@ class Measuring:
 
 def _unplaced(found: Mapping[str, Measure]) -> str:
     lacking = [name for name in (FORGET, RETAIN) if found[name].value is None]
-    return f"{lacking[0]} cannot be had. {found[lacking[0]].note}" if lacking else ""
+    return f"{lacking[0]} is not available. {found[lacking[0]].note}" if lacking else ""
 
 
 def _value(measure: Measure | None) -> float | None:

@@ -1,7 +1,7 @@
 """Evaluate: a model, or records of one, and a suite in; an Evaluation out."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.scoring import Progress
-from expunge.evaluation.suite import Suite, measure, missing, probes
+from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Sample
 from expunge.results.records import FILE as RECORDS_FILE
@@ -49,8 +49,8 @@ def evaluate(
 ) -> Evaluation:
     """Compute a suite's measures for a model, or for records of one without touching a model.
 
-    A measure that cannot be had (no holdout set, no retain model, ...) is there without a value, and its note says what
-    is missing and how to make it.
+    A measure that is not available (no holdout set, no retain model, ...) is there without a value, and its note says
+    what is missing and how to make it.
 
     Args:
         model: the model to evaluate, with `tokenizer` and `corpus`; or none of the three, and `records`.
@@ -61,7 +61,9 @@ def evaluate(
         records: records made earlier, or a path that `load_records` reads (a folder, or another program's log).
         reference: records of the retain model, likewise.
         start: records of the start model, likewise.
-        metrics: names of the measures wanted; None: all of the suite. One that is named here must be had.
+        metrics: names of the measures wanted; None: all of the suite. One that is named here must be
+            available. A metric that the suite lacks runs by its name on one set: `length_ratio` (on the forget set),
+            `retain.length_ratio`, `package.module:function`.
         template: how questions are framed.
         max_length: longest row in tokens.
         output_dir: folder for the records and `evaluation.json`. Records of the same content that lie there (weights,
@@ -72,8 +74,8 @@ def evaluate(
         progress: called with (what, done, total).
 
     Raises:
-        ExpungeError: neither or both of model and records, an unknown suite or measure, a named measure that cannot be
-            had, or an `output_dir` in use.
+        ExpungeError: neither or both of model and records, an unknown suite or measure, a named measure that is not
+            available, or an `output_dir` in use.
     """
     retain_model, start_model = _opened(reference), _opened(start)
     if records is not None:
@@ -81,20 +83,13 @@ def evaluate(
             raise ExpungeError("evaluate takes either a model with tokenizer and corpus, or records; both were given.")
         held = _opened(records)
         assert held is not None
-        chosen = _suite(suite, held.splits, metrics)
-        _require(metrics, missing(chosen, held, retain_model, start_model))
-        if output_dir is not None and (Path(output_dir) / FILE).exists() and not overwrite:
-            raise ExpungeError(f"{Path(output_dir) / FILE} exists. Choose another folder, or replace it: --overwrite")
+        chosen = planned(held, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
+        check_results(output_dir, overwrite=overwrite)
     else:
         if model is None or tokenizer is None or corpus is None:
             raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
-        chosen = _suite(suite, list(corpus), metrics)
-        _require(metrics, missing(chosen, corpus, retain_model, start_model))
+        chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
         wanted, absent = probes(chosen, corpus, retain_model, start_model)
-        if not wanted:
-            raise ExpungeError(
-                f"nothing of the suite '{suite}' can be measured on this corpus: {'; '.join(absent.values())}."
-            )
         made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
         found = (
             None
@@ -165,11 +160,40 @@ def _suite(name: str, splits: Sequence[str], metrics: Sequence[str] | None) -> S
     return found.select(metrics)
 
 
-def _require(metrics: Sequence[str] | None, absent: Mapping[str, str]) -> None:
-    """Raise where a measure that was asked for by name cannot be had, before any model is touched."""
-    for name in metrics or ():
-        if name in absent:
-            raise ExpungeError(f"{name} cannot be had. {absent[name]}")
+def check_results(folder: str | Path | None, *, overwrite: bool) -> None:
+    """Raise where results of records would replace others."""
+    if folder is not None and (Path(folder) / FILE).exists() and not overwrite:
+        raise ExpungeError(f"{Path(folder) / FILE} exists. Choose another folder, or replace it: --overwrite")
+
+
+def planned(
+    source: Records | Corpus, *, suite: str, metrics: Sequence[str] | None, reference: Other, start: Other
+) -> Suite:
+    """The measures of an evaluation, checked before any model is touched; the run and its dry run both ask this.
+
+    Args:
+        source: records of the model, or the corpus that it will be shown.
+        suite: name of the suite.
+        metrics: names of the measures wanted; None: all.
+        reference: records of the retain model, the corpus where they are still to be made, or None.
+        start: likewise of the start model.
+
+    Raises:
+        ExpungeError: an unknown suite or measure, a named measure that is not available, or nothing to measure.
+    """
+    chosen = _suite(suite, list(source) if isinstance(source, Corpus) else source.splits, metrics)
+    absent = missing(chosen, source, reference, start)
+    of_others = {part for one in chosen.derived for part in one.parts}.difference(metrics or ())
+    named = [name for name in chosen.names if name not in of_others] if metrics else []
+    lacking = [f"{name} is not available. {absent[name]}" for name in named if name in absent]
+    if lacking:
+        raise ExpungeError("\n".join(lacking))
+    if isinstance(source, Corpus):
+        wanted, reasons = probes(chosen, source, reference, start)
+        if not wanted:
+            why = "; ".join(reasons.values())
+            raise ExpungeError(f"nothing of the suite '{suite}' can be measured on this corpus: {why}.")
+    return chosen
 
 
 def _opened(source: Records | str | Path | None) -> Records | None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from expunge.core.checks import unknown
+from expunge.core import catalogue
+from expunge.core.checks import ExpungeError, unknown
 from expunge.data.corpus import Corpus
 from expunge.evaluation.bootstrap import paired_interval
 from expunge.evaluation.probe import Probe, lacking, merged
@@ -14,6 +15,8 @@ from expunge.evaluation.views import Sources, View, Whose, broken, collected, no
 from expunge.results.measures import Definition, Direction, Measure
 from expunge.results.records import Records
 
+Other = Records | Corpus | None
+"""Records of another model, the corpus where they are still to be made, or nothing."""
 OTHERS: tuple[Whose, ...] = ("reference", "start")
 LOGPROBS = "logprobs"
 """NaN here tells that a model broke down, whatever a metric would make of its hits and generations."""
@@ -21,7 +24,7 @@ LOGPROBS = "logprobs"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One measure of a suite. Of several entries with one name, the first that can be had counts."""
+    """One measure of a suite. Of several entries with one name, the first that is available counts."""
 
     name: str
     metric: Callable[..., Measure]
@@ -91,7 +94,7 @@ class Suite:
         """The suite with these measures only; None: all but those on request.
 
         Raises:
-            ExpungeError: a measure that the suite lacks, with the nearest one that it has.
+            ExpungeError: a name that is neither a measure of the suite nor a metric on one set.
         """
         if names is None:
             return replace(
@@ -100,33 +103,66 @@ class Suite:
                 derived=tuple(one for one in self.derived if not one.on_request),
             )
         names = [names] if isinstance(names, str) else names
-        for name in names:
-            if name not in self.names:
-                raise unknown(f"measure of the suite '{self.name}'", name, self.names)
-        wanted = dict.fromkeys(names)
+        by_name = {name: metric_entry(name, self) for name in names if name not in self.names}
+        entries = (*self.entries, *by_name.values())
+        wanted = dict.fromkeys(by_name[name].name if name in by_name else name for name in names)
         for one in reversed(self.derived):  # each stands after its parts
             if one.name in wanted:
                 wanted |= dict.fromkeys(one.parts)
         return replace(
             self,
-            entries=tuple(e for name in wanted for e in self.entries if e.name == name),
+            entries=tuple(e for name in wanted for e in entries if e.name == name),
             derived=tuple(one for one in self.derived if one.name in wanted),
         )
 
 
-def probes(
-    suite: Suite, corpus: Corpus, reference: Records | None, start: Records | None
-) -> tuple[list[Probe], dict[str, str]]:
+def metric_entry(name: str, suite: Suite) -> Entry:
+    """A measure that a suite lacks: any metric on the answers of one set, the forget set unless another is named.
+
+    Args:
+        name: `length_ratio`, `retain.length_ratio`, or `package.module:function`.
+        suite: whose measures an unknown name is compared with.
+
+    Raises:
+        ExpungeError: neither a measure of the suite nor a metric goes by that name, or the metric needs the rows of
+            several views, which only a suite can name.
+    """
+    split, dot, rest = name.partition(".")
+    plain = ":" in name or not dot
+    split, metric_name = ("forget", name) if plain else (split, rest)
+    if ":" not in name and metric_name.replace("-", "_") not in catalogue.names("metrics"):
+        raise unknown(f"measure of the suite '{suite.name}'", name, {*suite.names, *catalogue.names("metrics")})
+    metric = catalogue.resolve("metrics", metric_name)
+    rows = [p for p in inspect.signature(metric).parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    needed = [p.name for p in rows if p.default is inspect.Parameter.empty]
+    if not rows or len(needed) > 1:
+        raise ExpungeError(
+            f"{name} compares {', '.join(needed) or 'other measures'}, so it needs a suite that says which rows these "
+            "are. By its name alone a metric runs where it takes the rows of one set."
+        )
+    found = Entry(name=f"{split}.{metric.__name__}", metric=metric, views={})
+    reads = found.definition.reads
+    if not {"logprobs", "hits", "generation"} & {*reads}:
+        raise ExpungeError(
+            f"{name} reads {', '.join(reads)}, which a model is asked for only by a suite with this metric, such as "
+            "tdec."
+        )
+    probe = Probe(split=split, generate="generation" in reads)
+    return replace(found, views={(needed or [rows[0].name])[0]: View(probe)})
+
+
+def probes(suite: Suite, corpus: Corpus, reference: Other, start: Other) -> tuple[list[Probe], dict[str, str]]:
     """What to show a model for a suite, and what cannot be shown, with the reason, by the probe's name.
 
     The records then serve as those of a retain or start model too, for the same suite and corpus.
     """
-    suite, sources = without_substitutes(suite, corpus), Sources(corpus, reference, start)
+    suite = without_substitutes(suite, corpus)
+    computed = available(suite, corpus, reference, start)
     wanted: list[Probe] = []
     absent: dict[str, str] = {}
     for name in suite.names:
         entries = [e for e in suite.entries if e.name == name]
-        chosen = next((e for e in entries if not _lacks(e, sources)), None)
+        chosen = computed.get(name)
         for entry in entries if chosen is None else [chosen]:
             for view in entry.views.values():
                 reason = lacking(corpus, view.probe)
@@ -156,8 +192,24 @@ def alternatives(reasons: Sequence[str]) -> str:
     return "; or ".join(one for one in distinct if not any(other != one and other in one for other in distinct))
 
 
-def missing(suite: Suite, source: Records | Corpus, reference: Records | None, start: Records | None) -> dict[str, str]:
-    """The measures that a model's records, or a corpus that it can be shown, cannot give, each with the reason."""
+def available(suite: Suite, source: Records | Corpus, reference: Other, start: Other) -> dict[str, Entry]:
+    """By name, the entry that is computed: the first of that name that is available."""
+    sources, found = Sources(source, reference, start), {}
+    for entry in suite.entries:
+        if entry.name not in found and not _lacks(entry, sources):
+            found[entry.name] = entry
+    return found
+
+
+def missing(suite: Suite, source: Records | Corpus, reference: Other, start: Other) -> dict[str, str]:
+    """The measures that are not available, each with the reason; the run and its dry run both ask this.
+
+    Args:
+        suite: the measures wanted.
+        source: the model's records, or the corpus that it can be shown.
+        reference: likewise of the retain model; None: there is none.
+        start: likewise of the start model.
+    """
     sources, found = Sources(source, reference, start), {}
     for name in dict.fromkeys(entry.name for entry in suite.entries):
         entries = [entry for entry in suite.entries if entry.name == name]
@@ -177,15 +229,16 @@ def missing(suite: Suite, source: Records | Corpus, reference: Records | None, s
 
 
 def measure(suite: Suite, records: Records, reference: Records | None, start: Records | None) -> dict[str, Measure]:
-    """Every measure of a suite; one that cannot be had has no value and a note that says why."""
+    """Every measure of a suite; one that is not available has no value and a note that says why."""
     sources, absent = Sources(records, reference, start), missing(suite, records, reference, start)
+    computed = available(suite, records, reference, start)
     found: dict[str, Measure] = {}
     for name in dict.fromkeys(entry.name for entry in suite.entries):
         entries = [e for e in suite.entries if e.name == name]
         if name in absent:
             found[name] = entries[0].definition.missing(absent[name], better=entries[0].better)
         else:
-            found[name] = _computed(next(e for e in entries if not _lacks(e, sources)), sources)
+            found[name] = _computed(computed[name], sources)
     for one in suite.derived:
         valueless = [part for part in one.parts if found[part].value is None]
         known = absent.get(one.name) or (

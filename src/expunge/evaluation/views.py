@@ -1,4 +1,4 @@
-"""Sources: where the rows that a metric is handed come from, and why some cannot be had."""
+"""Views: where the rows that a metric is handed come from, and why some are not available."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,12 +36,12 @@ class Sources:
     """Where the rows of each model come from: its records, or a corpus that it can still be shown."""
 
     model: Records | Corpus
-    reference: Records | None = None
-    start: Records | None = None
+    reference: Records | Corpus | None = None
+    start: Records | Corpus | None = None
     _rows: dict[View, Records] = field(default_factory=dict, repr=False, compare=False)
 
     def absent(self, view: View, reads: tuple[str, ...]) -> str:
-        """Why a view cannot be had, or only partly; empty where it can."""
+        """Why a view is not available, or only partly; empty where it is."""
         source = getattr(self, view.whose)
         if isinstance(source, Corpus):
             return lacking(source, view.probe) if collected(reads) else "only another program's log can hold it"

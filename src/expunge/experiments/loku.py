@@ -147,7 +147,7 @@ def loku(
 
     Raises:
         ExpungeError: the folder is in use, an unknown arm, rates and a grid at once, a corpus without a model or
-            without a retain set, a named measure that cannot be had, or settings that an arm refuses. Nothing is
+            without a retain set, a named measure that is not available, or settings that an arm refuses. Nothing is
             written then.
     """
     for arm in (*arms, *(rates or ())):
@@ -251,7 +251,7 @@ def _measures(
     """What is compared, and of the usual measures those that the data cannot give, with the reason.
 
     Raises:
-        ExpungeError: a measure that was asked for by name and is unknown, or cannot be had.
+        ExpungeError: a measure that was asked for by name and is unknown, or is not available.
     """
     names = list(asked_for or (*MEASURES, UTILITY))
     # Forget quality needs the truth ratios of both models, and the retain model's are made here.
@@ -262,7 +262,7 @@ def _measures(
         missing[QUALITY] = "Missing: there is no retain model to compare with; name one: retain_model=<folder>."
     if asked_for and missing:
         name, why = next(iter(missing.items()))
-        raise ExpungeError(f"{name} cannot be had. {why}")
+        raise ExpungeError(f"{name} is not available. {why}")
     return [name for name in names if name not in missing], missing
 
 

@@ -113,11 +113,15 @@ class Evaluation(Mapping[str, Measure]):
     """How it was measured: template, dtype, fingerprints of model, data and reference, versions."""
 
     def __getitem__(self, name: str) -> Measure:
-        """The measure of that name; the error lists those that are there."""
-        try:
-            return self.measures[name]
-        except KeyError:
-            raise KeyError(f"no measure '{name}' in this evaluation; it holds {', '.join(self.measures)}") from None
+        """The measure of that name; a metric that ran by its name alone is that of the forget set, `forget.<metric>`.
+
+        Raises:
+            KeyError: there is none; the message lists those that are there.
+        """
+        for known in (name, f"forget.{name.rpartition(':')[2]}"):
+            if known in self.measures:
+                return self.measures[known]
+        raise KeyError(f"no measure '{name}' in this evaluation; it holds {', '.join(self.measures)}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.measures)

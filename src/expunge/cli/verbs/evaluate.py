@@ -1,21 +1,29 @@
 """`expunge evaluate`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from expunge.cli import preview
 from expunge.cli.console import heading, say, table
-from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of
+from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
-from expunge.cli.verbs._measuring import dry_run, lacks_records, made_here, output_folder
 from expunge.cli.verbs.explain import explain
+from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.progress import Progress, shown
 from expunge.data.config import DataConfig
 from expunge.results.measures import Evaluation
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from expunge.core.batch import Encoded
     from expunge.data.corpus import Corpus
+    from expunge.evaluation.suite import Other, Suite
+    from expunge.results.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +37,8 @@ class EvaluateConfig(LoadingConfig, DataConfig):
     suite: str = "default"
     """Which measures: a name of `expunge list suites`, or `package.module:function`."""
     metrics: tuple[str, ...] | None = None
-    """Measures of the suite, as `a,b`; null: all. One that is named here must be had."""
+    """Measures of the suite, as `a,b`; null: all. One that is named here must be available. Any metric on one set runs
+    by its name, too: `length_ratio` (on the forget set), `retain.length_ratio`, `package.module:function`."""
     reference: str | None = None
     """Retain model (never trained on the forget set): its records, or its folder, where records are then made."""
     start: str | None = None
@@ -177,6 +186,155 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
         **_how(config, report),
     )
     return str(folder)
+
+
+def output_folder(config: EvaluateConfig) -> Path:
+    """Where records go: the folder that was named, else `records` in the folder of a model that was made here."""
+    if config.output is not None:
+        return Path(config.output)
+    if config.model is not None and made_here(config.model):
+        return Path(config.model) / "records"
+    raise ExpungeError(
+        f"output is missing: the model '{config.model}' was not made by expunge, so say where its records go, such as "
+        "output=runs/start/records"
+    )
+
+
+def made_here(source: str) -> bool:
+    """Is it the folder of a run of ours, or of the adapter in one?"""
+    return any((Path(source) / file).is_file() for file in (MANIFEST, "adapter.json"))
+
+
+def lacks_records(source: str) -> bool:
+    """Is this the folder of a model that has no records yet?"""
+    from expunge.results.records import FILE
+
+    folder = Path(source)
+    held = any((place / FILE).is_file() for place in (folder, folder / "records"))
+    return not held and any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
+
+
+def dry_run(call: Call[EvaluateConfig]) -> int:
+    """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
+    from expunge.evaluation.evaluate import check_results
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
+    from expunge.results.foreign_logs import load_records
+    from expunge.results.records import Records
+
+    config, problems = call.config, preview.Problems()
+    output: str | None = config.output
+    tokenizer: PreTrainedTokenizerBase | None = None
+    model: PreTrainedModel | None = None
+    source: Corpus | Records | None = None
+    if config.records is not None:
+        with problems.collected():
+            source = load_records(config.records)
+            check_results(config.output, overwrite=call.overwrite)
+    if config.model is not None:
+        with problems.collected():
+            output = str(output_folder(config))
+        with problems.collected():
+            tokenizer = tokenizer_of(config.model, config)
+        with problems.collected():
+            source = corpus_of(config, call.resolved.more)
+        with problems.collected():
+            model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
+            if tokenizer is not None:
+                check_tokenizer_fits(model, tokenizer)
+        with problems.collected():
+            check_loading(config.model, device=config.device, bits=config.bits)
+    others = _others(config, source, problems)
+    preview.show_settings(call.resolved, {"output": (output, "folder of the model")})
+    if source is None or others is None:
+        return problems.concluded()
+    with problems.collected():
+        suite = _show_measures(config, source, others, problems)
+        if model is None or tokenizer is None or suite is None or isinstance(source, Records):
+            return problems.concluded()
+        encoded = _show_rows(suite, config, source, others, tokenizer)
+        preview.show_memory(
+            preview.evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model)))
+        )
+        preview.show_example(encoded, tokenizer, "First row")
+    return problems.concluded()
+
+
+def _others(
+    config: EvaluateConfig, source: "Corpus | Records | None", problems: preview.Problems
+) -> "dict[str, Other] | None":
+    """Records of the other models; the corpus for those whose records the run would make; None where one is refused."""
+    from expunge.models.load import check_model_folder
+    from expunge.results.foreign_logs import load_records
+
+    found: dict[str, Other] = {"reference": None, "start": None}
+    for role in found:
+        path = getattr(config, role)
+        if path is None:
+            continue
+        with problems.collected():
+            if config.model is not None and lacks_records(path):
+                check_model_folder(path)
+                found[role] = source
+            else:
+                found[role] = load_records(path)
+    refused = [role for role, other in found.items() if other is None and getattr(config, role) is not None]
+    return None if refused else found
+
+
+def _show_measures(
+    config: EvaluateConfig, source: "Corpus | Records", others: "Mapping[str, Other]", problems: preview.Problems
+) -> "Suite | None":
+    """Print which measures are available; the suite, where the run would begin."""
+    from expunge.evaluation.evaluate import planned
+    from expunge.evaluation.suite import available, missing, without_substitutes
+    from expunge.results.records import Records
+
+    splits = source.splits if isinstance(source, Records) else list(source)
+    suite: Suite = catalogue.resolve("suites", config.suite)(splits).select(config.metrics)
+    if not isinstance(source, Records):
+        suite = without_substitutes(suite, source)
+    absent, computed = missing(suite, source, **others), available(suite, source, **others)
+    lines = []
+    for name in suite.names:
+        made = name in computed and computed[name].made
+        there = f"available{', made by rule' if made else ''}"
+        lines.append((name, absent[name][:1].lower() + absent[name][1:] if name in absent else there))
+    heading("Measures")
+    table(("measure", "with these data"), lines)
+    with problems.collected():
+        return planned(source, suite=config.suite, metrics=config.metrics, **others)
+    return None
+
+
+def _show_rows(
+    suite: "Suite",
+    config: EvaluateConfig,
+    corpus: "Corpus",
+    others: "Mapping[str, Other]",
+    tokenizer: "PreTrainedTokenizerBase",
+) -> "Encoded":
+    """Print how many rows of each kind the model would be shown; the first one."""
+    from expunge.data.tokenizing import encode
+    from expunge.evaluation.probe import completions, prompt_of
+    from expunge.evaluation.suite import probes
+
+    wanted, _ = probes(suite, corpus, **others)
+    lines, encoded = [], []
+    for probe in wanted:
+        examples = corpus[probe.split]
+        numbers = probe.rows(len(examples))
+        asked = [
+            examples[i].asking(text, prompt=prompt_of(examples[i], probe))
+            for i in numbers
+            for text in completions(examples, i, probe)
+        ]
+        rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
+        encoded += rows[:1]
+        answers = str(len(numbers)) if probe.generate else "-"
+        lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))
+    heading("Data (split/asked/answer)")
+    table(("shown", "rows scored", "tokens", "answers generated"), lines, numeric=(1, 2, 3))
+    return encoded[0]
 
 
 def show(result: Evaluation) -> None:

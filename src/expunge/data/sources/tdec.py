@@ -116,7 +116,7 @@ def _decoded(ids: NDArray[Any], name: str | Path, file: str) -> list[Row]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
     except (OSError, ValueError) as error:
-        raise ExpungeError(f"tdec: array_tokenizer={name} cannot be had: {error}") from error
+        raise ExpungeError(f"tdec: array_tokenizer={name} is not available: {error}") from error
     if ids.size and not 0 <= ids.min() <= ids.max() < len(tokenizer):
         raise ExpungeError(
             f"tdec: {file} holds ids from {ids.min()} to {ids.max()}, and the tokenizer {name} has {len(tokenizer)}."
