@@ -9,7 +9,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.localize.attributions.wagle import DOMINATED
 from expunge.masks.scores import Scores
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 
 
 def localized(model=None, corpus=None, **settings):

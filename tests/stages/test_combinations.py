@@ -23,7 +23,7 @@ from expunge.core.checks import ExpungeError
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part, Unit
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.matrices import down_projections, linear_layers, target_matrices
 from expunge.objectives.combine import build
 from expunge.training.adapter import asked

@@ -25,7 +25,8 @@ from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part
-from expunge.models.load import load_model, model_fingerprint, refuse_adapters, save_model
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, refuse_adapters, save_model
 from expunge.models.lowrank import lora_layers, without_known_warnings
 from expunge.models.matrices import linear_layers, shape_of
 from expunge.objectives.combine import build

@@ -22,8 +22,9 @@ from expunge.evaluation.partial import Parts
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Progress, Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits
 from expunge.results.records import Records
 
 CUT_AFTER = 50

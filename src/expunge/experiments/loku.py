@@ -26,7 +26,8 @@ from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, Story, c
 from expunge.experiments._line_figure import Panel, Series, over_ranks
 from expunge.experiments.demo import embedded, embedded_corpus
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import load_model, load_tokenizer, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, load_tokenizer
 from expunge.objectives.combine import build
 from expunge.report.figures import save_png
 from expunge.results.measures import Evaluation

@@ -21,7 +21,8 @@ from expunge.localize.model_units import Modules, layout
 from expunge.localize.plan import planned
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits, refuse_adapters
 
 
 def localize(

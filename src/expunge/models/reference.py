@@ -20,7 +20,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
 from expunge.core.tensor_file import save_tensors
 from expunge.models.anatomy import causal_lm
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.observe import observe
 
 ReferencePolicy = Literal["auto", "precomputed", "model"]

@@ -21,14 +21,8 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import (
-    base_fingerprint,
-    bits_of,
-    check_tokenizer_fits,
-    model_fingerprint,
-    reshard,
-    tokenizer_fingerprint,
-)
+from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import Save, StartModel
 from expunge.models.reference import ReferencePolicy, frozen_copy
 from expunge.objectives.combine import Objective, Stream, build

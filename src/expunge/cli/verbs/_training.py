@@ -261,7 +261,7 @@ def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
     if config.mask is None:
         return
     from expunge.masks.mask import Mask
-    from expunge.models.load import model_fingerprint
+    from expunge.models.fingerprint import model_fingerprint
 
     manifest = Mask.load(config.mask).manifest
     made_on = None if manifest is None else manifest.inputs.get("model")

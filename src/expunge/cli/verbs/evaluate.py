@@ -148,7 +148,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
     from expunge.core.manifest import fingerprint, jsonable
     from expunge.evaluation.evaluate import evaluate as stage
     from expunge.evaluation.evaluate import measurable
-    from expunge.models.load import model_fingerprint, tokenizer_fingerprint
+    from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 
     model, tokenizer = load(source, config)
     metrics = measurable(corpus, suite=config.suite, metrics=config.metrics)
