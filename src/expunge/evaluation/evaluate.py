@@ -13,6 +13,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.distributed import first, wait
 from expunge.core.manifest import versions
+from expunge.core.output import check_output_file, in_use
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
@@ -83,8 +84,8 @@ def evaluate(
         assert held is not None
         chosen = _suite(suite, held.splits, metrics)
         _require(metrics, missing(chosen, held, retain_model, start_model))
-        if output_dir is not None and (Path(output_dir) / FILE).exists() and not overwrite:
-            raise ExpungeError(f"{Path(output_dir) / FILE} exists. Choose another folder, or replace it: --overwrite")
+        if output_dir is not None:
+            check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     else:
         if model is None or tokenizer is None or corpus is None:
             raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
@@ -190,10 +191,7 @@ def _reusable(folder: Path, inputs: dict[str, str], arguments: dict[str, object]
         for name in {*ours, *theirs}
         if ours.get(name) != theirs.get(name)
     )
-    raise ExpungeError(
-        f"{folder} holds records of something else: {', '.join(differing)} differ. Choose another folder, or replace "
-        "them: --overwrite"
-    )
+    raise in_use(folder, f"holds records of something else ({', '.join(differing)} differ)")
 
 
 def _samples(records: Records) -> tuple[Sample, ...]:

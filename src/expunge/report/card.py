@@ -40,7 +40,7 @@ def card(
     roles = {name.partition(" ")[0]: name if held is not None else None for name, held in given.items()}
     models = cast(named, start=roles["start"], retain=roles["retain"])
     table = table_of(models)
-    settings = {"method": "not recorded", **dict(flat(manifest.arguments))}
+    settings = {"method": "not recorded", **flat(manifest.arguments)}
     opening = f"This model was changed to forget a part of what it was trained on, by the method {settings['method']}."
     removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_size(manifest)}
     sections = [

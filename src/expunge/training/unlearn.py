@@ -44,7 +44,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
-from expunge.training.run import CHECKPOINTS, Run, check_folder, check_patch, open_folder, train, uses_bf16
+from expunge.training.run import CHECKPOINTS, Run, check_patch, check_run_folder, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable
 
@@ -152,7 +152,7 @@ def unlearn(
     check_objective(causal_lm(model), method, objective, config)
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None:
-        check_folder(folder, overwrite=overwrite, resume=resume)
+        check_run_folder(folder, overwrite=overwrite, resume=resume)
     if objective.generates:
         corpus = generated_answers.supplied(
             model,

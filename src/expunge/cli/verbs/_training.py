@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
 from expunge.cli.console import say
-from expunge.cli.inputs import LoadingConfig, check_output, template_of, tokenizer_of
+from expunge.cli.inputs import LoadingConfig, template_of, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.config.settings import DEFAULT
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.format import counted
 from expunge.core.manifest import FILE, Manifest
+from expunge.core.output import check_output
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 

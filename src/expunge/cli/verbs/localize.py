@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
@@ -12,6 +11,7 @@ from expunge.cli.verb import Call, Verb
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.config import DataConfig
 from expunge.masks.fingerprint import plural
@@ -76,7 +76,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
     if call.dry_run:
         return _dry_run(call, of_attribution)
     for path in (config.output, config.scores):
-        check_file(path, overwrite=call.overwrite)
+        check_output_file(path, overwrite=call.overwrite)
     _check_selection(config)  # now, not after the passes over the data
     from expunge.localize.localize import localize as stage
     from expunge.masks.fingerprint import fingerprint
@@ -138,16 +138,6 @@ def describe(units: int, share: float, of_weights: float, unit: str) -> str:
     return f"{units} {plural(unit)} ({100 * share:.3g} %), {100 * of_weights:.3g} % of the eligible weights"
 
 
-def check_file(path: str | None, *, overwrite: bool) -> None:
-    """Raise where a file would be replaced without being asked to."""
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise ExpungeError(f"{path} is a folder; name a file, such as {Path(path) / 'mask.safetensors'}.")
-    if Path(path).exists() and not overwrite:
-        raise ExpungeError(f"{path} is there already. Choose another file, or replace it: --overwrite.")
-
-
 def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     """The settings of the source, the attribution and the forget objective that the values name."""
     from expunge.localize.attribution import ALIASES, attribution_of
@@ -183,7 +173,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     plan = corpus = tokenizer = units = model = None
     for path in (config.output, config.scores):
         with problems.collected():
-            check_file(path, overwrite=call.overwrite)
+            check_output_file(path, overwrite=call.overwrite)
     with problems.collected():
         _check_selection(config)
     with problems.collected():

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.console import say
-from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
+from expunge.cli.inputs import corpus_of, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
     Plan,
@@ -20,6 +20,7 @@ from expunge.cli.verbs._training import (
 from expunge.config.settings import DEFAULT, Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
+from expunge.core.output import check_output
 from expunge.core.progress import shown
 from expunge.objectives.method import method_of
 from expunge.training.config import TrainingConfig
