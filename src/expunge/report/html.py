@@ -13,7 +13,7 @@ from expunge.masks.fingerprint import Fingerprint
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
 from expunge.report.findings import STANDING, summary, warnings_of
 from expunge.report.mask_figures import fingerprints, trained_in
-from expunge.report.models import Model, Source, cast, gather
+from expunge.report.models import Model, Source, assign_roles, gather
 from expunge.report.samples import by_split, side_by_side
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
@@ -93,7 +93,7 @@ def page(
     masks: Sequence[Fingerprint] = (),
 ) -> str:
     """The text of the report; arguments as for `report`."""
-    models = cast(evaluations, start=start, retain=retain)
+    models = assign_roles(evaluations, start=start, retain=retain)
     table = table_of(models)
     same, own = _made(models)
     return render(

@@ -17,7 +17,7 @@ from expunge.data.config import DataConfig
 from expunge.masks.fingerprint import plural
 
 if TYPE_CHECKING:
-    from expunge.localize.gradients import Side
+    from expunge.localize.gradients import Dataset
     from expunge.localize.plan import Plan
 
 
@@ -164,7 +164,7 @@ def _planned(config: LocalizeConfig, given: dict[str, Any]) -> "Plan":
 
 def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
-    from expunge.localize.datasets import sides_of
+    from expunge.localize.datasets import datasets_of
     from expunge.localize.model_units import layout
     from expunge.models.anatomy import blocks, causal_lm
     from expunge.models.load import check_tokenizer_fits
@@ -195,10 +195,10 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     weights = sum(part.numel for part in units.parts.values())
     heading("Units")
     say(f"{sum(units.groups.values())} units of {plan.unit} in {len(units.parts)} parameters, {weights} weights")
-    sides: "Mapping[str, Side]" = {}
+    datasets: "Mapping[str, Dataset]" = {}
     with problems.collected():
         if corpus is not None:
-            sides = sides_of(
+            datasets = datasets_of(
                 replace(plan, depth=len(blocks(causal_lm(model)))),
                 corpus,
                 tokenizer,
@@ -207,7 +207,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
                 template=template_of(config),
                 max_length=config.max_length,
             )
-    rows = {split: next(iter(side.rows.values())) for split, side in sides.items()}
+    rows = {split: next(iter(dataset.rows.values())) for split, dataset in datasets.items()}
     lines = [(split, str(len(of)), str(sum(len(row.ids) for row in of))) for split, of in rows.items()]
     if lines:
         heading("Data")
