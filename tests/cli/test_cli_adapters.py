@@ -24,7 +24,7 @@ from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.models.load import load_model
 from expunge.objectives.combine import build
-from expunge.training.adapter import asked
+from expunge.training.adapter import split_adapter_settings
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
         code, out, err = call(*words, *given, "--dry-run")
         assert code == 1 and message in out + err
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
-    adaptation, _ = asked("lora", None, None, {"rank": 4})
+    adaptation, _ = split_adapter_settings("lora", None, None, {"rank": 4})
     assert trained_parameters(zoo.tiny_model(), build("undial", depth=3), adaptation).numbers == 5568
 
 

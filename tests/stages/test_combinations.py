@@ -26,7 +26,7 @@ from expunge.masks.units import Layout, Part, Unit
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.matrices import down_projections, linear_layers, target_matrices
 from expunge.objectives.combine import build
-from expunge.training.adapter import asked
+from expunge.training.adapter import split_adapter_settings
 from expunge.training.masked import mask_summary
 from made_masks import made_mask
 
@@ -133,7 +133,7 @@ def mask_of(architecture: str, unit: Unit | None) -> Mask | None:
 def configured(case: Case, method: str) -> int:
     """Trained numbers, as a dry run finds them."""
     model, mask = start(case.architecture), mask_of(case.architecture, case.mask)
-    adaptation, _ = asked(case.adapter, None, None, OF_ADAPTERS[case.adapter])
+    adaptation, _ = split_adapter_settings(case.adapter, None, None, OF_ADAPTERS[case.adapter])
     own = {k: v for k, v in OF_METHODS.get(method, {}).items() if k == "layer"}
     objective = build(method, depth=3, hyperparameters=own)
     found = trained_parameters(model, objective, adaptation, mask).numbers

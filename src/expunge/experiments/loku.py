@@ -31,7 +31,7 @@ from expunge.models.load import load_model, load_tokenizer
 from expunge.objectives.combine import build
 from expunge.report.figures import save_png
 from expunge.results.measures import Evaluation
-from expunge.training.adapter import adapted_matrices, asked, check_settings
+from expunge.training.adapter import adapted_matrices, check_settings, split_adapter_settings
 from expunge.training.unlearn import check_objective, split_settings, unlearn, with_defaults
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -330,7 +330,9 @@ class _Running:
         for arm, rank in places:
             options = self._options(arm, rank, 1e-4, 0)
             config, given = split_settings({name: value for name, value in options.items() if name not in own})
-            adaptation, given = asked(options.get("adapter"), options.get("targets"), options.get("save"), given)
+            adaptation, given = split_adapter_settings(
+                options.get("adapter"), options.get("targets"), options.get("save"), given
+            )
             objective = build(
                 options["method"],
                 retain=options.get("retain"),

@@ -30,14 +30,14 @@ from expunge.training import generated_answers
 from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.adapter import (
     Adaptation,
-    about_own,
     adapted_matrices,
     adapter_on,
-    asked,
     check_adaptable,
     check_rows,
     check_settings,
-    keeping,
+    describe_own_adapter,
+    result_writer,
+    split_adapter_settings,
     warn_of_size,
 )
 from expunge.training.config import TrainingConfig
@@ -127,7 +127,9 @@ def unlearn(
             "'forget_rouge<=0.1' are made into one: "
             "expunge.measured_rule(model, tokenizer, corpus, [condition])."
         )
-    adaptation, hyperparameters = asked(adapter, targets, save, others, own=isinstance(model, PeftModel))
+    adaptation, hyperparameters = split_adapter_settings(
+        adapter, targets, save, others, own=isinstance(model, PeftModel)
+    )
     check_adaptable(model, adaptation, save)
     check_tokenizer_fits(model, tokenizer)
     mask = given_mask(mask)
@@ -201,7 +203,7 @@ def unlearn(
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
-            **(about_own(own_adapter) if own_adapter is not None else {}),
+            **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },
     )
     if folder is not None and (
@@ -237,7 +239,7 @@ def unlearn(
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
             about |= {"bits": bits} if (bits := bits_of(model)) is not None else {}
-            keep = keeping(saved, tokenizer, about, own=own_adapter is not None)
+            keep = result_writer(saved, tokenizer, about, own=own_adapter is not None)
         if how == "model":
             own = adaptation is None
             second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)

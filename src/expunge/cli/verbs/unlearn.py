@@ -168,7 +168,7 @@ def unlearn(call: Call[UnlearnConfig]) -> int:
 def check_adapting(config: UnlearnConfig, given: Mapping[str, Any]) -> None:
     """Raise for adapters, and for their absence, that do not go with how the model is loaded; none is."""
     from expunge.models.load import bits_under
-    from expunge.training.adapter import asked, check_start
+    from expunge.training.adapter import check_start, split_adapter_settings
 
     if (bits := bits_under(config.model)) is not None:
         raise ExpungeError(
@@ -176,7 +176,7 @@ def check_adapting(config: UnlearnConfig, given: Mapping[str, Any]) -> None:
             "second one goes on top. Start from its start model, or train it further from Python: "
             "peft.PeftModel.from_pretrained(base, folder, is_trainable=True)."
         )
-    adaptation, _ = asked(config.adapter, config.targets, config.save, given)
+    adaptation, _ = split_adapter_settings(config.adapter, config.targets, config.save, given)
     if adaptation is not None:
         check_start(config.model, adaptation.save)
 
@@ -211,10 +211,10 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
 def planned(config: UnlearnConfig, given: dict[str, Any], model: "PreTrainedModel") -> Plan:
     """The run that a configuration describes, on a model of which the configuration alone is read."""
     from expunge.objectives.combine import build
-    from expunge.training.adapter import asked
+    from expunge.training.adapter import split_adapter_settings
     from expunge.training.unlearn import check_objective, run_arguments, with_defaults
 
-    adaptation, given = asked(config.adapter, config.targets, config.save, given)
+    adaptation, given = split_adapter_settings(config.adapter, config.targets, config.save, given)
     check_adapting(config, given)
     objective = build(
         config.method,
