@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import first, wait
+from expunge.core.distributed import barrier, is_main
 from expunge.core.manifest import versions
 from expunge.core.output import check_output_file, in_use
+from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
-from expunge.evaluation.scoring import Progress
 from expunge.evaluation.suite import Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Sample
@@ -70,7 +70,7 @@ def evaluate(
         overwrite: replace records of other content in `output_dir`.
         label: what to call the model in tables.
         batch_size: rows computed at once; None: found by a budget of tokens.
-        progress: called with (what, done, total).
+        progress: called with (what, done, total, numbers).
 
     Raises:
         ExpungeError: neither or both of model and records, an unknown suite or measure, a named measure that cannot be
@@ -115,10 +115,10 @@ def evaluate(
                 progress=progress,
             )
             found = Records(found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent}))
-            if output_dir is not None and first():
+            if output_dir is not None and is_main():
                 found.save(output_dir)
                 shutil.rmtree(Path(output_dir) / PARTS, ignore_errors=True)
-            wait()
+            barrier()
         held = found
     measures = measure(chosen, held, retain_model, start_model)
     about: dict[str, Any] = {
@@ -134,7 +134,7 @@ def evaluate(
         if isinstance(source, str | Path):
             about.setdefault("paths", {})[role] = str(source)
     result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
-    if output_dir is not None and first():
+    if output_dir is not None and is_main():
         result.save(Path(output_dir) / FILE)
     return result
 

@@ -132,7 +132,7 @@ def _how(config: EvaluateConfig, report: Progress) -> dict[str, Any]:
         "template": template_of(config),
         "max_length": config.max_length,
         "batch_size": config.batch_size,
-        "progress": lambda what, done, total: report(what, done, total, ""),
+        "progress": report,
     }
 
 
