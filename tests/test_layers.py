@@ -6,6 +6,8 @@ data, and `report` sees no torch: `core`, `masks` and `results`.
 """
 
 import ast
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,54 @@ def modules() -> dict[str, Path]:
         ".".join(["expunge", *path.relative_to(ROOT).with_suffix("").parts]): path
         for path in sorted(ROOT.rglob("*.py"))
     }
+
+
+def files_of(names: Iterable[str], known: Iterable[str]) -> set[str]:
+    """The modules of ours that imported names are, or are defined in.
+
+    A public name such as `expunge.evaluate` is the module it is defined in. A package's own `__init__` is left out:
+    Python runs it before any module in it.
+    """
+    known = set(known)
+    found = set()
+    for name in names:
+        home = expunge._HOMES.get(name.removeprefix("expunge."), name)
+        found |= {module for module in (name, name.rpartition(".")[0], home) if module in known}
+    return found
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next and the last is the first; empty where there is no such circle."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_import_circles() -> None:
+    # The command line is left out for now: `cli/verbs/evaluate` and `_measuring` name each other's types.
+    found = {name: path for name, path in modules().items() if not name.startswith("expunge.cli.")}
+    imports = {
+        name: files_of(imported(path.read_text(encoding="utf-8"), name), found) - {name} for name, path in found.items()
+    }
+    assert imports["expunge.models.load"] >= {"expunge.models.adapter_files", "expunge.core.checks"}
+    assert circle(imports) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ({"a": "from expunge.b import f", "b": "def f():\n    from expunge import a"}, True),
+        ({"a": "import expunge.b", "b": "import expunge.c", "c": "from expunge.a import f"}, True),
+        ({"a": "import expunge.b", "b": "import expunge.c", "c": "import os"}, False),
+        ({"a": "from expunge import b", "b": ""}, False),
+    ],
+)
+def test_an_import_circle_is_caught(sources: dict[str, str], found: bool) -> None:
+    known = {f"expunge.{name}" for name in sources}
+    imports = {f"expunge.{name}": files_of(imported(text, f"expunge.{name}"), known) for name, text in sources.items()}
+    assert bool(circle(imports)) == found
 
 
 def test_the_reader_found_the_package() -> None:

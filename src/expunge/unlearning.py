@@ -240,7 +240,7 @@ class Unlearning:
                 template=self.template,
                 max_length=self.max_length,
                 label=label or self.method,
-                progress=lambda what, done, total: progress(what, done, total, ""),
+                progress=progress,
             )
 
     def save_model(self, path: str | Path | None = None) -> Path:

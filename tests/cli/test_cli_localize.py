@@ -85,7 +85,7 @@ def test_mistakes(call: Callable[..., Any], words: list[str], tmp_path: Path, mo
     assert "no setting is called 'gama'" in call("localize", *words, "gama=1").err
     (tmp_path / "mask.safetensors").write_text("mine")
     told = call("localize", *words)
-    assert told.code == 2 and "is there already" in told.err and (tmp_path / "mask.safetensors").read_text() == "mine"
+    assert told.code == 2 and "is in use" in told.err and (tmp_path / "mask.safetensors").read_text() == "mine"
     assert call("localize", *words, "attribution=gradient", "--overwrite").code == 0
 
 
@@ -111,8 +111,8 @@ def test_masks_are_compared_drawn_and_controlled(call: Callable[..., Any], words
     again = tmp_path / "again.safetensors"
     assert call("mask", "select", scores, "count=7", "order=bottom", f"output={again}").code == 0
     assert Mask.load(again) == Scores.load(scores).select(count=7, order="bottom")
-    assert "is there already" in call("mask", "select", scores, f"output={again}").err
-    assert "is there already" in call("mask", "info", first, second, f"output={drawing}").err
+    assert "is in use" in call("mask", "select", scores, f"output={again}").err
+    assert "is in use" in call("mask", "info", first, second, f"output={drawing}").err
 
 
 def test_masks_of_one_name_are_told_apart_by_their_folders(

@@ -15,7 +15,8 @@ from expunge.evaluation.metrics.probability import probability
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.views import View
-from expunge.models.load import load_model, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model
 from made_masks import made_mask
 
 Stage = dict[str, Any]

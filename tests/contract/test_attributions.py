@@ -10,7 +10,7 @@ import expunge
 import zoo
 from expunge.core.catalogue import hyperparameters, names, needs, resolve
 from expunge.data.corpus import Corpus
-from expunge.localize.attribution import SHOWN, attribution_of
+from expunge.localize.attribution import INPUTS, attribution_of
 from expunge.masks.scores import Scores
 
 ATTRIBUTIONS = names("attributions")
@@ -63,7 +63,7 @@ def test_the_attributions_are_there() -> None:
 @pytest.mark.parametrize("name", ATTRIBUTIONS)
 def test_it_asks_for_what_can_be_shown_and_has_defaults(name: str) -> None:
     function = resolve("attributions", name)
-    assert set(needs(function)) <= set(SHOWN)
+    assert set(needs(function)) <= set(INPUTS)
     assert all(default is not None for default in hyperparameters(function).values())
     text = str(function.__doc__)
     assert all(word in text for word in ("Args:", "Returns:", "Source:", "Departures:"))

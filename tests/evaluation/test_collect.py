@@ -271,7 +271,7 @@ def test_progress_is_told(model, tokenizer, corpus):
     told = []
     collect(model, tokenizer, corpus, PROBES, batch_size=4, progress=lambda *step: told.append(step))
     assert told[0][0] == "scoring answers" and told[-1][0] == "generating answers"
-    done = [d for what, d, _ in told if what == "scoring answers"]
+    done = [d for what, d, *_ in told if what == "scoring answers"]
     assert done == sorted(done) and told[-1][1] == told[-1][2]
 
 

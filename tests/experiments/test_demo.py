@@ -61,7 +61,7 @@ def test_an_interrupted_demonstration_can_be_replaced(tmp_path: Path) -> None:
 
 def test_what_is_no_demonstration_stays(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"stage": "thesis", "arguments": {}}')
-    with pytest.raises(ExpungeError, match="replaces an earlier demo only"):
+    with pytest.raises(ExpungeError, match="replaces earlier output of demo only"):
         demo(tmp_path, overwrite=True)
     with pytest.raises(ExpungeError, match=r"'nop'.*Did you mean 'npo'"):
         demo(tmp_path / "x", methods=("nop",))

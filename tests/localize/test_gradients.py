@@ -10,7 +10,7 @@ from expunge.core.batch import Encoded
 from expunge.data.tokenizing import encode
 from expunge.localize import gradients as statistics
 from expunge.localize.datasets import noisy_copies
-from expunge.localize.gradients import Side, gradients, input_means
+from expunge.localize.gradients import Dataset, gradients, input_means
 from expunge.localize.inputs import unit_rows
 from expunge.localize.model_units import layout
 from expunge.models.anatomy import blocks, down_projection
@@ -22,7 +22,7 @@ def rows_of(split="forget", n=None):
 
 
 def nll_side(rows):
-    return Side("forget", build(None, retain="nll"), {"retain": rows})
+    return Dataset("forget", build(None, retain="nll"), {"retain": rows})
 
 
 def plain_gradients(model, rows, names):
@@ -91,11 +91,11 @@ def test_any_objective_can_be_the_forget_objective(method):
 def test_the_model_is_its_own_reference():
     # At the reference NPO's gradient is that of plain ascent: 2 / beta * beta * sigmoid(0) = 1 times grad sum log p.
     model, names = zoo.tiny_model().double(), ["model.layers.1.mlp.down_proj.weight"]
-    sides = {}
+    datasets = {}
     for method in ("npo", "grad_ascent"):
         objective = build(method, retain="none", depth=3)
-        sides[method] = Side("forget", objective, {"forget": rows_of(n=1)})
-    npo, ascent = (gradients(model, side, names)[names[0]] for side in sides.values())
+        datasets[method] = Dataset("forget", objective, {"forget": rows_of(n=1)})
+    npo, ascent = (gradients(model, dataset, names)[names[0]] for dataset in datasets.values())
     length = len(rows_of(n=1)[0].ids) - rows_of(n=1)[0].start
     torch.testing.assert_close(npo, ascent * length, rtol=1e-4, atol=1e-8)
 

@@ -9,7 +9,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.localize.attributions.wagle import DOMINATED
 from expunge.masks.scores import Scores
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 
 
 def localized(model=None, corpus=None, **settings):
@@ -118,7 +118,7 @@ def test_some_look_at_no_data():
         ({"attribution": "gradient", "retain_examples": 3}, "looks at no retain examples"),
         ({"attribution": "activation", "positions": "some"}, "positions must be 'predicting' or 'all'"),
         ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must lie between 0 and 1"),
-        ({"attribution": f"{__name__}:greedy"}, "no thing that attributions are shown is called 'logits'"),
+        ({"attribution": f"{__name__}:greedy"}, "no input of attributions is called 'logits'"),
     ],
 )
 def test_what_is_refused(settings, message):

@@ -111,7 +111,7 @@ def test_generation_stops_where_the_positions_end_and_says_so(batch_size):
 def test_the_batch_keeps_its_budget_and_progress_is_told():
     told = []
 
-    def progress(done, of):
+    def progress(what, done, of, numbers):
         told.append((done, of))
 
     greedy(_made("llama"), _prompts(), max_new_tokens=8, eos_ids=EOS, batch_tokens=40, progress=progress)

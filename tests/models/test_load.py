@@ -7,7 +7,8 @@ import torch
 
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.models.load import check_tokenizer_fits, load_model, model_fingerprint, save_model, tokenizer_fingerprint
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits, load_model, save_model
 
 
 def test_a_fingerprint_is_of_content(tmp_path: Path) -> None:

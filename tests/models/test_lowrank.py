@@ -15,7 +15,8 @@ from torch.testing import assert_close
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.models.adapter_files import load_adapter, read_adapter_into, write_adapter
-from expunge.models.load import load_model, model_fingerprint, save_model
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, save_model
 from expunge.models.lowrank import (
     Factors,
     StartModel,

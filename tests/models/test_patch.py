@@ -13,7 +13,7 @@ from torch import nn
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.patch import Patch, make_patch
 
 

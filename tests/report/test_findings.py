@@ -2,20 +2,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from expunge.report.findings import summary, warnings_of
-from expunge.report.models import cast
+from expunge.report.models import assign_roles
 from expunge.results.measures import Evaluation
 
 Make = Callable[..., Evaluation]
 
 
 def told(evaluations: list[Evaluation], start: str | None = "start", retain: str | None = "retain") -> tuple[str, ...]:
-    return summary(cast(evaluations, start=start, retain=retain))
+    return summary(assign_roles(evaluations, start=start, retain=retain))
 
 
 def warned(
     evaluations: list[Evaluation], start: str | None = "start", retain: str | None = "retain"
 ) -> tuple[str, ...]:
-    return warnings_of(cast(evaluations, start=start, retain=retain), evaluations)
+    return warnings_of(assign_roles(evaluations, start=start, retain=retain), evaluations)
 
 
 def with_value(evaluation: Evaluation, name: str, value: float) -> Evaluation:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.report.models import cast, distinct, gather
+from expunge.report.models import assign_roles, distinct, gather
 from expunge.results.measures import Evaluation
 
 
@@ -55,7 +55,7 @@ def test_labels_that_collide_are_numbered_and_none_is_dropped(make_model: Callab
 def test_roles_come_first_and_are_spelled_out_where_the_label_is_silent(models: list[Evaluation]) -> None:
     start, retain, *methods = models
     given = [*methods, retain.labeled("retain90"), start.labeled("full")]
-    found = cast(given, start="full", retain="retain90")
+    found = assign_roles(given, start="full", retain="retain90")
     assert [(model.name, model.role) for model in found[:2]] == [
         ("full (start model)", "start"),
         ("retain90", "retain"),
@@ -65,6 +65,6 @@ def test_roles_come_first_and_are_spelled_out_where_the_label_is_silent(models: 
 
 def test_roles_of_labels_that_are_not_there(models: list[Evaluation]) -> None:
     with pytest.raises(ExpungeError, match=r"no evaluation \(for start=\) is called 'strat'. Did you mean 'start'"):
-        cast(models, start="strat", retain=None)
+        assign_roles(models, start="strat", retain=None)
     with pytest.raises(ExpungeError, match="both were called 'start'"):
-        cast(models, start="start", retain="start")
+        assign_roles(models, start="start", retain="start")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge.report.models import Model, cast
+from expunge.report.models import Model, assign_roles
 from expunge.report.samples import Piece, by_split, key_words, pieces, side_by_side
 from expunge.results.measures import Evaluation, Sample
 
@@ -63,7 +63,7 @@ def test_found_counts_key_words_once() -> None:
 
 def test_all_questions_of_the_fixture_are_kept(models: list[Evaluation], make_model: Callable[..., Evaluation]) -> None:
     silent = replace(make_model("NPO"), label="silent", samples=())
-    found = side_by_side(cast([*models, silent], start="start", retain="retain"))
+    found = side_by_side(assign_roles([*models, silent], start="start", retain="retain"))
     assert len(found) == 6
     assert all(len(question.answers) == 7 and question.answers[-1].pieces is None for question in found)
     assert found[1].answers[2].pieces == ()  # GradAscent said nothing

@@ -111,5 +111,5 @@ def test_lists_percentages_and_nested_settings() -> None:
         ("empty", "{}"),
         ("none", "null"),
     ]
-    assert list(flat(nested)) == told
-    assert list(flat({"probes": [{"split": "a", "n": 1}, {"split": "b"}]})) == [("probes", "split a, n 1\nsplit b")]
+    assert list(flat(nested).items()) == told
+    assert flat({"probes": [{"split": "a", "n": 1}, {"split": "b"}]}) == {"probes": "split a, n 1\nsplit b"}

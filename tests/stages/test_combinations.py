@@ -22,7 +22,7 @@ from expunge.core.checks import ExpungeError
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part, Unit
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.matrices import down_projections, linear_layers, target_matrices
 from expunge.training.masked import mask_summary
 from expunge.training.plan import plan_unlearning, split_settings

@@ -25,11 +25,12 @@ from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part
-from expunge.models.load import load_model, model_fingerprint, refuse_adapters, save_model
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, refuse_adapters, save_model
 from expunge.models.lowrank import lora_layers, without_known_warnings
 from expunge.models.matrices import linear_layers, shape_of
 from expunge.objectives.combine import build
-from expunge.training.adapter import adapted_matrices, asked
+from expunge.training.adapter import adapted_matrices, split_adapter_settings
 from expunge.training.config import TrainingConfig
 from expunge.training.finetune import finetune
 from expunge.training.trainer import ObjectiveTrainer
@@ -347,7 +348,7 @@ def test_fine_tuning_a_model_with_an_adapter_is_refused() -> None:
 
 
 def test_settings_go_to_the_adapter_first_and_the_rest_to_the_method() -> None:
-    adaptation, rest = asked("fila", None, None, {"rank": 2, "beta": 0.3, "epsilon": "auto"})
+    adaptation, rest = split_adapter_settings("fila", None, None, {"rank": 2, "beta": 0.3, "epsilon": "auto"})
     assert rest == {"beta": 0.3} and adaptation is not None and adaptation.save == "merged"
     assert adaptation.settings["rank"] == 2 and adaptation.settings["fisher"] == "example"
 

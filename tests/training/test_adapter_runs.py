@@ -19,14 +19,8 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
 from expunge.models.adapter_files import about_adapter
-from expunge.models.load import (
-    base_fingerprint,
-    bits_of,
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    save_model,
-)
+from expunge.models.fingerprint import base_fingerprint, model_fingerprint
+from expunge.models.load import bits_of, load_model, load_tokenizer, save_model
 from expunge.models.lowrank import without_known_warnings
 
 IDS = torch.tensor([[1, 17, 40, 3]])

@@ -19,7 +19,7 @@ from expunge.masks.fingerprint import Fingerprint, fingerprint
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.patch import Patch
 from expunge.training.loss import compute_loss
 from expunge.training.masked import HOLDER, mask_fingerprint, masked, reached_parameters, selections

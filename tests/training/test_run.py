@@ -92,11 +92,11 @@ def test_folders_are_never_overwritten_unasked(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
-    with pytest.raises(ExpungeError, match="replaces runs of expunge only"):
+    with pytest.raises(ExpungeError, match="replaces earlier output of train or unlearn only"):
         unlearn(mine, overwrite=True)
     for theirs in ('{"name": "a web page"}', "not even JSON", '{"stage": "evaluate", "arguments": {}}'):
         (mine / "manifest.json").write_text(theirs)  # others call their files so, too
-        with pytest.raises(ExpungeError, match="replaces runs of expunge only"):
+        with pytest.raises(ExpungeError, match="replaces earlier output of train or unlearn only"):
             unlearn(mine, overwrite=True)
     assert (mine / "thesis.tex").read_text() == "years of work"
     with pytest.raises(ExpungeError, match="nothing to resume"):

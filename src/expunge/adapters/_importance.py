@@ -21,7 +21,7 @@ from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import fingerprint
 from expunge.core.tensor_file import save_tensors
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.lowrank import Adapted, Factors, attach, check
 from expunge.models.matrices import as_out_in, linear_layers, shape_of
 

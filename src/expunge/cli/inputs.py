@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError
-from expunge.core.progress import first_process
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
@@ -90,19 +87,3 @@ def template_of(config: DataConfig) -> "Template":
     from expunge.data.template import Template
 
     return Template(name=config.template, system=config.system, arguments=config.template_arguments)
-
-
-def check_output(folder: str | Path, *, overwrite: bool, resume: bool = False) -> None:
-    """Raise where a stage would refuse its output folder, before anything is loaded."""
-    if not first_process():
-        return  # what the first process makes is no folder in use
-    path = Path(folder)
-    used = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    if used and not (overwrite or resume):
-        stopped = "; --resume goes on with the run that was stopped there" if any(path.glob("checkpoints/*")) else ""
-        raise ExpungeError(
-            f"the output folder {folder} is in use. Choose another output, or say --overwrite to replace what is "
-            f"there{stopped}."
-        )
-    if resume and not used:
-        raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")

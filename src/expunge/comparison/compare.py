@@ -167,15 +167,13 @@ def _along_checkpoints(
         progress(label, len(models), len(models), "")
 
 
-def _telling(
-    progress: Progress | None, what: str, total: int
-) -> Callable[[int, str], Callable[[str, int, int], None] | None]:
+def _telling(progress: Progress | None, what: str, total: int) -> Callable[[int, str], Progress | None]:
     """The progress of measuring one of several models, told as that of all of them."""
 
-    def telling(done: int, name: str) -> Callable[[str, int, int], None] | None:
+    def telling(done: int, name: str) -> Progress | None:
         if progress is None:
             return None
-        return lambda stage, rows, of: progress(what, min(done, total), total, f"{name}: {stage} {rows}/{of}")
+        return lambda stage, rows, of, _: progress(what, min(done, total), total, f"{name}: {stage} {rows}/{of}")
 
     return telling
 

@@ -15,11 +15,11 @@ from expunge.comparison.mixing import mixing
 from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint
+from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.scoring import Progress
 from expunge.evaluation.suite import Suite, measure, probes
 from expunge.evaluation.suites.tradeoff import FORGET, PARAPHRASED, QUALITY, RETAIN, UTILITY, tradeoff
 from expunge.results.curves import Point
@@ -57,7 +57,7 @@ class Measuring:
         Args:
             model: the model.
             beside: folder of the model, in which records of an evaluation may lie.
-            progress: called with (what, done, total).
+            progress: called with (what, done, total, numbers).
         """
         wanted = self._probes()
         made = identity(model, self.tokenizer, self.corpus, wanted, template=self.template, max_length=self.max_length)

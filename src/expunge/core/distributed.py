@@ -30,12 +30,12 @@ def grouped() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Is this the process that writes files?"""
     return not grouped() or dist.get_rank() == 0
 
 
-def united(found: Mapping[K, V], ranks: int) -> dict[K, V]:
+def gather(found: Mapping[K, V], ranks: int) -> dict[K, V]:
     """What all ranks found together, the same on each."""
     if ranks == 1:
         return dict(found)
@@ -44,7 +44,7 @@ def united(found: Mapping[K, V], ranks: int) -> dict[K, V]:
     return {key: value for one in gathered for key, value in one.items()}
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until every rank has come here."""
     if grouped():
         dist.barrier()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[[str, int, int, str], None]
-"""Told (what is happening, steps done, steps in all, a few numbers)."""
+"""Called with (what is happening, steps done, steps in all, a few numbers or an empty text)."""
 
 PLAIN_EVERY = 10.0
 """Seconds between lines of progress where there is no terminal."""
@@ -29,9 +29,11 @@ def renamed(progress: Progress | None, what: str) -> Progress | None:
     return None if progress is None else lambda _, done, total, numbers: progress(what, done, total, numbers)
 
 
-def under(progress: Progress | None, label: str) -> Callable[[str, int, int], None] | None:
-    """Progress of an evaluation, which brings no numbers, with a label before what is happening."""
-    return None if progress is None else lambda what, done, total: progress(f"{label}: {what}", done, total, "")
+def under(progress: Progress | None, label: str) -> Progress | None:
+    """Progress with a label before what is happening."""
+    if progress is None:
+        return None
+    return lambda what, done, total, numbers: progress(f"{label}: {what}", done, total, numbers)
 
 
 @contextmanager

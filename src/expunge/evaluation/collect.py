@@ -13,17 +13,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import sharded, share_of, united
+from expunge.core.distributed import gather, sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
+from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.partial import Parts
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
-from expunge.evaluation.scoring import Progress, Score, Work, gradient_norms, teacher_forced
+from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits
 from expunge.results.records import Records
 
 CUT_AFTER = 50
@@ -282,10 +284,10 @@ def _generations(
         known={tuple(part["ids"]): part["tokens"] for part in work.parts.read("generations")},
         share=work.share,
         keep=keep,
-        progress=work.tell("generating answers"),
+        progress=work.progress,
     )
     work.parts.flush()
-    written = united(written, work.share[1])
+    written = gather(written, work.share[1])
     said = []
     for i, item in enumerate(items):
         text = after_misses = None

@@ -11,12 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import first, wait
+from expunge.core.distributed import barrier, is_main
 from expunge.core.manifest import versions
+from expunge.core.output import check_output_file, in_use
+from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
-from expunge.evaluation.scoring import Progress
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Sample
@@ -71,7 +72,7 @@ def evaluate(
         overwrite: replace records of other content in `output_dir`.
         label: what to call the model in tables.
         batch_size: rows computed at once; None: found by a budget of tokens.
-        progress: called with (what, done, total).
+        progress: called with (what, done, total, numbers).
 
     Raises:
         ExpungeError: neither or both of model and records, an unknown suite or measure, a named measure that is not
@@ -84,7 +85,8 @@ def evaluate(
         held = _opened(records)
         assert held is not None
         chosen = planned(held, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
-        check_results(output_dir, overwrite=overwrite)
+        if output_dir is not None:
+            check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     else:
         if model is None or tokenizer is None or corpus is None:
             raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
@@ -109,10 +111,10 @@ def evaluate(
                 progress=progress,
             )
             found = Records(found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent}))
-            if output_dir is not None and first():
+            if output_dir is not None and is_main():
                 found.save(output_dir)
                 shutil.rmtree(Path(output_dir) / PARTS, ignore_errors=True)
-            wait()
+            barrier()
         held = found
     measures = measure(chosen, held, retain_model, start_model)
     about: dict[str, Any] = {
@@ -128,7 +130,7 @@ def evaluate(
         if isinstance(source, str | Path):
             about.setdefault("paths", {})[role] = str(source)
     result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
-    if output_dir is not None and first():
+    if output_dir is not None and is_main():
         result.save(Path(output_dir) / FILE)
     return result
 
@@ -158,12 +160,6 @@ def unmeasurable(corpus: Corpus, *, suite: str, metrics: Sequence[str]) -> dict[
 def _suite(name: str, splits: Sequence[str], metrics: Sequence[str] | None) -> Suite:
     found: Suite = catalogue.resolve("suites", name)(splits)
     return found.select(metrics)
-
-
-def check_results(folder: str | Path | None, *, overwrite: bool) -> None:
-    """Raise where results of records would replace others."""
-    if folder is not None and (Path(folder) / FILE).exists() and not overwrite:
-        raise ExpungeError(f"{Path(folder) / FILE} exists. Choose another folder, or replace it: --overwrite")
 
 
 def planned(
@@ -214,10 +210,7 @@ def _reusable(folder: Path, inputs: dict[str, str], arguments: dict[str, object]
         for name in {*ours, *theirs}
         if ours.get(name) != theirs.get(name)
     )
-    raise ExpungeError(
-        f"{folder} holds records of something else: {', '.join(differing)} differ. Choose another folder, or replace "
-        "them: --overwrite"
-    )
+    raise in_use(folder, f"holds records of something else ({', '.join(differing)} differ)")
 
 
 def _samples(records: Records) -> tuple[Sample, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from expunge.core.checks import ExpungeError, unknown
+from expunge.core.output import check_output_file
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.metrics.extraction_strength import strength
 from expunge.evaluation.metrics.mia import COLUMNS, scores
@@ -80,9 +81,8 @@ def export(
         raise unknown("format to export to", form, ["open-unlearning"])
     folder = Path(folder)
     paths = [folder / LOG, folder / SUMMARY]
-    there = [str(path) for path in paths if path.exists()]
-    if there and not overwrite:
-        raise ExpungeError(f"{' and '.join(there)} exist. Choose another folder, or replace them: --overwrite")
+    for path in paths:
+        check_output_file(path, overwrite=overwrite)
     held = records if isinstance(records, Records) else load_records(records)
     found = evaluate(records=held, reference=reference, suite="tofu")
     content = _per_example(held)

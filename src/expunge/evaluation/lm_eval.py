@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.checks import ExpungeError, unknown
 from expunge.core.manifest import versions
 from expunge.evaluation.bootstrap import mean_interval
-from expunge.models.load import model_fingerprint, tokenizer_fingerprint
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.results.measures import Definition, Direction, Evaluation, Measure
 
 SOURCE = "lm-evaluation-harness"

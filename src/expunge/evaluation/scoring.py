@@ -10,13 +10,11 @@ from jaxtyping import Bool, Float
 from torch import nn
 
 from expunge.core.batch import Encoded, collate
-from expunge.core.distributed import united
+from expunge.core.distributed import gather
+from expunge.core.progress import Progress
 from expunge.evaluation.partial import Parts
 from expunge.models.anatomy import causal_lm
 from expunge.models.observe import observe
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 BATCH_TOKENS = 2**13
 """Padded tokens of one teacher-forced batch."""
@@ -37,7 +35,7 @@ class Work:
 
         def told(done: int, total: int) -> None:
             if self.progress is not None:
-                self.progress(what, done, total)
+                self.progress(what, done, total, "")
 
         return told
 
@@ -103,7 +101,7 @@ def teacher_forced(
             tell(done + len(batch) - len(left) + len(some), total)
         done += len(batch)
     work.parts.flush()
-    found = united(found, work.share[1])
+    found = gather(found, work.share[1])
     return [found[row.ids].after(row.start - starts[row.ids]) for row in rows]
 
 
@@ -169,7 +167,7 @@ def gradient_norms(model: nn.Module, rows: Sequence[Encoded], *, work: Work | No
             work.parts.add("gradients", [{"ids": row.ids, "start": row.start, "norm": found[row]}])
         tell(done, len(mine))
     work.parts.flush()
-    return united(found, work.share[1])
+    return gather(found, work.share[1])
 
 
 def _gradient_norm(inner: nn.Module, row: Encoded) -> float:

@@ -3,12 +3,12 @@
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.evaluation.collect import collect
 from expunge.evaluation.metrics.extraction_likelihood import extraction_likelihood
 from expunge.evaluation.metrics.memorization_accuracy import memorization_accuracy
 from expunge.evaluation.probe import Probe
-from expunge.evaluation.scoring import Progress
 from expunge.results.measures import Measure
 
 

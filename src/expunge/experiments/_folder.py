@@ -1,14 +1,13 @@
 """The output folder of an experiment, and how its files are written."""
 
 import json
-import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge.core.checks import ExpungeError
-from expunge.core.manifest import FILE, Manifest, jsonable
+from expunge.core.manifest import Manifest, jsonable
+from expunge.core.nested import finite
+from expunge.core.output import check_output, in_use, stage_of
 
 
 def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: bool = False) -> Path:
@@ -35,17 +34,12 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: 
 
 def check_folder(folder: Path, manifest: Manifest, *, overwrite: bool, goes_on: bool = False) -> bool:
     """Does it hold what the experiment goes on with? Nothing is touched; arguments and errors are those of `opened`."""
-    if folder.exists() and any(folder.iterdir()):
-        there = Manifest.load(folder) if (folder / FILE).is_file() else None
-        ours = there is not None and there.stage == manifest.stage
-        same = there is not None and _decides(there) == _decides(manifest)
-        if goes_on and ours and same and not overwrite:
+    there = Manifest.load(folder) if stage_of(folder) == manifest.stage else None
+    if goes_on and not overwrite and there is not None:
+        if _decides(there) == _decides(manifest):
             return True
-        if not overwrite:
-            what = "holds this experiment with other data or settings" if goes_on and ours else "is in use"
-            raise ExpungeError(f"{folder} {what}. Choose another output, or replace it: --overwrite")
-        if not ours:
-            raise ExpungeError(f"--overwrite replaces an earlier {manifest.stage} only; {folder} holds something else.")
+        raise in_use(folder, "holds this experiment with other data or settings")
+    check_output(folder, overwrite=overwrite, stages=(manifest.stage,))
     return False
 
 
@@ -57,13 +51,5 @@ def write(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all: what is there is not made again. What is no number becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(finite(content), indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

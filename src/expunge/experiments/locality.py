@@ -41,7 +41,8 @@ from expunge.experiments._locality.seeds import Task, run
 from expunge.experiments._locality.teaching import Taught
 from expunge.experiments.demo import embedded_corpus, embedded_model
 from expunge.masks.fingerprint import Recovery
-from expunge.models.load import load_model, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model
 from expunge.models.tiny import bfloat16_pays
 from expunge.results.curves import Comparison
 

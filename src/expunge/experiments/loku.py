@@ -24,7 +24,8 @@ from expunge.experiments._folder import check_folder, opened
 from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, Story, chosen
 from expunge.experiments._line_figure import Panel, Series, over_ranks
 from expunge.experiments.demo import embedded, embedded_corpus
-from expunge.models.load import load_model, load_tokenizer, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import save_png
 from expunge.results.measures import Evaluation
 from expunge.training.plan import plan_unlearning, split_settings

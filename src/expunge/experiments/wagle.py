@@ -25,7 +25,8 @@ from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, Story, c
 from expunge.experiments.demo import embedded
 from expunge.localize.localize import localize
 from expunge.masks.mask import Mask
-from expunge.models.load import load_model, load_tokenizer, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, load_tokenizer
 from expunge.results.measures import Evaluation
 from expunge.training.unlearn import unlearn
 

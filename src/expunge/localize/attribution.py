@@ -1,7 +1,7 @@
 """What an attribution says about itself beside its function, and what it can be shown.
 
 An attribution is a pure function of one group of units at a time. Its positional parameter names say what it needs, out
-of `SHOWN`; its keyword-only parameters are its hyperparameters. It returns scores, [U], or (scores, notes): notes are
+of `INPUTS`; its keyword-only parameters are its hyperparameters. It returns scores, [U], or (scores, notes): notes are
 truth values, [U], whose share over all units is reported.
 
 U = units of the group, K = weights of one unit: 1 for `weight`, the group's weights over its units otherwise.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from expunge.masks.scores import Scope
 from expunge.masks.units import Unit
 
-SHOWN = {
+INPUTS = {
     "weights": "the weights of each unit, [U, K]",
     "value_vectors": "the column of the down-projection of each unit, [U, D]; value vectors and neurons only",
     "forget_gradients": "the gradient of the forget objective, [U, K]",

@@ -13,12 +13,12 @@ from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.data.variants import drawn
-from expunge.localize.gradients import Side
+from expunge.localize.gradients import Dataset
 from expunge.localize.plan import Plan
 from expunge.objectives.combine import Stream, build
 
 
-def sides_of(
+def datasets_of(
     plan: Plan,
     corpus: Corpus | None,
     tokenizer: PreTrainedTokenizerBase,
@@ -27,7 +27,7 @@ def sides_of(
     retain_examples: int | None,
     template: Template,
     max_length: int,
-) -> dict[str, Side]:
+) -> dict[str, Dataset]:
     """The rows of each set that the attribution looks at, and their losses; other arguments as for `localize`.
 
     Raises:
@@ -51,13 +51,13 @@ def sides_of(
         return noisy_copies(encoded, noise, copies, max(tokenizer.get_vocab().values()) + 1, f"{seed} {what}")
 
     nll = build(None, retain="nll")
-    sides = {}
+    datasets = {}
     if "forget" in plan.splits:
         examples = list(corpus["forget"])
         if (most := plan.reading.get("examples")) is not None and len(examples) > most:
             examples = [examples[i] for i in sorted(random.Random(f"{seed} forget").sample(range(len(examples)), most))]
         if plan.objective == "nll":
-            sides["forget"] = Side("forget", nll, {"retain": noisy(rows(examples), "forget")})
+            datasets["forget"] = Dataset("forget", nll, {"retain": noisy(rows(examples), "forget")})
         else:
             objective = build(plan.objective, retain="none", depth=plan.depth, hyperparameters=plan.of_objective)
             streams: dict[Stream, list[Encoded]] = {}
@@ -67,15 +67,15 @@ def sides_of(
                 others, where = drawn(examples, epochs=1, seed=seed)
                 alternates = rows([others[where[i, 0]] for i in range(len(examples))])
                 streams["alternate"] = noisy(alternates, "forget")
-            sides["forget"] = Side("forget", objective, streams)
+            datasets["forget"] = Dataset("forget", objective, streams)
     if "retain" in plan.splits:
         examples = list(corpus["retain"])
         n = min(len(corpus["forget"]), len(examples)) if retain_examples is None else retain_examples
         if not 1 <= n <= len(examples):
             raise ExpungeError(f"retain_examples must lie between 1 and {len(examples)}, what there is; got {n}.")
         chosen = sorted(random.Random(f"{seed} retain").sample(range(len(examples)), n))
-        sides["retain"] = Side("retain", nll, {"retain": noisy(rows([examples[i] for i in chosen]), "retain")})
-    return sides
+        datasets["retain"] = Dataset("retain", nll, {"retain": noisy(rows([examples[i] for i in chosen]), "retain")})
+    return datasets
 
 
 def noisy_copies(rows: Sequence[Encoded], noise: float, copies: int, vocabulary: int, seed: str) -> list[Encoded]:

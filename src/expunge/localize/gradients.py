@@ -28,7 +28,7 @@ CACHED = 2**30
 
 
 @dataclass(frozen=True)
-class Side:
+class Dataset:
     """The rows of one set and the loss that is taken of each."""
 
     what: str
@@ -50,7 +50,7 @@ class Side:
 
 def gradients(
     model: nn.Module,
-    side: Side,
+    dataset: Dataset,
     names: Sequence[str],
     *,
     how: str = "mean",
@@ -64,7 +64,7 @@ def gradients(
 
     Args:
         model: the start model; only the named parameters get gradients meanwhile.
-        side: rows and loss.
+        dataset: rows and loss.
         names: parameters, as `causal_lm(model)` calls them.
         how: `mean`, `sum` or `squares`; the last runs one backward pass an example.
         batch_size: examples computed at once.
@@ -78,8 +78,8 @@ def gradients(
     parameters = {name: parameter for name, parameter in inner.named_parameters() if name in set(names)}
     size = 4 * sum(p.numel() for p in parameters.values())
     path = None
-    if model_fingerprint is not None and size <= CACHED and side.loss.function.__module__.startswith("expunge."):
-        key = _key(side, list(parameters), how, model_fingerprint, next(inner.parameters()).dtype)
+    if model_fingerprint is not None and size <= CACHED and dataset.loss.function.__module__.startswith("expunge."):
+        key = _key(dataset, list(parameters), how, model_fingerprint, next(inner.parameters()).dtype)
         path = cache_path("gradients", key).with_suffix(".safetensors")
         if path.is_file():
             kept: dict[str, Tensor] = load_file(path, device=str(next(inner.parameters()).device))
@@ -87,28 +87,28 @@ def gradients(
     sums = {name: torch.zeros_like(wide(p.detach())) for name, p in parameters.items()}
     done = 0
     with _prepared(inner, parameters, sums, squared=how == "squares"):
-        for numbers in _batches(side, 1 if how == "squares" else batch_size):
+        for numbers in _batches(dataset, 1 if how == "squares" else batch_size):
             # Weighed afterwards, in float32: 1 / N times a small gradient may be nothing in float16.
-            example_losses(model, side, numbers).sum().backward()
+            example_losses(model, dataset, numbers).sum().backward()
             done += len(numbers)
             if progress is not None:
-                progress(f"{side.what} gradients", done, len(side), "")
+                progress(f"{dataset.what} gradients", done, len(dataset), "")
     if how != "sum":
         for total in sums.values():
-            total.mul_(1 / len(side))
+            total.mul_(1 / len(dataset))
     if path is not None:
         save_tensors(sums, path)
     return sums
 
 
-def example_losses(model: nn.Module, side: Side, numbers: Sequence[int]) -> Tensor:
+def example_losses(model: nn.Module, dataset: Dataset, numbers: Sequence[int]) -> Tensor:
     """The loss of each of some examples, [B], with gradients."""
-    objective, loss = side.objective, side.loss
+    objective, loss = dataset.objective, dataset.loss
     needs: dict[str, frozenset[str]] = {}
     for by in ("current", "reference"):
         for stream, observables in objective.needs(by).items():  # type: ignore[arg-type]
             needs[stream] = needs.get(stream, frozenset()) | observables
-    batches = {stream: collate([side.rows[stream][i] for i in numbers]) for stream in needs}
+    batches = {stream: collate([dataset.rows[stream][i] for i in numbers]) for stream in needs}
     seen: dict[str, Observed] = observe(model, batches, needs, layer=objective.layer, positions=objective.positions)
 
     def lookup(need: Need) -> Tensor:
@@ -168,10 +168,10 @@ def input_means(
     )
 
 
-def _batches(side: Side, size: int) -> Iterator[list[int]]:
+def _batches(dataset: Dataset, size: int) -> Iterator[list[int]]:
     # Longest first: too little memory shows at once, and rows of like length pad little.
-    first = next(iter(side.rows.values()))
-    order = sorted(range(len(side)), key=lambda i: -len(first[i].ids))
+    first = next(iter(dataset.rows.values()))
+    order = sorted(range(len(dataset)), key=lambda i: -len(first[i].ids))
     return (order[i : i + size] for i in range(0, len(order), size))
 
 
@@ -211,15 +211,15 @@ def _prepared(
         inner.train(training)
 
 
-def _key(side: Side, names: Sequence[str], how: str, model_fingerprint: str, dtype: torch.dtype) -> str:
-    loss, objective = side.loss, side.objective
+def _key(dataset: Dataset, names: Sequence[str], how: str, model_fingerprint: str, dtype: torch.dtype) -> str:
+    loss, objective = dataset.loss, dataset.objective
     return fingerprint(
         {
             "model": model_fingerprint,
             "dtype": str(dtype),
             "loss": [loss.name, inspect.getsource(loss.function), jsonable(loss.hyperparameters)],
             "read": [objective.layer, objective.positions],
-            "rows": {stream: [[row.ids, row.start] for row in rows] for stream, rows in sorted(side.rows.items())},
+            "rows": {stream: [[row.ids, row.start] for row in rows] for stream, rows in sorted(dataset.rows.items())},
             "names": list(names),
             "how": how,
             "version": versions()["expunge"],

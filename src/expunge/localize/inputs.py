@@ -1,4 +1,4 @@
-"""What an attribution is shown of each group of units."""
+"""The inputs of an attribution for each group of units."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,34 +8,34 @@ from torch import Tensor, nn
 
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import Progress
-from expunge.localize.gradients import Side, gradients, input_means
+from expunge.localize.gradients import Dataset, gradients, input_means
 from expunge.localize.plan import Plan
 from expunge.masks.units import Layout
 from expunge.models.anatomy import blocks, causal_lm, is_linear, output_dim
 
 
-class Shown:
-    """What an attribution is shown of each group; each pass over the data is made when it is first asked for."""
+class Inputs:
+    """The inputs of an attribution for each group; each pass over the data is made when it is first asked for."""
 
     def __init__(
         self,
         model: nn.Module,
         units: Layout,
         plan: Plan,
-        sides: Mapping[str, Side],
+        datasets: Mapping[str, Dataset],
         how: str,
         batch_size: int,
         seed: int,
         identity: str,
         progress: Progress | None,
     ) -> None:
-        self.model, self.units, self.plan, self.sides = model, units, plan, sides
+        self.model, self.units, self.plan, self.datasets = model, units, plan, datasets
         self.how, self.batch_size, self.seed, self.identity, self.progress = how, batch_size, seed, identity, progress
         self.parameters = dict(causal_lm(model).named_parameters())
         self.passed: dict[str, dict[str, Tensor]] = {}
 
     def __call__(self, what: str, group: str) -> Any:
-        """The thing of that name, out of `attribution.SHOWN`, for one group."""
+        """The thing of that name, out of `attribution.INPUTS`, for one group."""
         plain = {"unit": self.units.unit, "group": group, "seed": self.seed}
         if what in plain:
             return plain[what]
@@ -53,7 +53,7 @@ class Shown:
             with torch.enable_grad():
                 self.passed[what] = gradients(
                     self.model,
-                    self.sides[what.partition("_")[0]],
+                    self.datasets[what.partition("_")[0]],
                     list(self.units.parts),
                     how="squares" if what == "forget_squares" else self.how,
                     batch_size=self.batch_size,
@@ -68,7 +68,7 @@ class Shown:
             found = input_means(
                 self.model,
                 layers,
-                next(iter(self.sides["forget"].rows.values())),
+                next(iter(self.datasets["forget"].rows.values())),
                 positions=self.plan.reading.get("positions", "predicting"),
                 batch_size=self.batch_size,
                 progress=self.progress,

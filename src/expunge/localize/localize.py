@@ -15,13 +15,14 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.localize.attribution import attribution_of
-from expunge.localize.datasets import ids, sides_of
-from expunge.localize.inputs import Shown
+from expunge.localize.datasets import datasets_of, ids
+from expunge.localize.inputs import Inputs
 from expunge.localize.model_units import Modules, layout
 from expunge.localize.plan import planned
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, refuse_adapters, tokenizer_fingerprint
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits, refuse_adapters
 
 
 def localize(
@@ -86,17 +87,17 @@ def localize(
     require_at_least("batch_size", batch_size, 1)
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
     template = template or Template()
-    sides = sides_of(
+    datasets = datasets_of(
         plan, corpus, tokenizer, seed=seed, retain_examples=retain_examples, template=template, max_length=max_length
     )
     identity = model_fingerprint(model)
-    shown = Shown(model, units, plan, sides, gradient, batch_size, seed, identity, progress)
+    inputs = Inputs(model, units, plan, datasets, gradient, batch_size, seed, identity, progress)
     values: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     total = len(units.groups)
     with torch.no_grad():
         for number, group in enumerate(units.groups, start=1):
-            found = plan.function(*(shown(name, group) for name in catalogue.needs(plan.function)), **plan.own)
+            found = plan.function(*(inputs(name, group) for name in catalogue.needs(plan.function)), **plan.own)
             scores, notes = found if isinstance(found, tuple) else (found, {})
             values[group] = scores.float().cpu()
             for name, true in notes.items():
@@ -126,13 +127,13 @@ def localize(
         inputs={
             "model": identity,
             "tokenizer": tokenizer_fingerprint(tokenizer),
-            **{name: fingerprint(ids(side.rows)) for name, side in sides.items()},
+            **{name: fingerprint(ids(dataset.rows)) for name, dataset in datasets.items()},
         },
         results={
             "start_model": str(model.config._name_or_path),
             "units": n_units,
             "weights": sum(part.numel for part in units.parts.values()),
-            "examples": {name: len(side) for name, side in sides.items()},
+            "examples": {name: len(dataset) for name, dataset in datasets.items()},
             "shares": shares,
             "warnings": [
                 f"{100 * shares[name]:.1f} % of {name}: {text}"

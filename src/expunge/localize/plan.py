@@ -7,7 +7,7 @@ from typing import Any
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least, require_between, unknown
-from expunge.localize.attribution import ALIASES, SHOWN, attribution_of
+from expunge.localize.attribution import ALIASES, INPUTS, attribution_of
 from expunge.masks.units import Unit
 
 _OF_FORGET = {"forget_gradients", "forget_squares", "mean_inputs", "mean_squared_inputs"}
@@ -30,7 +30,7 @@ class Plan:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the function is shown."""
+        """The inputs of the function."""
         return frozenset(catalogue.needs(self.function))
 
     @property
@@ -76,8 +76,8 @@ def planned(
     function = catalogue.resolve("attributions", name)
     about = attribution_of(function)
     for parameter in catalogue.needs(function):
-        if parameter not in SHOWN:
-            raise unknown("thing that attributions are shown", parameter, SHOWN, came_from=name)
+        if parameter not in INPUTS:
+            raise unknown("input of attributions", parameter, INPUTS, came_from=name)
     chosen = about.units[0] if unit is None else unit
     if chosen not in about.units:
         raise ExpungeError(f"{name} is not defined for unit={chosen}. It takes: {', '.join(about.units)}.")

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from expunge.core.checks import ExpungeError
 from expunge.core.tensor_file import save_tensors
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
 
 CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "adapter.json"

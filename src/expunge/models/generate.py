@@ -9,6 +9,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
+from expunge.core.progress import Progress
 from expunge.models.anatomy import causal_lm
 
 BATCH_TOKENS = 2**15
@@ -53,7 +54,7 @@ def greedy(
     eos_ids: Collection[int],
     batch_size: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[list[int]]:
     """Continue prompts with the most probable token, one after the other; `continuations` says how.
 
@@ -64,7 +65,7 @@ def greedy(
         eos_ids: tokens that end a continuation; they are not part of it.
         batch_size: most prompts computed at once; None: as many as `batch_tokens` holds.
         batch_tokens: budget of a batch, in tokens of prompt and continuation.
-        progress: called with (prompts done, prompts in all) after each batch.
+        progress: called with (what, prompts done, prompts in all, numbers) after each batch.
 
     Returns:
         The new tokens of each prompt, in the order of `prompts`.
@@ -91,7 +92,7 @@ def continuations(
     known: Mapping[Prompt, list[int]] | None = None,
     share: tuple[int, int] = (0, 1),
     keep: Callable[[Mapping[Prompt, list[int]]], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[Prompt, list[int]]:
     """Continue each distinct prompt, greedily unless `pick` says otherwise, by at most its own number of new tokens.
 
@@ -110,7 +111,7 @@ def continuations(
         known: continuations found before; batches of which all are known are not computed again.
         share: (which, of how many): with (1, 4) the second of every four batches is computed here.
         keep: called with the continuations of each batch once they are there.
-        progress: called with (prompts done, prompts in all) after each batch, those of this share.
+        progress: called with (what, prompts done, prompts in all, numbers) after each batch, those of this share.
 
     Returns:
         The new tokens of each prompt that is known or belongs to this share.
@@ -149,7 +150,7 @@ def continuations(
             if keep is not None:
                 keep(new)
             if progress is not None:
-                progress(done + len(batch) - len(left) + len(some), total)
+                progress("generating answers", done + len(batch) - len(left) + len(some), total, "")
         done += len(batch)
     if cut:
         warnings.warn(

@@ -18,7 +18,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.tensor_file import save_tensors
 from expunge.masks.storage import pack, unpack
 from expunge.masks.units import Part
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 
 FORMAT = "expunge patch 1"
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

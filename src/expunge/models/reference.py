@@ -6,7 +6,7 @@ vocabulary) comes from a frozen copy.
 """
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -18,9 +18,10 @@ from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
+from expunge.core.progress import Progress
 from expunge.core.tensor_file import save_tensors
 from expunge.models.anatomy import causal_lm
-from expunge.models.load import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
 from expunge.models.observe import observe
 
 ReferencePolicy = Literal["auto", "precomputed", "model"]
@@ -30,8 +31,6 @@ KEPT = ("token_logprobs", "hidden", "logits")
 
 KEEP_AT_MOST = 2**30
 """Bytes up to which `auto` keeps values; above, it holds a second model."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def precompute(
         used: numbers of the rows that are wanted; None: all.
         autocast: compute in bfloat16 as training does, so that both models round alike.
         batch_size: rows of one forward pass.
-        progress: called with (rows done, rows in all).
+        progress: called with (what, rows done, rows in all, numbers).
     """
     wanted = sorted(range(len(rows)) if used is None else set(used))
     names = [name for name in KEPT if name in observables]
@@ -127,7 +126,7 @@ def precompute(
             for i, values in zip(numbers, shown, strict=True):
                 flat[name][starts[i] : starts[i + 1]] = values[: lengths[i + 1]]
         if progress:
-            progress(first + len(numbers), len(order))
+            progress("reference values", first + len(numbers), len(order), "")
     model.train(was_training)
     save_tensors(flat, path, {"key": key})
     return ReferenceTable(flat, starts)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from expunge.core.manifest import Manifest
 from expunge.report.findings import STANDING, warnings_of
-from expunge.report.models import Model, cast
+from expunge.report.models import Model, assign_roles
 from expunge.report.tables import Table, escape_markdown, markdown_cell, measured, table_of
 from expunge.report.text import flat
 from expunge.results.measures import Evaluation
@@ -38,9 +38,9 @@ def card(
     given = {"start model": start, "retain model": retain}
     named = [held.labeled(name) for name, held in given.items() if held is not None] + [evaluation]
     roles = {name.partition(" ")[0]: name if held is not None else None for name, held in given.items()}
-    models = cast(named, start=roles["start"], retain=roles["retain"])
+    models = assign_roles(named, start=roles["start"], retain=roles["retain"])
     table = table_of(models)
-    settings = {"method": "not recorded", **dict(flat(manifest.arguments))}
+    settings = {"method": "not recorded", **flat(manifest.arguments)}
     opening = f"This model was changed to forget a part of what it was trained on, by the method {settings['method']}."
     removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_size(manifest)}
     sections = [

@@ -11,7 +11,7 @@ from expunge.core.manifest import versions
 from expunge.report.figures import INK, PALETTE, save_png, svg, tradeoff_of
 from expunge.report.findings import STANDING
 from expunge.report.html import definitions, inline
-from expunge.report.models import Model, cast
+from expunge.report.models import Model, assign_roles
 from expunge.report.tables import Table, table_of
 from expunge.report.templates import render
 from expunge.results.curves import Comparison
@@ -61,7 +61,7 @@ def write(comparison: Comparison, folder: str | Path, *, title: str = "Forgettin
 
 
 def _models(comparison: Comparison) -> tuple[Model, ...]:
-    return cast(comparison.evaluations, start=START, retain=RETAIN if comparison.retain else None)
+    return assign_roles(comparison.evaluations, start=START, retain=RETAIN if comparison.retain else None)
 
 
 def _front_points(comparison: Comparison) -> list[tuple[float, float]]:

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.report.label_layout import Box, place
-from expunge.report.models import Model, cast
+from expunge.report.models import Model, assign_roles
 from expunge.report.text import one_line, words
 from expunge.results.measures import Evaluation
 
@@ -78,7 +78,7 @@ def tradeoff(
     Raises:
         ExpungeError: no evaluation has both measures, a label that none has, or a trajectory outside [0, 1].
     """
-    return tradeoff_of(cast(evaluations, start=start, retain=retain), trajectories)
+    return tradeoff_of(assign_roles(evaluations, start=start, retain=retain), trajectories)
 
 
 def tradeoff_of(models: Sequence[Model], trajectories: Trajectories | None = None) -> Figure:

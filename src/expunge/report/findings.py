@@ -145,7 +145,7 @@ def _set_up(models: Sequence[Model]) -> list[str]:
     """What was not alike when these models were evaluated."""
     told: dict[str, list[tuple[str, str]]] = {}
     for model in models:
-        for key, value in flat(model.evaluation.about):
+        for key, value in flat(model.evaluation.about).items():
             if key.startswith(_SETUP):
                 told.setdefault(key, []).append((model.label, value))
     groups = {key: _grouped(values) for key, values in told.items()}

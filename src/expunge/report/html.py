@@ -7,13 +7,13 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from expunge.core.checks import ExpungeError
 from expunge.core.manifest import versions
+from expunge.core.output import check_output_file
 from expunge.masks.fingerprint import Fingerprint
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
 from expunge.report.findings import STANDING, summary, warnings_of
 from expunge.report.mask_figures import fingerprints, trained_in
-from expunge.report.models import Model, Source, cast, gather
+from expunge.report.models import Model, Source, assign_roles, gather
 from expunge.report.samples import by_split, side_by_side
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
@@ -62,14 +62,7 @@ def report(
             label that no evaluation has.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ExpungeError(
-            f"a report is one file, and {path} is a folder. Name the file, such as {path / 'report.html'}."
-        )
-    if path.exists() and not overwrite:
-        raise ExpungeError(
-            f"{path} is there already. Choose another path, or replace it (overwrite=True, --overwrite)."
-        )
+    check_output_file(path, overwrite=overwrite)
     sources = [evaluations] if isinstance(evaluations, Evaluation | str | Path) else list(evaluations)
     given = {mask.places for mask in masks}
     trained = [mask for mask in trained_in(sources) if mask.places not in given]
@@ -100,7 +93,7 @@ def page(
     masks: Sequence[Fingerprint] = (),
 ) -> str:
     """The text of the report; arguments as for `report`."""
-    models = cast(evaluations, start=start, retain=retain)
+    models = assign_roles(evaluations, start=start, retain=retain)
     table = table_of(models)
     same, own = _made(models)
     return render(
@@ -192,7 +185,7 @@ _Differing = list[tuple[str, list[str]]]
 
 def _made(models: Sequence[Model]) -> tuple[_Shared, _Differing]:
     """What all evaluations say alike about how they were made, and what differs, one text a model."""
-    abouts = [{"suite": model.evaluation.suite, **dict(flat(model.evaluation.about))} for model in models]
+    abouts = [{"suite": model.evaluation.suite, **flat(model.evaluation.about)} for model in models]
     shared: _Shared = []
     differing: _Differing = []
     for key in dict.fromkeys(key for about in abouts for key in about):

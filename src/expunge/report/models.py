@@ -82,7 +82,7 @@ def distinct(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
     return tuple(result)
 
 
-def cast(evaluations: Sequence[Evaluation], *, start: str | None, retain: str | None) -> tuple[Model, ...]:
+def assign_roles(evaluations: Sequence[Evaluation], *, start: str | None, retain: str | None) -> tuple[Model, ...]:
     """Give start and retain model their roles and the first places; the others keep their order.
 
     Args:

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from expunge.core.checks import unknown
-from expunge.report.models import Model, Role, cast
+from expunge.report.models import Model, Role, assign_roles
 from expunge.report.templates import render
 from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
 from expunge.results.measures import Direction, Evaluation, Measure
@@ -149,7 +149,7 @@ def comparison(
     Raises:
         ExpungeError: a measure that no evaluation holds, or a label that none has.
     """
-    return table_of(cast(evaluations, start=start, retain=retain), measures)
+    return table_of(assign_roles(evaluations, start=start, retain=retain), measures)
 
 
 def table_of(models: Sequence[Model], measures: Sequence[str] | None = None) -> Table:

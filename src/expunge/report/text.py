@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from expunge.core.format import legible, number, one_line, power_of_ten
+from expunge.core.nested import flattened
 from expunge.results.measures import direction_text, interval_text, value_text
 
 __all__ = [
@@ -63,16 +64,12 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (dotted key, legible text of the value)."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            lines = [", ".join(f"{name} {told}" for name, told in flat(item)) for item in value]
-            yield legible(f"{prefix}{key}"), "\n".join(lines)
-        else:
-            yield (
-                legible(f"{prefix}{key}"),
-                legible(value if isinstance(value, str) else json.dumps(value, default=str)),
-            )
+def flat(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as legible text by dotted key."""
+    return {legible(key): legible(_text(value)) for key, value in flattened(settings).items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return "\n".join(", ".join(f"{name} {text}" for name, text in flat(item).items()) for item in value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns, number, one_line, power_of_ten
+from expunge.core.nested import finite
 
 Direction = Literal["lower", "higher", "near"]
 
@@ -143,7 +144,7 @@ class Evaluation(Mapping[str, Measure]):
         path.parent.mkdir(parents=True, exist_ok=True)
         content = asdict(replace(self, measures={}))
         content["measures"] = {name: asdict(measure) for name, measure in self.measures.items()}
-        path.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        path.write_text(json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         return path
 
     @classmethod
@@ -160,16 +161,6 @@ class Evaluation(Mapping[str, Measure]):
             measures[name] = Measure(**fields, per_example=per_example, interval=tuple(interval) if interval else None)
         samples = tuple(Sample(**s) for s in content.pop("samples"))
         return cls(measures=measures, samples=samples, **content)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
 
 
 def value_text(measure: Measure) -> str:

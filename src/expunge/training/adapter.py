@@ -57,7 +57,7 @@ class Adaptation:
         return {"adapter": self.name, "adapter_settings": dict(self.settings), "targets": self.targets}
 
 
-def asked(
+def split_adapter_settings(
     adapter: str | None, targets: str | None, save: Save | None, given: Mapping[str, Any], *, own: bool = False
 ) -> tuple[Adaptation | None, dict[str, Any]]:
     """Settings that are no training settings to (the adapter with those it knows, the rest, for the method).
@@ -196,7 +196,7 @@ def check_adaptable(model: nn.Module, adaptation: Adaptation | None, save: Save 
         check_start(str(model.config._name_or_path), adaptation.save)  # type: ignore[union-attr]
 
 
-def about_own(model: PeftModel) -> dict[str, Any]:
+def describe_own_adapter(model: PeftModel) -> dict[str, Any]:
     """What a manifest says of the adapter that a model brought: its size, and what it is on."""
     (config,) = model.peft_config.values()
     assert isinstance(config, LoraConfig)
@@ -326,7 +326,7 @@ Keep = Callable[[Any, Path | None], Any]
 """(trained model, run folder or None) to the model that the run returns, written into the folder."""
 
 
-def keeping(save: Save, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any], *, own: bool) -> Keep:
+def result_writer(save: Save, tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any], *, own: bool) -> Keep:
     """How the result of a run is written and handed back.
 
     Args:

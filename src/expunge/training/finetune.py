@@ -10,7 +10,8 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
-from expunge.models.load import check_tokenizer_fits, model_fingerprint, tokenizer_fingerprint
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import check_tokenizer_fits
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.plan import plan_finetuning

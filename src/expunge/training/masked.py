@@ -27,7 +27,7 @@ from expunge.masks.fingerprint import fingerprint as fingerprint_of
 from expunge.masks.mask import Mask
 from expunge.masks.units import Part
 from expunge.models.anatomy import parameters_up_to
-from expunge.models.load import whole
+from expunge.models.fingerprint import whole
 from expunge.objectives.combine import Objective
 from expunge.training.sliced import route, slice_linear, slices_linear
 

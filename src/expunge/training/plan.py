@@ -23,9 +23,9 @@ from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.adapter import (
     Adaptation,
     adapted_matrices,
-    asked,
     check_adaptable,
     check_settings,
+    split_adapter_settings,
     warn_of_size,
 )
 from expunge.training.config import TrainingConfig
@@ -135,7 +135,7 @@ def plan_unlearning(
         ExpungeError: unknown names, settings out of range, or combinations that do not go together.
     """
     own = isinstance(model, PeftModel)
-    adaptation, rest = asked(config.adapter, config.targets, config.save, hyperparameters, own=own)
+    adaptation, rest = split_adapter_settings(config.adapter, config.targets, config.save, hyperparameters, own=own)
     check_adaptable(model, adaptation, config.save)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)

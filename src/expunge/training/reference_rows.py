@@ -26,7 +26,6 @@ def with_reference(
     how = choose(policy, needs, reference_size(model, rows, objective) if policy == "auto" else 0)
     if how != "precomputed":
         return rows, how
-    report = (lambda done, total: progress("reference values", done, total, "")) if progress else None
     tables = {
         stream: precompute(
             model,
@@ -36,7 +35,7 @@ def with_reference(
             positions=objective.positions,
             used=rows.used(stream),
             autocast=autocast,
-            progress=report,
+            progress=progress,
         )
         for stream, names in needs.items()
     }

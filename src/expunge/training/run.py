@@ -20,7 +20,9 @@ from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import FOLDER, checkpoints
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import FILE, Manifest
+from expunge.core.manifest import Manifest
+from expunge.core.nested import flattened
+from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
@@ -88,7 +90,7 @@ def open_folder(
     """
     if not first_process():
         return None  # the main process answers for the folder; an error there ends the others, too
-    used = check_folder(folder, overwrite=overwrite, resume=resume)
+    used = check_run_folder(folder, overwrite=overwrite, resume=resume)
     if used and resume:
         before = check_same(folder, arguments=manifest.arguments, inputs=manifest.inputs)
         if before.results.get("finished"):
@@ -110,50 +112,13 @@ def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
     return model.eval()
 
 
-def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
-    """Is the run folder in use, with what may be replaced or gone on with? Nothing is touched.
-
-    Raises:
-        ExpungeError: it is in use and neither was said; it holds something that is not a run of ours; or there is
-            nothing to resume.
-    """
-    if not first_process():
-        return False  # what the first process makes is no folder in use
-    if not (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        if resume:
-            raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")
-        return False
-    if not (resume or overwrite):
-        raise ExpungeError(
-            f"the output folder {folder} is in use. Choose another output, go on with what is there (--resume), "
-            "or replace it (--overwrite)."
-        )
-    if not resume and not _ours(folder):
-        raise ExpungeError(
-            f"--overwrite replaces runs of expunge only, and {folder} holds no {FILE} of one. "
-            "Remove it yourself or choose another output."
-        )
-    return True
-
-
-def _ours(folder: Path) -> bool:
-    """Was the folder written by a run of ours? Others call their files manifest.json, too."""
-    try:
-        return (folder / FILE).is_file() and Manifest.load(folder).stage in ("train", "unlearn")
-    except (TypeError, ValueError):
-        return False
+def check_run_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
+    """`check_output` for the folder of a run, of which `overwrite` replaces runs only."""
+    return check_output(folder, overwrite=overwrite, resume=resume, stages=("train", "unlearn"))
 
 
 _WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing")
 """Settings that cannot change the result, and so may change when a run is resumed."""
-
-
-def leaves(tree: Mapping[str, Any], within: str = "") -> dict[str, Any]:
-    """What stands in nested mappings, by dotted name: `adapter_settings.rank`."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= leaves(value, f"{within}{name}.") if isinstance(value, Mapping) else {f"{within}{name}": value}
-    return found
 
 
 def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Manifest:
@@ -172,7 +137,7 @@ def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[st
     if inputs is not None:
         compared.append(("inputs", before.inputs, inputs))
     for what, old, new in compared:
-        then, plain = leaves(old), leaves(json.loads(json.dumps(new, default=str)))
+        then, plain = flattened(old), flattened(json.loads(json.dumps(new, default=str)))
         changed = [
             f"{k}: {then.get(k)!r} then, {plain.get(k)!r} now"
             for k in {*then, *plain}

@@ -18,30 +18,24 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
-from expunge.models.load import (
-    base_fingerprint,
-    bits_of,
-    check_tokenizer_fits,
-    model_fingerprint,
-    reshard,
-    tokenizer_fingerprint,
-)
+from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
+from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
 from expunge.models.reference import frozen_copy
 from expunge.objectives.combine import Stream
 from expunge.training import generated_answers
 from expunge.training.adapter import (
-    about_own,
     adapter_on,
     check_rows,
-    keeping,
+    describe_own_adapter,
+    result_writer,
 )
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
-from expunge.training.run import Run, check_folder, open_folder, train, uses_bf16
+from expunge.training.run import Run, check_run_folder, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable
 from expunge.training.unlearn_config import UnlearnConfig
@@ -119,7 +113,7 @@ def unlearn(
     objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     folder = Path(output_dir) if output_dir is not None else None
     if folder is not None:
-        check_folder(folder, overwrite=overwrite, resume=resume)
+        check_run_folder(folder, overwrite=overwrite, resume=resume)
     if objective.generates:
         corpus = generated_answers.supplied(
             model,
@@ -174,7 +168,7 @@ def unlearn(
             about = jsonable({"kind": adaptation.name if adaptation else "lora", **manifest.arguments, "base": base})
             about["dtype"] = str(next(trained.parameters()).dtype).removeprefix("torch.")
             about |= {"bits": bits} if (bits := bits_of(model)) is not None else {}
-            keep = keeping(plan.save, tokenizer, about, own=own_adapter is not None)
+            keep = result_writer(plan.save, tokenizer, about, own=own_adapter is not None)
         if how == "model":
             own = adaptation is None
             second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
@@ -224,7 +218,7 @@ def _manifest(
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
-            **(about_own(own_adapter) if own_adapter is not None else {}),
+            **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },
     )
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from expunge.cli.console import say, table
-from expunge.cli.inputs import check_output, corpus_of, source_settings
+from expunge.cli.inputs import corpus_of, source_settings
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive
 from expunge.core.format import counted
+from expunge.core.output import check_output
 from expunge.core.progress import shown
 from expunge.data.config import DataConfig
 from expunge.report.text import words

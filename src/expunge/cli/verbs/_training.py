@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
 from expunge.cli.console import say
-from expunge.cli.inputs import LoadingConfig, check_output, tokenizer_of
+from expunge.cli.inputs import LoadingConfig, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.config.settings import DEFAULT
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.format import counted
 from expunge.core.manifest import FILE, Manifest
+from expunge.core.output import check_output
 from expunge.data.config import DataConfig
 from expunge.training.config import TrainingConfig
 
@@ -212,7 +213,7 @@ def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
     if config.mask is None:
         return
     from expunge.masks.mask import Mask
-    from expunge.models.load import model_fingerprint
+    from expunge.models.fingerprint import model_fingerprint
 
     manifest = Mask.load(config.mask).manifest
     made_on = None if manifest is None else manifest.inputs.get("model")

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from expunge.cli.console import draw, say
-from expunge.cli.inputs import LoadingConfig, check_output
+from expunge.cli.inputs import LoadingConfig
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between
+from expunge.core.output import check_output
 from expunge.core.progress import shown
 
 

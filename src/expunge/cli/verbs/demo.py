@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from expunge.cli.console import draw, say
-from expunge.cli.inputs import check_output
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least
+from expunge.core.output import check_output
 from expunge.core.progress import shown
 
 

@@ -13,6 +13,7 @@ from expunge.cli.verbs.explain import explain
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, shown
 from expunge.data.config import DataConfig
 from expunge.results.measures import Evaluation
@@ -141,7 +142,7 @@ def _how(config: EvaluateConfig, report: Progress) -> dict[str, Any]:
         "template": template_of(config),
         "max_length": config.max_length,
         "batch_size": config.batch_size,
-        "progress": lambda what, done, total: report(what, done, total, ""),
+        "progress": report,
     }
 
 
@@ -157,7 +158,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
     from expunge.core.manifest import fingerprint, jsonable
     from expunge.evaluation.evaluate import evaluate as stage
     from expunge.evaluation.evaluate import measurable
-    from expunge.models.load import model_fingerprint, tokenizer_fingerprint
+    from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 
     model, tokenizer = load(source, config)
     metrics = measurable(corpus, suite=config.suite, metrics=config.metrics)
@@ -216,7 +217,7 @@ def lacks_records(source: str) -> bool:
 
 def dry_run(call: Call[EvaluateConfig]) -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
-    from expunge.evaluation.evaluate import check_results
+    from expunge.evaluation.evaluate import FILE
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.results.foreign_logs import load_records
     from expunge.results.records import Records
@@ -229,7 +230,8 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
     if config.records is not None:
         with problems.collected():
             source = load_records(config.records)
-            check_results(config.output, overwrite=call.overwrite)
+            if config.output is not None:
+                check_output_file(Path(config.output) / FILE, overwrite=call.overwrite)
     if config.model is not None:
         with problems.collected():
             output = str(output_folder(config))

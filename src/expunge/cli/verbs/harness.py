@@ -8,6 +8,7 @@ from expunge.cli.inputs import LoadingConfig, load
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs.evaluate import show
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.output import check_output_file
 
 FILE = "harness.json"
 
@@ -48,8 +49,7 @@ def harness(call: Call[HarnessConfig]) -> int:
     if config.model is None:
         raise ExpungeError("harness needs a model: model=<folder or hub id>")
     path = None if config.output is None else Path(config.output) / FILE
-    if path is not None and path.exists() and not call.overwrite:
-        raise ExpungeError(f"{path} exists. Choose another output, or replace it: --overwrite")
+    check_output_file(path, overwrite=call.overwrite)
     from expunge.evaluation.lm_eval import harness as stage
 
     model, tokenizer = load(config.model, config)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
@@ -12,12 +11,13 @@ from expunge.cli.verb import Call, Verb
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.config import DataConfig
 from expunge.masks.fingerprint import plural
 
 if TYPE_CHECKING:
-    from expunge.localize.gradients import Side
+    from expunge.localize.gradients import Dataset
     from expunge.localize.plan import Plan
 
 
@@ -76,7 +76,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
     if call.dry_run:
         return _dry_run(call, of_attribution)
     for path in (config.output, config.scores):
-        check_file(path, overwrite=call.overwrite)
+        check_output_file(path, overwrite=call.overwrite)
     _check_selection(config)  # now, not after the passes over the data
     from expunge.localize.localize import localize as stage
     from expunge.masks.fingerprint import fingerprint
@@ -138,16 +138,6 @@ def describe(units: int, share: float, of_weights: float, unit: str) -> str:
     return f"{units} {plural(unit)} ({100 * share:.3g} %), {100 * of_weights:.3g} % of the eligible weights"
 
 
-def check_file(path: str | None, *, overwrite: bool) -> None:
-    """Raise where a file would be replaced without being asked to."""
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise ExpungeError(f"{path} is a folder; name a file, such as {Path(path) / 'mask.safetensors'}.")
-    if Path(path).exists() and not overwrite:
-        raise ExpungeError(f"{path} is there already. Choose another file, or replace it: --overwrite.")
-
-
 def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
     """The settings of the source, the attribution and the forget objective that the values name."""
     from expunge.localize.attribution import ALIASES, attribution_of
@@ -174,7 +164,7 @@ def _planned(config: LocalizeConfig, given: dict[str, Any]) -> "Plan":
 
 def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
-    from expunge.localize.datasets import sides_of
+    from expunge.localize.datasets import datasets_of
     from expunge.localize.model_units import layout
     from expunge.models.anatomy import blocks, causal_lm
     from expunge.models.load import check_tokenizer_fits
@@ -183,7 +173,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     plan = corpus = tokenizer = units = model = None
     for path in (config.output, config.scores):
         with problems.collected():
-            check_file(path, overwrite=call.overwrite)
+            check_output_file(path, overwrite=call.overwrite)
     with problems.collected():
         _check_selection(config)
     with problems.collected():
@@ -205,10 +195,10 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     weights = sum(part.numel for part in units.parts.values())
     heading("Units")
     say(f"{sum(units.groups.values())} units of {plan.unit} in {len(units.parts)} parameters, {weights} weights")
-    sides: "Mapping[str, Side]" = {}
+    datasets: "Mapping[str, Dataset]" = {}
     with problems.collected():
         if corpus is not None:
-            sides = sides_of(
+            datasets = datasets_of(
                 replace(plan, depth=len(blocks(causal_lm(model)))),
                 corpus,
                 tokenizer,
@@ -217,7 +207,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
                 template=template_of(config),
                 max_length=config.max_length,
             )
-    rows = {split: next(iter(side.rows.values())) for split, side in sides.items()}
+    rows = {split: next(iter(dataset.rows.values())) for split, dataset in datasets.items()}
     lines = [(split, str(len(of)), str(sum(len(row.ids) for row in of))) for split, of in rows.items()]
     if lines:
         heading("Data")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.console import heading, say, table
 from expunge.cli.verb import Call, Verb
-from expunge.cli.verbs.localize import check_file, describe
+from expunge.cli.verbs.localize import describe
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.output import check_output_file
 from expunge.masks.fingerprint import OUTSIDE
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def info(call: Call[InfoConfig]) -> int:
     drawing = Path(config.output) if config.output is not None else None
     overlap = drawing.with_stem(f"{drawing.stem}-overlap") if drawing and len(call.positional) > 1 else None
     for path in (drawing, overlap):
-        check_file(str(path) if path else None, overwrite=call.overwrite)
+        check_output_file(path, overwrite=call.overwrite)
     masks = {label: Mask.load(path) for label, path in zip(labels(call.positional), call.positional, strict=True)}
     region = Mask.load(config.region) if config.region is not None else None
     prints = [fingerprint(mask, label) for label, mask in masks.items()]
@@ -130,7 +131,7 @@ def select(call: Call[SelectConfig]) -> int:
         raise ExpungeError(
             f"name one file of scores: expunge mask select scores.safetensors ...; got {len(call.positional)}."
         )
-    check_file(config.output, overwrite=call.overwrite)
+    check_output_file(config.output, overwrite=call.overwrite)
     mask = Scores.load(call.positional[0]).select(
         ratio=config.ratio,
         count=config.count,
@@ -166,7 +167,7 @@ def complement(call: Call[ComplementConfig]) -> int:
         raise ExpungeError(
             f"name one mask: expunge mask complement mask.safetensors output=...; got {len(call.positional)}."
         )
-    check_file(config.output, overwrite=call.overwrite)
+    check_output_file(config.output, overwrite=call.overwrite)
     return _saved(Mask.load(call.positional[0]).complement(config.seed, scope=config.scope), config.output)
 
 

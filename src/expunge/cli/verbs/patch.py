@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expunge.cli.console import say, table
-from expunge.cli.inputs import LoadingConfig, check_output, load
+from expunge.cli.inputs import LoadingConfig, load
 from expunge.cli.verb import Call, Verb
-from expunge.core.checks import ExpungeError
+from expunge.core.output import check_output, check_output_file
 
 if TYPE_CHECKING:
     from expunge.models.patch import Patch
@@ -51,8 +51,7 @@ def create(call: Call[CreateConfig]) -> int:
     from expunge.models.patch import make_patch
 
     config = call.config
-    if Path(config.output).exists() and not call.overwrite:
-        raise ExpungeError(f"{config.output} is in use. Choose another output, or say --overwrite to replace it.")
+    check_output_file(config.output, overwrite=call.overwrite)
     base, _ = load(config.base, config)
     result, _ = load(config.model, config)
     manifest = Manifest.load(config.model) if (Path(config.model) / FILE).is_file() else None

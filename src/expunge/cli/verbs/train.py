@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
+from expunge.cli.inputs import corpus_of, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
     RunConfig,
@@ -16,6 +16,7 @@ from expunge.cli.verbs._training import (
     training_fields,
 )
 from expunge.core.checks import ExpungeError
+from expunge.core.output import check_output
 from expunge.core.progress import shown
 from expunge.training.config import TrainingConfig
 

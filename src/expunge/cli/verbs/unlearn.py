@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.console import say
-from expunge.cli.inputs import check_output, corpus_of, load, source_settings, template_of
+from expunge.cli.inputs import corpus_of, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
     RunConfig,
@@ -19,6 +19,7 @@ from expunge.cli.verbs._training import (
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.output import check_output
 from expunge.core.progress import shown
 from expunge.objectives.method import method_of
 from expunge.training.config import TrainingConfig
@@ -134,7 +135,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
 def check_source(config: UnlearnRunConfig, given: Mapping[str, Any]) -> None:
     """Raise for adapters, and for their absence, that do not go with how the model is loaded; none is."""
     from expunge.models.load import bits_under
-    from expunge.training.adapter import asked, check_start
+    from expunge.training.adapter import check_start, split_adapter_settings
 
     if (bits := bits_under(config.model)) is not None:
         raise ExpungeError(
@@ -142,7 +143,7 @@ def check_source(config: UnlearnRunConfig, given: Mapping[str, Any]) -> None:
             "second one goes on top. Start from its start model, or train it further from Python: "
             "peft.PeftModel.from_pretrained(base, folder, is_trainable=True)."
         )
-    adaptation, _ = asked(config.adapter, config.targets, config.save, given)
+    adaptation, _ = split_adapter_settings(config.adapter, config.targets, config.save, given)
     if adaptation is not None:
         check_start(config.model, adaptation.save)
 

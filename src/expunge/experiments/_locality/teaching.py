@@ -14,7 +14,8 @@ from expunge.experiments._folder import write
 from expunge.experiments._locality.protocol import FULL_TEACHING, KNOWN, ORACLE, RANDOM, RELEARNING, TEACHING, Bench
 from expunge.localize.localize import localize
 from expunge.masks.mask import Mask
-from expunge.models.load import load_model, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model
 from expunge.training.unlearn import unlearn
 
 

@@ -18,7 +18,8 @@ from expunge.core.progress import Progress, renamed
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments.demo import COMMON, METHODS
-from expunge.models.load import load_model, load_tokenizer, model_fingerprint
+from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
 from expunge.results.measures import Evaluation
 from expunge.training.finetune import finetune
