@@ -18,6 +18,7 @@ from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask, mask_fingerprint, mask_summary
 from expunge.training.rows import run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_patch, open_folder, train
+from expunge.training.tracking import check_tracking
 
 DEFAULT_EPOCHS = 5.0
 DEFAULT_LEARNING_RATE = 1e-5
@@ -66,6 +67,7 @@ def finetune(
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     config = TrainingConfig(**settings).filled(learning_rate=DEFAULT_LEARNING_RATE, epochs=DEFAULT_EPOCHS)
+    check_tracking(config, output_dir)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     objective = build(None, retain="nll")
     assert config.epochs is not None

@@ -52,6 +52,7 @@ from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import CHECKPOINTS, Run, check_folder, check_patch, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen, described
+from expunge.training.tracking import check_tracking
 from expunge.training.trainable import trainable
 
 
@@ -138,6 +139,7 @@ def unlearn(
     check_tokenizer_fits(model, tokenizer)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
+    check_tracking(config, output_dir)
     _check_mask(model, mask, patch, adaptation)
     depth = len(blocks(causal_lm(model)))
     objective = build(
