@@ -36,6 +36,7 @@ _HOMES = {
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
     "load_records": "expunge.results.foreign_logs",
+    "load_tokenizer": "expunge.models.load",
     "localize": "expunge.localize.localize",
     "make_patch": "expunge.models.patch",
     "measured_rule": "expunge.stop_rules",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from expunge.masks.scores import Scores as Scores
     from expunge.models.adapter_files import load_adapter as load_adapter
     from expunge.models.load import load_model as load_model
+    from expunge.models.load import load_tokenizer as load_tokenizer
     from expunge.models.patch import Patch as Patch
     from expunge.models.patch import make_patch as make_patch
     from expunge.report.html import report as report

@@ -196,3 +196,49 @@ def test_derived_masks_say_what_they_were_made_from():
 def test_a_group_has_one_number_of_units():
     with pytest.raises(ExpungeError, match="up has 10 units and others of its group mlp have 9"):
         Layout("neuron", {"down": Part((3, 9), "slices", "mlp", dim=1), "up": Part((10, 3), "slices", "mlp")})
+
+
+def _two_layers():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False))
+    model[2].weight = model[1].weight
+    return model
+
+
+def test_a_mask_of_given_weights_comes_back_from_its_file(tmp_path):
+    model = _two_layers()
+    drawn = torch.Generator().manual_seed(0)
+    selected = {name: torch.rand(p.shape, generator=drawn) < 0.3 for name, p in model.named_parameters()}
+    made = Mask.of(model, dict(reversed(selected.items())))
+    made.check(model)
+    assert list(made.layout.parts) == ["0.weight", "0.bias", "1.weight"]  # the model's order, whatever the mapping's
+    loaded = Mask.load(made.save(tmp_path / "mask.safetensors"))
+    assert loaded == made and loaded.layout.unit == "weight"
+    for name, chosen_weights in selected.items():
+        assert torch.equal(loaded.dense(name), chosen_weights), name
+    # A view without memory of its own, as `expand` gives it.
+    rows = Mask.of(model, {"0.weight": torch.tensor([[True], [False], [False], [True]]).expand(4, 3)})
+    assert rows.indices("0.weight").tolist() == [0, 1, 2, 9, 10, 11] and list(rows.layout.parts) == ["0.weight"]
+
+
+def test_a_tied_parameter_is_selected_by_any_of_its_names():
+    model, chosen_weights = _two_layers(), torch.eye(3, 4).bool()
+    assert torch.equal(Mask.of(model, {"2.weight": chosen_weights}).dense("1.weight"), chosen_weights)
+    both = Mask.of(model, {"2.weight": chosen_weights, "1.weight": chosen_weights.clone()})
+    assert both.counts() == {"1.weight": 3}
+    with pytest.raises(ExpungeError, match=r"'1\.weight' and '2\.weight' are one tied"):
+        Mask.of(model, {"1.weight": chosen_weights, "2.weight": ~chosen_weights})
+
+
+@pytest.mark.parametrize(
+    ("selected", "why"),
+    [
+        ({}, "at least one parameter"),
+        ({"0.weigth": torch.ones(4, 3).bool()}, "Sequential has no parameter '0.weigth'. Did you mean '0.weight'"),
+        ({"lm_head": torch.ones(4, 3).bool()}, r"no parameter 'lm_head'. model.named_parameters\(\) lists"),
+        ({"0.weight": torch.ones(3, 4).bool()}, r"shape \[3, 4\], the parameter \[4, 3\]"),
+        ({"0.weight": torch.ones(4, 3)}, "0.weight: a selection must be a bool tensor; got torch.float32"),
+    ],
+)
+def test_what_no_mask_is_made_of(selected, why):
+    with pytest.raises(ExpungeError, match=why):
+        Mask.of(_two_layers(), selected)

@@ -13,7 +13,14 @@ from expunge.core.manifest import Manifest, fingerprint
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.results.records import Records
 
-_NOT_SETTINGS = ("seed", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing")
+_NOT_SETTINGS = (
+    "seed",
+    "micro_batch_size",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "gradient_checkpointing",
+    "report_to",
+)
 _SEED = re.compile(r"^(seed|s)?[\W_]*\d+[\W_]+|[\W_]*(seed|s)?[\W_]*\d+$")
 """What a name says about the seed: `seed0/npo`, `npo-s0`, `npo_0`."""
 

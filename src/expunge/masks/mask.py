@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, nearest
 from expunge.core.manifest import Manifest
 from expunge.masks.storage import pack, popcount, read_header, unpack, write
 from expunge.masks.top_k import top
-from expunge.masks.units import Layout
+from expunge.masks.units import Layout, Part
 
 FORMAT = "expunge mask 1"
 
@@ -50,6 +50,48 @@ class Mask:
     layout: Layout
     bits: Mapping[str, Tensor]
     manifest: Manifest | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, model: nn.Module, selected: Mapping[str, Tensor]) -> "Mask":
+        """A mask of single weights, from what may change of each parameter; parameters not named never change.
+
+        Args:
+            model: the causal language model itself, out of any wrapper.
+            selected: parameter name, as in `model.named_parameters()`, to a bool tensor of that parameter's shape. A
+                tied parameter may go by any of its names; the mask holds it under the first.
+
+        Raises:
+            ExpungeError: nothing is given; a name that the model does not have; a tensor that is not bool or has
+                another shape; or two selections for one tied parameter.
+        """
+        if not selected:
+            raise ExpungeError("a mask needs at least one parameter: Mask.of(model, {name: bool tensor, ...}).")
+        there = dict(model.named_parameters(remove_duplicate=False))
+        first: dict[int, str] = {}
+        for name, parameter in there.items():
+            first.setdefault(id(parameter), name)
+        chosen: dict[str, Tensor] = {}
+        for name, value in selected.items():
+            if name not in there:
+                near = nearest(name, there)
+                hint = f"Did you mean '{near[0]}'?" if near else "model.named_parameters() lists the names."
+                raise ExpungeError(f"{type(model).__name__} has no parameter '{name}'. {hint}")
+            if not isinstance(value, Tensor) or value.dtype != torch.bool:
+                got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise ExpungeError(
+                    f"{name}: a selection must be a bool tensor; got {got}. Compare first: scores > 0.5."
+                )
+            if value.shape != there[name].shape:
+                raise ExpungeError(
+                    f"{name}: the selection has the shape {list(value.shape)}, the parameter "
+                    f"{list(there[name].shape)}; they must be the same. Rows or columns: selection.expand(shape)."
+                )
+            home, value = first[id(there[name])], value.cpu()
+            if home in chosen and not torch.equal(chosen[home], value):
+                raise ExpungeError(f"'{home}' and '{name}' are one tied parameter; give it one selection.")
+            chosen[home] = value
+        parts = {name: Part(tuple(chosen[name].shape), "weights", name) for name in there if name in chosen}
+        return cls(Layout("weight", parts), {name: pack(chosen[name].flatten()) for name in parts})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):

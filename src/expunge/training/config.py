@@ -3,13 +3,15 @@
 No torch here, so that the command line can read it in no time.
 """
 
+import importlib.util
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from expunge.core.checks import ExpungeError, require_at_least, require_between
 from expunge.core.progress import processes
 
 LARGEST_RATE = 1.0
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,9 @@ class TrainingConfig:
     """Epochs between checkpoints that a killed run resumes from; 0 writes none."""
     keep_checkpoints: int = 1
     """How many of them are kept, the latest: 1 is for resuming only and goes when the run ends; 0 keeps all."""
+    report_to: tuple[Tracker, ...] = ()
+    """Experiment trackers that get each history row while the run goes on. Their files are in the run folder; trackio
+    keeps its own store."""
     seed: int = 0
     """Of order, pairing and everything else that is drawn."""
 
@@ -81,6 +86,16 @@ class TrainingConfig:
             raise ExpungeError(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.micro_batch_size is not None:
             require_at_least("micro_batch_size", self.micro_batch_size, 1)
+        # One name and a list of names are welcome too.
+        trackers = (self.report_to,) if isinstance(self.report_to, str) else tuple(self.report_to)
+        object.__setattr__(self, "report_to", trackers)
+        for tracker in trackers:
+            if tracker not in get_args(Tracker):
+                raise ExpungeError(f"report_to must name tensorboard, trackio or wandb; got {tracker!r}.")
+            if not _installed(tracker):
+                raise ExpungeError(
+                    f"report_to={tracker} needs {tracker}, which is not installed: pip install {tracker}"
+                )
 
     def filled(self, *, learning_rate: float, epochs: float) -> "TrainingConfig":
         """With these values, and the warm-up that follows, where nothing else was asked for."""
@@ -115,3 +130,8 @@ class TrainingConfig:
                 f"in a step of batch_size={self.batch_size}."
             )
         return micro, steps
+
+
+def _installed(package: str) -> bool:
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None  # a folder ./wandb of earlier runs is no package

@@ -31,6 +31,7 @@ from expunge.training.adapter import (
 from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask
 from expunge.training.rows import RunRows, run_rows
+from expunge.training.tracking import check_tracking
 from expunge.training.unlearn_config import UnlearnConfig
 
 FINETUNING_EPOCHS = 5.0
@@ -139,6 +140,7 @@ def plan_unlearning(
     check_adaptable(model, adaptation, config.save)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
+    check_tracking(training, output_dir)
     _check_mask(mask, patch, adaptation, own=own)
     shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
     objective = build(
@@ -225,6 +227,7 @@ def plan_finetuning(
     refuse_adapters(model)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
+    check_tracking(training, output_dir)
     training = training.filled(learning_rate=FINETUNING_RATE, epochs=FINETUNING_EPOCHS)
     training.split()  # refused now where batch and processes do not divide
     template = template or Template()

@@ -43,6 +43,7 @@ from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
+from expunge.training.tracking import PROJECT, run_name, tracked
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
 
 CHECKPOINTS = FOLDER
@@ -117,7 +118,7 @@ def check_run_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
     return check_output(folder, overwrite=overwrite, resume=resume, stages=("train", "unlearn"))
 
 
-_WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing")
+_WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing", "report_to")
 """Settings that cannot change the result, and so may change when a run is resumed."""
 
 
@@ -184,7 +185,8 @@ def train(
     start: dict[str, Tensor] = {}
     with ExitStack() as around:
         scratch = (folder or Path(around.enter_context(tempfile.TemporaryDirectory()))) / CHECKPOINTS
-        arguments = training_arguments(rows, config, scratch, model)
+        name = run_name(folder) if config.report_to and folder is not None and first_process() else None
+        arguments = training_arguments(rows, config, scratch, model, name=name)
         trainer = ObjectiveTrainer(
             model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
         )
@@ -217,6 +219,8 @@ def train(
             trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
             if patch:
                 start = trainer.selected.values()
+        done = int(latest[0].name.rpartition("-")[2]) if latest else 0
+        around.enter_context(tracked(trainer, folder, done=done))
         if config.surgery == "gru":
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
@@ -231,9 +235,7 @@ def train(
                 f"{error} The last good weights are in {scratch / f'checkpoint-{trainer.state.global_step}'}."
             ) from error
     model.eval()
-    # The trainer takes all epochs for one; a row's epoch counts passes over the anchor set.
-    per_step = config.batch_size / rows.pairs.n_forget
-    history = [{**row, "epoch": row["step"] * per_step} for row in trainer.state.log_history if "loss" in row]
+    history = [row for row in trainer.state.log_history if "loss" in row]
     if asked.asked and trainer.state.global_step < trainer.state.max_steps:
         where = scratch / f"checkpoint-{trainer.state.global_step}"
         raise KeyboardInterrupt(
@@ -303,8 +305,10 @@ def _engine_taken_off(model: PreTrainedModel | PeftModel, *, checkpointing: bool
             model.activation_checkpointing_disable()
 
 
-def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module) -> TrainingArguments:
-    """Our configuration in transformers' words."""
+def training_arguments(
+    rows: RunRows, config: TrainingConfig, scratch: Path, model: nn.Module, *, name: str | None = None
+) -> TrainingArguments:
+    """Our configuration in transformers' words; `name` is the run's in trackers."""
     assert config.learning_rate is not None and config.warmup is not None
     on_cpu = next(model.parameters()).device.type == "cpu"
     micro, accumulation = config.split(PartialState(cpu=on_cpu).num_processes)
@@ -333,7 +337,9 @@ def training_arguments(rows: RunRows, config: TrainingConfig, scratch: Path, mod
         logging_nan_inf_filter=False,
         save_strategy="no",  # our callback says when
         save_total_limit=config.keep_checkpoints or None,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
+        run_name=name,
+        project=PROJECT,
         disable_tqdm=True,
     )
     # With several GPUs and one process the Trainer would wrap the model in DataParallel, whose replicas average losses

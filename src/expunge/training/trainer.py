@@ -200,6 +200,16 @@ class ObjectiveTrainer(Trainer):
             return
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a row, with its epoch as passes over the anchor set; the trainer itself takes all epochs for one."""
+        whole, a_step = self.state.epoch, self.args.train_batch_size * self.args.gradient_accumulation_steps
+        rows = a_step * self.accelerator.num_processes / cast(RunRows, self.train_dataset).pairs.n_forget
+        self.state.epoch = self.state.global_step * rows
+        try:
+            super().log(logs, start_time)
+        finally:
+            self.state.epoch = whole
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the estimate of transformers reads `input_ids` of a flat batch, and ours holds streams."""
         return 0
