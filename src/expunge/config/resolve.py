@@ -61,7 +61,9 @@ def resolve(
     marks = _overlaid(layers)
     given = dict.fromkeys(name for layer in layers for name in layer.tree)
     # Defaults are there for ${key} to find, as text like everything else.
-    tree: dict[str, Any] = {s.name: _as_text(s.default) for s in known.values() if isinstance(s.default, str | int | float | None)}
+    tree: dict[str, Any] = {
+        s.name: _as_text(s.default) for s in known.values() if isinstance(s.default, str | int | float | None)
+    }
     for layer in layers:
         tree = _joined(tree, layer.tree)
     tree = filled_in(tree, marks)
