@@ -222,13 +222,35 @@ class TestReferencesToOtherValues:
 
     def test_unknown_references_are_errors(self) -> None:
         assert failure("output=${sed}") == (
-            "output: its ${...} cannot be filled in: Interpolation key 'sed' not found (from command line). "
+            "output: its ${...} cannot be filled in: 'sed' has no value; did you mean 'seed'? (from command line). "
             "Write \\${ for a plain ${."
         )
 
-    @pytest.mark.parametrize("text", ["${", "${output}", "${nothing:1}"])
-    def test_broken_circular_and_unknown_resolvers_are_errors(self, text: str) -> None:
-        assert "output: its ${...} cannot be filled in" in failure(f"output={text}")
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("a${", "a ${ is not closed"),
+            ("${output}", "'output' refers to itself"),
+            ("x${loss}", "'output' refers to itself"),
+            ("${nothing:1}", "'nothing:1' has no value"),
+            ("${columns.nothing}", "'columns.nothing' has no value"),
+            ("${output.nothing}", "'output.nothing' has no value"),
+            ("x${columns}", "'columns' is not a single value"),
+            ("${}", "'' has no value"),
+        ],
+    )
+    def test_broken_circular_and_unknown_references_are_errors(self, text: str, why: str) -> None:
+        message = failure(f"output={text}", "loss=<${output}>", "columns.question=q")
+        assert "its ${...} cannot be filled in" in message and why in message
+
+    def test_a_mapping_is_referred_to_as_a_whole_but_not_by_what_it_holds(self, tmp_path: Path) -> None:
+        file = written(
+            tmp_path, "columns: {question: q, answer: '${loss}'}\nfree: {same: '${columns}', of: ['${seed}', x]}"
+        )
+        found = made("loss=npo", files=(file,)).config
+        assert found.free == {"same": {"question": "q", "answer": "npo"}, "of": ["0", "x"]}
+        inside = written(tmp_path, "columns: {question: '${columns}'}", "inside.yaml")
+        assert "columns.question" in (message := failure(files=(inside,))) and "refers to itself" in message
 
 
 class TestUnknownKeys:

@@ -4,15 +4,13 @@ Order: defaults < files, in the order given < command line. Every value is read 
 `1e-5` is a number and `no` stays text where text is due, and where it came from is kept for messages and dry runs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from expunge.config.convert import convert
+from expunge.config.references import filled_in
 from expunge.config.settings import DEFAULT, REQUIRED, Setting, settings
 from expunge.config.yaml_source import Layer, Mark, Marks, Where, origin, read_file, read_override
 from expunge.core.checks import ExpungeError, unknown
@@ -43,7 +41,7 @@ def resolve(
 ) -> Resolved[T]:
     r"""Fill a configuration dataclass from its defaults, YAML files and overrides; later ones win.
 
-    A value may refer to another one as `${key}` (OmegaConf interpolation); `\${` is a plain `${`. A part of a mapping
+    A value may refer to another one as `${key}`; `\${` is a plain `${`. A part of a mapping
     that is set by a dotted key (`columns.question=q`) joins the other parts; a whole mapping in a file joins them too,
     and one on the command line replaces them.
 
@@ -62,7 +60,13 @@ def resolve(
     layers = [layer for file in files for layer in read_file(Path(file))] + [read_override(text) for text in overrides]
     marks = _overlaid(layers)
     given = dict.fromkeys(name for layer in layers for name in layer.tree)
-    tree = _merged(known.values(), layers, marks)
+    # Defaults are there for ${key} to find, as text like everything else.
+    tree: dict[str, Any] = {
+        s.name: _as_text(s.default) for s in known.values() if isinstance(s.default, str | int | float | None)
+    }
+    for layer in layers:
+        tree = _joined(tree, layer.tree)
+    tree = filled_in(tree, marks)
 
     def read(settings_by_name: Mapping[str, Setting]) -> dict[str, Any]:
         found = {s.name: s.default for s in settings_by_name.values() if s.default is not REQUIRED}
@@ -100,20 +104,16 @@ def _overlaid(layers: Sequence[Layer]) -> Marks:
     return marks
 
 
-def _merged(known: Iterable[Setting], layers: Sequence[Layer], marks: Marks) -> dict[str, Any]:
-    # Defaults are there for ${key} to find, as text like everything else.
-    defaults = {s.name: _as_text(s.default) for s in known if isinstance(s.default, str | int | float | None)}
-    try:
-        tree = OmegaConf.to_container(OmegaConf.merge(defaults, *(layer.tree for layer in layers)), resolve=True)
-    except OmegaConfBaseException as error:
-        key = str(error.full_key or "")
-        came_from = origin((key.partition(".")[0].partition("[")[0],), marks)
-        why = str(error).partition("\n")[0]
-        raise ExpungeError(
-            f"{key}: its ${{...}} cannot be filled in: {why} (from {came_from}). Write \\${{ for a plain ${{."
-        ) from error
-    assert isinstance(tree, dict)
-    return {str(name): value for name, value in tree.items()}
+def _joined(tree: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees as one: mappings are joined, of everything else the one above is taken."""
+    joined = dict(tree)
+    for key, value in above.items():
+        before = joined.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            joined[key] = _joined(before, value)
+        else:
+            joined[key] = value
+    return joined
 
 
 def _as_text(value: str | float | bool | None) -> str:

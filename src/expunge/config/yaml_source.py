@@ -80,7 +80,7 @@ def read_file(path: Path) -> list[Layer]:
 
 
 def _check_given(value: str, came_from: str) -> None:
-    # OmegaConf takes ??? for "missing" and would keep an earlier value instead.
+    # Templates of other tools (Hydra, OmegaConf) write ??? for a value that must still be given.
     if value == "???":
         raise ExpungeError(f"{came_from}: ??? stands for a value that is still to be given.")
 
