@@ -54,6 +54,9 @@ def words(line: str) -> list[str]:
 
 def run(language: str, text: str, capfd: pytest.CaptureFixture) -> None:
     """Run a block in this process: most of a command's time would go into importing the same libraries anew."""
+    if language == "python" and (name := re.match(r"# (\w+\.py)\n", text)):
+        Path(name[1]).write_text(text)  # a file that the page has the reader make
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         if language == "python":
@@ -82,6 +85,7 @@ def test_pages_run(
     folder = tmp_path / "here"
     shutil.copytree(playground, folder)
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     for language, text in blocks(page):
         kept = [
             line for line in text.splitlines() if not line.startswith(("make ", "pip "))

@@ -1,17 +1,14 @@
 """Quantization: round a finished model's weights to few bits and see whether the knowledge comes back."""
 
-from typing import TypeVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
+from expunge.data.corpus import Corpus
 from expunge.models.load import refuse_adapters
 from expunge.models.matrices import as_out_in, linear_layers
-
-M = TypeVar("M", bound=nn.Module)
-
 
 BLOCK = 64
 NF4 = (
@@ -23,7 +20,13 @@ MOST_INT8 = 127
 
 
 @torch.no_grad()
-def quantize(model: M, *, bits: int = 4) -> M:
+def quantize(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    corpus: Corpus | None = None,
+    *,
+    bits: int = 4,
+) -> PreTrainedModel:
     """Round the linear layers of the decoder blocks to few bits and back, in place and in plain torch.
 
     4 bits: NF4 over blocks of 64 along each weight, [out, in] row by row, with the block's largest absolute value as
@@ -31,7 +34,9 @@ def quantize(model: M, *, bits: int = 4) -> M:
     embeddings, norms and biases stay. Rounding a second time changes nothing.
 
     Args:
-        model: a causal language model without adapters; its weights keep their type.
+        model: a causal language model without adapters, changed in place; its weights keep their type.
+        tokenizer: not read; every attack is handed the same three.
+        corpus: not read, likewise.
         bits: 4 or 8.
 
     Returns:

@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics"),
     "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites"),
     "sources": Kind("data source", "expunge.data.sources", "expunge.sources"),
+    "attacks": Kind("attack", "expunge.attacks", "expunge.attacks"),
     "experiments": Kind("experiment", "expunge.experiments", "expunge.experiments"),
 }
 
@@ -106,7 +107,8 @@ def hyperparameters(function: Callable[..., Any]) -> dict[str, Any]:
 def needs(function: Callable[..., Any]) -> tuple[str, ...]:
     """Positional parameter names of a catalogued function: what it must be handed."""
     parameters = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
+    keywords = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p.name for p in parameters if p.kind not in keywords)
 
 
 def of_adapters(name: str) -> str:

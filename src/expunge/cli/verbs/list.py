@@ -18,10 +18,7 @@ class ListConfig:
 
 
 def list_names(call: Call[ListConfig]) -> int:
-    """List what goes by name: methods, retain_losses, attributions, adapters, metrics, suites, sources or experiments.
-
-    Without a kind: the kinds themselves.
-    """
+    """List what goes by name, with one line each; without a kind, the kinds."""
     kinds = [word.replace("-", "_") for word in call.positional]
     if not kinds:
         counts = [(kind, entry.what, str(len(catalogue.names(kind)))) for kind, entry in catalogue.KINDS.items()]
@@ -47,4 +44,10 @@ def summary(kind: str, name: str) -> str:
     return f"from {plugin.value}"
 
 
-VERB = Verb(name="list", config=ListConfig, run=list_names, positional="KIND...")
+VERB = Verb(
+    name="list",
+    config=ListConfig,
+    run=list_names,
+    positional="KIND...",
+    note=f"Kinds: {', '.join(catalogue.KINDS)}.",
+)

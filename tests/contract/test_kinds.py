@@ -1,0 +1,79 @@
+"""What holds for everything that goes by name, of whatever kind, found by discovery."""
+
+import copy
+import inspect
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from expunge.config.settings import parameters
+from expunge.core import catalogue
+from expunge.core.catalogue import KINDS, names, resolve
+from expunge.core.checks import ExpungeError
+from expunge.evaluation.suite import Suite
+
+ALL = [(kind, name) for kind in KINDS for name in names(kind)]
+SPLITS = ("forget", "retain", "holdout", "retain_perturbed", "real_authors", "world_facts", "world")
+
+
+def test_every_kind_has_some() -> None:
+    assert set(KINDS) == {kind for kind, _ in ALL}
+    assert {("attacks", "relearn"), ("attacks", "quantize"), ("suites", "tofu"), ("sources", "files")} <= set(ALL)
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_name_is_a_module_is_a_documented_function(kind: str, name: str) -> None:
+    function = resolve(kind, name)
+    assert function.__name__ == name and function.__module__ == f"{KINDS[kind].package}.{name}"
+    first = (inspect.getdoc(function) or "").partition("\n")[0]
+    assert len(first.split()) >= 3 and first.endswith((".", ":", ";", ","))
+    for setting in parameters(function, owner=name):
+        assert setting.type is not inspect.Parameter.empty, setting.name
+
+
+@pytest.mark.parametrize("kind", ["suites", "sources", "attacks", "adapters", "attributions", "metrics"])
+def test_settings_are_explained(kind: str) -> None:
+    for name in names(kind):
+        for setting in parameters(resolve(kind, name), owner=name):
+            assert setting.doc, f"{kind} {name}: {setting.name} has no sentence under Args:"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_code_of_others_joins_by_path_and_by_entry_point(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve(kind, "zoo:bare_loss") is zoo.bare_loss
+    theirs = EntryPoint("theirs", "zoo:bare_loss", KINDS[kind].group)
+    monkeypatch.setattr(catalogue, "entry_points", lambda *, group: [theirs] if group == KINDS[kind].group else [])
+    assert "theirs" in names(kind) and resolve(kind, "theirs") is zoo.bare_loss
+    with pytest.raises(ExpungeError, match="thiers"):
+        resolve(kind, "thiers")
+
+
+@pytest.mark.parametrize("name", names("suites"))
+def test_suites_name_their_measures_once_and_select_any_of_them(name: str) -> None:
+    suite = resolve("suites", name)(SPLITS)
+    assert isinstance(suite, Suite) and suite.name == name and suite.names
+    assert len(set(suite.names)) == len(suite.names)
+    for measure in suite.names:
+        assert measure in suite.select([measure]).names
+    for entry in suite.entries:
+        assert entry.definition.text and entry.required() is not None
+        assert set(entry.views) <= set(inspect.signature(entry.metric).parameters)
+
+
+@pytest.mark.parametrize("name", names("attacks"))
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_attacks_change_what_they_are_handed_the_same_way_each_time(name: str, architecture: str) -> None:
+    attack, start = resolve("attacks", name), zoo.tiny_model(architecture)
+    assert catalogue.needs(attack) == ("model", "tokenizer", "corpus")
+    before = {key: value.clone() for key, value in start.state_dict().items()}
+
+    def attacked() -> dict[str, Any]:
+        return attack(copy.deepcopy(start), zoo.tokenizer(), zoo.corpus()).state_dict()
+
+    once, again = attacked(), attacked()
+    assert any(not torch.equal(before[key], once[key]) for key in before)
+    assert all(torch.equal(once[key], again[key]) for key in once)
+    assert all(torch.equal(before[key], value) for key, value in start.state_dict().items())
