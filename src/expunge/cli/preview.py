@@ -148,7 +148,7 @@ def show_mask(told: Mapping[str, Any]) -> None:
 
 
 def show_adapter(name: str, matrices: Sequence[str], numbers: int, weights: int) -> None:
-    """Print which matrices an adapter is put on, how many numbers are trained, and beside how many of the model's."""
+    """Print which matrices an adapter is attached to, and how many numbers are trained of how many in the model."""
     heading("Adapter")
     say(
         f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained, "

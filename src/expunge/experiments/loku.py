@@ -138,8 +138,8 @@ def loku(
         seeds: how often each run is repeated: `seed`, `seed + 1`, ...; data order, pairing, first factors, retain
             sample.
         settings: further training settings, over those of `EMBEDDED` or `FOLDERS`, for all arms.
-        measures: what is compared; None: extraction strength, probability, forget quality and utility, where they can
-            be had. One that is named must be had.
+        measures: what is compared; None: extraction strength, probability, forget quality and utility, where
+            available. One that is named must be available.
         suite: where the measures come from.
         authors: invented authors of the embedded default.
         seed: of data and models, and the first one of training.

@@ -84,7 +84,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A cell over its seeds; a column that could not be had is None."""
+    """A cell over its seeds; a column that is not available is None."""
 
     cell: Cell | None
     """None for the start model."""
@@ -103,7 +103,7 @@ class Wagle:
     lines: Sequence[Line]
     """Start model first."""
     missing: Mapping[str, str]
-    """Columns that could not be had, and why."""
+    """Columns that are not available, and why."""
     folder: Path
 
 

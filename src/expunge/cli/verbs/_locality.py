@@ -142,7 +142,7 @@ def _run(call: Call[Any], title: str) -> int:
         say(note)
     page, *_ = write(made.comparison, made.folder, title=title)
     drawing, *_ = draw_cells(made.values, made.folder, margins=made.margins)
-    say(f"\npage: {page}; drawing and numbers beside it\ncells: {drawing}")
+    say(f"\npage: {page}; figure and numbers next to it\ncells: {drawing}")
     return 0
 
 

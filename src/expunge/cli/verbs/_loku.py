@@ -28,7 +28,7 @@ class LokuConfig(DataConfig):
     epsilon: float | str = "auto"
     """Of FILA: a number, or `auto`."""
     measures: tuple[str, ...] = ()
-    """Measures to compare; none: extraction strength, probability, forget quality and utility where they can be had."""
+    """Measures to compare; none: extraction strength, probability, forget quality and utility where available."""
     rates: dict[str, float] = field(default_factory=dict)
     """Learning rates by arm over those of the recipe: `rates.ihl_fila=3e-4`."""
     grid: tuple[float, ...] = ()

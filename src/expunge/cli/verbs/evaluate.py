@@ -176,7 +176,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
             "max_length": config.max_length,
         }
         folder = cache_path("evaluations", fingerprint(jsonable(content)))
-        say(f"{role}: no records beside {source}; they are kept in the cache, {folder}")
+        say(f"{role}: no records next to {source}; they are kept in the cache, {folder}")
     stage(
         model,
         tokenizer,
@@ -357,5 +357,5 @@ VERB = Verb(
     more=source_settings,
     flags=("dry_run", "overwrite"),
     note="Example: expunge evaluate model=runs/npo forget=forget.jsonl retain=retain.jsonl reference=runs/retain\n\n"
-    "Records of the same content that lie in the output folder are used again instead of the model.",
+    "Records of the same content in the output folder are used instead of the model.",
 )
