@@ -187,8 +187,8 @@ def test_the_reader_sees_every_form_of_import(source: str, names: set[str]) -> N
         ("expunge.models.load", "from expunge.data.corpus import Corpus", {"data"}),
         ("expunge.training.run", "from expunge import evaluate", {"evaluation"}),  # a public name is no way round
         ("expunge.training.run", "import expunge", {"__init__"}),
-        ("expunge.experiments.demo", "from expunge.cli.app import main", {"cli"}),
-        ("expunge.cli.verbs.demo", "from expunge.experiments.demo import demo", set()),
+        ("expunge.experiments._demo", "from expunge.cli.app import main", {"cli"}),
+        ("expunge.cli.verbs.demo", "from expunge.experiments._demo import demo", set()),
         ("expunge.evaluation.suite", "from expunge.data.corpus import Corpus", set()),
     ],
 )

@@ -127,8 +127,8 @@ class TestDemo:
             shown = (evaluation("start model", 0.9), evaluation("retain model", 0.1), evaluation("npo", 0.2))
             return SimpleNamespace(evaluations=shown, report=tmp_path / "report.html")
 
-        monkeypatch.setattr("expunge.experiments.demo.demo", recipe)
-        monkeypatch.setattr("expunge.experiments.demo.SHOWN", ("forget_probability",))
+        monkeypatch.setattr("expunge.experiments._demo.demo", recipe)
+        monkeypatch.setattr("expunge.experiments._demo.SHOWN", ("forget_probability",))
         code, out, _ = call("demo", f"output={tmp_path}/demo", "--fresh", "methods=npo", "authors=70", "seed=1")
         assert code == 0 and f"report: {tmp_path}/report.html" in out and "npo" in out and "0.9" in out
         assert seen["folder"] == f"{tmp_path}/demo" and seen["fresh"] is True and seen["overwrite"] is False
@@ -141,7 +141,7 @@ class TestDemo:
 
     def test_its_methods_are_those_of_the_recipe(self) -> None:
         # The verb must list them without loading the recipe, which loads torch.
-        from expunge.experiments.demo import METHODS
+        from expunge.experiments._demo import METHODS
 
         assert demo.DemoConfig().methods == tuple(METHODS)
 

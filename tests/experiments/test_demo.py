@@ -7,8 +7,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.experiments import demo as module
-from expunge.experiments.demo import demo
+from expunge.experiments import _demo as module
+from expunge.experiments._demo import demo
 from expunge.results.measures import Evaluation
 
 

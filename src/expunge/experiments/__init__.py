@@ -1,1 +1,1 @@
-"""Recipes: whole experiments as short readable files."""
+"""Whole experiments as short readable files."""

@@ -10,20 +10,20 @@ from expunge.core.nested import finite
 from expunge.core.output import check_output, in_use, stage_of
 
 
-def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: bool = False) -> Path:
+def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: bool = False) -> Path:
     """Make the folder of an experiment, with its manifest in it.
 
     Args:
         folder: where it goes.
         manifest: of the experiment; written at once, so that an interrupted one is known for what it is.
         overwrite: replace an earlier experiment of this kind.
-        goes_on: with an earlier one of the same arguments, seed and inputs, which then stays as it is.
+        resume: go on with an earlier one of the same arguments, seed and inputs, which then stays as it is.
 
     Raises:
         ExpungeError: the folder holds something else, or an experiment that is not to be replaced.
     """
     folder = Path(folder)
-    if check_folder(folder, manifest, overwrite=overwrite, goes_on=goes_on):
+    if check_folder(folder, manifest, overwrite=overwrite, resume=resume):
         return folder
     if folder.exists() and any(folder.iterdir()):
         shutil.rmtree(folder)
@@ -32,10 +32,10 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, goes_on: 
     return folder
 
 
-def check_folder(folder: Path, manifest: Manifest, *, overwrite: bool, goes_on: bool = False) -> bool:
+def check_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool = False) -> bool:
     """Does it hold what the experiment goes on with? Nothing is touched; arguments and errors are those of `opened`."""
     there = Manifest.load(folder) if stage_of(folder) == manifest.stage else None
-    if goes_on and not overwrite and there is not None:
+    if resume and not overwrite and there is not None:
         if _decides(there) == _decides(manifest):
             return True
         raise in_use(folder, "holds this experiment with other data or settings")

@@ -17,7 +17,7 @@ TUNING_SEED = 1000
 CHOSEN_BY = ("forget_extraction_strength", "retain_extraction_strength")
 
 
-class Story:
+class RunLog:
     """What an experiment has found so far, in a JSON file; each row is written once its run is finished."""
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Story:
 
 
 def chosen(
-    story: Story,
+    log: RunLog,
     arms: Sequence[str],
     grid: Sequence[float],
     run: Callable[[str, float], Mapping[str, Any]],
@@ -55,23 +55,23 @@ def chosen(
     """The learning rate of the grid with the best balance for each arm; what has been tried is not tried again.
 
     Args:
-        story: where the rows go.
+        log: where the rows go.
         arms: names of what is compared.
         grid: learning rates.
         run: unlearns with an arm and a rate, on a seed that no reported run has, and gives its `CHOSEN_BY` at least.
         what: the experiment's name, for the progress.
         progress: called with (what, done, total, numbers).
     """
-    waiting = story.untried(arms, grid)
+    waiting = log.untried(arms, grid)
     for number, (arm, rate) in enumerate(waiting):
         if progress:
             progress(f"{what}: choose rates", number, len(waiting), f"{arm}, {rate:g}")
         row = run(arm, rate)
-        story.tuning.append({"arm": arm, "rate": rate, **row, "score": balance(*(row[name] for name in CHOSEN_BY))})
-        story.save()
+        log.tuning.append({"arm": arm, "rate": rate, **row, "score": balance(*(row[name] for name in CHOSEN_BY))})
+        log.save()
     best = {}
     for arm in arms:
-        rows = [row for row in story.tuning if row["arm"] == arm and row["rate"] in grid]
+        rows = [row for row in log.tuning if row["arm"] == arm and row["rate"] in grid]
         best[arm] = float(max(rows, key=lambda row: row["score"])["rate"])
     return best
 

@@ -14,9 +14,9 @@ from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress, renamed, under
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.evaluate import evaluate
+from expunge.experiments._demo import COMMON, METHODS, embedded
 from expunge.experiments._folder import opened
 from expunge.experiments._line_figure import Panel, over
-from expunge.experiments.demo import COMMON, METHODS, embedded
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
 from expunge.report.figures import save_png
@@ -64,7 +64,7 @@ class Bench:
         about = {"methods": self.methods, "requests": self.requests, "authors": self.authors}
         arguments = jsonable({**about, "settings": {**COMMON, **self.settings}})
         manifest = Manifest(stage=self.stage, arguments=arguments, seed=self.seed)
-        opened(self.folder, manifest, overwrite=self.overwrite, goes_on=True)
+        opened(self.folder, manifest, overwrite=self.overwrite, resume=True)
         self.corpus, self.target, _ = embedded(self.authors, self.seed, progress=self.progress)
         self.tokenizer = load_tokenizer(self.target)
         self.parts = parts(self.corpus["forget"], self.requests)

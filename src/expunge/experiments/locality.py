@@ -23,6 +23,7 @@ from expunge.core.checks import ExpungeError, require_at_least, require_between,
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
+from expunge.experiments._demo import embedded_corpus, embedded_model
 from expunge.experiments._folder import opened, write
 from expunge.experiments._locality.cells import Cell
 from expunge.experiments._locality.findings import (
@@ -39,7 +40,6 @@ from expunge.experiments._locality.paired import MOST_EXACT
 from expunge.experiments._locality.protocol import ATTRIBUTIONS, METHODS, ORACLE, RANDOM, Bench, Protocol
 from expunge.experiments._locality.seeds import Task, run
 from expunge.experiments._locality.teaching import Taught
-from expunge.experiments.demo import embedded_corpus, embedded_model
 from expunge.masks.fingerprint import Recovery
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model
@@ -159,7 +159,7 @@ def locality(
         arguments=jsonable({**protocol.resolved(), "dtype": dtype}),
         inputs={"model": model_fingerprint(load_model(retain_model)), **measured.fingerprints()},
     )
-    folder = opened(folder, manifest, overwrite=overwrite, goes_on=True)
+    folder = opened(folder, manifest, overwrite=overwrite, resume=True)
     bench = Bench(folder, Path(retain_model), corpus, measured, protocol, dtype, progress)
     given = (tuple(methods), tuple(places), tuple(attributions), match_retain, folder)
     tasks = [Task(seed, *given) for seed in range(first_seed, first_seed + seeds)]

@@ -20,10 +20,10 @@ from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate, unmeasurable
+from expunge.experiments._demo import embedded, embedded_corpus
 from expunge.experiments._folder import check_folder, opened
-from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, Story, chosen
+from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, chosen
 from expunge.experiments._line_figure import Panel, Series, over_ranks
-from expunge.experiments.demo import embedded, embedded_corpus
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import save_png
@@ -183,26 +183,26 @@ def loku(
         if of is not None
     }
     manifest = Manifest(stage="loku", arguments=about, seed=seed, inputs=inputs)
-    check_folder(Path(folder), manifest, overwrite=overwrite, goes_on=True)
+    check_folder(Path(folder), manifest, overwrite=overwrite, resume=True)
     if corpus is None or start is None:
         corpus, start, retain_model = embedded(authors, seed, progress=progress)
     places = [(arm, rank) for arm in arms for rank in (ranks if "adapter" in ARMS[arm] else (None,))]
     tuned = [(arm, tuning_rank if "adapter" in ARMS[arm] else None) for arm in arms] if grid else []
     running = _Running(corpus, start, common, epsilon, suite, Path(folder) / "records", progress)
     running.check([*places, *tuned])
-    folder = opened(folder, manifest, overwrite=overwrite, goes_on=True)
-    story, an_evaluation = Story(folder / "loku.json"), None
-    if not story.levels:
+    folder = opened(folder, manifest, overwrite=overwrite, resume=True)
+    log, an_evaluation = RunLog(folder / "loku.json"), None
+    if not log.levels:
         begun = time.monotonic()
-        story.levels = running.levels(retain_model, wanted)
-        an_evaluation = (time.monotonic() - begun) / len(story.levels)
-        story.save()
+        log.levels = running.levels(retain_model, wanted)
+        an_evaluation = (time.monotonic() - begun) / len(log.levels)
+        log.save()
     elif retain_model is not None:
         running.reference = running.records / "retain-model"
     plan = [(arm, rank, seed + turn) for turn in range(seeds) for arm, rank in places]
-    ran = {(row["arm"], row["rank"], row["seed"]) for row in story.runs}
+    ran = {(row["arm"], row["rank"], row["seed"]) for row in log.runs}
     waiting = [planned for planned in plan if planned not in ran]
-    trials = len(story.untried(arms, grid))
+    trials = len(log.untried(arms, grid))
     if progress and waiting:
         told = counted(len(waiting), "run") + (f" after {trials} to choose rates" if trials else "")
         if an_evaluation is not None:
@@ -216,19 +216,19 @@ def loku(
             rank = tuning_rank if "adapter" in ARMS[arm] else None
             return running(arm, rank, rate, seed + TUNING_SEED, CHOSEN_BY, None)
 
-        known = chosen(story, arms, grid, trial, "loku", progress)
+        known = chosen(log, arms, grid, trial, "loku", progress)
     for number, (arm, rank, turn) in enumerate(waiting):
         if progress:
             progress("loku", number, len(waiting), f"{_named(arm, rank)}, seed {turn}")
         label = f"{_named(arm, rank)} seed {turn}"
-        story.runs.append(running(arm, rank, known[arm], turn, wanted, label))
-        story.save()
+        log.runs.append(running(arm, rank, known[arm], turn, wanted, label))
+        log.save()
     if progress and waiting:
         progress("loku", len(waiting), len(waiting), "")
-    rows = [row for row in story.runs if (row["arm"], row["rank"], row["seed"]) in plan]
+    rows = [row for row in log.runs if (row["arm"], row["rank"], row["seed"]) in plan]
     lines = averaged(rows, wanted)
-    save_png(_drawn(story.levels, lines, wanted), folder / "loku.png")
-    return Loku(story.levels, lines, rows, story.tuning, tuple(wanted), missing, folder)
+    save_png(_drawn(log.levels, lines, wanted), folder / "loku.png")
+    return Loku(log.levels, lines, rows, log.tuning, tuple(wanted), missing, folder)
 
 
 def averaged(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[Line]:

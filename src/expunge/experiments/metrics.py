@@ -19,11 +19,11 @@ from expunge.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
+from expunge.experiments._demo import METHODS, embedded
 from expunge.experiments._folder import opened
 from expunge.experiments._metrics.faithfulness import auc_score_interval, faithfulness, separating
 from expunge.experiments._metrics.figure import drawing
 from expunge.experiments._metrics.pool import BITS, IGNORANT, KNOWING, UTILITY, Pool, Runs
-from expunge.experiments.demo import METHODS, embedded
 from expunge.report.figures import save_png
 from expunge.results.measures import Evaluation
 from expunge.results.metric_quality import Attacked, Judgment
@@ -110,9 +110,7 @@ def metrics(
     teaching, relearning = {**TEACHING, **(teaching or {})}, {**RELEARNING, **(relearning or {})}
     settings = {"methods": methods, "rates": rates, "strengths": strengths, "seeds": seeds, "authors": authors}
     arguments = jsonable({**settings, "teaching": teaching, "relearning": relearning})
-    folder = opened(
-        folder, Manifest(stage="metrics", arguments=arguments, seed=seed), overwrite=overwrite, goes_on=True
-    )
+    folder = opened(folder, Manifest(stage="metrics", arguments=arguments, seed=seed), overwrite=overwrite, resume=True)
     corpus, target, retain = embedded(authors, seed, progress=progress)
     members = [(kind, rate, seed + n) for kind in (*KNOWING, *IGNORANT) for rate in rates for n in range(seeds)]
     pool = Pool(

@@ -21,8 +21,8 @@ from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
+from expunge.experiments._demo import embedded_model
 from expunge.experiments._folder import opened
-from expunge.experiments.demo import embedded_model
 from expunge.models.load import load_model, load_tokenizer, save_model
 from expunge.models.tiny import bfloat16_pays
 from expunge.objectives.method import method_of

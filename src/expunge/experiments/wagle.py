@@ -20,9 +20,9 @@ from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
+from expunge.experiments._demo import embedded
 from expunge.experiments._folder import opened
-from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, Story, chosen
-from expunge.experiments.demo import embedded
+from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, chosen
 from expunge.localize.localize import localize
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint
@@ -161,16 +161,16 @@ def wagle(
     if corpus is not None and start is not None:
         inputs = {"model": model_fingerprint(load_model(start)), **corpus.fingerprints()}
     manifest = Manifest(stage="wagle", arguments=about, seed=0, inputs=inputs)
-    folder = opened(folder, manifest, overwrite=overwrite, goes_on=True)
+    folder = opened(folder, manifest, overwrite=overwrite, resume=True)
     if corpus is None or start is None:
         found, start, _ = embedded(authors, progress=progress)
         corpus = Corpus({**found.splits, "world_facts": found["world"]}, found.name)
     running = _Running(corpus, start, common, ratios, progress)
-    story = Story(folder / "wagle.json")
+    log = RunLog(folder / "wagle.json")
     begun = time.monotonic()
     before = running.measured(load_model(start, dtype="float32"), "start model", folder / "records")
     an_evaluation = time.monotonic() - begun
-    story.levels = {"start model": columns(before)}
+    log.levels = {"start model": columns(before)}
     lacking = [name for name, value in columns(before).items() if value is None]
     missing = {name: before[(EFFICACY | UTILITY)[name] or "UT"].note for name in lacking}
     known = {str(cell): cell for cell in plan}
@@ -182,8 +182,8 @@ def wagle(
             found = running.measured(model, name, None, suite="default", metrics=CHOSEN_BY)
             return {measure: float(found[measure]) for measure in CHOSEN_BY}
 
-        own = chosen(story, tuple(known), grid, trial, "wagle", progress)
-    done = {(row["cell"], row["seed"]) for row in story.runs}
+        own = chosen(log, tuple(known), grid, trial, "wagle", progress)
+    done = {(row["cell"], row["seed"]) for row in log.runs}
     waiting = [(name, seed) for seed in range(seeds) for name in known if (name, seed) not in done]
     if waiting and progress:
         seconds = len(waiting) * (an_evaluation + running.training_seconds(plan[0], own[str(plan[0])]))
@@ -194,13 +194,13 @@ def wagle(
             progress("wagle", number, len(waiting), f"{name}, seed {seed}")
         model, results = running.unlearned(known[name], seed, own[name])
         values = columns(running.measured(model, name))
-        story.runs.append({"cell": name, "seed": seed, "rate": own[name], **values, **results})
-        story.save()
+        log.runs.append({"cell": name, "seed": seed, "rate": own[name], **values, **results})
+        log.save()
     if progress and waiting:
         progress("wagle", len(waiting), len(waiting), "")
     lines = [Line(None, None, columns(before), dict.fromkeys(COLUMNS), 1)]
     for name, cell in known.items():
-        rows = [row for row in story.runs if row["cell"] == name and row["seed"] < seeds]
+        rows = [row for row in log.runs if row["cell"] == name and row["seed"] < seeds]
         lines.append(averaged(cell, rows))
     return Wagle(lines, missing, folder)
 

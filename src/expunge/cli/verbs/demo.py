@@ -35,8 +35,8 @@ def demo(call: Call[DemoConfig]) -> int:
     """
     config = call.config
     check_output(config.output, overwrite=call.overwrite)
-    from expunge.experiments.demo import SHOWN
-    from expunge.experiments.demo import demo as recipe
+    from expunge.experiments._demo import SHOWN
+    from expunge.experiments._demo import demo as recipe
     from expunge.report.tables import comparison, terminal
 
     with shown() as report:

@@ -17,7 +17,7 @@ from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress, renamed
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
-from expunge.experiments.demo import COMMON, METHODS
+from expunge.experiments._demo import COMMON, METHODS
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
