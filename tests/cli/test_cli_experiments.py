@@ -60,4 +60,7 @@ def test_a_dry_run_says_what_an_aggregate_lacks(call: Callable[..., Any], model_
     words = ("source=synthetic", "authors=3", "forget_authors=1", "suite=tofu", "metrics=agg", f"output={tmp_path}")
     code, text, err = call("evaluate", f"model={model_folder}", *words, "--dry-run")
     assert code == 1 and "missing: it is made of agg_privacy, agg_utility" in text
-    assert "agg_privacy is not available: no retain model was given: reference=<folder>" in text + err
+    assert (
+        "agg is not available. Missing: it is made of agg_privacy, agg_utility. Missing: no records of a" in text + err
+    )
+    assert "then reference=<folder>" in text + err
