@@ -63,8 +63,8 @@ def evaluate(
         reference: records of the retain model, likewise.
         start: records of the start model, likewise.
         metrics: names of the measures wanted; None: all of the suite. One that is named here must be
-            available. A metric that the suite lacks runs by its name on one set: `length_ratio` (on the forget set),
-            `retain.length_ratio`, `package.module:function`.
+            available. A metric that the suite lacks runs by its name on one set: `repetition` (on the forget set),
+            `retain.repetition`, `package.module:function`.
         template: how questions are framed.
         max_length: longest row in tokens.
         output_dir: folder for the records and `evaluation.json`. Records of the same content that lie there (weights,

@@ -128,7 +128,7 @@ def metric_entry(name: str, suite: Suite) -> Entry:
     """A measure that a suite lacks: any metric on the answers of one set, the forget set unless another is named.
 
     Args:
-        name: `length_ratio`, `retain.length_ratio`, or `package.module:function`.
+        name: `repetition`, `retain.repetition`, or `package.module:function`.
         suite: whose measures an unknown name is compared with.
 
     Raises:

@@ -39,7 +39,7 @@ class EvaluateConfig(LoadingConfig, DataConfig):
     """Which measures: a name of `expunge list suites`, or `package.module:function`."""
     metrics: tuple[str, ...] | None = None
     """Measures of the suite, as `a,b`; null: all. One that is named here must be available. Any metric on one set runs
-    by its name, too: `length_ratio` (on the forget set), `retain.length_ratio`, `package.module:function`."""
+    by its name, too: `repetition` (on the forget set), `retain.repetition`, `package.module:function`."""
     reference: str | None = None
     """Retain model (never trained on the forget set): its records, or its folder, where records are then made."""
     start: str | None = None
