@@ -114,13 +114,13 @@ def test_data_of_every_form(tmp_path: Path) -> None:
 def test_holdout_changes_what_mia_is_measured_against(tmp_path: Path) -> None:
     it = expunge.Unlearning("npo", zoo.tiny_model(), tokenizer=zoo.tokenizer(), output_dir=tmp_path / "o")
     it.load_data(forget_data=rows("forget"), retain_data=rows("retain"))
-    assert "stands in for a holdout set" in it.evaluate(metrics=["mia"])["mia"].note
+    assert "replaces a holdout set" in it.evaluate(metrics=["mia"])["mia"].note
     it.load_data(
         forget_data=rows("forget"),
         retain_data=rows("retain"),
         holdout_data=[{"question": "q?", "answer": "Some town."}],
     )
-    assert "stands in for a holdout set" not in it.evaluate(metrics=["mia"])["mia"].note
+    assert "replaces a holdout set" not in it.evaluate(metrics=["mia"])["mia"].note
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(ExpungeError, match="no data yet: call load_data"):
         it.run()
     it.load_data(forget_data=rows("forget"), retain_data=rows("retain"))
-    with pytest.raises(ExpungeError, match="learning_rate must lie between 0 and 1; got -1"):
+    with pytest.raises(ExpungeError, match="learning_rate must be between 0 and 1; got -1"):
         it.run(learning_rate=-1)
     it.run(batch_size=6, num_epochs=1)
     with pytest.raises(ExpungeError, match=r"is in use.*overwrite"):

@@ -35,7 +35,7 @@ def measured_rule(
 ) -> Rule:
     """A rule that stops once measures on a small part of the corpus are where they should be.
 
-    Every condition is measured once on the start model, so that one whose measure cannot be had is told at once, and
+    Every condition is measured once on the start model, so that one whose measure is not available is told at once, and
     not when those before it hold; `start` of the rule says where it stands.
 
     Args:

@@ -68,7 +68,7 @@ class Unlearning:
         Args:
             method: `grad_ascent`, `grad_diff`, `dpo`, `rmu`, `simnpo`, or any other of `expunge list methods`.
             model: folder, hub id, or a loaded model.
-            tokenizer: folder, id or loaded tokenizer; None: the one that lies with the model.
+            tokenizer: folder, id or loaded tokenizer; None: the model's own.
             device: `auto` takes a GPU where there is one; else `cpu`, `cuda`, ...
             seed: of order and pairing.
             output_dir: folder that `run` writes the run into.
@@ -225,7 +225,7 @@ class Unlearning:
             An Evaluation: `results["forget_quality"].value`; a measure formats and compares as its number, too.
 
         Raises:
-            ExpungeError: data was not loaded, or a metric that was named cannot be had.
+            ExpungeError: data was not loaded, or a metric that was named is not available.
         """
         corpus = self._loaded()
         with shown() as progress:

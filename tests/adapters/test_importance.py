@@ -173,7 +173,7 @@ def test_retain_rows_are_drawn_without_replacement() -> None:
     drawn = retain_sample(rows("retain"), 6, 3, forget=8)
     assert len({row.ids for row in drawn}) == 6 and drawn == retain_sample(rows("retain"), 6, 3, forget=8)
     assert drawn != retain_sample(rows("retain"), 6, 4, forget=8)
-    with pytest.raises(ExpungeError, match="retain_samples must lie between 1 and 10"):
+    with pytest.raises(ExpungeError, match="retain_samples must be between 1 and 10"):
         retain_sample(rows("retain"), 11, 0, forget=8)
 
 
@@ -330,7 +330,7 @@ def test_importance_is_kept_and_known_by_its_content(adapter, tmp_path, monkeypa
 def test_a_retain_set_without_a_say_is_called_so() -> None:
     model = zoo.tiny_model()
     names = target_matrices(model, "mlp")
-    with pytest.warns(UserWarning, match=r"fila: only 0\.00% of the retain importances lie above epsilon=1000000\.0"):
+    with pytest.warns(UserWarning, match=r"fila: only 0\.00% of the retain importances are above epsilon=1000000\.0"):
         fila(model, names, rows(), rows("retain"), 0, None, epsilon=1e6)
 
 

@@ -61,9 +61,9 @@ def test_a_dry_run_counts_the_factors(call: Callable[..., Any], words: tuple[str
     assert "default of lora" in out and "frozen start model" not in out
     for given, message in (
         (("adapter=lora", "rank=64"), "rank=64 is more than"),
-        (("adapter=lora", "dropout=2"), "dropout must lie between"),
+        (("adapter=lora", "dropout=2"), "dropout must be between"),
         (("adapter=fila", "epsilon=-1"), "epsilon must be above 0; got -1"),
-        (("adapter=vila", "retain_samples=1000000"), "retain_samples must lie between 1 and"),
+        (("adapter=vila", "retain_samples=1000000"), "retain_samples must be between 1 and"),
     ):
         code, out, err = call(*words, *given, "--dry-run")
         assert code == 1 and message in out + err
@@ -177,7 +177,7 @@ def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
         (("adapter=lorra",), "Did you mean 'lora'"),
         (("rank=4",), "(from command line). rank is a setting of adapters: adapter=lora."),
         (("adapter=lora", "epsilon=auto"), "epsilon is a setting of fila, vila: adapter=fila."),
-        (("targets=mlp",), "targets=mlp is about an adapter"),
+        (("targets=mlp",), "targets=mlp is a setting of adapters"),
         (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs a GPU"),
         (("stop=forget_rouge=0.1",), "is no condition"),
         (("stop=forget_rouge<=unseen",), "needs a holdout set"),

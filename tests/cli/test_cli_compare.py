@@ -39,4 +39,4 @@ def test_errors(call, tmp_path):
     code, _, err = call("compare")
     assert code == 2 and "name the runs to compare" in err
     code, _, err = call("compare", "runs/x", "level=2")
-    assert code == 2 and "level must lie between 0 and 1" in err
+    assert code == 2 and "level must be between 0 and 1" in err

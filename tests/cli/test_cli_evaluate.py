@@ -117,7 +117,7 @@ class TestOtherModels:
         out = call(*words).out
         first, second = stage
         assert second["reference"] == str(first["output_dir"]) and model_folder not in first["output_dir"].parents
-        assert f"reference: no records beside {model_folder}; they are kept in the cache" in out
+        assert f"reference: no records next to {model_folder}; they are kept in the cache" in out
         call(*words, "max_length=64")
         assert stage[2]["output_dir"] != first["output_dir"]  # of other content
 

@@ -33,7 +33,7 @@ def test_tables_and_page(call, words, tmp_path):
     precisions = [one["precision"] for one in found["recovered"]["activation"]]
     assert float(line[0]) == pytest.approx(sum(precisions) / 2, abs=5e-3) == float(line[1])
     assert "Reverse check: with the region put back" in text and "Of the retain set" in text
-    assert "MU95 could not be had: forget quality needs paraphrased_answer" in text
+    assert "MU95 is not available: forget quality needs paraphrased_answer" in text
     for place in ("oracle", "random a", "random b", "random c"):
         strengths = [one["forget_strength"] for one in found["matched"] if one["place"] == place]
         (line,) = re.findall(rf"^{place}\s+(\S+) ± ", text, re.MULTILINE)

@@ -72,7 +72,7 @@ def test_a_dry_run_writes_nothing(call: Callable[..., Any], words: list[str], tm
     code, out, _ = call("localize", *words, "attribution=memflex", "retain_examples=3", "--dry-run")
     assert code == 0 and re.search(r"retain\s+3\s", out)
     for refused, message in (
-        (("attribution=memflex", "retain_examples=99"), "retain_examples must lie between 1 and 10"),
+        (("attribution=memflex", "retain_examples=99"), "retain_examples must be between 1 and 10"),
         (("attribution=activation", "unit=weight"), "activation is not defined for unit=weight"),
     ):
         code, out, _ = call("localize", *words, *refused, "--dry-run")
@@ -134,7 +134,7 @@ def test_a_report_can_show_masks(call: Callable[..., Any], words: list[str], tmp
     Evaluation({"rouge": measure}).save(tmp_path / "run" / "evaluation.json")
     told = call("report", tmp_path / "run", f"masks={tmp_path}/mask.safetensors", f"output={tmp_path}/page.html")
     page = (tmp_path / "page.html").read_text()
-    assert told.code == 0 and "Where the masks lie" in page and "9.72 % of value vectors" in page  # 14 of 144
+    assert told.code == 0 and "Where the masks are" in page and "9.72 % of value vectors" in page  # 14 of 144
 
 
 def test_a_selection_that_cannot_be_is_refused_before_anything_is_computed(
@@ -144,7 +144,7 @@ def test_a_selection_that_cannot_be_is_refused_before_anything_is_computed(
         raise AssertionError("the model was scored")
 
     monkeypatch.setattr(import_module("expunge.localize.localize"), "localize", computed)
-    for asked, message in ((("ratio=2",), "ratio must lie above 0"), (("ratio=0.1", "count=3"), "got ratio and count")):
+    for asked, message in ((("ratio=2",), "ratio must be above 0"), (("ratio=0.1", "count=3"), "got ratio and count")):
         code, _, err = call("localize", *words, *asked)
         assert code != 0 and message in err
         code, out, err = call("localize", *words, *asked, "--dry-run")

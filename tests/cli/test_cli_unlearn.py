@@ -83,7 +83,7 @@ def test_source_settings_go_to_the_source_and_not_to_the_method(
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("learning_rate=-1", "learning_rate must lie between 0 and 1; got -1.0."),
+        ("learning_rate=-1", "learning_rate must be between 0 and 1; got -1.0."),
         ("gamma=-1", "gamma must be at least 0; got -1.0."),
         ("method=nop", "no unlearning method is called 'nop'. Did you mean 'npo'?"),
         ("retain_loss=nil", "no retain loss is called 'nil'. Did you mean 'nll'?"),
@@ -198,10 +198,10 @@ class TestDryRun:
     @pytest.mark.parametrize(
         ("words_more", "message"),
         [
-            (("method=rmu", "layer=99"), "layer must lie between 0 and 2; got 99."),
+            (("method=rmu", "layer=99"), "layer must be between 0 and 2; got 99."),
             (("beta=-1",), "npo: beta must be above 0; got -1.0."),
             (("method=pdu",), "pdu holds the retain loss below eps"),
-            (("surgery=gru", "retain_loss=none"), "surgery=gru looks at the retain loss, and there is none"),
+            (("surgery=gru", "retain_loss=none"), "surgery=gru uses the retain loss, and there is none"),
             (("method=rmu", "retain_loss=kl", "retain_direction=up"), "kl: direction must be 'forward'"),
         ],
     )

@@ -20,7 +20,19 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "one of several": ("metrics=forget_probability,forget_quality",),
     "no holdout set": ("metrics=mia_loss",),
     "records of other rows": ("metrics=forget_relative_difference,forget_quality", "reference={folder}/other/records"),
-    "records of other rows as a start model": ("suite=tdec", "start={folder}/other/records", "metrics=nothing_known"),
+    "no such start model": ("start={folder}/nowhere",),
+    "no such column": ("suite=tofu", "metrics=forget_truth_ratio"),
+    "no such set": ("suite=tofu", "metrics=world_facts_probability"),
+    "an aggregate without its parts": ("suite=tofu", "metrics=agg"),
+    "records that are nowhere": ("records={folder}/nowhere",),
+    "records without the column": ("records={folder}/same/records", "metrics=mia_grad_norm", "suite=tofu"),
+    "records and a reference of other rows": (
+        "records={folder}/same/records",
+        "metrics=forget_quality",
+        "reference={folder}/other/records",
+    ),
+    "records and an unknown measure": ("records={folder}/same/records", "metrics=forget_qualty"),
+    "records and a model as their reference": ("records={folder}/same/records", "reference={folder}/retain"),
     "no such reference": ("reference={folder}/nowhere",),
     "no such model": ("model={folder}/nowhere",),
     "no such file": ("forget={folder}/nowhere.jsonl",),
@@ -31,6 +43,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "all that is available": (),
     "a retain model that has no records yet": ("metrics=forget_quality", "reference={folder}/retain"),
     "records of the same rows": ("metrics=forget_quality", "reference={folder}/same/records"),
+    "records of other rows as a start model": ("metrics=forget_probability", "start={folder}/other/records"),
+    "records alone": ("records={folder}/same/records",),
+    "records and a metric by its name": ("records={folder}/same/records", "metrics=probability"),
     "a metric by its name": ("metrics=repetition,retain.exact_match",),
 }
 
@@ -55,8 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path, model_folder: P
 def answers(
     call: Callable[..., Any], given: tuple[str, ...], model_folder: Path, data: Path, folder: Path, out: Path
 ) -> tuple[Any, Any]:
-    files = (f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
-    words = ("evaluate", f"model={model_folder}", *files, f"output={out}/records")
+    of_a_model = (f"model={model_folder}", f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    from_records = any(word.startswith("records=") for word in given)
+    words = ("evaluate", *(() if from_records else of_a_model), f"output={out}/records")
     words = (*words, *(word.replace("{folder}", str(folder)) for word in given))
     dry = call(*words, "--dry-run")
     assert not (out / "records").exists()
@@ -100,3 +116,20 @@ def test_a_metric_by_its_name_is_that_of_the_forget_set(model_folder: Path) -> N
     assert set(found) == {"forget.repetition", "retain.repetition", "forget_rouge"}
     assert found["repetition"].value == found["forget.repetition"].value == usual["forget_repetition"].value
     assert found["retain.repetition"].value == usual["retain_repetition"].value
+
+
+def test_two_metrics_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both would be `forget.repetition`, and one value would stand for the two."""
+    import expunge
+    from expunge.core.checks import ExpungeError
+
+    (tmp_path / "reps_of_mine.py").write_text("def repetition(records):\n    raise AssertionError('not reached')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ExpungeError, match=r"would both be called 'forget.repetition'"):
+        expunge.evaluate(
+            zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), metrics=["repetition", "reps_of_mine:repetition"]
+        )
+    twice = expunge.evaluate(
+        zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), metrics=["repetition", "forget.repetition"]
+    )
+    assert set(twice) == {"forget.repetition"}

@@ -4,20 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import zoo
-from expunge.cli.preview import Problems, evaluation_memory, in_units, marked_text, skeleton
+from expunge.cli.preview import Problems, in_units, marked_text, skeleton
 from expunge.core.checks import ExpungeError
 from expunge.models.load import load_model
-
-
-def test_memory_of_an_evaluation_counts_weights_and_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("expunge.evaluation.scoring.BATCH_TOKENS", 100)
-    model = zoo.tiny_model()
-    # 100 tokens x 512 x 4 bytes = 204 800; logits 100 x 320 x 4 bytes = 128 000.
-    assert evaluation_memory(model, "auto") == {
-        "weights": 4 * sum(p.numel() for p in model.parameters()),
-        "activations": 204_800 + 128_000,
-    }
 
 
 def test_a_skeleton_has_shapes_and_no_weights(model_folder: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_tied_weights_are_mixed_once():
 
 def test_errors(pair):
     start, unlearned = pair
-    with pytest.raises(ExpungeError, match="alpha must lie between 0 and 1"), mixing(start, unlearned) as mix:
+    with pytest.raises(ExpungeError, match="alpha must be between 0 and 1"), mixing(start, unlearned) as mix:
         mix(1.1)
     with pytest.raises(ExpungeError, match=r"only models of one shape .*dtype="), mixing(start, unlearned.bfloat16()):
         pass

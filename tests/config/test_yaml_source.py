@@ -44,7 +44,7 @@ def test_an_override_needs_a_key_and_a_value(text: str) -> None:
 
 def test_an_empty_override_is_no_silent_nothing() -> None:
     # `retain=$RETAIN` with an unset variable must not train without a retain set.
-    with pytest.raises(ExpungeError, match=r"'retain=' gives no value \(from command line\).*retain=null"):
+    with pytest.raises(ExpungeError, match=r"'retain=' has no value \(from command line\).*retain=null"):
         read_override("retain=")
 
 

@@ -31,7 +31,7 @@ def test_an_empty_split_is_an_error():
 
 
 def test_examples_in_both_sets_are_warned_of_with_their_count():
-    with pytest.warns(UserWarning, match="2 of 3 forget examples stand in the retain set too"):
+    with pytest.warns(UserWarning, match="2 of 3 forget examples are in the retain set too"):
         Corpus({"forget": (ONE, TWO, THREE), "retain": (replace(ONE, origin="elsewhere"), THREE)})
 
 

@@ -197,7 +197,7 @@ def test_errors(tmp_path):
     with pytest.raises(ExpungeError, match="go together"):
         locality(tmp_path, data=zoo.corpus())
     for many in (0, 21):  # not after hours: 2 ** 21 sign flips are too many
-        with pytest.raises(ExpungeError, match="seeds must lie between 1 and 20"):
+        with pytest.raises(ExpungeError, match="seeds must be between 1 and 20"):
             locality(tmp_path, seeds=many)
     with pytest.raises(ExpungeError, match="margins: mu95 must be above 0"):
         locality(tmp_path, margins={"mu95": 0.0})

@@ -117,7 +117,7 @@ def test_random():
         (lambda: wagle(ONE, ONE, ONE, "weight", gamma=0.0), "gamma must be above 0"),
         (lambda: wagle(ONE, ONE, ONE, "weight", gamma=math.nan), "gamma must be above 0"),
         (lambda: wagle(ONE, ONE, ONE, "weight", variant="max"), "variant must be 'abs_sum' or 'sum_abs'"),
-        (lambda: memflex(ONE, ONE, "matrix", mu=1.5), "mu must lie between -1 and 1"),
+        (lambda: memflex(ONE, ONE, "matrix", mu=1.5), "mu must be between -1 and 1"),
         (lambda: memflex(ONE, ONE, "matrix", variant="max"), "variant must be 'rank' or 'threshold'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_as_many_retain_examples_as_there_are_forget_examples():
     found = localized(attribution="memflex")
     assert found.manifest.results["examples"] == {"forget": 6, "retain": 6}
     assert localized(attribution="memflex", retain_examples=10).manifest.results["examples"]["retain"] == 10
-    with pytest.raises(ExpungeError, match="retain_examples must lie between 1 and 10, what there is; got 11"):
+    with pytest.raises(ExpungeError, match="retain_examples must be between 1 and 10, what there is; got 11"):
         localized(attribution="memflex", retain_examples=11)
 
 
@@ -81,7 +81,7 @@ def test_wanda_looks_at_so_many_examples():
 
 
 def test_wanda_goes_with_linear_layers():
-    with pytest.raises(ExpungeError, match=r"wanda looks at the inputs .* model\.embed_tokens\.weight is none's"):
+    with pytest.raises(ExpungeError, match=r"wanda reads the inputs .* model\.embed_tokens\.weight is none's"):
         localized(attribution="wanda", modules="all")
 
 
@@ -115,9 +115,9 @@ def test_some_look_at_no_data():
         ),
         ({"attribution": "gradient", "gradient": "max"}, "gradient must be 'mean' or 'sum'"),
         ({"attribution": "fisher", "gradient": "sum"}, "takes no gradient of a whole set"),
-        ({"attribution": "gradient", "retain_examples": 3}, "looks at no retain examples"),
+        ({"attribution": "gradient", "retain_examples": 3}, "uses no retain examples"),
         ({"attribution": "activation", "positions": "some"}, "positions must be 'predicting' or 'all'"),
-        ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must lie between 0 and 1"),
+        ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must be between 0 and 1"),
         ({"attribution": f"{__name__}:greedy"}, "no input of attributions is called 'logits'"),
     ],
 )

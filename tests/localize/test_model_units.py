@@ -108,7 +108,7 @@ def test_patterns():
         layout(model, unit="weight", modules="*.mlp")
     with pytest.raises(ExpungeError, match="empty list"):
         layout(model, unit="weight", modules=[])
-    with pytest.raises(ExpungeError, match=r"unit=neuron lies in the MLPs, so modules is mlp, .* got attention"):
+    with pytest.raises(ExpungeError, match=r"unit=neuron is in the MLPs, so modules is mlp, .* got attention"):
         layout(model, unit="neuron", modules="attention")
 
 

@@ -159,7 +159,7 @@ def test_errors() -> None:
     model, given = zoo.tiny_model(), {"forget": batches()["forget"]}
     with pytest.raises(ExpungeError, match=r"no observable is called \['logit'\].*Known: logprobs"):
         observe(model, given, {"forget": frozenset({"logit"})})
-    with pytest.raises(ExpungeError, match="layer must lie between 0 and 2 for this model; got 3"):
+    with pytest.raises(ExpungeError, match="layer must be between 0 and 2 for this model; got 3"):
         observe(model, given, {"forget": frozenset({"hidden"})}, layer=3)
 
 

@@ -95,8 +95,8 @@ def test_a_report_shows_the_masks_that_it_is_given(tmp_path: Path) -> None:
     evaluation = Evaluation({"rouge": Measure(value=0.5, better="lower", n=3, definition="d", source="s")})
     without = report(evaluation, tmp_path / "without.html").read_text()
     page = report(evaluation, tmp_path / "with.html", masks=[print_of("mine")]).read_text()
-    assert "Where the masks lie" not in without
-    assert "Where the masks lie" in page and "12.5 % of weights" in page
+    assert "Where the masks are" not in without
+    assert "Where the masks are" in page and "12.5 % of weights" in page
 
 
 def test_a_report_finds_the_masks_that_its_runs_were_trained_with(tmp_path: Path) -> None:
@@ -127,6 +127,6 @@ def test_a_report_finds_the_masks_that_its_runs_were_trained_with(tmp_path: Path
     assert trained_in(runs) == [replace(thick, label="npo, wga"), replace(thin, label="dpo")]
     assert trained_in([evaluation, *runs[3:]]) == []
     page = report(runs, tmp_path / "page.html").read_text()
-    assert "Where the masks lie" in page and ">npo, wga<" in page and ">dpo<" in page
+    assert "Where the masks are" in page and ">npo, wga<" in page and ">dpo<" in page
     again = report(runs[:1], tmp_path / "again.html", masks=[replace(thick, label="by hand")]).read_text()
-    assert ">by hand<" in again and ">npo<" not in again.partition("Where the masks lie")[2].partition("</svg>")[0]
+    assert ">by hand<" in again and ">npo<" not in again.partition("Where the masks are")[2].partition("</svg>")[0]

@@ -131,7 +131,7 @@ def test_a_name_that_one_suite_defines_in_two_ways_is_numbered() -> None:
     ]
     table = comparison(given)
     assert [column.name for column in table.header] == ["a (1)", "a (2)"]
-    # What could not be had stands in the first column, whatever definition it names.
+    # What is not available stands in the first column, whatever definition it names.
     assert [[cell.text for cell in row.cells] for row in table.rows] == [["0.1", "-"], ["-", "0.2"], ["-", "-"]]
     assert [note for _, note in table.notes] == ["Not measured for this model.", "not to be had"]
 

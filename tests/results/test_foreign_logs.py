@@ -162,7 +162,7 @@ def test_our_own_folders(tmp_path):
     ("content", "message"),
     [
         ("{", "neither a folder with records nor a JSON log"),
-        ('{"forget_quality": 0.3, "model_utility": null}', "aggregates only; the per-example log lies beside it"),
+        ('{"forget_quality": 0.3, "model_utility": null}', "aggregates only; the per-example log is next to it"),
         (
             '{"something": {"else": {"0": 1}}}',
             r"it looks like none of them. Known logs: open-unlearning TOFU_EVAL.json, TOFU",

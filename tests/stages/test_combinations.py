@@ -72,7 +72,7 @@ class Case:
         if self.mask != "matrix":
             return f"a mask of unit={self.mask} does not go with an adapter: the product B A changes every entry"
         if self.kind == "hidden states":  # whose own matrices are down-projections, while the mask holds attention too
-            return r"the mask selects 1 parameters that the adapter is not put on \(.*att.*\)"
+            return r"the mask selects 1 parameters that the adapter is not attached to \(.*att.*\)"
         return None
 
     @property

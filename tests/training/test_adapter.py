@@ -205,23 +205,23 @@ def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"adapter": "lorra"}, "no adapter is called 'lorra'. Did you mean 'lora'"),
-        ({"adapter": None, "targets": "mlp"}, "targets=mlp is about an adapter, and none was asked for"),
-        ({"adapter": None, "save": "both"}, "save=both is about an adapter"),
+        ({"adapter": None, "targets": "mlp"}, "targets=mlp is a setting of adapters, and there is none"),
+        ({"adapter": None, "save": "both"}, "save=both is a setting of adapters"),
         ({"adapter": None, "rank": 8}, "rank"),
         ({"adapter": "fila", "dropout": 0.1}, "dropout"),
         ({"rank": 64}, "rank=64 is more than"),
         ({"rank": 0}, "rank must be at least 1; got 0"),
         ({"lora_alpha": -1.0}, "lora_alpha must be above 0; got -1.0"),
-        ({"dropout": 2.0}, "dropout must lie between 0 and 0.99; got 2.0"),
+        ({"dropout": 2.0}, "dropout must be between 0 and 0.99; got 2.0"),
         ({"adapter": "fila", "epsilon": -1.0}, "epsilon must be above 0; got -1.0"),
         ({"adapter": "fila", "rank": 64}, "rank=64 is more than"),
         ({"adapter": "vila", "sigma": 0.0}, "sigma must be above 0; got 0.0"),
-        ({"adapter": "fila", "retain_samples": 10**6}, "retain_samples must lie between 1 and 10, .*; got 1000000"),
+        ({"adapter": "fila", "retain_samples": 10**6}, "retain_samples must be between 1 and 10, .*; got 1000000"),
         ({"adapter": "vila", "svd": "rand"}, "svd must be exact or randomized; got 'rand'"),
         ({"adapter": "vila", "fisher": "all"}, "fisher must be example or batch; got 'all'"),
         ({"adapter": "fila", "fisher_batch_size": 0}, "fisher_batch_size must be at least 1; got 0"),
         ({"targets": "query"}, "finds none of the 21 linear layers"),
-        ({"method": "rmu", "layer": 0, "targets": "mlp"}, "lie behind layer 0.*would never learn"),
+        ({"method": "rmu", "layer": 0, "targets": "mlp"}, "are above layer 0.*would never learn"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written_or_computed(
@@ -248,7 +248,7 @@ def test_adapters_on_adapters_and_missing_retain_sets_are_refused() -> None:
 @pytest.mark.parametrize("targets", [None, "all-linear"])
 def test_experts_that_no_adapter_goes_on_are_told(targets: str | None) -> None:
     model, objective = zoo.tiny_model("mixtral", num_local_experts=4), build("npo", depth=3)
-    told = r"85\.8% of the weights in the decoder blocks lie outside linear layers \(model\.layers\.0\.mlp\.experts"
+    told = r"85\.8% of the weights in the decoder blocks are outside linear layers \(model\.layers\.0\.mlp\.experts"
     with pytest.warns(UserWarning, match=told) as warned:
         names = adapted_matrices(model, objective, targets)
     assert len(names) == 12 and len(warned) == 1  # four matrices of attention in each of three blocks
@@ -331,7 +331,7 @@ def test_a_mask_may_not_select_what_no_adapter_reaches() -> None:
     shapes = {n: tuple(p.shape) for n, p in zoo.tiny_model().named_parameters(remove_duplicate=False) if n in names}
     parts = {n: Part(shape, "whole", n) for n, shape in shapes.items()}
     mask = Mask(Layout("matrix", parts), {n: pack(torch.tensor([True])) for n in parts})
-    with pytest.raises(ExpungeError, match=r"selects 1 parameters that the adapter is not put on \(lm_head"):
+    with pytest.raises(ExpungeError, match=r"selects 1 parameters that the adapter is not attached to \(lm_head"):
         unlearn("lora", mask=mask)
     assert unlearn("lora", mask=mask, targets="mlp").manifest.results["adapted_matrices"] == 1
 

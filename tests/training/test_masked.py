@@ -329,7 +329,7 @@ def test_rmu_trains_the_part_of_the_region_that_it_reaches() -> None:
     mask, before = made_mask(model, "value_vector"), weights(model)
     shares = [len(mask.indices(name)) for name in mask.layout.parts]
     with pytest.warns(
-        UserWarning, match=f"{shares[2] / sum(shares):.1%} of the weights that the mask selects lie above"
+        UserWarning, match=f"{shares[2] / sum(shares):.1%} of the weights that the mask selects are above"
     ):
         unlearn(model, mask, method="rmu", layer=1)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}

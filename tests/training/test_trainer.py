@@ -151,8 +151,8 @@ def test_the_batch_is_never_rounded() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"learning_rate": -1e-5}, "learning_rate must lie between 0 and 1; got -1e-05"),
-        ({"learning_rate": float("nan")}, "learning_rate must lie between 0 and 1; got nan"),
+        ({"learning_rate": -1e-5}, "learning_rate must be between 0 and 1; got -1e-05"),
+        ({"learning_rate": float("nan")}, "learning_rate must be between 0 and 1; got nan"),
         ({"epochs": 0}, "epochs must be above 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"schedule": "cosinus"}, "schedule must be linear, constant or cosine"),

@@ -220,8 +220,8 @@ def begun_with(
     share = importance.report["share_above_epsilon"]
     if share < LEAST_SHARE:
         warnings.warn(
-            f"{kind}: only {share:.2%} of the retain importances lie above epsilon={epsilon} (their median is "
-            f"{importance.report['retain_median']:.2g}), so the retain set hardly bears on what is picked. "
+            f"{kind}: only {share:.2%} of the retain importances are above epsilon={epsilon} (their median is "
+            f"{importance.report['retain_median']:.2g}), so the retain set hardly affects which directions are chosen. "
             "epsilon=auto scales it to each matrix.",
             stacklevel=2,
         )

@@ -135,7 +135,7 @@ def _watched(
             if not output.requires_grad:
                 return
             if output.dim() != 3:
-                raise ExpungeError(f"{name} does not compute row by row, so the gradients of examples cannot be told.")
+                raise ExpungeError(f"{name} does not compute row by row, so per-example gradients are not available.")
             x, first = inputs[0].detach(), passed[name]
             passed[name] += len(x)
             if passed[name] > expected:
@@ -172,7 +172,7 @@ def retain_count(n: int | None, rows: int, *, forget: int) -> int:
     if n is None:
         n = min(math.ceil(forget / RETAIN_SHARE), rows)
     if not 1 <= n <= rows:
-        raise ExpungeError(f"retain_samples must lie between 1 and {rows}, the retain set's rows; got {n}.")
+        raise ExpungeError(f"retain_samples must be between 1 and {rows}, the retain set's rows; got {n}.")
     return n
 
 

@@ -51,8 +51,8 @@ def vila(
 ) -> Adapted:
     """Low-rank adapter that begins as FILA's does, with importance measured on the adapter's own small matrices.
 
-    Probes `A0, B0 ~ Normal(0, sigma^2)` are put on each matrix. `V[X]`, the variance over examples of the gradient of
-    X, gives `F = V[B] V[A]` for either set, and `I = F_f / (epsilon + F_r)` goes on as in FILA; the probes are dropped.
+    Probes `A0, B0 ~ Normal(0, sigma^2)` are attached to each matrix. `V[X]`, the variance over examples of the gradient
+    of X, gives `F = V[B] V[A]` for either set; `I = F_f / (epsilon + F_r)` goes on as in FILA. The probes are dropped.
 
     Args:
         model: the start model, changed in place.

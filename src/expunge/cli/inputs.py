@@ -22,7 +22,7 @@ class LoadingConfig:
     """How a model is loaded."""
 
     tokenizer: str | None = None
-    """Folder or hub id of the tokenizer; null: the one that lies with the model."""
+    """Folder or hub id of the tokenizer; null: the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; `auto` takes the one that they are stored in."""
     bits: int | None = None
@@ -48,7 +48,7 @@ def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel | PeftMod
 
 
 def tokenizer_of(source: str, config: LoadingConfig) -> "PreTrainedTokenizerBase":
-    """The tokenizer that was named, else the one that lies with the model."""
+    """The tokenizer that was named, else the model's own."""
     from expunge.models.load import load_tokenizer
 
     return load_tokenizer(config.tokenizer or source, trust_remote_code=config.trust_remote_code)

@@ -148,7 +148,7 @@ def show_mask(told: Mapping[str, Any]) -> None:
 
 
 def show_adapter(name: str, matrices: Sequence[str], numbers: int, weights: int) -> None:
-    """Print which matrices an adapter is put on, how many numbers are trained, and beside how many of the model's."""
+    """Print which matrices an adapter is attached to, and how many numbers are trained of how many in the model."""
     heading("Adapter")
     say(
         f"{name} on {len(matrices)} matrices ({matrices[0]} to {matrices[-1]}): {numbers} numbers are trained, "
@@ -166,21 +166,3 @@ def show_memory(parts: Mapping[str, float]) -> None:
 def in_units(amount: float) -> str:
     """Bytes as `28.3 MB` or `1.2 GB`."""
     return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
-
-
-def evaluation_memory(model: "PreTrainedModel", dtype: str, bits: int | None = None) -> dict[str, float]:
-    """Bytes that an evaluation takes, by purpose; a rough estimate that leaves out the cache of generation."""
-    import torch
-
-    from expunge.evaluation.scoring import BATCH_TOKENS
-    from expunge.models.matrices import weight_bytes
-    from expunge.models.observe import HEAD_CHUNK
-
-    shape = model.config.get_text_config()
-    width = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
-    inner = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size
-    logits = min(HEAD_CHUNK, BATCH_TOKENS * shape.vocab_size)
-    return {
-        "weights": weight_bytes(model, width, bits),
-        "activations": BATCH_TOKENS * (10 * shape.hidden_size + 4 * inner) * width + 4 * logits,
-    }

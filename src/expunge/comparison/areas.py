@@ -104,7 +104,7 @@ def aues(fs: Float[np.ndarray, " points"], rs: Float[np.ndarray, " points"], *, 
     if not len(fs) or len(fs) != len(rs):
         raise ExpungeError(f"AUES needs both strengths of at least one point; got {len(fs)} FS and {len(rs)} RS.")
     if not all(0 <= value <= 1 for value in (*fs, *rs)):
-        raise ExpungeError("AUES needs strengths between 0 and 1; one lies outside.")
+        raise ExpungeError("AUES needs strengths between 0 and 1; one is outside.")
     front = pareto(fs, rs)
     x, y = np.append(0.0, fs[front]), rs[front]
     heights = y if variant == "hypervolume" else (np.append(y[0], y[:-1]) + y) / 2

@@ -52,7 +52,7 @@ def read_override(text: str) -> Layer:
     if not equals or not key:
         raise ExpungeError(f"'{text}' is no setting. Write settings as key=value or --key value.")
     if not value:
-        raise ExpungeError(f"'{text}' gives no value (from {COMMAND_LINE}). For nothing at all, write {key}=null.")
+        raise ExpungeError(f"'{text}' has no value (from {COMMAND_LINE}). For nothing at all, write {key}=null.")
     _check_given(value, COMMAND_LINE)
     where = _way(key)
     return Layer(_nested(where, value), {where: Mark(COMMAND_LINE)})

@@ -70,7 +70,7 @@ class Corpus:
         shared = self.shared("forget", "retain")
         if shared:
             warnings.warn(
-                f"{shared} of {len(self.splits['forget'])} forget examples stand in the retain set too (prompt and "
+                f"{shared} of {len(self.splits['forget'])} forget examples are in the retain set too (prompt and "
                 "completion alike): they are pushed both ways at once. Remove them from one of the two.",
                 stacklevel=3,  # past the generated __init__
             )

@@ -90,7 +90,7 @@ def read_dataset(name: str) -> list[Row]:
     """Rows of a dataset that the `datasets` library finds by `id`, `id:split` or `id:config:split`.
 
     Raises:
-        ExpungeError: it cannot be had, or it has several splits and none was named.
+        ExpungeError: it is not available, or it has several splits and none was named.
     """
     import datasets  # takes a second to import, which those with files need not wait for
 
@@ -102,7 +102,7 @@ def read_dataset(name: str) -> list[Row]:
         found = datasets.load_dataset(identifier, config, split=split)
     except (OSError, ValueError) as error:
         raise ExpungeError(
-            f"'{name}' is neither a file here nor a dataset that can be had: {error} {_neighbors(Path(name))}"
+            f"'{name}' is neither a file here nor a dataset that is available: {error} {_neighbors(Path(name))}"
         ) from error
     if isinstance(found, Mapping):
         if len(found) > 1:

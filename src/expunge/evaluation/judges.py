@@ -19,7 +19,7 @@ _AT_ONCE = 64
 
 
 def not_at_hand(name: str) -> str:
-    """Why a judge cannot be asked, and how to get it; empty where it lies in the cache of the hub, or in a folder."""
+    """Why a judge cannot be asked, and how to get it; empty where it is in the cache of the hub, or in a folder."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):

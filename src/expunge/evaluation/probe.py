@@ -44,7 +44,7 @@ class Probe:
 
     @property
     def name(self) -> str:
-        """What is looked at, as one word: `forget/question/perturbed`."""
+        """What is read, as one word: `forget/question/perturbed`."""
         return f"{self.split}/{self.asked}/{self.answer}"
 
     def rows(self, n: int) -> list[int]:

@@ -94,7 +94,8 @@ class Suite:
         """The suite with these measures only; None: all but those on request.
 
         Raises:
-            ExpungeError: a name that is neither a measure of the suite nor a metric on one set.
+            ExpungeError: a name that is neither a measure of the suite nor a metric on one set, or two metrics whose
+                measures would have one name.
         """
         if names is None:
             return replace(
@@ -104,6 +105,13 @@ class Suite:
             )
         names = [names] if isinstance(names, str) else names
         by_name = {name: metric_entry(name, self) for name in names if name not in self.names}
+        functions: dict[str, Callable[..., Measure]] = {}
+        for name, entry in by_name.items():
+            if functions.setdefault(entry.name, entry.metric) is not entry.metric:
+                raise ExpungeError(
+                    f"{name} and another metric would both be called '{entry.name}'. Rename one of the functions, or "
+                    "measure them in two evaluations."
+                )
         entries = (*self.entries, *by_name.values())
         wanted = dict.fromkeys(by_name[name].name if name in by_name else name for name in names)
         for one in reversed(self.derived):  # each stands after its parts

@@ -84,6 +84,6 @@ def balance(forget: float, retain: float) -> float:
     """
     for value in (forget, retain):
         if not 0 <= value <= 1:
-            raise ExpungeError(f"a share that is left must lie between 0 and 1; got {value}.")
+            raise ExpungeError(f"a share that is left must be between 0 and 1; got {value}.")
     gone = 1 - forget
     return 0.0 if gone + retain == 0 else 2 * gone * retain / (gone + retain)

@@ -19,7 +19,7 @@ ACROSS = 3
 DASHES = (":", "-.", "--")
 
 Series = Mapping[str, Mapping[int, float | None]]
-"""By method, the value at each number; a value that could not be had is left out."""
+"""By method, the value at each number; a value that is not available is left out."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Locality:
     def text(self) -> str:
         """What to know about the numbers, and where they are."""
         files = (
-            f"page: {self.folder / 'comparison.html'}; drawing and numbers in the same folder",
+            f"page: {self.folder / 'comparison.html'}; figure and numbers next to it",
             f"cells: {self.folder / 'cells.png'}",
         )
         return "\n".join([*self.notes, "", *files])

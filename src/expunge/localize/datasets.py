@@ -72,7 +72,7 @@ def datasets_of(
         examples = list(corpus["retain"])
         n = min(len(corpus["forget"]), len(examples)) if retain_examples is None else retain_examples
         if not 1 <= n <= len(examples):
-            raise ExpungeError(f"retain_examples must lie between 1 and {len(examples)}, what there is; got {n}.")
+            raise ExpungeError(f"retain_examples must be between 1 and {len(examples)}, what there is; got {n}.")
         chosen = sorted(random.Random(f"{seed} retain").sample(range(len(examples)), n))
         datasets["retain"] = Dataset("retain", nll, {"retain": noisy(rows([examples[i] for i in chosen]), "retain")})
     return datasets

@@ -89,7 +89,7 @@ class Inputs:
             layer = by_weight.get(id(self.parameters[group]))
             if layer is None:
                 raise ExpungeError(
-                    f"{self.plan.name} looks at the inputs of the decoder blocks' linear layers, and {group} is none's "
+                    f"{self.plan.name} reads the inputs of the decoder blocks' linear layers, and {group} is none's "
                     "weight. Use modules=linear, mlp, down or attention."
                 )
             found[group] = layer

@@ -64,7 +64,7 @@ def _sliced(inner: nn.Module, unit: Unit, modules: Modules | None, down: str | N
     allowed = ("mlp", "down") if unit == "value_vector" else ("mlp",)
     if wrong := [name for name in asked if name in SETS and name not in allowed]:
         raise ExpungeError(
-            f"unit={unit} lies in the MLPs, so modules is {' or '.join(allowed)}, or patterns for the names of "
+            f"unit={unit} is in the MLPs, so modules is {' or '.join(allowed)}, or patterns for the names of "
             f"down-projections; got {wrong[0]}."
         )
     patterns = [".*" if name in SETS else name for name in asked]

@@ -51,7 +51,7 @@ class Plan:
         if gradient != "mean" and not {"forget_gradients", "retain_gradients"} & self.needs:
             raise ExpungeError(f"{self.name} takes no gradient of a whole set, so gradient={gradient} changes nothing.")
         if retain_examples is not None and "retain" not in self.splits:
-            raise ExpungeError(f"{self.name} looks at no retain examples, so retain_examples changes nothing.")
+            raise ExpungeError(f"{self.name} uses no retain examples, so retain_examples changes nothing.")
 
 
 def planned(

@@ -12,7 +12,7 @@ KINDS = ("q", "k", "v", "qkv", "o", "gate", "up", "down", "norm", "embedding", "
 """Kinds of parameters, in the order in which they are shown."""
 
 OUTSIDE = -1
-"""The layer of what lies outside of the decoder blocks."""
+"""The layer of what is outside of the decoder blocks."""
 
 _KINDS: Mapping[str, Sequence[str]] = {
     "q": ("q_proj",),

@@ -170,7 +170,7 @@ class Scores:
                 size = 0
             shards[-1][group] = values
             size += 4 * len(values)
-        for number in range(len(shards) - 1, -1, -1):  # the first one last: where it lies, all others do
+        for number in range(len(shards) - 1, -1, -1):  # the first one last: where it is, all others do
             header = {"format": FORMAT, "scope": self.scope, "shard": str(number), "shards": str(len(shards))}
             header["groups"] = json.dumps(list(shards[number]))
             write(_shard(path, number), shards[number], self.layout, self.manifest, header)
@@ -211,7 +211,7 @@ def check_selection(
     if len(given) > 1:
         raise ExpungeError(f"select takes one of ratio, count and threshold; got {' and '.join(given)}.")
     if ratio is not None and not 0 < ratio <= 1:
-        raise ExpungeError(f"ratio must lie above 0 and be at most 1; got {ratio!r}.")
+        raise ExpungeError(f"ratio must be above 0 and at most 1; got {ratio!r}.")
     if count is not None:
         require_at_least("count", count, 1)
     if threshold is not None and math.isnan(threshold):
@@ -242,7 +242,7 @@ def _shard(path: Path, number: int) -> Path:
 def _how_many(n: int, ratio: float | None, count: int | None, what: str) -> int:
     if count is not None:
         if count > n:
-            raise ExpungeError(f"count must lie between 1 and {n}, the number of {what}; got {count!r}.")
+            raise ExpungeError(f"count must be between 1 and {n}, the number of {what}; got {count!r}.")
         return count
     ratio = DEFAULT_RATIO if ratio is None else ratio
     return max(1, math.floor(Fraction(repr(float(ratio))) * n))  # as it is written: 0.29 of 100 is 29, not 28.99...

@@ -69,7 +69,7 @@ def down_projection(block: nn.Module, name: str | None = None) -> nn.Module:
 
     Args:
         block: a decoder block.
-        name: where it lies inside the block, for families that are not known here, such as `mlp.down_proj`.
+        name: where it is inside the block, for families that are not known here, such as `mlp.down_proj`.
 
     Raises:
         ExpungeError: there is none, or none of that name; the message lists the linear layers that could be meant.
@@ -122,7 +122,7 @@ def up_projections(block: nn.Module, name: str | None = None) -> list[nn.Module]
         shapes = ", ".join(str(list(module.weight.shape)) for module in beside)  # type: ignore[union-attr,arg-type]
         raise ExpungeError(
             f"{type(block).__name__}: no linear layer beside the down-projection has its {channels} channels as "
-            f"outputs, so a neuron cannot be told; their weights are {shapes or 'none'}. Use unit=value_vector."
+            f"outputs, so neurons cannot be identified; their weights are {shapes or 'none'}. Use unit=value_vector."
         )
     return found
 

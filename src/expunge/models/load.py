@@ -51,7 +51,7 @@ def load_model(
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
-        ExpungeError: a folder without configuration or without safetensors weights, an id that cannot be had, an
+        ExpungeError: a folder without configuration or without safetensors weights, an id that is not available, an
             adapter whose base is missing or another model, bits that the base of an adapter did not have, or bits
             without bitsandbytes or a GPU.
     """
@@ -140,7 +140,7 @@ def adapter_base(folder: str | Path) -> str:
     base = told.get("base_model_name_or_path")
     if not base:
         raise ExpungeError(
-            f"the adapter in {folder} does not say where its start model lies. Load that yourself, then "
+            f"the adapter in {folder} does not name its start model. Load that yourself, then "
             "expunge.load_adapter(model, folder)."
         )
     return str(base)
@@ -187,7 +187,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     except (OSError, ValueError, KeyError) as error:
         raise ExpungeError(
             f"cannot load a tokenizer from '{source}': {_why(source, error)}\n"
-            "If it lies elsewhere, name it: tokenizer=<folder or id>."
+            "If it is elsewhere, name it: tokenizer=<folder or id>."
         ) from error
     return cast(PreTrainedTokenizerBase, tokenizer)
 

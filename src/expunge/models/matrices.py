@@ -22,7 +22,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def target_matrices(model: nn.Module, targets: str) -> tuple[str, ...]:
-    """Names of the linear layers that an adapter is put on.
+    """Names of the linear layers that an adapter is attached to.
 
     Args:
         model: a causal language model.
@@ -51,7 +51,7 @@ def target_matrices(model: nn.Module, targets: str) -> tuple[str, ...]:
         raise ExpungeError(
             f"targets={targets!r} finds none of the {len(layers)} linear layers of the decoder blocks. Those of the "
             f"first block: {', '.join(first)}."
-            + (f" {share:.1%} of the blocks' weights, such as {other}, lie in no linear layer." if other else "")
+            + (f" {share:.1%} of the blocks' weights, such as {other}, are in no linear layer." if other else "")
         )
     return tuple(found)
 
@@ -61,7 +61,7 @@ def _in_attention(name: str) -> bool:
 
 
 def uncovered(model: nn.Module) -> tuple[float, str | None]:
-    """(share of the decoder blocks' weights that lies outside their linear layers, name of the largest one there).
+    """(share of the decoder blocks' weights that is outside their linear layers, name of the largest one there).
 
     Experts are such: transformers keeps those of a layer as one parameter of three dimensions. Vectors don't count.
     """

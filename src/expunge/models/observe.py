@@ -425,7 +425,7 @@ def _captured(inner: nn.Module, layer: int | None, *, stop: bool) -> Iterator[li
         return
     found = blocks(inner)
     if not 0 <= layer < len(found):
-        raise ExpungeError(f"layer must lie between 0 and {len(found) - 1} for this model; got {layer}.")
+        raise ExpungeError(f"layer must be between 0 and {len(found) - 1} for this model; got {layer}.")
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         captured.append(output[0] if isinstance(output, tuple) else output)

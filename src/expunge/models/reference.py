@@ -154,7 +154,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 def choose(
     policy: ReferencePolicy, needs: Mapping[str, Collection[str]], size: int = 0
 ) -> Literal["none", "precomputed", "model"]:
-    """How reference values are had: `none` needed, `precomputed` once, or from a frozen second `model`.
+    """How reference values are obtained: `none` needed, `precomputed` once, or from a frozen second `model`.
 
     Args:
         policy: what was asked for.

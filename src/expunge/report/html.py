@@ -113,7 +113,7 @@ def page(
         questions=by_split(side_by_side(models)),
         shown=SAMPLES_SHOWN,
         columns=_columns(len(models)),
-        masks=inline(fingerprints(masks), "Where the masks lie") if masks else "",
+        masks=inline(fingerprints(masks), "Where the masks are") if masks else "",
         history=inline(history(histories), "Losses of training") if histories else "",
         definitions=definitions(models, table),
         numbers=list(_numbers(models, table)),

@@ -1,4 +1,4 @@
-"""Drawings of masks: where they lie in the model, and how much they agree."""
+"""Drawings of masks: where they are in the model, and how much they agree."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ WRITTEN = 24
 
 
 def trained_in(sources: Iterable[Evaluation | str | Path]) -> list[Fingerprint]:
-    """Where the masks lie that runs were trained with, told by their manifests.
+    """Where the masks are that runs were trained with, told by their manifests.
 
     Runs of one mask share a fingerprint, under the names of all of them.
 

@@ -136,7 +136,7 @@ def comparison(
 ) -> Table:
     """One row a model, one column a measure: forget set, retain set, utility, then the others.
 
-    A value that could not be had shows `-`, with the reason as a footnote. Best of a column is marked only among models
+    A value that is not available shows `-`, with the reason as a footnote. Best of a column is marked only among models
     without a role: the start model keeps most and the retain model forgets best by their nature.
 
     Args:
@@ -190,7 +190,7 @@ def measured(models: Sequence[Model], names: Sequence[str] | None = None) -> dic
         column_of = _apart(name, holders)
         for model in holders:
             measure = model.evaluation[name]
-            # What could not be had may name another definition than what could: it joins the first column.
+            # What is not available may name another definition than what could: it joins the first column.
             column = column_of.get(measure.definition, next(iter(column_of.values())))
             columns.setdefault(column, {})[model.label] = measure
     return columns

@@ -62,7 +62,7 @@ def _from_log(path: Path) -> Records:
         if isinstance(content, dict) and form.matches(content):
             return form.records(content, path)
     summary = isinstance(content, dict) and content and all(isinstance(v, int | float | None) for v in content.values())
-    why = "it holds aggregates only; the per-example log lies beside it" if summary else "it looks like none of them"
+    why = "it holds aggregates only; the per-example log is next to it" if summary else "it looks like none of them"
     raise ExpungeError(
         f"{path} cannot be read as a log: {why}. Known logs: {', '.join(form.name for form in FORMATS)}."
     )
@@ -118,7 +118,7 @@ class _Format:
             if (row.get("probability") or 0) < 0:
                 raise ExpungeError(
                     f"the log {path.name} holds the probability {row['probability']} for example {row['index']} of "
-                    f"{row['split']}; one lies between 0 and 1."
+                    f"{row['split']}; it must be between 0 and 1."
                 )
             if row.get("avg_loss") is None and row.get("probability") is not None:
                 row["avg_loss"] = -math.log(row["probability"]) if row["probability"] != 0 else math.inf

@@ -20,7 +20,7 @@ class Measure:
     """One measured number and what is needed to read it."""
 
     value: float | None
-    """The number; None when it could not be had, and then `note` says why and what would give it."""
+    """The number; None when it is not available, and then `note` says why and what would give it."""
     better: Direction
     """`lower`, `higher`, or `near` the `target`: an AUC of 0 is as wrong as one of 1 when the retain model has 0.5."""
     definition: str

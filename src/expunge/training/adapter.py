@@ -83,7 +83,7 @@ def split_adapter_settings(
     if adapter is None:
         for name, value in (("targets", targets), ("save", save)):
             if value is not None:
-                raise ExpungeError(f"{name}={value} is about an adapter, and none was asked for. Say adapter=lora.")
+                raise ExpungeError(f"{name}={value} is a setting of adapters, and there is none. Add adapter=lora.")
         return None, dict(given)
     known = catalogue.hyperparameters(catalogue.resolve("adapters", adapter))
     settings = known | {k: v for k, v in given.items() if k in known}
@@ -117,7 +117,7 @@ def adapted_matrices(
         beyond = [name for name in names if block_of(model, name) > objective.layer]
         if beyond:
             raise ExpungeError(
-                f"targets={targets!r}: {len(beyond)} of the matrices ({beyond[0]}, ...) lie behind layer "
+                f"targets={targets!r}: {len(beyond)} of the matrices ({beyond[0]}, ...) are above layer "
                 f"{objective.layer}, whose hidden states are all that this objective reads, so they would never learn. "
                 "Leave targets out for the method's own matrices, or name some with a regular expression."
             )
@@ -138,9 +138,9 @@ def adapted_matrices(
     beyond = sorted(chosen - {*kept})
     if beyond and targets is None:
         raise ExpungeError(
-            f"the mask selects {len(beyond)} parameters that the adapter is not put on ({beyond[0]}, ...), so they "
-            f"would stay as they are. Name the targets to adapt only what is in both, such as targets=all-linear, or "
-            f"select among those {len(names)} matrices alone."
+            f"the mask selects {len(beyond)} parameters that the adapter is not attached to ({beyond[0]}, ...), so "
+            "they would stay as they are. Name the targets to adapt only what is in both, such as targets=all-linear, "
+            f"or select among those {len(names)} matrices alone."
         )
     return kept
 
@@ -149,7 +149,7 @@ def _warn_of_uncovered(model: nn.Module) -> None:
     share, example = uncovered(model)
     if example is not None:
         warnings.warn(
-            f"{share:.1%} of the weights in the decoder blocks lie outside linear layers ({example}, ...), as experts "
+            f"{share:.1%} of the weights in the decoder blocks are outside linear layers ({example}, ...), as experts "
             "do: no adapter goes on them, and they stay as they are. Training without an adapter reaches them.",
             stacklevel=2,
         )
@@ -181,8 +181,8 @@ def check_adaptable(model: nn.Module, adaptation: Adaptation | None, save: Save 
         check_start(str(model.config._name_or_path), save or "adapter")
     elif getattr(model, "peft_config", None):
         raise ExpungeError(
-            "the model carries adapters without PEFT's wrapper, which cannot be told from its own weights. Load them "
-            "with peft.PeftModel.from_pretrained(base, folder, is_trainable=True), or merge them."
+            "the model carries adapters without PEFT's wrapper, so they cannot be separated from its own weights. Load "
+            "them with peft.PeftModel.from_pretrained(base, folder, is_trainable=True), or merge them."
         )
     elif is_quantized(model):
         if adaptation is None:
@@ -213,7 +213,7 @@ def describe_own_adapter(model: PeftModel) -> dict[str, Any]:
 
 
 def check_start(source: str, save: Save) -> None:
-    """Raise where an adapter would be written that belongs on a model which lies nowhere.
+    """Raise where an adapter would be written that belongs on a model that is saved nowhere.
 
     Args:
         source: where the start model was loaded from, or will be.
@@ -223,9 +223,9 @@ def check_start(source: str, save: Save) -> None:
         return
     raise ExpungeError(
         f"save={save}: '{source}' holds an adapter, which is merged into its start model when it is loaded, "
-        "so another adapter would belong on weights that lie nowhere. Say save=merged for a plain model, or write the "
-        f"merged model first and start from that: expunge.load_model('{source}').save_pretrained('<folder>'), with "
-        f"tokenizer={source}."
+        "so another adapter would belong on weights that are saved nowhere. Say save=merged for a plain model, or "
+        f"write the merged model first and start from that: "
+        f"expunge.load_model('{source}').save_pretrained('<folder>'), with tokenizer={source}."
     )
 
 
@@ -260,7 +260,7 @@ def check_rows(
         model: the start model.
         adaptation: which adapter.
         matrices: what is adapted.
-        looked_at: the rows that it looks at before training, by split.
+        looked_at: the rows that it reads before training, by split.
         seed: of the run.
     """
     _call_beside(adaptation, "CHECK_ROWS", {"model": model, "matrices": matrices, "seed": seed, **looked_at})

@@ -17,7 +17,7 @@ from expunge.core.progress import Progress
 
 
 class ReportProgress(TrainerCallback):
-    """Tells how far a run is."""
+    """Tells the progress of a run."""
 
     def __init__(self, what: str, progress: Progress) -> None:
         self.what, self.progress = what, progress

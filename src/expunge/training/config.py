@@ -62,7 +62,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate < LARGEST_RATE:
             raise ExpungeError(
-                f"learning_rate must lie between 0 and 1; got {self.learning_rate!r}. Full-parameter training "
+                f"learning_rate must be between 0 and 1; got {self.learning_rate!r}. Full-parameter training "
                 "of models of 1 to 8 billion parameters uses 1e-6 to 5e-5, models of a few million 1e-4 to 1e-3."
             )
         if self.epochs is not None and not self.epochs > 0:
@@ -81,7 +81,7 @@ class TrainingConfig:
         if self.surgery not in ("none", "gru"):
             raise ExpungeError(f"surgery must be none or gru; got {self.surgery!r}.")
         if not 0 < self.smoothing <= 1:
-            raise ExpungeError(f"smoothing must lie above 0 and up to 1; got {self.smoothing!r}.")
+            raise ExpungeError(f"smoothing must be above 0 and up to 1; got {self.smoothing!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ExpungeError(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.micro_batch_size is not None:

@@ -95,7 +95,7 @@ def mask_fingerprint(mask: Mask) -> str:
 def mask_summary(model: nn.Module, mask: Mask) -> dict[str, Any]:
     """What a mask lets change of a model, for manifests.
 
-    Units, weights, their share of all weights, and `fingerprint`: where it lies, by layer and kind.
+    Units, weights, their share of all weights, and `fingerprint`: where it is, by layer and kind.
     """
     weights = sum(selection.count for selection in selections(model, mask))
     share = weights / sum(parameter.numel() for parameter in model.parameters())
@@ -310,13 +310,13 @@ def _within(reached: set[int] | None, chosen: list[Selection]) -> list[Selection
     found = [selection for selection in chosen if id(selection.parameter) in reached]
     if not found:
         raise ExpungeError(
-            "the loss reaches none of the weights that the mask selects: all lie above the decoder block whose output "
+            "the loss reaches none of the weights that the mask selects: all are above the decoder block whose output "
             "it reads. Choose a higher layer=..., or a mask below it."
         )
     if len(found) < len(chosen):
         beyond = 1 - sum(s.count for s in found) / sum(s.count for s in chosen)
         warnings.warn(
-            f"{beyond:.1%} of the weights that the mask selects lie above the decoder block whose output the loss "
+            f"{beyond:.1%} of the weights that the mask selects are above the decoder block whose output the loss "
             "reads; they have no gradient and stay as they are.",
             stacklevel=2,
         )

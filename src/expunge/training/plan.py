@@ -292,7 +292,7 @@ def check_objective(model: nn.Module, method: str, objective: Objective, config:
         )
     if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
         what = f"surgery={config.surgery}" if config.surgery != "none" else method
-        raise ExpungeError(f"{what} looks at the retain loss, and there is none; name one, such as nll.")
+        raise ExpungeError(f"{what} uses the retain loss, and there is none; name one, such as nll.")
     if objective.dual is not None and objective.retain is not None and objective.retain.name != "nll":
         raise ExpungeError(f"{method} bounds the retain set's NLL by eps; retain={objective.retain.name} is another.")
     if config.surgery != "none" and (objective.alpha == 0 or objective.dual is not None):

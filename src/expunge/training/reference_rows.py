@@ -1,4 +1,4 @@
-"""Reference values for a run: which way they are had, and the rows with them."""
+"""Reference values for a run: how they are obtained, and the rows with them."""
 
 from dataclasses import replace
 from typing import Literal
@@ -21,7 +21,7 @@ def with_reference(
     *,
     autocast: bool = False,
 ) -> tuple[RunRows, Literal["none", "precomputed", "model"]]:
-    """How reference values are had, and the rows with them where they are computed beforehand."""
+    """How reference values are obtained, and the rows with them where they are computed beforehand."""
     needs = objective.needs("reference")
     how = choose(policy, needs, reference_size(model, rows, objective) if policy == "auto" else 0)
     if how != "precomputed":

@@ -281,8 +281,8 @@ def _check_engine(trainer: ObjectiveTrainer, *, patch: bool) -> None:
         )
     if trainer.is_deepspeed_enabled:
         raise ExpungeError(
-            "masks do not go with DeepSpeed: it keeps weights in flat partitions that do not tell where a weight lies. "
-            "Use one process, data-parallel processes, or FSDP2."
+            "masks do not go with DeepSpeed: it keeps weights in flat partitions, where a weight's position is not "
+            "known. Use one process, data-parallel processes, or FSDP2."
         )
     if trainer.is_fsdp_enabled and not trainer.is_distributed_loading_by_transformers:
         raise ExpungeError(

@@ -230,7 +230,7 @@ def _rows_fingerprint(rows: Sequence[Encoded]) -> str:
 def _looked_at(
     plan: Plan, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, rows: RunRows
 ) -> dict[Stream, Sequence[Encoded]]:
-    """The rows that an adapter looks at before training: forget and retain set, even where no loss reads the latter."""
+    """The rows that an adapter reads before training: forget and retain set, even where no loss reads the latter."""
     if plan.adaptation is None or not plan.adaptation.wants_retain:
         return {}
     retain = rows.encoded.get("retain")

@@ -52,7 +52,7 @@ def test_a_question_set_and_a_plain_text_set_go_together():
 
 
 def test_duplicate_rows_between_forget_and_retain_are_counted():
-    with pytest.warns(UserWarning, match="2 of 3 forget examples stand in the retain set too"):
+    with pytest.warns(UserWarning, match="2 of 3 forget examples are in the retain set too"):
         files(forget=QA, retain=QA[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -159,9 +159,9 @@ def test_another_seed_gives_other_authors():
 
 
 def test_numbers_out_of_range_are_errors():
-    with pytest.raises(ExpungeError, match="facts must lie between 1 and 12; got 13"):
+    with pytest.raises(ExpungeError, match="facts must be between 1 and 12; got 13"):
         synthetic(facts=len(FACTS) + 1)
-    with pytest.raises(ExpungeError, match="forget_authors must lie between 1 and 59; got 60"):
+    with pytest.raises(ExpungeError, match="forget_authors must be between 1 and 59; got 60"):
         synthetic(forget_authors=60)
     with pytest.raises(ExpungeError, match="authors must be at least 2; got 1"):
         synthetic(authors=1)

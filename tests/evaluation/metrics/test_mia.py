@@ -114,7 +114,7 @@ def test_without_a_retain_model_privleak_is_flagged():
 def test_bad_settings_are_refused():
     with pytest.raises(ExpungeError, match=r"no membership score is called 'mink'. Did you mean 'min_k'"):
         mia(losses(1), losses(2), score="mink")
-    with pytest.raises(ExpungeError, match="k must lie between"):
+    with pytest.raises(ExpungeError, match="k must be between"):
         mia(losses(1), losses(2), k=0.0)
 
 

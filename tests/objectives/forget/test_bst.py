@@ -51,9 +51,9 @@ def test_without_beliefs_it_is_the_mean_log_probability():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"belief_weight": 1.5, "top": 2}, "bst: belief_weight must lie between 0 and 1; got 1.5. Usual: 0.5"),
-        ({"top": 0}, "bst: top must lie between 1 and the vocabulary size 2; got 0. Usual: 20"),
-        ({"top": 3}, "bst: top must lie between 1 and the vocabulary size 2; got 3. Usual: 20"),
+        ({"belief_weight": 1.5, "top": 2}, "bst: belief_weight must be between 0 and 1; got 1.5. Usual: 0.5"),
+        ({"top": 0}, "bst: top must be between 1 and the vocabulary size 2; got 0. Usual: 20"),
+        ({"top": 3}, "bst: top must be between 1 and the vocabulary size 2; got 3. Usual: 20"),
     ],
 )
 def test_refused(given, said: str):

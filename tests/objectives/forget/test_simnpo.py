@@ -43,5 +43,5 @@ def test_beta_refused(beta: float):
 
 @pytest.mark.parametrize("delta", [math.inf, math.nan])
 def test_delta_refused(delta: float):
-    with pytest.raises(ExpungeError, match=f"simnpo: delta must lie between .*; got {delta}. Papers use 0 to 2"):
+    with pytest.raises(ExpungeError, match=f"simnpo: delta must be between .*; got {delta}. Papers use 0 to 2"):
         simnpo(values(0), values(1), delta=delta)

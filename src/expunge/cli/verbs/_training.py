@@ -263,7 +263,7 @@ def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
         looked = look.pop("step", None)
         when = "" if looked == steps else f" at step {looked}, the last look"
         measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
-        why = measured if look else "nobody looked, since stop_every is longer than what was left of the run"
+        why = measured if look else "it was never measured, since stop_every is longer than the rest of the run"
         say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
     say(f"{_kept(run)}, history and manifest: {run.folder}")
     say(f"next: expunge evaluate model={run.folder} ...")

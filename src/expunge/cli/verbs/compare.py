@@ -69,7 +69,7 @@ def compare(call: Call[CompareConfig]) -> int:
     for note in found.notes:
         say(note)
     page, *_ = write(found, config.output)
-    say(f"\npage: {page}; drawing and numbers beside it")
+    say(f"\npage: {page}; figure and numbers next to it")
     return 0
 
 

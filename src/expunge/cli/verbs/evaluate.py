@@ -176,7 +176,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
             "max_length": config.max_length,
         }
         folder = cache_path("evaluations", fingerprint(jsonable(content)))
-        say(f"{role}: no records beside {source}; they are kept in the cache, {folder}")
+        say(f"{role}: no records next to {source}; they are kept in the cache, {folder}")
     stage(
         model,
         tokenizer,
@@ -218,6 +218,7 @@ def lacks_records(source: str) -> bool:
 def dry_run(call: Call[EvaluateConfig]) -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
     from expunge.evaluation.evaluate import FILE
+    from expunge.evaluation.memory import evaluation_memory
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.results.foreign_logs import load_records
     from expunge.results.records import Records
@@ -254,9 +255,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         if model is None or tokenizer is None or suite is None or isinstance(source, Records):
             return problems.concluded()
         encoded = _show_rows(suite, config, source, others, tokenizer)
-        preview.show_memory(
-            preview.evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model)))
-        )
+        preview.show_memory(evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model))))
         preview.show_example(encoded, tokenizer, "First row")
     return problems.concluded()
 
@@ -357,5 +356,5 @@ VERB = Verb(
     more=source_settings,
     flags=("dry_run", "overwrite"),
     note="Example: expunge evaluate model=runs/npo forget=forget.jsonl retain=retain.jsonl reference=runs/retain\n\n"
-    "Records of the same content that lie in the output folder are used again instead of the model.",
+    "Records of the same content in the output folder are used instead of the model.",
 )

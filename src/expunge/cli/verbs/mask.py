@@ -22,7 +22,7 @@ class InfoConfig:
     """What masks are compared with, and where drawings go."""
 
     output: str | None = None
-    """Drawing of where the masks lie, `.svg` or `.png`; of several masks there is also one of their overlap, with
+    """Drawing of where the masks are, `.svg` or `.png`; of several masks there is also one of their overlap, with
     `-overlap` in its name."""
     region: str | None = None
     """Mask of the region that is known to hold the knowledge, for precision and recall."""
@@ -71,7 +71,7 @@ def info(call: Call[InfoConfig]) -> int:
     if drawing is not None:
         from expunge.report import mask_figures as drawings
 
-        path = drawings.save(drawings.fingerprints(prints), drawing, title="Where the masks lie")
+        path = drawings.save(drawings.fingerprints(prints), drawing, title="Where the masks are")
         say(f"\ndrawing: {path}")
         if overlap is not None:
             path = drawings.save(drawings.agreement(list(masks), pairs), overlap, title="Overlap of the masks")

@@ -30,7 +30,7 @@ class ChangeConfig(LoadingConfig):
     """A model and a patch."""
 
     model: str
-    """Model that the patch is put on or taken off: a folder or a hub id. It is not changed itself."""
+    """Model that the patch is applied to or reverted from: a folder or a hub id. It is not changed itself."""
     patch: str
     """Patch file."""
     output: str

@@ -27,7 +27,7 @@ class ReportConfig:
     retain: str | None = None
     """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
     masks: tuple[str, ...] = ()
-    """Files of further masks to draw where they lie, as `a.safetensors,b.safetensors`; those that the runs were trained
+    """Files of further masks to draw where they are, as `a.safetensors,b.safetensors`; those that the runs were trained
     with are drawn by themselves."""
 
 

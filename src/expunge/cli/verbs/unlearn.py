@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnlearnRunConfig(RunConfig, UnlearnConfig):
+class StopConfig:
     """When the run ends early."""
 
     stop: tuple[str, ...] = ()
@@ -46,9 +46,17 @@ class UnlearnRunConfig(RunConfig, UnlearnConfig):
     `stop=extraction_likelihood<=unseen,memorization_accuracy<=unseen`."""
 
     def __post_init__(self) -> None:
+        require_at_least("stop_rows", self.stop_rows, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnRunConfig(UnlearnConfig, StopConfig, RunConfig):
+    """All settings of the verb, in the order in which its help shows them."""
+
+    def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
         UnlearnConfig.__post_init__(self)
-        require_at_least("stop_rows", self.stop_rows, 1)
+        StopConfig.__post_init__(self)
         if self.bits is not None and self.adapter is None:
             raise ExpungeError(
                 f"bits={self.bits}: quantized weights cannot be trained themselves. Train an adapter: adapter=lora "

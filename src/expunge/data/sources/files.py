@@ -47,7 +47,7 @@ def files(
     given = {name: source for name, source in named.items() if source is not None}
     for name in sets or {}:
         if name in (*named, "alternate"):
-            raise ExpungeError(f"sets.{name}: that name is taken. Say {name}=<file>, or call the set otherwise.")
+            raise ExpungeError(f"sets.{name}: that name is in use. Say {name}=<file>, or call the set otherwise.")
     given |= sets or {}
     if not given:
         raise ExpungeError("no data: name at least one of forget, retain and holdout (a file, a dataset id or a list).")

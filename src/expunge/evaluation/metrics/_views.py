@@ -73,5 +73,5 @@ def per_example(view: Records, others: Records, *, names: tuple[str, str]) -> li
             f"'{side}'."
         )
     if len(np.unique(index)) != len(index):
-        raise ExpungeError(f"an example stands twice in '{names[0]}'; one completion an example is expected.")
+        raise ExpungeError(f"an example is twice in '{names[0]}'; one completion an example is expected.")
     return [np.flatnonzero(other == i) for i in index]

@@ -128,7 +128,7 @@ def _reading(p: float, ours: np.ndarray, theirs: np.ndarray) -> str:
     ahead = _ahead(ours, theirs)
     below, above = ahead.max(), -ahead.min()
     if below > above:
-        return "Truth ratios still lie below the retain model's: the right answers are still told from the wrong ones."
+        return "Truth ratios are still below the retain model's: the model still tells right answers from wrong ones."
     if above > below:
-        return "Truth ratios lie above the retain model's: over-unlearned, right answers are shunned, not unknown."
-    return "Truth ratios lie on both sides of the retain model's, wider spread or closer together."
+        return "Truth ratios are above the retain model's: over-unlearned, right answers are shunned, not unknown."
+    return "Truth ratios are on both sides of the retain model's, wider spread or closer together."

@@ -208,7 +208,7 @@ def _ranks(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _reading(value: float, target: float, *, default: bool, stored: bool) -> str:
     notes = ["Scores as the log has them, by its own rule for the end token."] if stored else []
     if default:
-        notes.append(f"No retain model to compare with: {CHANCE} stands for its AUC (default_reference).")
+        notes.append(f"No retain model to compare with: {CHANCE} is used as its AUC (default_reference).")
     if value >= _FAR > target:
         notes.append("The forget set is recognizably memorized.")
     if value <= 1 - _FAR < target:

@@ -34,7 +34,7 @@ def model_utility(
 ) -> Measure:
     """Harmonic mean of up to nine values, each in [0, 1], 1 best.
 
-    Parts that cannot be had are left out, and the note names those that are there; only values over the same parts
+    Parts that are not available are left out, and the note names those that are there; only values over the same parts
     compare.
 
     Args:
@@ -50,7 +50,7 @@ def model_utility(
         The harmonic mean; its parts by name in `details`. The interval resamples each of the three sets by example.
 
     Raises:
-        ExpungeError: no part can be had.
+        ExpungeError: no part is available.
 
     Source: TOFU, arXiv:2401.06121. Departures: geometric mean over wrong answers throughout.
     """
@@ -93,7 +93,7 @@ class _Set:
     normalized: bool
 
     def parts(self) -> dict[str, np.ndarray]:
-        """Per-example values of each part that can be had, in order of index."""
+        """Per-example values of each part that is available, in order of index."""
         if self.answers is None:
             return {}
         require_rows(**{self.name: self.answers})

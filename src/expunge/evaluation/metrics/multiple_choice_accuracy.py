@@ -34,7 +34,7 @@ def multiple_choice_accuracy(
         better: direction; None: near chance on the forget set, higher elsewhere.
 
     Returns:
-        The accuracy, with chance in `details` and a note where it lies below chance by more than its interval: there
+        The accuracy, with chance in `details` and a note where it is below chance by more than its interval: there
         the knowledge still shows, turned round.
 
     Raises:

@@ -63,7 +63,7 @@ def privleak(
 
     low, high = auc_interval(members, others)
     value = auc(members, others)
-    notes = ["No retain model to compare with: 0.5 stands for its AUC (default_reference)."] if default else []
+    notes = ["No retain model to compare with: 0.5 is used as its AUC (default_reference)."] if default else []
     if relative(value) > _FAR:
         notes.append("Over-unlearned: the forget set looks less familiar than to a model that never saw it.")
     if relative(value) < -_FAR:

@@ -40,7 +40,7 @@ def default(splits: Collection[str]) -> Suite:
     )
     at = next(i for i, entry in enumerate(shared) if entry.name.startswith("retain"))
     entries = (*shared[:at], recited, *shared[at:])
-    # The first entry of a name that can be had counts, so what is made by rule comes after what the data hold.
+    # The first entry of a name that is available counts, so what is made by rule comes after what the data hold.
     return Suite("default", (*entries, *(made for entry in entries if (made := _by_rule(entry)) is not None)))
 
 

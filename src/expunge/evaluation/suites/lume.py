@@ -16,7 +16,7 @@ NEW_TOKENS = 256
 
 
 def lume(splits: Collection[str]) -> Suite:
-    """ROUGE-L recall of completions, exact answers to questions, on forget and retain; membership where it can be had.
+    """ROUGE-L recall of completions, exact answers to questions, on forget and retain; membership where available.
 
     Args:
         splits: names of the splits at hand, as the source `lume` names them.

@@ -85,7 +85,7 @@ def unlearun(splits: Collection[str]) -> Suite:
                 views={"forget": members, "holdout": retain},
                 options={"score": "loss"},
                 reads=("logprobs", "mia_loss"),
-                note="The retain set, whose texts were trained on too, stands in for a holdout set: read with care.",
+                note="The retain set, whose texts were trained on too, replaces a holdout set: read with care.",
             ),
         ),
     )

@@ -37,7 +37,7 @@ class Cell:
     """Extraction strength of the last model on the forget set after the relearning attack."""
 
     def values(self, taught: Taught) -> dict[str, float]:
-        """Its measures; those that cannot be had are left out.
+        """Its measures; those that are not available are left out.
 
         Args:
             taught: about the start model of this seed, for how fast a model relearns that never knew.

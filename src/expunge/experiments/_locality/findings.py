@@ -131,7 +131,7 @@ def _on_utility(protocol: Protocol, measured: Corpus, values: Values) -> str:
         return "MU95 was left out, as forget quality and model utility were not measured: quality=true"
     if any("mu95_best" not in of for of in values.values()):
         return (
-            "MU95 could not be had: forget quality needs paraphrased_answer and perturbed_answer on the forget set, "
+            "MU95 is not available: forget quality needs paraphrased_answer and perturbed_answer on the forget set, "
             "model utility on the retain set. Without them quality=false saves the time of trying."
         )
     used = [split for split in ("retain_perturbed", "real_authors", "world_facts", "world") if split in measured]

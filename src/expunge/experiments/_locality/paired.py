@@ -15,7 +15,7 @@ from expunge.core.checks import ExpungeError, require_positive
 MOST_EXACT = 20
 """Pairs up to which all sign flips are counted."""
 CONFIDENCE = 0.90
-"""Of the interval of the mean difference: two one-sided tests at 5 % hold where it lies within the margin."""
+"""Of the interval of the mean difference: two one-sided tests at 5 % hold where it is within the margin."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def bst(
         One loss a sequence, [B].
 
     Raises:
-        ExpungeError: a hyperparameter lies outside of its range.
+        ExpungeError: a hyperparameter is outside of its range.
 
     Source: a fork of open-unlearning, after BS-T of Li et al. 2025, arXiv:2510.19422; not checked against the paper.
     Defaults: belief_weight 0.5, top 20, gamma 1, alpha 1, retain `nll`, 10 epochs.
@@ -46,7 +46,7 @@ def bst(
     require_between("bst: belief_weight", belief_weight, 0, 1, hint="Usual: 0.5.")
     if not 1 <= top <= logits.shape[-1]:
         raise ExpungeError(
-            f"bst: top must lie between 1 and the vocabulary size {logits.shape[-1]}; got {top!r}. Usual: 20."
+            f"bst: top must be between 1 and the vocabulary size {logits.shape[-1]}; got {top!r}. Usual: 20."
         )
     log_p = kept_logprobs(logits, completion_mask)
     best = log_p.topk(top, dim=-1)

@@ -43,7 +43,7 @@ def tnpo(
         Sums over tokens, [B], and the token counts, [B]; the caller divides the step's sums.
 
     Raises:
-        ExpungeError: a hyperparameter lies outside of its range.
+        ExpungeError: a hyperparameter is outside of its range.
 
     Source: Wang et al. 2025 (G-effect), arXiv:2502.19301.
     Defaults: beta 4, power 0, eps 0, gamma 1, alpha 1, retain `nll`, 5 epochs.
