@@ -38,6 +38,7 @@ def main(*words: str) -> str:
         (main("report", "--help"), "title"),
         (main("localize", "--help"), "attribution"),
         (main("mask", "info", "--help"), "region"),
+        (main("experiment", "--help"), "sustainability"),
         (main("list", "attributions"), "wagle"),
         (main("list", "methods"), "npo"),
         (main("list", "metrics", "suites", "sources", "retain_losses", "experiments"), "rouge"),

@@ -53,5 +53,5 @@ def test_attributions_are_unlearned_in(call, words, tmp_path):
 def test_errors(call, model_folder, tmp_path):
     code, _, err = call("experiment", "locality", f"retain={model_folder}", f"output={tmp_path}/out")
     assert code == 2 and "retain and data go together" in err
-    code, _, err = call("experiment", "locality", "workers=0", f"output={tmp_path}/out")
+    code, _, err = call("experiment", "locality", "--quality", "false", "workers=0", f"output={tmp_path}/out")
     assert code == 2 and "workers" in err

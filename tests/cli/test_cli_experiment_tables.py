@@ -1,14 +1,15 @@
-"""`expunge experiment tdec` and `wagle`: what they print, and what they refuse."""
+"""Experiments on a model and data of one's own: what they print, and what they refuse."""
 
 import json
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zoo
-from expunge.experiments.loku import Loku
+from expunge.experiments.loku import Line, Loku, loku
 
 
 @pytest.fixture
@@ -74,25 +75,61 @@ def test_wagle_prints_its_columns_and_why_some_are_missing(
     assert "4 runs, about" in err
 
 
-def test_loku_says_what_is_missing_and_why(
-    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loku_says_what_is_missing_and_why(tmp_path: Path) -> None:
     levels = {"start model": {"forget_quality": 1e-3}, "retain model": {}}
-    made = Loku(levels, [], [], [], ("forget_quality",), {"model_utility": "Missing: no rows."}, tmp_path)
-    monkeypatch.setattr("expunge.experiments.loku.loku", lambda *_, **__: made)
-    out = call("experiment", "loku").out
-    assert "forget quality compares with the retain model, which therefore has none of its own" in out
-    assert "no model utility: no rows." in out.splitlines()
+    lines = [Line("ihl", 4, 1e-3, {"forget_quality": 0.5}, {"forget_quality": 0.25})]
+    rows = [{"seed": 0}, {"seed": 1}]
+    made = Loku(levels, lines, rows, [], ("forget_quality",), {"model_utility": "Missing: no rows."}, tmp_path)
+    text = made.text().splitlines()
+    assert "forget quality compares with the retain model, which therefore has none of its own" in text
+    assert "no model utility: no rows." in text and "mean ± standard deviation over 2 seeds" in text
+    (table,) = made.tables()
+    assert table.header == ("model", "rate", "forget quality")
+    assert table.rows == [("start model", "", "0.001"), ("retain model", "", "-"), ("ihl r4", "0.001", "0.5 ± 0.25")]
+
+
+def test_data_settings_reach_an_experiment_as_a_corpus(
+    call: Callable[..., Any], model_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    @wraps(loku)
+    def made(*where: Any, **given: Any) -> str:
+        seen.update(given, where=where)
+        return "done"
+
+    monkeypatch.setattr("expunge.experiments.loku.loku", made)
+    words = ("experiment", "loku", f"model={model_folder}")
+    sets = (f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    code, out, err = call(*words, *sets, "ranks=2,4", "--overwrite", "rates.ihl=1e-3", f"output={tmp_path}/out")
+    assert code == 0 and "done" in out, err
+    assert {split: len(seen["corpus"][split]) for split in seen["corpus"]} == {"forget": 6, "retain": 10}
+    assert seen["where"] == (f"{tmp_path}/out",) and seen["overwrite"] is True and callable(seen["progress"])
+    assert (seen["model"], seen["ranks"], seen["rates"]) == (model_folder, (2, 4), {"ihl": 1e-3})
+    # What a source takes beside them goes to the source, unless the experiment has a setting of that name.
+    seen.clear()
+    code, out, err = call(*words, "source=synthetic", "forget_authors=2", "facts=2", "authors=4")
+    assert code == 0, err
+    assert len(seen["corpus"]["forget"]) == 4 and seen["authors"] == 4 and "facts" not in seen
+    # Without any, there is no corpus, and the experiment's own defaults hold.
+    seen.clear()
+    assert call(*words).code == 0 and seen.keys() == {"model", "overwrite", "progress", "where"} and seen["where"] == ()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("wagle", "arms=dens"), "no arm of the experiment is called 'dens'"),
-        (("wagle", "forget=f.jsonl"), "no model goes with them"),
+        (("wagle", "authors=1"), "authors must be at least 2"),
+        (("wagle", "source=synthetic"), "one is missing: model=<folder>"),
+        (("loku", "model=here"), "one is missing: the corpus"),
+        (("loku", "forget=missing.jsonl"), "missing.jsonl"),
+        (("tdec", "template=plain"), "no setting is called 'template'"),
         (("tdec", "arms=ascent"), "no arm of the experiment is called 'ascent'"),
         (("tdec", "facts=13"), "facts"),
-        (("tdec", "path=here"), "no model goes with them"),
+        (("tdec", "stop_every=0"), "stop_every must be above 0"),
+        (("metrics", "seeds=0"), "seeds must be at least 1"),
+        (("scalability", "authors=1"), "authors must be at least 2"),
     ],
 )
 def test_mistakes_are_told(call: Callable[..., Any], tmp_path: Path, words: tuple[str, ...], message: str) -> None:

@@ -1,13 +1,40 @@
 """The experiments on the embedded default, with what they run replaced: words in, tables out."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from expunge.experiments._requests import Bench, Requests
+from expunge.experiments.metrics import MetaEvaluation, metrics
 from expunge.results.metric_quality import Judgment
+
+
+def test_the_experiments_are_listed_in_the_help_and_without_a_name(call: Callable[..., Any]) -> None:
+    for words in ((), ("--help",), ("-h",)):
+        code, text, _ = call("experiment", *words)
+        lines = [line.split(maxsplit=1) for line in text.splitlines()]
+        sentence = "Forget more and more at once: what does a larger forget set cost?"
+        assert code == 0 and ["scalability", sentence] in lines
+        assert not any(line[:1] == ["demo"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("output=here", "loku"), "'output=here' came where the name of an experiment goes"),
+        (("--overwrite", "loku"), "'--overwrite' came where the name of an experiment goes"),
+        (("lok",), "no experiment is called 'lok'. Did you mean 'loku'?"),
+        (("loku", "rankz=4"), "no setting is called 'rankz' (from command line). Did you mean 'ranks'?"),
+        (("loku", "seeds=many"), "seeds: expected whole number, got 'many'"),
+        (("loku", "--resume"), "resume"),
+    ],
+)
+def test_mistakes_are_told(call: Callable[..., Any], words: tuple[str, ...], message: str) -> None:
+    code, _, err = call("experiment", *words)
+    assert code == 2 and message in err
 
 
 def test_metrics_shows_each_judgment_and_what_it_lacks(
@@ -23,11 +50,12 @@ def test_metrics_shows_each_judgment_and_what_it_lacks(
         threshold=0.5,
     )
 
-    def recipe(folder: str, **settings: Any) -> Any:
+    @wraps(metrics)
+    def replaced(folder: str, **settings: Any) -> MetaEvaluation:
         asked.update(settings, folder=folder)
-        return SimpleNamespace(judgments=(judgment,), notes=("Few models.",), folder=Path(folder))
+        return MetaEvaluation((judgment,), ("Few models.",), Path(folder))
 
-    monkeypatch.setattr("expunge.experiments.metrics.metrics", recipe)
+    monkeypatch.setattr("expunge.experiments.metrics.metrics", replaced)
     out = tmp_path / "out"
     code, text, _ = call("experiment", "metrics", f"output={out}", "methods=npo", "rates=[1e-3]", "relearning.epochs=2")
     assert code == 0 and asked["methods"] == ("npo",) and asked["rates"] == (1e-3,)
@@ -41,12 +69,16 @@ def test_metrics_shows_each_judgment_and_what_it_lacks(
 def test_requests_show_a_row_each(
     call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, axis: str
 ) -> None:
-    def recipe(folder: str, **settings: Any) -> Any:
-        values = {"forget_rouge": 0.125, "model_utility": None}
-        return SimpleNamespace(found={"npo": {7: values}}, start=values, folder=Path(folder))
-
-    monkeypatch.setattr(f"expunge.experiments.{verb}.{verb}", recipe)
-    code, text, _ = call("experiment", verb, f"output={tmp_path / 'out'}")
+    # What it runs is replaced; the rest is as it is.
+    values = {"forget_rouge": 0.125, "model_utility": None}
+    monkeypatch.setattr(Bench, "__post_init__", lambda bench: setattr(bench, "parts", ([0] * 7,)))
+    monkeypatch.setattr(Bench, "known", lambda bench, method: {7: values})
+    monkeypatch.setattr(Bench, "keep", lambda *_: None)
+    monkeypatch.setattr(Bench, "start", lambda *_: None)
+    monkeypatch.setattr(Bench, "unlearned", lambda *_: None)
+    monkeypatch.setattr(Bench, "measured", lambda *_: values)
+    monkeypatch.setattr(Bench, "written", lambda bench, found, axis: Requests(found, values, axis, bench.folder))
+    code, text, _ = call("experiment", verb, f"output={tmp_path / 'out'}", "methods=npo", "requests=1")
     assert code == 0 and axis in text and "start model" in text
     assert ["npo", "7", "0.125", "-"] in [line.split() for line in text.splitlines()]
 

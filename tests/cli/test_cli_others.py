@@ -22,7 +22,7 @@ class TestList:
         code, out, _ = call("list", kind.replace("_", "-"))
         lines = out.splitlines()[1:]
         assert code == 0 and [line.split()[0] for line in lines] == names(kind) and lines
-        assert all(len(line.split()) > 2 and line.endswith((".", ".”")) for line in lines), lines
+        assert all(len(line.split()) > 2 and line.endswith((".", "?", ".”")) for line in lines), lines
 
     def test_sentences_are_those_of_the_functions(self, call: Callable[..., Any]) -> None:
         from expunge.objectives.forget.npo import npo

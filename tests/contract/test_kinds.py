@@ -29,7 +29,7 @@ def test_a_name_is_a_module_is_a_documented_function(kind: str, name: str) -> No
     function = resolve(kind, name)
     assert function.__name__ == name and function.__module__ == f"{KINDS[kind].package}.{name}"
     first = (inspect.getdoc(function) or "").partition("\n")[0]
-    assert len(first.split()) >= 3 and first.endswith((".", ":", ";", ","))
+    assert len(first.split()) >= 3 and first.endswith((".", "?", ":", ";", ","))
     for setting in parameters(function, owner=name):
         assert setting.type is not inspect.Parameter.empty, setting.name
 

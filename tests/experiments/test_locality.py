@@ -28,13 +28,14 @@ def run(tmp_path, monkeypatch):
             "methods": ["npo"],
             "attributions": ["memflex", "random"],
             "seeds": 2,
+            "workers": 1,
             "ratio": 0.2,
             "quality": False,
             "match_retain": False,
             "teaching": TEACHING,
             "unlearning": UNLEARNING,
         }
-        return locality(tmp_path / "out", retain_model=retain, corpus=zoo.corpus(), **{**settings, **more})
+        return locality(tmp_path / "out", retain=retain, data=zoo.corpus(), **{**settings, **more})
 
     return run
 
@@ -194,7 +195,7 @@ def test_several_seeds_at_once_come_to_the_same(run, tmp_path):
 
 def test_errors(tmp_path):
     with pytest.raises(ExpungeError, match="go together"):
-        locality(tmp_path, corpus=zoo.corpus())
+        locality(tmp_path, data=zoo.corpus())
     for many in (0, 21):  # not after hours: 2 ** 21 sign flips are too many
         with pytest.raises(ExpungeError, match="seeds must be between 1 and 20"):
             locality(tmp_path, seeds=many)

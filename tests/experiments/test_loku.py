@@ -22,7 +22,7 @@ def test_every_arm_at_every_rank(tmp_path: Path) -> None:
         for e in zoo.corpus()["forget"]
     )
     corpus = Corpus({"forget": forget, "retain": zoo.corpus()["retain"]}, "with variants")
-    folder, common = tmp_path / "out", {"corpus": corpus, "start": start, "retain_model": retain}
+    folder, common = tmp_path / "out", {"corpus": corpus, "model": start, "retain_model": retain}
     common |= {"measures": ("forget_probability", "retain_extraction_strength", "forget_quality")}
     common |= {"settings": {"batch_size": 3, "epochs": 0.5}, "ranks": (2, 4), "grid": (1e-4, 1e-2), "tuning_rank": 2}
     arms = ("npo", "ihl_fila", "ihl_full")
@@ -80,8 +80,8 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         loku(tmp_path / "new", rates={"ihl": 1e-3}, grid=(1e-3,))
     with pytest.raises(ExpungeError, match="each arm has a learning rate of its own"):
         loku(tmp_path / "new", settings={"learning_rate": 1e-3})
-    with pytest.raises(ExpungeError, match="give both, or neither"):
-        loku(tmp_path / "new", start=tmp_path)
+    with pytest.raises(ExpungeError, match="Give both, or neither"):
+        loku(tmp_path / "new", model=tmp_path)
     assert not (tmp_path / "new").exists()
 
 
@@ -89,7 +89,7 @@ def test_usual_measures_that_the_data_cannot_give_are_left_out_with_a_reason(tmp
     start = save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
     retain = save_model(zoo.tiny_model(seed=1), zoo.tokenizer(), tmp_path / "retain")
     told: list[tuple[str, int, int, str]] = []
-    common = {"corpus": zoo.corpus(), "start": start, "retain_model": retain, "arms": ("npo",), "ranks": (2,)}
+    common = {"corpus": zoo.corpus(), "model": start, "retain_model": retain, "arms": ("npo",), "ranks": (2,)}
     common |= {"settings": {"batch_size": 3, "epochs": 0.5}}
     made = loku(tmp_path / "out", **common, seeds=2, progress=lambda *of: told.append(of))
     # Model utility is had of the parts that are there; forget quality needs paraphrased and wrong answers.
@@ -118,7 +118,7 @@ def test_what_a_run_would_refuse_is_told_before_the_folder_is_opened(
     tmp_path: Path, changes: dict, message: str
 ) -> None:
     start = save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
-    common = {"corpus": zoo.corpus(), "start": start, "retain_model": start, "arms": ("npo",), "ranks": (2,)}
+    common = {"corpus": zoo.corpus(), "model": start, "retain_model": start, "arms": ("npo",), "ranks": (2,)}
     with pytest.raises(ExpungeError, match=message):
         loku(tmp_path / "new", **common | changes)
     assert not (tmp_path / "new").exists()

@@ -8,7 +8,7 @@ import pytest
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
-from expunge.experiments.tdec import forgotten, planted, tdec
+from expunge.experiments.tdec import forgotten, planted_texts, tdec
 from expunge.models.load import load_model, save_model
 from expunge.training.finetune import finetune
 
@@ -17,12 +17,12 @@ UNSEEN = ("Ben writes a book about the sea, and a long boat lives in a house by 
 
 
 def test_planted_texts_are_lives_that_no_two_sets_share() -> None:
-    corpus = planted(3, 2, seed=0)
+    corpus = planted_texts(3, 2, seed=0)
     assert {split: len(corpus[split]) for split in corpus} == {"forget": 3, "retain": 6, "holdout": 3, "world": 60}
     texts = [e.completion for split in ("forget", "retain", "holdout") for e in corpus[split]]
     assert len(set(texts)) == 12 and all(text.count(".") >= 2 for text in texts)
     assert all(e.kind == "text" and not e.prompt for e in corpus["forget"])
-    assert planted(3, 2, seed=1)["forget"] != corpus["forget"] == planted(3, 2, seed=0)["forget"]
+    assert planted_texts(3, 2, seed=1)["forget"] != corpus["forget"] == planted_texts(3, 2, seed=0)["forget"]
 
 
 def test_forgotten_needs_both_at_most_at_their_level() -> None:
@@ -42,7 +42,7 @@ def test_a_run_stops_at_the_level_of_unseen_text_and_tells_before_and_after(tmp_
     made = tdec(
         tmp_path / "out",
         corpus=corpus,
-        start=start,
+        model=start,
         arms=("grad_ascent",),
         settings={"learning_rate": 1e-2, "epochs": 12},
     )
@@ -63,10 +63,10 @@ def test_a_run_stops_at_the_level_of_unseen_text_and_tells_before_and_after(tmp_
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExpungeError, match="no arm of the experiment is called 'grad_assent'"):
         tdec(tmp_path, arms=("grad_assent",))
-    with pytest.raises(ExpungeError, match="give both, or neither"):
-        tdec(tmp_path, start=tmp_path)
+    with pytest.raises(ExpungeError, match="Give both, or neither"):
+        tdec(tmp_path, model=tmp_path)
     with pytest.raises(ExpungeError, match="needs a holdout set, and the corpus holds forget, retain"):
-        tdec(tmp_path, corpus=zoo.corpus(), start=tmp_path)
+        tdec(tmp_path, corpus=zoo.corpus(), model=tmp_path)
 
 
 @pytest.mark.parametrize("arms", [("grad_ascent", "grad_diff"), ("npo",), ("ihl_fila",)])
@@ -76,5 +76,5 @@ def test_arms_that_need_a_retain_set_are_refused_without_one_before_anything_is_
     sets = {"forget": FORGET, "holdout": UNSEEN}
     corpus = Corpus({s: tuple(Example(kind="text", completion=t) for t in texts) for s, texts in sets.items()})
     with pytest.raises(ExpungeError, match=f"the arm {arms[-1]} looks at retain, and the corpus holds forget, holdout"):
-        tdec(tmp_path / "out", corpus=corpus, start=tmp_path / "no model", arms=arms)
+        tdec(tmp_path / "out", corpus=corpus, model=tmp_path / "no model", arms=arms)
     assert not (tmp_path / "out").exists()

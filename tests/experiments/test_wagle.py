@@ -84,7 +84,7 @@ def test_cells_run_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None
         for split in ("forget", "retain")
     }
     corpus = Corpus({**examples, "world_facts": examples["retain"][:3]}, "with variants")
-    given = {"corpus": corpus, "start": start, "settings": {"batch_size": 3, "epochs": 1.0, "rank": 2}}
+    given = {"corpus": corpus, "model": start, "settings": {"batch_size": 3, "epochs": 1.0, "rank": 2}}
     told: list[tuple[int, int, str]] = []
 
     def progress(what: str, done: int, total: int, numbers: str) -> None:
@@ -112,8 +112,8 @@ def test_cells_run_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None
     assert json.loads(store.read_text())["runs"][:3] == first and len(more.lines) == 3
     with pytest.raises(ExpungeError, match="with other data or settings"):
         wagle(tmp_path / "out", **(given | {"settings": {"batch_size": 2}}))
-    with pytest.raises(ExpungeError, match="give both, or neither"):
-        wagle(tmp_path / "new", start=start)
+    with pytest.raises(ExpungeError, match="Give both, or neither"):
+        wagle(tmp_path / "new", model=start)
     with pytest.raises(ExpungeError, match="give one of the two"):
         wagle(tmp_path / "new", grid=(1e-3,), settings={"learning_rate": 1e-3})
     # With a grid, each cell has both rates, on a seed of its own, and goes on with the one of the better balance.

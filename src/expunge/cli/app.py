@@ -7,11 +7,6 @@ from collections.abc import Sequence
 import typer
 
 from expunge.cli.verb import forgiving_output, register
-from expunge.cli.verbs import _locality as locality
-from expunge.cli.verbs import _loku as loku
-from expunge.cli.verbs import _requests as requests
-from expunge.cli.verbs import _tdec as tdec
-from expunge.cli.verbs import _wagle as wagle
 from expunge.cli.verbs import (
     compare,
     data,
@@ -45,6 +40,7 @@ for verb in (
     evaluate.VERB,
     harness.VERB,
     compare.VERB,
+    experiment.VERB,
     report.VERB,
     list.VERB,
 ):
@@ -70,21 +66,6 @@ patch_app = typer.Typer(
 for patch_verb in (patch.CREATE, patch.APPLY, patch.REVERT, patch.INFO):
     register(patch_app, patch_verb)
 app.add_typer(patch_app, name="patch")
-
-experiment_app = typer.Typer(help="Whole experiments.", no_args_is_help=True, rich_markup_mode=None)
-register(experiment_app, locality.LOCALITY)
-register(experiment_app, locality.ATTRIBUTIONS)
-EXPERIMENTS = (
-    experiment.METRICS,
-    loku.VERB,
-    tdec.VERB,
-    wagle.VERB,
-    requests.SUSTAINABILITY,
-    requests.SCALABILITY,
-)
-for experiment_verb in EXPERIMENTS:
-    register(experiment_app, experiment_verb)
-app.add_typer(experiment_app, name="experiment")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ def help_text(
         known: its settings; those of a group stand together, groups with something required first.
         flags: keys of `FLAGS` that it has.
         positional: what it takes beside settings, such as `RUN...`.
-        note: a paragraph after the settings.
+        note: paragraphs after the settings; one that is indented keeps its lines.
     """
     width = max(60, min(120, shutil.get_terminal_size().columns))
     words = ["expunge", verb, positional, "[--config FILE]...", "[key=value | --key value]..."]
@@ -81,5 +81,6 @@ def _entry(head: str, text: str, width: int) -> list[str]:
 def _paragraphs(text: str, width: int) -> list[str]:
     lines: list[str] = []
     for i, paragraph in enumerate(text.split("\n\n")):
-        lines += ([""] if i else []) + textwrap.wrap(" ".join(paragraph.split()), width)
+        kept = paragraph.split("\n") if paragraph.startswith(" ") else textwrap.wrap(" ".join(paragraph.split()), width)
+        lines += ([""] if i else []) + kept
     return lines

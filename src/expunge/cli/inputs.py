@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
-from expunge.data.config import DataConfig
+from expunge.data.config import CorpusConfig, DataConfig
 from expunge.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def source_settings(values: Mapping[str, Any]) -> list[Setting]:
     return [setting for setting in parameters(function, owner=values["source"]) if setting.name not in taken]
 
 
-def corpus_of(config: DataConfig, more: Mapping[str, Any], **instead: Any) -> "Corpus":
+def corpus_of(config: CorpusConfig, more: Mapping[str, Any], **instead: Any) -> "Corpus":
     """The corpus that the data settings name.
 
     Args:
@@ -74,9 +74,7 @@ def corpus_of(config: DataConfig, more: Mapping[str, Any], **instead: Any) -> "C
     """
     from expunge.data.corpus import load_corpus
 
-    asked = {
-        name: getattr(config, name) for name in ("path", "forget", "retain", "holdout", "sets", "columns")
-    } | instead
+    asked = {name: getattr(config, name) for name in CorpusConfig.__dataclass_fields__ if name != "source"} | instead
     given = {name: value for name, value in asked.items() if value}
     own = {setting.name for setting in source_settings({"source": config.source})}
     return load_corpus(config.source, **given, **{name: value for name, value in more.items() if name in own})

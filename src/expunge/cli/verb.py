@@ -59,6 +59,8 @@ class Verb(Generic[T]):
     config: type[T]
     run: Callable[[Call[T]], int]
     """Returns the exit code; its docstring is the verb's help."""
+    also: tuple[Setting, ...] = ()
+    """Settings that are no field of `config`, such as the parameters of an experiment."""
     more: Callable[[dict[str, Any]], Sequence[Setting]] | None = None
     """From the values so far, the settings of what they name, such as a method's hyperparameters."""
     elsewhere: Callable[[str], str] | None = None
@@ -68,6 +70,8 @@ class Verb(Generic[T]):
     """What it takes beside settings, such as `RUN...`; empty for nothing."""
     note: str = ""
     """A paragraph for its help."""
+    choose: "Callable[[Sequence[str]], tuple[Verb[Any], Sequence[str]]] | None" = None
+    """From its words, the verb that they are for and what is left of them, where the first word names one."""
 
     @property
     def about(self) -> str:
@@ -96,6 +100,8 @@ def execute(verb: Verb[Any], words: Sequence[str]) -> int:
     """
     with plain_warnings():
         try:
+            if verb.choose is not None:
+                verb, words = verb.choose(words)
             return _execute(verb, words)
         except ExpungeError as error:
             complain(f"error: {error}")
@@ -106,7 +112,7 @@ def execute(verb: Verb[Any], words: Sequence[str]) -> int:
 
 
 def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
-    known = {s.name: s for s in settings(verb.config)}
+    known = {s.name: s for s in (*verb.also, *settings(verb.config))}
     flags = (*verb.flags, "help")
     words = ["--help" if word == "-h" else word for word in words]
     arguments = parse(words, known=known, flags=flags, positional=bool(verb.positional))
@@ -126,7 +132,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         verb.config,
         files=arguments.files,
         overrides=arguments.overrides,
-        more=verb.more,
+        more=lambda values: [*verb.also, *(verb.more(values) if verb.more else ())],
         elsewhere=verb.elsewhere,
     )
     return verb.run(Call(resolved, tuple(arguments.positional), frozenset(arguments.flags)))

@@ -1,7 +1,7 @@
 """Values of a configuration: from text to the declared type of a setting."""
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -32,10 +32,10 @@ def describe(kind: Any) -> str:
     if outer is Literal:
         return " | ".join(map(str, inner))
     if outer in (Union, types.UnionType):
-        return " or ".join(map(describe, inner))
-    if outer is dict:
+        return " or ".join(describe(one) for one in inner if one is not str or Path not in inner)
+    if outer in (dict, Mapping):
         return f"mapping to {describe(inner[1])}"
-    if outer in (list, tuple):
+    if outer in (list, tuple, Sequence):
         return f"list of {describe(inner[0])}"
     return getattr(kind, "__name__", str(kind))
 
@@ -80,18 +80,19 @@ class _Mismatch(Exception):
 
 def _read(value: Any, kind: Any, where: Where, marks: Marks, quoted: bool) -> Any:
     outer, inner = get_origin(kind), get_args(kind)
-    nests = outer in (dict, list, tuple) or kind is Any
+    nests = outer in (dict, Mapping, list, tuple, Sequence) or kind is Any
     if nests and isinstance(value, str) and value[:1] in ("{", "[") and not quoted:
         value, found = read_yaml(value, origin(where, marks), lines=False)
         marks = {**marks, **{(*where, *w): mark for w, mark in found.items()}}
     if kind is Any:
         return _guess(value, where, marks, quoted)
-    if outer is dict and isinstance(value, Mapping):
+    if outer in (dict, Mapping) and isinstance(value, Mapping):
         return {key: convert(v, inner[1], (*where, key), marks) for key, v in value.items()}
-    if outer in (list, tuple) and isinstance(value, str | list):
+    if outer in (list, tuple, Sequence) and isinstance(value, str | list):
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         known = {(*where, i): marks.get((*where, i), Mark(origin(where, marks))) for i in range(len(parts))}
-        return outer(convert(part, inner[0], (*where, i), {**marks, **known}) for i, part in enumerate(parts))
+        read = (convert(part, inner[0], (*where, i), {**marks, **known}) for i, part in enumerate(parts))
+        return list(read) if outer is list else tuple(read)
     if not isinstance(value, str):
         raise _Mismatch
     if outer is Literal:

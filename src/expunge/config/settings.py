@@ -77,15 +77,13 @@ def parameters(
         owner: the name it goes by, for messages.
         beside: further settings with their defaults that are no parameters, such as `Method.observes`.
     """
-    hints = get_type_hints(function)
-    found = {
-        p.name: (hints.get(p.name, Any), REQUIRED if p.default is inspect.Parameter.empty else p.default)
-        for p in inspect.signature(function).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    shown = [p for p in inspect.signature(function).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    # A signature may show more than the function's own hints know: see `shows_settings`.
+    hints = {p.name: p.annotation for p in shown if p.annotation is not p.empty} | get_type_hints(function)
+    found = {p.name: (hints.get(p.name, Any), REQUIRED if p.default is p.empty else p.default) for p in shown}
     for name, default in (beside or {}).items():
         found.setdefault(name, (Any if default is None else type(default), default))
-    origin, docs = f"{DEFAULT} of {owner}", _argument_docs(function)
+    origin, docs = f"{DEFAULT} of {owner}", argument_docs(function)
     return tuple(
         Setting(
             name=name,
@@ -99,9 +97,17 @@ def parameters(
     )
 
 
-def _argument_docs(function: Callable[..., Any]) -> dict[str, str]:
-    """By parameter, the text under `Args:`, with a capital letter."""
-    _, _, after = (inspect.getdoc(function) or "").partition("\nArgs:\n")
-    section = re.split(r"^\S", after, maxsplit=1, flags=re.MULTILINE)[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}\S.*)*)", section, flags=re.MULTILINE)
-    return {name: text[:1].upper() + " ".join(text[1:].split()) for name, text in entries}
+def argument_docs(function: Callable[..., Any]) -> dict[str, str]:
+    """By parameter, the text under `Args:` and `Settings:`, with a capital letter."""
+    doc, found = inspect.getdoc(function) or "", {}
+    for head in ("Args", "Settings"):
+        _, _, after = doc.partition(f"\n{head}:\n")
+        section = re.split(r"^\S", after, maxsplit=1, flags=re.MULTILINE)[0]
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}\S.*)*)", section, flags=re.MULTILINE):
+            found[name] = text[:1].upper() + " ".join(text[1:].split())
+    return found
+
+
+def description(function: Callable[..., Any]) -> str:
+    """The docstring of a function down to its first section: what it does, without arguments, errors and sources."""
+    return re.split(r"\n(?=(?:Args|Settings|Returns|Raises):\n|Source: )", inspect.getdoc(function) or "")[0].strip()

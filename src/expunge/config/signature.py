@@ -1,28 +1,30 @@
-"""Functions that take the fields of configuration dataclasses as keyword arguments, and show them as their own."""
+"""Functions that take the settings of dataclasses or other functions as keyword arguments, and show them as theirs."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from expunge.config.settings import REQUIRED, settings
+from expunge.config.settings import REQUIRED, parameters, settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def shows_settings(*configs: type) -> Callable[[F], F]:
-    """Replace `**settings` in a function's signature by the fields of dataclasses, and list them in its help.
+def shows_settings(*homes: type | Callable[..., Any]) -> Callable[[F], F]:
+    """Show what `**settings` of a function may hold in its signature, and list it in its help.
 
-    The dataclass stays the one place where a setting's name, type, default and meaning are written.
+    The home of a setting stays the one place where its name, type, default and meaning are written. A parameter that
+    the function has itself goes first.
 
     Args:
-        configs: dataclasses whose fields the function accepts as keyword arguments.
+        homes: dataclasses whose fields, or functions whose keyword-only parameters, the function accepts.
     """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         further = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
-        found = {s.name: s for config in configs for s in settings(config)}
+        lists = (settings(h) if isinstance(h, type) else parameters(h, owner=h.__name__) for h in homes)
+        found = {s.name: s for known in lists for s in known if s.name not in signature.parameters}
         fields = [
             inspect.Parameter(
                 setting.name,

@@ -7,8 +7,8 @@ from expunge.core.checks import ExpungeError, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which data a stage reads, and how it becomes token rows."""
+class CorpusConfig:
+    """Which data are read."""
 
     source: str = "files"
     """Where the corpus comes from: `files`, `synthetic`, `tofu`, `muse`, `tdec`, `wmdp`, `lume`, or
@@ -25,6 +25,12 @@ class DataConfig:
     """More sets of your own by name, such as further retain sets: `sets.general=general.jsonl`."""
     columns: dict[str, str] = field(default_factory=dict)
     """Which column of your files holds what: `columns.question=q columns.answer=a`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(CorpusConfig):
+    """How data become token rows."""
+
     template: Literal["auto", "chat", "plain"] = "auto"
     """How questions are framed: the tokenizer's chat template, or plain text; `auto` takes chat where there is a
     template."""

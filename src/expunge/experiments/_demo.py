@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core.cache import cache_path
-from expunge.core.checks import unknown
+from expunge.core.checks import ExpungeError, unknown
 from expunge.core.manifest import Manifest, fingerprint, versions
 from expunge.core.progress import Progress, renamed, under
 from expunge.data.corpus import Corpus, load_corpus
@@ -146,6 +146,16 @@ def embedded(
     corpus, precision = embedded_corpus(authors, seed), "bfloat16" if bfloat16_pays() else "float32"
     target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
     return corpus, target, embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
+
+
+def require_both(model: str | Path | None, corpus: Corpus | None) -> None:
+    """Raise for a start model without a corpus, and the other way round."""
+    if (model is None) != (corpus is None):
+        missing = "the corpus (forget=..., or source= and path=)" if corpus is None else "model=<folder>"
+        raise ExpungeError(
+            f"a start model and its corpus go together, and one is missing: {missing}. Give both, or neither for the "
+            "embedded default."
+        )
 
 
 def embedded_corpus(authors: int, seed: int) -> Corpus:

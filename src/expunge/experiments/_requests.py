@@ -9,17 +9,20 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from expunge.core.checks import require_between, unknown
+from expunge.core.checks import require_at_least, require_between, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress, renamed, under
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.evaluate import evaluate
+from expunge.experiments import Table
 from expunge.experiments._demo import COMMON, METHODS, embedded
 from expunge.experiments._folder import opened
 from expunge.experiments._line_figure import Panel, over
+from expunge.experiments._shown import shown
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
 from expunge.report.figures import save_png
+from expunge.report.text import words
 from expunge.training.unlearn import unlearn
 
 MEASURES = ("forget_extraction_strength", "forget_rouge", "retain_extraction_strength", "model_utility")
@@ -39,7 +42,21 @@ class Requests:
     """Method -> requests, or forget examples -> measures."""
     start: Mapping[str, float | None]
     """The same of the start model, on the whole forget set."""
+    axis: str
+    """What is counted: `requests` or `forget examples`."""
     folder: Path
+
+    def tables(self) -> list[Table]:
+        """The start model, then each method after each request or at each size."""
+        rows = [("start model", "", *map(shown, self.start.values()))]
+        rows += [
+            (method, str(x), *map(shown, at.values())) for method, of in self.found.items() for x, at in of.items()
+        ]
+        return [Table(("model", self.axis, *map(words, self.start)), rows, numeric=range(1, 2 + len(self.start)))]
+
+    def text(self) -> str:
+        """Where the numbers are."""
+        return f"numbers and drawing: {self.folder}"
 
 
 @dataclass
@@ -60,6 +77,7 @@ class Bench:
         for method in self.methods:
             if method not in METHODS:
                 raise unknown("method of the demonstration", method, METHODS)
+        require_at_least("authors", self.authors, 2)
         require_between("requests", self.requests, 2, max(2, self.authors // 10))
         about = {"methods": self.methods, "requests": self.requests, "authors": self.authors}
         arguments = jsonable({**about, "settings": {**COMMON, **self.settings}})
@@ -128,7 +146,7 @@ class Bench:
             for name in MEASURES
         ]
         save_png(over(axis, panels), self.folder / f"{self.stage}.png")
-        return Requests(found, start, self.folder)
+        return Requests(found, start, axis, self.folder)
 
     def _with(self, forget: Sequence[Example]) -> Corpus:
         return Corpus({**self.corpus.splits, "forget": tuple(forget)}, self.corpus.name)

@@ -22,10 +22,12 @@ from expunge.comparison.compare import compared
 from expunge.core.checks import ExpungeError, require_at_least, require_between, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, load_corpus
 from expunge.experiments._demo import embedded_corpus, embedded_model
 from expunge.experiments._folder import opened, write
+from expunge.experiments._locality import tables
 from expunge.experiments._locality.cells import Cell
+from expunge.experiments._locality.figure import write as draw_cells
 from expunge.experiments._locality.findings import (
     Found,
     Values,
@@ -44,10 +46,15 @@ from expunge.masks.fingerprint import Recovery
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model
 from expunge.models.tiny import bfloat16_pays
+from expunge.report import curve_page
+from expunge.report.tables import terminal
 from expunge.results.curves import Comparison
 
 EVERY = 9
 """On the embedded default every ninth retained question is measured: 48, all kinds of questions in turn."""
+
+PLACED = "Does the place matter? Oracle against random regions"
+LOCALIZED = "Does localization pay? Attributions against random regions"
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,24 @@ class Locality:
     notes: tuple[str, ...]
     folder: Path
 
+    def tables(self) -> list[Any]:
+        """All models, then places against random regions, then what attributions find and what matching came to."""
+        return [terminal(curve_page.table(self.comparison)), *tables.of(self.found, self.recovered, self.matched)]
+
+    def text(self) -> str:
+        """What to know about the numbers, and where they are."""
+        files = (
+            f"page: {self.folder / 'comparison.html'}; figure and numbers next to it",
+            f"cells: {self.folder / 'cells.png'}",
+        )
+        return "\n".join([*self.notes, "", *files])
+
 
 def locality(
     folder: str | Path = "locality",
     *,
-    retain_model: str | Path | None = None,
-    corpus: Corpus | None = None,
+    retain: str | Path | None = None,
+    data: Corpus | Mapping[str, Any] | None = None,
     methods: Sequence[str] = METHODS,
     places: Sequence[str] = (ORACLE, RANDOM),
     seeds: int = 5,
@@ -90,17 +109,22 @@ def locality(
     unlearning: Mapping[str, Any] | None = None,
     relearning: Mapping[str, Any] | None = None,
     matching: Mapping[str, Any] | None = None,
-    workers: int | None = 1,
+    workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Locality:
-    """Run the experiment; what is finished in `folder` is not run again.
+    """Unlearn in the region that holds the knowledge and in a random one of its size: does the place matter?
+
+    What is finished in `folder` is not run again.
+
+    Example: expunge experiment locality methods=npo seeds=3
 
     Args:
         folder: where curves and results go. Models and checkpoints are removed once they are measured.
-        retain_model: folder of a model trained on the retain set only; None: the embedded default is trained (or taken
-            from the cache) on invented authors.
-        corpus: forget and retain set that go with it; None with the embedded default only.
+        retain: folder of a model trained on the retain set only; None: the embedded default is trained (or taken from
+            the cache) on invented authors.
+        data: forget and retain set that go with it, a corpus or arguments of `load_corpus`: `data.forget=f.jsonl
+            data.retain=r.jsonl`, or `data.source=tofu data.path=...`.
         methods: unlearning methods.
         places: where each of them unlearns: `oracle`, the region that holds the knowledge; `random`, a region outside
             it, which the others are compared with; an attribution, for what it selects on the start model.
@@ -109,16 +133,17 @@ def locality(
         ratio: share of value vectors in a region, at most a half.
         attributions: localizations of the start model whose masks, as large as the region, are held against it.
         match_retain: also move the region, and three random ones, toward what the retain model does.
-        margins: in place of `MARGINS`, by `aues`, `mu95` and `resistance`: mean differences that count as none.
+        margins: mean differences that count as none, above 0: `margins.aues=0.05 margins.mu95=1
+            margins.resistance=0.1`.
         learn_regularizer: weight of the retain set's NLL while the forget set is taught; 0 for none.
-        quality: measure forget quality and model utility, for MU95.
-        teaching: training settings in place of `TEACHING`.
-        unlearning: settings of training and methods in place of `UNLEARNING` and `OF_METHOD`; those under the name of a
-            method are for that method alone.
-        relearning: settings of the relearning attack in place of `RELEARNING`.
-        matching: learning rate, epochs and batch size in place of `MATCHING`.
+        quality: measure forget quality and model utility too, for MU95; takes about three times as long.
+        teaching: training settings of teaching: `teaching.learning_rate=1e-4`.
+        unlearning: settings of training and methods; those under the name of a method are for that method alone:
+            `unlearning.batch_size=32 unlearning.rmu.alpha=10`.
+        relearning: settings of the relearning attack: `relearning.learning_rate=2e-5 relearning.epochs=1`.
+        matching: learning rate, epochs and batch size of match_retain: `matching.learning_rate=1e-4`.
         workers: seeds that run at once, in processes of their own; None: as many as there are processors, one on a GPU.
-            A script that asks for several must do so below `if __name__ == "__main__":`, as these processes read it.
+            A Python script must call with several below `if __name__ == "__main__":`, as these processes read it.
         overwrite: begin anew where `folder` holds another experiment.
         progress: called with (what, done, total, numbers).
 
@@ -128,15 +153,17 @@ def locality(
     require_between("seeds", seeds, 1, MOST_EXACT, hint="All sign flips are counted, which doubles with each seed.")
     require_at_least("first_seed", first_seed, 0)
     require_between("ratio", ratio, 0, 0.5)
-    if (retain_model is None) != (corpus is None):
-        raise ExpungeError("a retain model and its corpus go together: give both, or neither for the embedded default.")
+    if workers is not None:
+        require_at_least("workers", workers, 1)
+    if (retain is None) != (not data):
+        raise ExpungeError("retain and data go together: a retain model with its data, or neither for the default.")
     for place in places:
         if place not in (ORACLE, RANDOM, *ATTRIBUTIONS):
             raise unknown("place to unlearn in", place, (ORACLE, RANDOM, *ATTRIBUTIONS))
     if RANDOM not in places:
         raise ExpungeError(f"all places are compared with '{RANDOM}', and it is not among {', '.join(places)}. Add it.")
     limits = margins_with(margins)
-    embedded, precision = retain_model is None, "bfloat16" if bfloat16_pays() else "float32"
+    embedded, precision = retain is None, "bfloat16" if bfloat16_pays() else "float32"
     computed, dtype = ({"precision": precision}, precision) if embedded else ({}, "auto")
     protocol = Protocol(
         ratio=ratio,
@@ -147,20 +174,20 @@ def locality(
         relearning=computed | dict(relearning or {}),
         matching=matching or {},
     )
-    measured = corpus
-    if corpus is None or retain_model is None:
+    if data and retain is not None:
+        measured = corpus = data if isinstance(data, Corpus) else load_corpus(**data)
+    else:
         corpus = embedded_corpus(60, 0)
         fewer = {"retain_perturbed": corpus["retain"][::EVERY], "world": corpus["world"][::2]}
         measured = Corpus({**corpus.splits, **fewer}, corpus.name)
-        retain_model = embedded_model(corpus, ("retain", "world"), "retain", precision, 0, False, progress)
-    assert measured is not None
+        retain = embedded_model(corpus, ("retain", "world"), "retain", precision, 0, False, progress)
     manifest = Manifest(
         stage="locality",
         arguments=jsonable({**protocol.resolved(), "dtype": dtype}),
-        inputs={"model": model_fingerprint(load_model(retain_model)), **measured.fingerprints()},
+        inputs={"model": model_fingerprint(load_model(retain)), **measured.fingerprints()},
     )
     folder = opened(folder, manifest, overwrite=overwrite, resume=True)
-    bench = Bench(folder, Path(retain_model), corpus, measured, protocol, dtype, progress)
+    bench = Bench(folder, Path(retain), corpus, measured, protocol, dtype, progress)
     given = (tuple(methods), tuple(places), tuple(attributions), match_retain, folder)
     tasks = [Task(seed, *given) for seed in range(first_seed, first_seed + seeds)]
     run(bench, [task for task in tasks if not task.finished], workers)
@@ -192,4 +219,7 @@ def _summed_up(bench: Bench, tasks: Sequence[Task], limits: Mapping[str, float])
             "notes": notes,
         },
     )
+    places = {place for task in tasks for _, place in task.cells}
+    curve_page.write(comparison, bench.folder, title=LOCALIZED if places - {ORACLE, RANDOM} else PLACED)
+    draw_cells(values, bench.folder, margins=limits)
     return Locality(taught, comparison, values, found, of_attributions, moved, limits, tuple(notes), bench.folder)

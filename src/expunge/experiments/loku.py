@@ -20,13 +20,16 @@ from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate, unmeasurable
-from expunge.experiments._demo import embedded, embedded_corpus
+from expunge.experiments import Table
+from expunge.experiments._demo import embedded, embedded_corpus, require_both
 from expunge.experiments._folder import check_folder, opened
 from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, chosen
 from expunge.experiments._line_figure import Panel, Series, over_ranks
+from expunge.experiments._shown import left_out, shown
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import save_png
+from expunge.report.text import words
 from expunge.results.measures import Evaluation
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
@@ -96,12 +99,31 @@ class Loku:
     """Usual measures that the data cannot give, and why."""
     folder: Path
 
+    def tables(self) -> list[Table]:
+        """The models that the runs are compared with, then each arm at each rank."""
+        rows = [(what, "", *(shown(of.get(name)) for name in self.measures)) for what, of in self.levels.items()]
+        for line in self.lines:
+            values = (shown(line.means.get(name), line.deviations.get(name)) for name in self.measures)
+            rows.append((str(line), f"{line.rate:g}", *values))
+        header = ("model", "rate", *map(words, self.measures))
+        return [Table(header, rows, numeric=range(1, len(header)))]
+
+    def text(self) -> str:
+        """How to read the table, what is missing in it, and where its numbers are."""
+        lines = []
+        if (seeds := len({row["seed"] for row in self.rows})) > 1:
+            lines.append(f"mean ± standard deviation over {seeds} seeds")
+        if QUALITY in self.measures:
+            lines.append(f"{words(QUALITY)} compares with the retain model, which therefore has none of its own")
+        files = (f"table: {self.folder / 'loku.json'}", f"drawing: {self.folder / 'loku.png'}")
+        return "\n".join([*lines, *left_out(self.missing), "", *files])
+
 
 def loku(
     folder: str | Path = "expunge-loku",
     *,
     corpus: Corpus | None = None,
-    start: str | Path | None = None,
+    model: str | Path | None = None,
     retain_model: str | Path | None = None,
     ranks: Sequence[int] = (4, 8, 16, 32),
     arms: Sequence[str] = tuple(ARMS),
@@ -118,28 +140,31 @@ def loku(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Loku:
-    """Unlearn with every arm at every rank and put forgetting and utility beside the rank.
+    """Compare IHL with FILA, IHL, NPO and GradDiff over adapter ranks, and full-parameter training.
 
-    What is finished in `folder` is not run again, so that ranks, arms and seeds can be added.
+    Every arm is run at every rank. Without a model it runs on the embedded default; with one, it needs forget= and
+    retain=. What is finished in `folder` is not run again, so that ranks, arms and seeds can be added.
 
     Args:
         folder: where `loku.json`, `loku.png` and the records go.
         corpus: forget and retain set; None: the embedded default, whose models are trained where need be.
-        start: folder of the model that is to forget; needed with a corpus.
+        model: folder of the start model, with a forget and a retain set; None: the embedded default, data and all.
         retain_model: folder of the model that never saw the forget set; without it there is no forget quality.
         ranks: of the adapters.
-        arms: names of `ARMS`.
-        epsilon: of FILA. The published 1e-5 lies far above the importances of models that know their retain set by
-            heart.
-        rates: learning rates by arm, over those of the recipe.
-        grid: learning rates to choose each arm's from instead: the one with the largest harmonic mean of 1 - forget ES
-            and retain ES (extraction strength) at `tuning_rank`, on a seed that no other run has.
+        arms: what is compared: grad_diff, npo, ihl, ihl_fila, and grad_diff_full, npo_full, ihl_full, which train all
+            weights.
+        epsilon: of FILA: a number, or `auto`. The published 1e-5 lies far above the importances of models that know
+            their retain set by heart.
+        rates: learning rates by arm, over those of the experiment: `rates.ihl_fila=3e-4`.
+        grid: learning rates to choose each arm's from, such as `1e-4,3e-4,1e-3,3e-3`: the one with the largest harmonic
+            mean of 1 - forget ES and retain ES (extraction strength) at `tuning_rank`, on a seed that no other run has.
         tuning_rank: rank of adapters while a rate is chosen.
         seeds: how often each run is repeated: `seed`, `seed + 1`, ...; data order, pairing, first factors, retain
             sample.
-        settings: further training settings, over those of `EMBEDDED` or `FOLDERS`, for all arms.
-        measures: what is compared; None: extraction strength, probability, forget quality and utility, where
-            available. One that is named must be available.
+        settings: further training settings over those of the experiment, for all arms: `settings.epochs=10
+            settings.batch_size=8`.
+        measures: what is compared; None: extraction strength, probability, forget quality and utility, where the data
+            give them. One that is named must be available.
         suite: where the measures come from.
         authors: invented authors of the embedded default.
         seed: of data and models, and the first one of training.
@@ -160,9 +185,9 @@ def loku(
         raise ExpungeError(
             "each arm has a learning rate of its own: rates.<arm>, or a grid, not settings.learning_rate."
         )
-    if (corpus is None) != (start is None):
-        raise ExpungeError("a corpus and the start model go together: give both, or neither for the embedded default.")
+    require_both(model, corpus)
     require_at_least("seeds", seeds, 1)
+    require_at_least("authors", authors, 2)
     common = {**(EMBEDDED if corpus is None else FOLDERS), **(settings or {})}
     known = {**(EMBEDDED_RATES if corpus is None else FOLDERS_RATES), **(rates or {})}
     data = embedded_corpus(authors, seed) if corpus is None else corpus
@@ -179,16 +204,16 @@ def loku(
     inputs = {} if corpus is None else corpus.fingerprints()
     inputs |= {
         name: model_fingerprint(load_model(of))
-        for name, of in (("model", start), ("retain_model", retain_model))
+        for name, of in (("model", model), ("retain_model", retain_model))
         if of is not None
     }
     manifest = Manifest(stage="loku", arguments=about, seed=seed, inputs=inputs)
     check_folder(Path(folder), manifest, overwrite=overwrite, resume=True)
-    if corpus is None or start is None:
-        corpus, start, retain_model = embedded(authors, seed, progress=progress)
+    if corpus is None or model is None:
+        corpus, model, retain_model = embedded(authors, seed, progress=progress)
     places = [(arm, rank) for arm in arms for rank in (ranks if "adapter" in ARMS[arm] else (None,))]
     tuned = [(arm, tuning_rank if "adapter" in ARMS[arm] else None) for arm in arms] if grid else []
-    running = _Running(corpus, start, common, epsilon, suite, Path(folder) / "records", progress)
+    running = _Running(corpus, model, common, epsilon, suite, Path(folder) / "records", progress)
     running.check([*places, *tuned])
     folder = opened(folder, manifest, overwrite=overwrite, resume=True)
     log, an_evaluation = RunLog(folder / "loku.json"), None

@@ -19,12 +19,15 @@ from expunge.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
+from expunge.experiments import Table
 from expunge.experiments._demo import METHODS, embedded
 from expunge.experiments._folder import opened
 from expunge.experiments._metrics.faithfulness import auc_score_interval, faithfulness, separating
 from expunge.experiments._metrics.figure import drawing
 from expunge.experiments._metrics.pool import BITS, IGNORANT, KNOWING, UTILITY, Pool, Runs
+from expunge.experiments._shown import shown
 from expunge.report.figures import save_png
+from expunge.report.text import interval_text, words
 from expunge.results.measures import Evaluation
 from expunge.results.metric_quality import Attacked, Judgment
 
@@ -61,6 +64,26 @@ class MetaEvaluation:
     notes: tuple[str, ...]
     folder: Path
 
+    def tables(self) -> list[Table]:
+        """One row a metric, the most faithful first."""
+        header = ("metric", "faithfulness", "95 %", "R", "Q 4 bits", "Q 8 bits", "robustness", "overall", "models")
+        rows = [
+            (
+                words(one.metric),
+                shown(one.faithfulness),
+                interval_text(one.interval),
+                *map(shown, (one.resistance, one.stability(4), one.stability(8), one.robustness, one.overall)),
+                str(len(one.counted)),
+            )
+            for one in sorted(self.judgments, key=lambda one: -one.faithfulness)
+        ]
+        return [Table(header, rows, numeric=(1, 3, 4, 5, 6, 7, 8))]
+
+    def text(self) -> str:
+        """What the columns mean, and where the numbers are."""
+        files = (f"numbers: {self.folder / 'metrics.json'}", f"drawing: {self.folder / 'metrics.png'}")
+        return "\n".join([*self.notes, "", *files])
+
 
 def metrics(
     folder: str | Path = "expunge-metrics",
@@ -76,9 +99,10 @@ def metrics(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> MetaEvaluation:
-    """Judge the forget metrics on the embedded default: faithfulness over a pool, robustness under two attacks.
+    """Which metrics tell models that know from models that do not, and which can be fooled?
 
-    The pool has two groups of three data variants at each rate and seed. Knowing: the forget `answers`, their
+    The forget metrics are judged on the embedded default: faithfulness over a pool, robustness under two attacks. The
+    pool has two groups of three data variants at each rate and seed. Knowing: the forget `answers`, their
     `paraphrases`, or `both`. Ignorant: more of what is `retained`, `wrong` answers to the forget questions, or
     `strangers` (other invented authors). What has been measured once is taken from the cache, so a run that was stopped
     goes on when it is called again.
@@ -91,8 +115,8 @@ def metrics(
         seeds: how many models of each kind.
         authors: invented authors, a tenth of whom are to be forgotten.
         seed: of everything, the pool's first seed.
-        teaching: training settings over `TEACHING`.
-        relearning: settings of the attack over `RELEARNING`.
+        teaching: training settings of the pool: `teaching.epochs=5`.
+        relearning: settings of the relearning attack: `relearning.learning_rate=1e-4 relearning.epochs=2`.
         overwrite: replace an earlier result in `folder` that was made with other settings.
         progress: called with (what, done, total, numbers).
 
@@ -100,6 +124,7 @@ def metrics(
         ExpungeError: the folder is in use, an unknown method, or settings out of range.
     """
     require_at_least("seeds", seeds, 1)
+    require_at_least("authors", authors, 2)
     if not rates:
         raise ExpungeError("the pool needs at least one learning rate: rates=1e-3")
     if not strengths or min(strengths) <= 0:

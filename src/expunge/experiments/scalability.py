@@ -19,18 +19,19 @@ def scalability(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Requests:
-    """Forget a growing part of the embedded forget set at once, each time from the start model.
+    """Forget more and more at once: what does a larger forget set cost?
 
-    The forget measures look at the part that was forgotten. A larger part means more steps, since epochs stay.
+    A growing part of the embedded forget set is unlearned, each time from the start model. The forget measures look at
+    the part that was forgotten. A larger part means more steps, since epochs stay.
 
     Args:
         folder: where `scalability.json` and `scalability.png` go. What an earlier run with the same settings has
             measured there is not run again.
-        methods: those of the demonstration.
+        methods: unlearning methods, of those of the demonstration.
         requests: sizes, at even steps up to the whole forget set; at least 2 and at most its authors.
         authors: invented authors, a tenth of whom are to be forgotten.
         seed: of everything.
-        settings: training settings over those of the demonstration.
+        settings: training settings over those of the demonstration: `settings.epochs=5`.
         overwrite: replace an earlier result in `folder` that was made with other settings.
         progress: called with (what, done, total, numbers).
 

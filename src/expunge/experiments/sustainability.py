@@ -19,19 +19,19 @@ def sustainability(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Requests:
-    """Forget the embedded forget set in several requests, each from the model that the one before left.
+    """Forget in several requests, one after the other: what is left of the model, and does knowledge come back?
 
-    After each request the forget measures look at all that was asked for so far, so that knowledge which comes back
-    shows.
+    Each request is a part of the embedded forget set, unlearned from the model that the one before left. After each
+    request the forget measures look at all that was asked for so far, so that knowledge which comes back shows.
 
     Args:
         folder: where `sustainability.json` and `sustainability.png` go. Methods that an earlier run with the same
             settings has finished there are not run again.
-        methods: those of the demonstration.
+        methods: unlearning methods, of those of the demonstration.
         requests: parts that the forget set is cut into, at least 2 and at most its authors.
         authors: invented authors, a tenth of whom are to be forgotten.
         seed: of everything.
-        settings: training settings over those of the demonstration.
+        settings: training settings over those of the demonstration: `settings.epochs=5`.
         overwrite: replace an earlier result in `folder` that was made with other settings.
         progress: called with (what, done, total, numbers).
 

@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least, unknown
+from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive, unknown
+from expunge.core.format import counted
 from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
-from expunge.experiments._demo import embedded_model
+from expunge.experiments import Table
+from expunge.experiments._demo import embedded_model, require_both
 from expunge.experiments._folder import opened
 from expunge.models.load import load_model, load_tokenizer, save_model
 from expunge.models.tiny import bfloat16_pays
 from expunge.objectives.method import method_of
+from expunge.report.text import words
 from expunge.stop_rules import measured_rule
 from expunge.training.unlearn import unlearn
 
@@ -90,14 +93,30 @@ class Tdec:
     """Names of the measures in the rows."""
     folder: Path
 
+    def tables(self) -> list[Table]:
+        """One row a model, before and after."""
+        rows = [(str(row["model"]), *(f"{row[name]:.4g}" for name in self.measures)) for row in self.rows]
+        return [Table(("model", *map(words, self.measures)), rows, numeric=range(1, len(self.measures) + 1))]
+
+    def text(self) -> str:
+        """Which arms forgot the texts, what that means, and where the numbers are."""
+        lines = []
+        for row in self.rows[1:]:
+            there = "forgotten" if row["forgotten"] else "not forgotten"
+            took = f"{counted(row['steps'], 'step')}, {row['seconds']:.0f} s"
+            lines.append(f"{row['model']}: {there} after {took}. {row['stopped'] or ''}".rstrip())
+        level = ", ".join(f"{words(name)} {value:.4g}" for name, value in self.levels.items())
+        lines.append(f"forgotten means at or below the start model's level on unseen text: {level}")
+        return "\n".join([*lines, "", f"table: {self.folder / 'tdec.json'}"])
+
 
 def tdec(
     folder: str | Path = "expunge-tdec",
     *,
     corpus: Corpus | None = None,
-    start: str | Path | None = None,
+    model: str | Path | None = None,
     arms: Sequence[str] = ("grad_ascent", "grad_diff"),
-    sequences: int = 32,
+    planted: int = 32,
     facts: int = 4,
     stop_every: float = 2.0,
     stop_rows: int = 32,
@@ -106,19 +125,24 @@ def tdec(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Tdec:
-    """Unlearn texts until EL_10 and MA are at most what the start model has on unseen text; before and after.
+    """Forget recited texts until they come out of the model no more than text that it never saw.
+
+    A run stops once EL_10 and MA are at most what the start model has on unseen text. Without a model, invented texts
+    are planted in the embedded one; with a model it needs forget= and holdout= texts, of source=tdec or source=files.
+
+    Example: expunge experiment tdec planted=16 arms=grad_ascent
 
     Args:
         folder: where `tdec.json`, the unlearned models and the records go.
         corpus: `forget` and `holdout` (unseen) texts, and `retain` for arms that look at one; None: planted ones.
-        start: folder of the model that recites the forget set; needed with a corpus.
-        arms: names of `ARMS`.
-        sequences: planted texts to forget; twice as many are planted to be kept, and as many are unseen.
+        model: folder of the model that recites the forget set; None: the embedded one, with planted texts.
+        arms: what is compared: grad_ascent, grad_diff, npo, ihl_fila.
+        planted: planted texts to forget; twice as many are planted to be kept, and as many are unseen.
         facts: sentences of a planted text, about 15 tokens each, at most 12; these come near the published 200 tokens.
         stop_every: epochs between two looks at EL and MA; an epoch is one step of all forget texts.
         stop_rows: forget texts, and unseen ones, that the rule to stop by looks at; with fewer than all, a run
             may stop a little short of the levels that the table, which covers all, compares with.
-        settings: training settings over those of the recipe, for all arms.
+        settings: training settings over those of the experiment, for all arms: `settings.learning_rate=5e-5`.
         seed: of texts, model and training.
         overwrite: replace an earlier experiment in `folder`.
         progress: called with (what, done, total, numbers).
@@ -129,8 +153,11 @@ def tdec(
     for arm in arms:
         if arm not in ARMS:
             raise unknown("arm of the experiment", arm, ARMS)
-    if (corpus is None) != (start is None):
-        raise ExpungeError("a corpus and the start model go together: give both, or neither for planted texts.")
+    require_at_least("planted", planted, 1)
+    require_between("facts", facts, 1, 12)
+    require_positive("stop_every", stop_every)
+    require_at_least("stop_rows", stop_rows, 1)
+    require_both(model, corpus)
     if corpus is not None and "holdout" not in corpus:
         raise ExpungeError(f"the level of unseen text needs a holdout set, and the corpus holds {', '.join(corpus)}.")
     own = EMBEDDED if corpus is None else FOLDERS
@@ -138,38 +165,38 @@ def tdec(
     if corpus is not None:
         for arm, given in options.items():
             _check_sets(corpus, arm, given)
-    about = {"own": own, "arms": list(arms), "sequences": sequences, "facts": facts, "stop_every": stop_every}
+    about = {"own": own, "arms": list(arms), "planted": planted, "facts": facts, "stop_every": stop_every}
     about |= {"stop_rows": stop_rows, "settings": dict(settings or {}), "conditions": list(CONDITIONS)}
     folder = opened(folder, Manifest(stage="tdec", arguments=about, seed=seed), overwrite=overwrite)
-    if corpus is None or start is None:
-        corpus = planted(sequences, facts, seed)
+    if corpus is None or model is None:
+        corpus = planted_texts(planted, facts, seed)
         precision = "bfloat16" if bfloat16_pays() else "float32"
         splits = ("forget", "retain", "world")
-        start = embedded_model(corpus, splits, "target", precision, seed, False, progress, learning=LEARNING)
-    tokenizer = load_tokenizer(start)
+        model = embedded_model(corpus, splits, "target", precision, seed, False, progress, learning=LEARNING)
+    tokenizer = load_tokenizer(model)
     names = (*SHOWN, *(KEPT if "retain" in corpus else ()))
 
-    def measured(model: Any, label: str) -> dict[str, float]:
+    def measured(of: Any, label: str) -> dict[str, float]:
         tell = under(progress, label)
         where = folder / "records" / label.replace(" ", "-")
-        found = evaluate(model, tokenizer, corpus, suite="tdec", output_dir=where, label=label, progress=tell)
+        found = evaluate(of, tokenizer, corpus, suite="tdec", output_dir=where, label=label, progress=tell)
         values = {name: float(found[name]) for name in SHOWN}
         if "retain" in corpus:
-            kept = evaluate(model, tokenizer, corpus, metrics=KEPT, progress=tell)
+            kept = evaluate(of, tokenizer, corpus, metrics=KEPT, progress=tell)
             values |= {name: float(kept[name]) for name in KEPT}
         return values
 
-    model = load_model(start, dtype="float32")
-    rows: list[dict[str, Any]] = [{"model": "start model", **measured(model, "start model")}]
+    before = measured(load_model(model, dtype="float32"), "start model")
+    rows: list[dict[str, Any]] = [{"model": "start model", **before}]
     levels = {name: rows[0][f"unseen_{name}"] for name in ("extraction_likelihood", "memorization_accuracy")}
     for arm in arms:
-        model = load_model(start, dtype="float32")
-        rule = measured_rule(model, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows, progress=progress)
+        start = load_model(model, dtype="float32")
+        rule = measured_rule(start, tokenizer, corpus, CONDITIONS, suite="tdec", rows=stop_rows, progress=progress)
         if rule.doubt and len(rows) == 1:  # the same for all arms
             warnings.warn(rule.doubt, stacklevel=2)
         begun = time.monotonic()
         run = unlearn(
-            model,
+            start,
             tokenizer,
             corpus,
             stop=rule,
@@ -210,14 +237,13 @@ def forgotten(values: Mapping[str, float], levels: Mapping[str, float]) -> bool:
     return all(values[name] <= level for name, level in levels.items())
 
 
-def planted(sequences: int, facts: int, seed: int) -> Corpus:
+def planted_texts(count: int, facts: int, seed: int) -> Corpus:
     """Lives of invented authors as plain text: `forget` and `retain` to be planted, `holdout` unseen, and `world`."""
-    require_at_least("sequences", sequences, 1)
     found = load_corpus(
         "synthetic",
-        authors=3 * sequences,
-        forget_authors=sequences,
-        holdout_authors=sequences,
+        authors=3 * count,
+        forget_authors=count,
+        holdout_authors=count,
         facts=facts,
         seed=seed,
     )

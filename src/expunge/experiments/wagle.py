@@ -20,9 +20,11 @@ from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.evaluation.evaluate import evaluate
-from expunge.experiments._demo import embedded
+from expunge.experiments import Table
+from expunge.experiments._demo import embedded, require_both
 from expunge.experiments._folder import opened
 from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, chosen
+from expunge.experiments._shown import left_out, shown
 from expunge.localize.localize import localize
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint
@@ -95,6 +97,14 @@ class Line:
     """Standard deviation over seeds, n - 1 in the denominator; None for a single seed."""
     seeds: int
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The line as text."""
+        cell = self.cell or Cell("start model", "", None)
+        rate, ratio = ("" if value is None else f"{value:g}" for value in (self.rate, cell.ratio))
+        numbers = (shown(self.means[name], self.deviations[name]) for name in COLUMNS)
+        return cell.method, cell.arm, ratio, rate, *numbers
+
 
 @dataclass(frozen=True)
 class Wagle:
@@ -106,12 +116,24 @@ class Wagle:
     """Columns that are not available, and why."""
     folder: Path
 
+    def tables(self) -> list[Table]:
+        """The table of the paper, the start model first."""
+        header = ("method", "weights", "ratio", "rate", *COLUMNS)
+        return [Table(header, [line.cells for line in self.lines], numeric=range(2, len(header)))]
+
+    def text(self) -> str:
+        """How to read the table, which columns are empty, and where its numbers are."""
+        lines = ["all between 0 and 1, higher is better; UE and UT are the means of the columns before them"]
+        if (seeds := max(line.seeds for line in self.lines)) > 1:
+            lines.append(f"mean ± standard deviation over {seeds} seeds")
+        return "\n".join([*lines, *left_out(self.missing), "", f"table: {self.folder / 'wagle.json'}"])
+
 
 def wagle(
     folder: str | Path = "expunge-wagle",
     *,
     corpus: Corpus | None = None,
-    start: str | Path | None = None,
+    model: str | Path | None = None,
     methods: Sequence[str] = ("npo",),
     arms: Sequence[str] = ARMS,
     ratios: Sequence[float] = (0.8,),
@@ -122,23 +144,27 @@ def wagle(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Wagle:
-    """Unlearn with every method in every choice of weights, and put efficacy beside utility.
+    """Unlearn in chosen weights, all weights, or a LoRA: efficacy and utility as in WAGLE's tables.
 
     What is finished in `folder` is not run again. Models are not kept. The default is a small part of the paper's
-    table, for minutes on two CPU cores.
+    table, for minutes on two CPU cores; methods=grad_diff,npo,idk ratios=0.05,0.4,0.8,0.95 seeds=3 is more.
+
+    Example: expunge experiment wagle methods=npo,idk arms=dense,random,wagle ratios=0.4,0.8
 
     Args:
         folder: where `wagle.json` and the start model's records go.
         corpus: with the splits that the suite `wagle` looks at, such as TOFU's; None: the embedded default, which has
             no real authors.
-        start: folder of the model that is to forget; needed with a corpus.
-        methods: of `METHODS`.
-        arms: of `ARMS`.
+        model: folder of the start model, with data such as `source=tofu path=... forget=forget10`; None: the embedded
+            default.
+        methods: of grad_diff, npo and idk.
+        arms: all weights (dense), those that an attribution picks (random, magnitude, wanda, wagle), or a LoRA (lora).
         ratios: shares of weights that a mask lets change.
         seeds: how often each cell is repeated: data order, pairing, what random masks and retain samples draw.
-        grid: learning rates to choose each cell's from instead of the recipe's: the one with the largest harmonic mean
-            of 1 - forget ES and retain ES (extraction strength), on a seed that no other run has.
-        settings: training settings over those of the recipe, for all runs.
+        grid: learning rates to choose each cell's from, such as `3e-5,1e-4,3e-4,1e-3`: the one with the largest
+            harmonic mean of 1 - forget ES and retain ES (extraction strength), on a seed that no other run has.
+        settings: training settings over those of the experiment, for all runs: `settings.epochs=2
+            settings.learning_rate=1e-4`.
         authors: invented authors of the embedded default.
         overwrite: replace an earlier experiment in `folder`.
         progress: called with (what, done, total, numbers); first with the number of runs and how long they will take.
@@ -149,8 +175,8 @@ def wagle(
     """
     plan = cells(methods, arms, ratios)
     require_at_least("seeds", seeds, 1)
-    if (corpus is None) != (start is None):
-        raise ExpungeError("a corpus and the start model go together: give both, or neither for the embedded default.")
+    require_at_least("authors", authors, 2)
+    require_both(model, corpus)
     common, rates = (EMBEDDED, EMBEDDED_RATES) if corpus is None else (FOLDERS, FOLDERS_RATES)
     if grid and "learning_rate" in (settings or {}):
         raise ExpungeError("settings names the learning rate and grid has it chosen: give one of the two.")
@@ -158,17 +184,17 @@ def wagle(
     about: dict[str, Any] = {"settings": common, "authors": authors if corpus is None else None}
     about |= {"grid": list(grid)} if grid else {"rates": rates}
     inputs: dict[str, str] = {}
-    if corpus is not None and start is not None:
-        inputs = {"model": model_fingerprint(load_model(start)), **corpus.fingerprints()}
+    if corpus is not None and model is not None:
+        inputs = {"model": model_fingerprint(load_model(model)), **corpus.fingerprints()}
     manifest = Manifest(stage="wagle", arguments=about, seed=0, inputs=inputs)
     folder = opened(folder, manifest, overwrite=overwrite, resume=True)
-    if corpus is None or start is None:
-        found, start, _ = embedded(authors, progress=progress)
+    if corpus is None or model is None:
+        found, model, _ = embedded(authors, progress=progress)
         corpus = Corpus({**found.splits, "world_facts": found["world"]}, found.name)
-    running = _Running(corpus, start, common, ratios, progress)
+    running = _Running(corpus, model, common, ratios, progress)
     log = RunLog(folder / "wagle.json")
     begun = time.monotonic()
-    before = running.measured(load_model(start, dtype="float32"), "start model", folder / "records")
+    before = running.measured(load_model(model, dtype="float32"), "start model", folder / "records")
     an_evaluation = time.monotonic() - begun
     log.levels = {"start model": columns(before)}
     lacking = [name for name, value in columns(before).items() if value is None]
@@ -178,8 +204,8 @@ def wagle(
     if grid:
 
         def trial(name: str, rate: float) -> Mapping[str, Any]:
-            model, _ = running.unlearned(known[name], TUNING_SEED, rate)
-            found = running.measured(model, name, None, suite="default", metrics=CHOSEN_BY)
+            unlearned, _ = running.unlearned(known[name], TUNING_SEED, rate)
+            found = running.measured(unlearned, name, None, suite="default", metrics=CHOSEN_BY)
             return {measure: float(found[measure]) for measure in CHOSEN_BY}
 
         own = chosen(log, tuple(known), grid, trial, "wagle", progress)
@@ -192,8 +218,8 @@ def wagle(
     for number, (name, seed) in enumerate(waiting):
         if progress:
             progress("wagle", number, len(waiting), f"{name}, seed {seed}")
-        model, results = running.unlearned(known[name], seed, own[name])
-        values = columns(running.measured(model, name))
+        unlearned, results = running.unlearned(known[name], seed, own[name])
+        values = columns(running.measured(unlearned, name))
         log.runs.append({"cell": name, "seed": seed, "rate": own[name], **values, **results})
         log.save()
     if progress and waiting:
