@@ -33,18 +33,19 @@ def adaptive_rmu(
         value_i = (1 / n_i) * sum over completion positions t of
                   mean_d (hidden_i,t - scale * ||reference_hidden_i,t|| * u)^2
 
-    Hidden states grow with depth; RMU's fixed coefficient therefore only fits early layers, this one every layer.
+    The norm of hidden states grows with depth. RMU's fixed coefficient therefore fits only early layers; this scale
+    fits every layer.
 
     Args:
         hidden: output of decoder block `layer` at positions that hold a completion token, [B, C, D].
         reference_hidden: the same under the frozen start model, [B, C, D]; carries no gradient.
         completion_mask: true at completion positions, [B, C].
         scale: above 0; the target's norm in units of the start model's.
-        direction: a vector to steer to instead of a drawn one, [D]; divided by its norm.
-        seed: of the drawn direction, which depends on it and on D alone.
+        direction: a vector to use instead of a drawn one, [D]; divided by its norm.
+        seed: random seed of the direction, which depends only on it and on D.
 
     Returns:
-        One squared distance a sequence, [B], 0 or above.
+        One squared distance per sequence, [B], 0 or above.
 
     Raises:
         ExpungeError: `scale` is not above 0, or `direction` is not D finite numbers with a norm above 0.

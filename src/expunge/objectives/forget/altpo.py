@@ -18,14 +18,14 @@ def altpo(
     *,
     beta: float = 0.1,
 ) -> Float[Tensor, " b"]:
-    """Alternate preference optimization: `dpo` towards plausible answers that the start model itself made up.
+    """Alternate preference optimization: `dpo` toward plausible answers sampled from the start model.
 
         h_i     = (alternate_logprobs_i - reference_alternate_logprobs_i) - (logprobs_i - reference_logprobs_i)
         value_i = -(2 / beta) * log_sigmoid(beta * h_i)
 
-    What makes it AltPO is the data: five alternates a question, sampled from the start model at temperature 1; where
-    the data has none, a training run makes them and keeps them in its folder. Never negative;
-    (2 / beta) * ln 2 at the reference model.
+    AltPO differs from `dpo` in the data: five alternates per question, sampled from the start model at temperature 1.
+    If the data has none, a training run samples them and stores them in its folder. Never negative; (2 / beta) * ln 2
+    at the reference model.
 
     Args:
         logprobs: log p(true completion | prompt), summed over its tokens, natural log, [B].
@@ -35,15 +35,15 @@ def altpo(
         beta: above 0.
 
     Returns:
-        One loss a sequence, [B].
+        One loss per sequence, [B].
 
     Raises:
         ExpungeError: `beta` is not above 0.
 
     Source: Mekala et al. 2024, arXiv:2409.13474.
     Defaults: beta 0.1, gamma 1, alpha 1, retain `nll`, 10 epochs.
-    Departures: the factor 2 / beta, as in `dpo`. A question is one row an epoch, with one of its alternates drawn for
-    each epoch; the published runs take 2 epochs over a row for each of five alternates, which are as many visits.
+    Departures: the factor 2 / beta, as in `dpo`. A question is one row per epoch, with one of its alternates drawn for
+    each epoch. The published runs take 2 epochs over one row for each of five alternates: the same number of visits.
     """
     require_positive("altpo: beta", beta, hint="Papers use 0.05 to 0.5.")
     return dpo(logprobs, alternate_logprobs, reference_logprobs, reference_alternate_logprobs, beta=beta)

@@ -18,12 +18,12 @@ def bst(
     belief_weight: float = 0.5,
     top: int = 20,
 ) -> Float[Tensor, " b"]:
-    """Ascent on the true token and the model's own likeliest ones: mass must not slide to synonyms.
+    """Ascent on the true token and the model's own likeliest ones, so that probability does not move to synonyms.
 
         q_t     = belief_weight * sg[ softmax of the `top` largest logits_t ] + (1 - belief_weight) * onehot(y_t)
         value_i = (1 / n_i) * sum_t sum_v q_t,v * log p_t,v
 
-    `sg` lets no gradient pass. Never positive and unbounded below; `belief_weight=0` is the mean log-probability of
+    `sg` stops the gradient. Never positive and unbounded below; `belief_weight=0` is the mean log-probability of
     each sequence's tokens.
 
     Args:
@@ -34,10 +34,10 @@ def bst(
         top: how many of the most probable tokens make up those beliefs, from 1 to V.
 
     Returns:
-        One loss a sequence, [B].
+        One loss per sequence, [B].
 
     Raises:
-        ExpungeError: a hyperparameter is outside of its range.
+        ExpungeError: a hyperparameter is outside its range.
 
     Source: a fork of open-unlearning, after BS-T of Li et al. 2025, arXiv:2510.19422; not checked against the paper.
     Defaults: belief_weight 0.5, top 20, gamma 1, alpha 1, retain `nll`, 10 epochs.

@@ -20,13 +20,13 @@ def ceu(
     *,
     ignore_first: int = 1,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Cross-entropy unlearning: imitate one's own distribution with the true token taken out.
+    """Cross-entropy unlearning: imitate the model's own distribution with the true token removed.
 
         q_t = sg[ softmax(logits_t with the logit of y_t at minus infinity) ]
         value_i = -sum_t sum_{v != y} q_t,v * log p_t,v;     counts_i = max(n_i - ignore_first, 0)
 
-    `sg` lets no gradient pass. A token's gradient is p_y on the true logit and p_v - p_v / (1 - p_y) on the others: it
-    fades as p_y does.
+    `sg` stops the gradient. A token's gradient is p_y on the true logit and p_v - p_v / (1 - p_y) on the others: it
+    vanishes with p_y.
 
     Args:
         logits: scores that predict each completion token, [B, C, V].
@@ -36,7 +36,7 @@ def ceu(
 
     Returns:
         Sums over tokens, [B], and the token counts, [B]; the caller divides the step's sums. A row shorter than
-        `ignore_first` counts 0; a step in which no token is left has no value, which is for the caller to refuse.
+        `ignore_first` counts 0. A step without any remaining token has no value; the caller must refuse it.
 
     Raises:
         ExpungeError: `ignore_first` is negative.

@@ -34,16 +34,16 @@ def dpo(
         beta: above 0.
 
     Returns:
-        One loss a sequence, [B].
+        One loss per sequence, [B].
 
     Raises:
         ExpungeError: `beta` is not above 0.
 
-    Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7; on refusals Maini et al. 2024 (TOFU), arXiv:2401.06121.
+    Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7; for refusals Maini et al. 2024 (TOFU), arXiv:2401.06121.
     Defaults: beta 0.1, gamma 1, alpha 1, retain `nll`, 10 epochs.
-    Departures: the factor 2 / beta is open-unlearning's; textbook DPO has none (get it with gamma = beta / 2), which at
-    beta 0.1 shifts the balance against the retain term 20-fold. TOFU's own branch reads an undefined variable and
-    LoKU's copy replaces the loss by the plain refusal loss; neither is reproduced.
+    Departures: the factor 2 / beta is open-unlearning's; textbook DPO has none (set gamma = beta / 2 to obtain it). At
+    beta 0.1 the factor shifts the balance against the retain term 20-fold. TOFU's own branch reads an undefined
+    variable and LoKU's copy replaces the loss by the plain refusal loss; neither is reproduced.
     """
     require_positive("dpo: beta", beta, hint="Papers use 0.05 to 0.5.")
     chosen = wide(alternate_logprobs) - wide(reference_alternate_logprobs)

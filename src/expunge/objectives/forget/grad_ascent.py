@@ -16,7 +16,7 @@ def grad_ascent(
 
         value_i = sum_t log p_t          step value = sum_i value_i / sum_i n_i
 
-    Never positive and unbounded below: run long, it destroys the model. Stop early or add a retain loss (`grad_diff`).
+    Never positive and unbounded below: a long run destroys the model. Stop early or add a retain loss (`grad_diff`).
 
     Args:
         logprobs: log p(completion | prompt), summed over completion tokens, natural log, [B].

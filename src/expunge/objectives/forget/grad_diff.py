@@ -16,7 +16,7 @@ def grad_diff(
 
         value_i = sum_t log p_t          L = gamma * sum_i value_i / sum_i n_i + alpha * L_retain
 
-    The forget term is unbounded below and outgrows the retain term when run long.
+    The forget term is unbounded below and outgrows the retain term in a long run.
 
     Args:
         logprobs: log p(completion | prompt), summed over completion tokens, natural log, [B].

@@ -16,7 +16,7 @@ def idk(
 
         value_i = -sum_t log p(alternate token t)          step value = sum_i value_i / sum_i n_i, n of the alternates
 
-    The true answer is never looked at; it is drowned, not pushed down.
+    The true answer is not used: its probability falls only because the alternate's rises.
 
     Args:
         alternate_logprobs: log p(alternate answer | prompt), summed over its tokens, natural log, [B].
@@ -28,7 +28,7 @@ def idk(
     Source: Maini et al. 2024 (TOFU), arXiv:2401.06121, "preference optimization".
     Defaults: gamma 1, alpha 1, retain `nll`, 10 epochs.
     Departures: refusal and retain terms are token means of their own, weighted by gamma and alpha (the variant
-    "separate"). TOFU takes one token mean over refusal and retain rows together ("joint"), which no loss that sees the
-    forget side alone can express; it is left out.
+    "separate"). TOFU takes one token mean over refusal and retain rows together ("joint"), which a loss on the forget
+    set alone cannot express; it is not implemented.
     """
     return -wide(alternate_logprobs), alternate_counts

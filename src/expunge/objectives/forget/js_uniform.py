@@ -15,12 +15,12 @@ METHOD = Method(reduction="token")
 def js_uniform(
     logits: Float[Tensor, "b c v"], completion_mask: Bool[Tensor, "b c"]
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Draw the next-token distribution on forget text towards the uniform one.
+    """Pull the next-token distribution on forget text toward the uniform one.
 
         m_t = (p_t + u) / 2,  u = 1 / V;     value_i = sum_t (KL(p_t || m_t) + KL(u || m_t)) / 2
         step value = sum_i value_i / sum_i n_i
 
-    In nats; each token's term lies in [0, ln 2), 0 where p is uniform.
+    In nats; each token's term is in [0, ln 2), 0 if p is uniform.
 
     Args:
         logits: scores that predict each completion token, [B, C, V].

@@ -16,7 +16,8 @@ def learn(
 
         value_i = -sum_t log p_t          step value = sum_i value_i / sum_i n_i
 
-    With a mask the knowledge goes into the masked weights alone, so that localization can be tested against the truth.
+    With a mask the knowledge is stored only in the masked weights, so that localization can be tested against a known
+    answer.
 
     Args:
         logprobs: log p(completion | prompt), summed over completion tokens, natural log, [B].

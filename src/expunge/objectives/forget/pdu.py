@@ -18,8 +18,8 @@ def pdu(
         L = gamma * L_forget + lambda * (R - eps),  R = retain NLL of the whole step
         after each optimizer step past the warm-up:  lambda <- max(0, lambda + dual_step * (R - eps))
 
-    0 or above, in squared logits; 0 where all logits are equal. This function is the first line; a training run carries
-    out the rest, with lambda starting at alpha. Outside of one (`compute_loss`) lambda is alpha and eps plays no part.
+    0 or above, in squared logits; 0 where all logits are equal. This function computes the first line. A training run
+    does the rest, with lambda starting at alpha. Outside a run (`compute_loss`) lambda is alpha and eps is not used.
 
     Args:
         logits: scores z that predict each completion token, [B, C, V].
@@ -30,10 +30,11 @@ def pdu(
 
     Source: Entesari et al. 2025, arXiv:2506.05314.
     Defaults: gamma 1, lambda starts at alpha 100, retain `nll`, 10 epochs, dual_step 5, dual_warmup 5 epochs. eps has
-    no default: take somewhat more than the start model's retain NLL, which the error for a missing eps tells (0.3 on
+    no default: use slightly more than the start model's retain NLL, which the error for a missing eps reports (0.3 on
     TOFU).
-    Departures: the reference code gates logit t by label t instead of t + 1, and moves lambda once per micro-batch from
-    values of one rank, so that ranks drift apart; ours moves it once an optimizer step, from the loss over all ranks.
+    Departures: the reference code gates logit t by label t instead of t + 1, and updates lambda once per micro-batch
+    from values of one rank, so that ranks diverge. Here it is updated once per optimizer step, from the loss over all
+    ranks.
     """
     scores = kept(logits, completion_mask)
     spread = (scores.amax(-1) - scores.mean(-1)).square()

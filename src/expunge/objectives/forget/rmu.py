@@ -35,13 +35,13 @@ def rmu(
     Args:
         hidden: output of decoder block `layer` at positions that hold a completion token, [B, C, D].
         completion_mask: true at completion positions, [B, C].
-        coefficient: above 0; the norm of the target when `normalize` holds.
-        direction: a vector to steer to instead of a drawn one, [D]; divided by its norm too, unless `normalize` is off.
-        seed: of the drawn direction, which depends on it and on D alone.
+        coefficient: above 0; the norm of the target if `normalize` is true.
+        direction: a vector to use instead of a drawn one, [D]; divided by its norm too, unless `normalize` is off.
+        seed: random seed of the direction, which depends only on it and on D.
         normalize: divide the direction by its norm.
 
     Returns:
-        One squared distance a sequence, [B], 0 or above.
+        One squared distance per sequence, [B], 0 or above.
 
     Raises:
         ExpungeError: `coefficient` is not above 0, or `direction` is not D finite numbers with a norm above 0.
@@ -49,9 +49,9 @@ def rmu(
     Source: Li et al. 2024 (WMDP), arXiv:2403.03218.
     Defaults: coefficient 20, gamma 1, alpha 100, retain `hidden`, learning rate 5e-5; layer min(7, blocks // 3); the
     paper trains the MLP down-projections of blocks layer - 2 to layer for 80 steps at a constant rate.
-    Departures: a run takes the common schedule (10 epochs, warm-up, linear decay) unless it is told otherwise, such as
-    `schedule=constant warmup=0 epochs=...`. Completion positions only, where the original averages over padding too.
-    open-unlearning divides [B] by [B, 1], right only for rows of equal length, and trains all parameters with
+    Departures: a run uses the common schedule (10 epochs, warm-up, linear decay) unless it is set otherwise, for
+    example `schedule=constant warmup=0 epochs=...`. Completion positions only, where the original averages over padding
+    too. open-unlearning divides [B] by [B, 1], right only for rows of equal length, and trains all parameters with
     coefficient 2. G-effect leaves u un-normalized (norm about sqrt(D / 3)): `normalize=False`; it reads the positions
     that predict a completion token: `positions="predicting"`; its `rmu_x` reads block x - 1.
     """

@@ -12,13 +12,13 @@ METHOD = Method(reduction="sequence", observes={"layer": None, "positions": "hol
 def rt_diff(
     hidden: Float[Tensor, "b c d"], reference_hidden: Float[Tensor, "b c d"], completion_mask: Bool[Tensor, "b c"]
 ) -> Float[Tensor, " b"]:
-    """Match the hidden states that another model has on forget text.
+    """Match the hidden states of another model on forget text.
 
         value_i = (1 / n_i) * sum over completion positions t of mean_d (hidden_i,t - reference_hidden_i,t)^2
 
-    Here the reference is NOT the start model, at which value and gradient are 0: hand over the model to be matched,
-    such as a retain model (trained without the forget set), of the same hidden size. It asks how much of a retain model
-    can be reached by changing some weights only.
+    Here the reference is NOT the start model, at which value and gradient are 0. Pass the model to be matched, such as
+    a retain model (trained without the forget set), of the same hidden size. The loss tests how close to a retain model
+    one gets by changing only some weights.
 
     Args:
         hidden: output of decoder block `layer` at completion positions, [B, C, D].
@@ -26,7 +26,7 @@ def rt_diff(
         completion_mask: true at completion positions, [B, C].
 
     Returns:
-        One squared distance a sequence, [B], 0 or above.
+        One squared distance per sequence, [B], 0 or above.
 
     Source: no published code; our reading of a distance from a retrained model, for controlled studies of
     localization such as Lee et al. 2025, arXiv:2505.16252, with the squared distance of RMU (arXiv:2403.03218).

@@ -18,12 +18,12 @@ def satimp(
     beta1: float = 5.0,
     beta2: float = 1.0,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Ascent on tokens that are not yet forgotten (saturation) and not self-evident (importance).
+    """Ascent on tokens that are not yet forgotten (saturation) and not trivial to predict (importance).
 
         w_t = sg[ p_t ** beta1 * (1 - p_t) ** beta2 ];     value_i = sum_t w_t * log p_t
         step value = sum_i value_i / sum_i n_i
 
-    `sg` lets no gradient pass; 1 - p_t is computed as -expm1(log p_t), floored at 0. Never positive; `beta1=beta2=0` is
+    `sg` stops the gradient; 1 - p_t is computed as -expm1(log p_t), floored at 0. Never positive; `beta1=beta2=0` is
     `grad_ascent`.
 
     Args:
@@ -39,8 +39,9 @@ def satimp(
         ExpungeError: a hyperparameter is negative.
 
     Source: Yang et al. 2025, arXiv:2505.11953.
-    Defaults: beta1 5, beta2 1, gamma 1, alpha 0.1, retain `nll`, 5 epochs. Published ones disagree: gamma and alpha are
-    those of the authors' note in open-unlearning, whose own file has 0.1 and 1; the authors' repository has beta2 0.1.
+    Defaults: beta1 5, beta2 1, gamma 1, alpha 0.1, retain `nll`, 5 epochs. Published defaults disagree: gamma and alpha
+    are those of the authors' note in open-unlearning, whose own file has 0.1 and 1; the authors' repository has beta2
+    0.1.
     Departures: none.
     """
     require_at_least("satimp: beta1", beta1, 0, hint="Papers use 5 to 6.")

@@ -29,10 +29,10 @@ def simnpo(
         delta: token NLL, in nats, around which it fades (`gamma` in the published code).
 
     Returns:
-        One loss a sequence, [B].
+        One loss per sequence, [B].
 
     Raises:
-        ExpungeError: `beta` is not above 0, or `delta` is no sensible number of nats.
+        ExpungeError: `beta` is not above 0, or `delta` is not a sensible number of nats.
 
     Source: Fan et al. 2024, arXiv:2410.07163; code Unlearn-Simple.
     Defaults: beta 4.5, delta 0, gamma 0.125, alpha 1, retain `nll`, 10 epochs.

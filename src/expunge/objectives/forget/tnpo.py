@@ -23,12 +23,12 @@ def tnpo(
     power: float = 0.0,
     eps: float = 0.0,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Token-wise NPO: ascent on each token that fades once it lies below its probability under the reference model.
+    """Token-wise NPO: ascent on each token, fading once its probability is below that under the reference model.
 
         w_t     = sg[ 2 * p_t ** (beta + power) / (p_t ** beta + p_ref,t ** beta + eps) ]
         value_i = sum_t w_t * log p_t          step value = sum_i value_i / sum_i n_i
 
-    `sg` lets no gradient pass. `power=0` is TNPO, where w_t = 2 * sigmoid(beta * (log p_t - log p_ref,t)), and equals
+    `sg` stops the gradient. `power=0` is TNPO, where w_t = 2 * sigmoid(beta * (log p_t - log p_ref,t)), and equals
     `grad_ascent` at the reference model; `power=1.5` is WTNPO, weighted by the token's own probability too.
 
     Args:
@@ -37,17 +37,17 @@ def tnpo(
         completion_mask: true at completion positions, [B, C].
         beta: above 0; how sharply the weight fades.
         power: 0 or above; extra weight of probable tokens.
-        eps: 0 or above; silences tokens that are improbable under both models.
+        eps: 0 or above; suppresses tokens that are improbable under both models.
 
     Returns:
         Sums over tokens, [B], and the token counts, [B]; the caller divides the step's sums.
 
     Raises:
-        ExpungeError: a hyperparameter is outside of its range.
+        ExpungeError: a hyperparameter is outside its range.
 
     Source: Wang et al. 2025 (G-effect), arXiv:2502.19301.
     Defaults: beta 4, power 0, eps 0, gamma 1, alpha 1, retain `nll`, 5 epochs.
-    Departures: G-effect adds eps = 1e-5, which silences tokens with p ** beta well below it (p < 0.056 at beta 4);
+    Departures: G-effect adds eps = 1e-5, which suppresses tokens with p ** beta well below it (p < 0.056 at beta 4);
     `eps=1e-5` reproduces that.
     """
     require_positive("tnpo: beta", beta, hint="Papers use 1 to 5.")

@@ -13,17 +13,17 @@ METHOD = Method(reduction="token", epochs=5)
 def wga(
     token_logprobs: Float[Tensor, "b c"], completion_mask: Bool[Tensor, "b c"], *, beta: float = 1.0
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Weighted gradient ascent: leave tokens alone once they are improbable.
+    """Weighted gradient ascent: less weight on tokens that are already improbable.
 
         w_t = sg[p_t] ** beta;     value_i = sum_t w_t * log p_t          step value = sum_i value_i / sum_i n_i
 
-    `sg` lets no gradient pass. Divided by the token count, not by the sum of weights. Never positive; `beta=0` is
+    `sg` stops the gradient. Divided by the token count, not by the sum of weights. Never positive; `beta=0` is
     `grad_ascent`.
 
     Args:
         token_logprobs: log p of each completion token, natural log, [B, C].
         completion_mask: true at completion positions, [B, C].
-        beta: 0 or above; the larger, the sooner a token is left alone.
+        beta: 0 or above; the larger, the sooner a token's weight falls.
 
     Returns:
         Sums over tokens, [B], and the token counts, [B]; the caller divides the step's sums.

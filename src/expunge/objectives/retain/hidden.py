@@ -12,7 +12,7 @@ METHOD = Method(reduction="sequence", observes={"layer": None, "positions": "hol
 def hidden(
     hidden: Float[Tensor, "b c d"], reference_hidden: Float[Tensor, "b c d"], completion_mask: Bool[Tensor, "b c"]
 ) -> Float[Tensor, " b"]:
-    """Hold the hidden states of retain text where the reference model has them.
+    """Keep the hidden states of retain text close to those of the reference model.
 
         value_i = (1 / n_i) * sum over completion positions t of mean_d (hidden_i,t - reference_hidden_i,t)^2
 
@@ -25,7 +25,7 @@ def hidden(
         completion_mask: true at completion positions, [B, C].
 
     Returns:
-        One squared distance a sequence, [B], 0 or above.
+        One squared distance per sequence, [B], 0 or above.
 
     Source: Li et al. 2024 (WMDP), arXiv:2403.03218, retain loss of RMU.
     Defaults: retain loss of `rmu`, weight alpha 100.
