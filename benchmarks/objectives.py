@@ -38,7 +38,7 @@ from expunge.models.reference import frozen_copy
 from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
 from expunge.training.callbacks import Clock
-from expunge.training.config import TrainingConfig
+from expunge.training.training_config import TrainingConfig
 from expunge.training.reference_rows import with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import training_arguments

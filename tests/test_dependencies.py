@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from expunge.training.config import Tracker
+from expunge.training.training_config import Tracker
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -165,7 +165,7 @@ class Unlearning:
             warmup_steps: optimizer steps over which the learning rate rises.
             overwrite: replace an earlier run in `output_dir`.
             resume: go on with a run that was stopped there.
-            **settings: more fields of `expunge.training.config.TrainingConfig`, such as `weight_decay` or
+            **settings: more fields of `expunge.training.training_config.TrainingConfig`, such as `weight_decay` or
                 `retain_per_forget`.
 
         Raises:

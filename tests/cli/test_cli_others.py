@@ -38,7 +38,6 @@ class TestList:
             return [plugin] if group == KINDS["experiments"].group else []
 
         monkeypatch.setattr("expunge.core.catalogue.entry_points", installed)
-        monkeypatch.setattr("expunge.cli.verbs.list.entry_points", installed)
         assert re.search("theirs +from package.module:function", call("list", "experiments").out)
 
     def test_mistakes(self, call: Callable[..., Any]) -> None:

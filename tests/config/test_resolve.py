@@ -281,7 +281,7 @@ class TestMissing:
             raise AssertionError("looked up")
 
         with pytest.raises(ExpungeError, match="missing: model"):
-            resolve(Config, more=never)
+            resolve(Config, extra_settings=never)
 
 
 class TestChecksOfTheDataclass:
@@ -298,37 +298,37 @@ SIZE = Setting(name="size", type=int, default=REQUIRED, default_origin="default 
 
 class TestFurtherSettings:
     def test_they_are_handed_on_when_given(self) -> None:
-        found = made("beta=0.5", more=lambda values: [BETA])
-        assert found.more == {"beta": 0.5}
+        found = made("beta=0.5", extra_settings=lambda values: [BETA])
+        assert found.extra == {"beta": 0.5}
         assert found.origins["beta"] == "command line"
 
     def test_they_stay_with_their_owner_when_not(self) -> None:
-        found = made(more=lambda values: [BETA])
-        assert found.more == {}
+        found = made(extra_settings=lambda values: [BETA])
+        assert found.extra == {}
         assert found.origins["beta"] == "default of npo"
         assert BETA in found.known
 
     def test_they_follow_from_values_already_converted(self) -> None:
         seen: list[dict[str, Any]] = []
-        made("loss=npo", "rate=1", more=lambda values: seen.append(values) or [])
+        made("loss=npo", "rate=1", extra_settings=lambda values: seen.append(values) or [])
         assert seen[0]["loss"] == "npo" and seen[0]["rate"] == 1.0 and seen[0]["seed"] == 0
 
     def test_their_types_are_checked_too(self) -> None:
-        message = failure("beta=big", more=lambda values: [BETA])
+        message = failure("beta=big", extra_settings=lambda values: [BETA])
         assert message == "beta: expected number, got 'big' (from command line)."
 
     def test_unknown_keys_are_compared_with_them(self) -> None:
-        message = failure("bta=0.5", more=lambda values: [BETA])
+        message = failure("bta=0.5", extra_settings=lambda values: [BETA])
         assert "no setting is called 'bta' (from command line). Did you mean 'beta'?" in message
 
     def test_one_without_default_must_be_given(self) -> None:
-        assert failure(more=lambda values: [SIZE]).startswith("missing: size.")
-        assert made("size=3", more=lambda values: [SIZE]).more == {"size": 3}
+        assert failure(extra_settings=lambda values: [SIZE]).startswith("missing: size.")
+        assert made("size=3", extra_settings=lambda values: [SIZE]).extra == {"size": 3}
 
     def test_a_field_of_the_same_name_goes_first(self) -> None:
-        found = made("seed=4", more=lambda values: [Setting(name="seed", type=str, default="x")])
-        assert found.config.seed == 4 and found.more == {}
+        found = made("seed=4", extra_settings=lambda values: [Setting(name="seed", type=str, default="x")])
+        assert found.config.seed == 4 and found.extra == {}
 
     def test_of_two_with_one_name_the_first_counts(self) -> None:
         other = Setting(name="beta", type=str, default="x", default_origin="default of kl")
-        assert made("beta=1", more=lambda values: [BETA, other]).more == {"beta": 1.0}
+        assert made("beta=1", extra_settings=lambda values: [BETA, other]).extra == {"beta": 1.0}

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from expunge.config.settings import REQUIRED, parameters, settings
-from expunge.data.config import DataConfig
-from expunge.training.config import TrainingConfig
+from expunge.data.data_config import DataConfig
+from expunge.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import expunge
 from expunge.config.signature import shows_settings
-from expunge.training.config import TrainingConfig
+from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn_config import UnlearnConfig
 
 

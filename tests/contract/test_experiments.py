@@ -20,7 +20,7 @@ from expunge.core import catalogue
 from expunge.core.catalogue import names, resolve
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import Progress
-from expunge.data.config import CorpusConfig
+from expunge.data.data_config import CorpusConfig
 from expunge.experiments import Result, Table
 
 NAMES = names("experiments")
@@ -42,7 +42,7 @@ def problems(name: str) -> list[str]:
     """What the settings of an experiment lack."""
     verb = verb_of(name)
     found = []
-    for setting in verb.also:
+    for setting in verb.own_settings:
         if not setting.doc or not setting.doc.endswith("."):
             found.append(f"{setting.name} has no sentence under Args:")
         if setting.type is Any or "." in describe(setting.type):
@@ -56,7 +56,7 @@ def problems(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_have_a_type_and_a_sentence(name: str) -> None:
-    assert problems(name) == [] and verb_of(name).also[0].name == "output"
+    assert problems(name) == [] and verb_of(name).own_settings[0].name == "output"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +66,7 @@ def test_help_shows_every_setting(name: str, capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     assert ended.value.code == 0 and f"Usage: expunge experiment {name} " in text and "[--overwrite]" in text
     assert "Args:" not in text and "Raises:" not in text
-    for setting in verb_of(name).also:
+    for setting in verb_of(name).own_settings:
         assert re.search(rf"^  {setting.name}: {re.escape(describe(setting.type))}", text, re.MULTILINE), setting.name
 
 

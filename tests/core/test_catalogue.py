@@ -1,8 +1,9 @@
 """The catalogue: names are files, and code of others joins by path or entry point."""
 
+import importlib
 import inspect
 import sys
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,23 +81,46 @@ def test_code_of_others_that_is_not_there(outside: ModuleType) -> None:
         resolve("metrics", "nowhere_at_all:f")
 
 
-def test_entry_points_join_under_plain_names(outside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    def installed(*, group: str) -> list[EntryPoint]:
-        mine = EntryPoint("their_method", "somebody_elses:mine", "expunge.objectives")
-        return [mine] if group == "expunge.objectives" else []
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a package with these entry points of `expunge.objectives` where Python finds installed ones."""
 
-    monkeypatch.setattr(catalogue, "entry_points", installed)
+    def put(**points: str) -> None:
+        (tmp_path / "their_package.py").write_text("def mine(logprobs):\n    return logprobs\n", encoding="utf-8")
+        info = tmp_path / "their_package-1.0.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n", encoding="utf-8")
+        lines = "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in points.items())
+        (info / "entry_points.txt").write_text(f"[expunge.objectives]\n{lines}", encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+
+    return put
+
+
+def test_an_installed_package_joins_under_plain_names(install: Callable[..., None]) -> None:
+    install(their_method="their_package:mine")
     assert "their_method" in names("methods") and "npo" in names("methods")
-    assert resolve("methods", "their_method") is outside.mine
+    assert resolve("methods", "their_method") is resolve("methods", "their-method")
+    assert resolve("methods", "their_method").__module__ == "their_package"
     assert "their_method" not in names("metrics")
 
 
-def test_ours_go_before_entry_points_of_the_same_name(outside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        catalogue, "entry_points", lambda group: [EntryPoint("npo", "somebody_elses:mine", "expunge.objectives")]
-    )
-    assert names("methods").count("npo") == 1
-    assert resolve("methods", "npo").__module__ == "expunge.objectives.forget.npo"
+def test_ours_go_before_plugins_of_the_same_name_with_a_warning(install: Callable[..., None]) -> None:
+    install(grad_diff="their_package:mine")
+    for ask in (lambda: names("methods"), lambda: resolve("methods", "grad_diff")):
+        with pytest.warns(
+            UserWarning, match=r"plug-in their_package:mine is hidden by expunge\.objectives\.forget\.gr"
+        ):
+            ask()
+    assert resolve("methods", "their_package:mine").__module__ == "their_package"
+
+
+@pytest.mark.parametrize("value", ["their_missing_package:mine", "their_package:mien"])
+def test_a_broken_plugin_says_what_is_wrong(install: Callable[..., None], value: str) -> None:
+    install(their_method=value)
+    with pytest.raises(ExpungeError, match=r"installed plug-in|Did you mean 'mine'"):
+        resolve("methods", "their_method")
 
 
 def test_hyperparameters_and_needs() -> None:

@@ -15,7 +15,7 @@ from expunge.evaluation import collect as module
 from expunge.evaluation import scoring
 from expunge.evaluation.collect import collect
 from expunge.evaluation.evaluate import evaluate
-from expunge.evaluation.partial import Parts
+from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, merged
 from expunge.evaluation.scoring import gradient_norms
 from expunge.models import generate
@@ -111,7 +111,7 @@ def test_a_killed_collection_goes_on(records, model, tokenizer, corpus, tmp_path
         computed.append([row.ids for row in rows])
         return plain(model, rows, more)
 
-    monkeypatch.setattr(module, "Parts", lambda *a, **k: Parts(*a, **{**k, "seconds": 0.0}))
+    monkeypatch.setattr(module, "Partial", lambda *a, **k: Partial(*a, **{**k, "seconds": 0.0}))
     monkeypatch.setattr(scoring, "_observed", dying)
     with pytest.raises(KeyboardInterrupt):
         collect(model, tokenizer, corpus, ASKED, batch_size=4, parts=tmp_path)

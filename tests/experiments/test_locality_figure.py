@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.experiments._locality.figure import figure, write
+from expunge.experiments._locality.locality_figure import figure, write
 
 VALUES = {
     "npo": {"aues_hypervolume": {"oracle": (0.8, 0.9), "random": (0.7, 0.72)}, "resistance": {"oracle": (0.5, 0.4)}},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from expunge.experiments._metrics.figure import drawing
+from expunge.experiments._metrics.quality_figure import drawing
 from expunge.results.metric_quality import Attacked, Judgment
 
 

@@ -9,9 +9,9 @@ import zoo
 from expunge.core.batch import Encoded
 from expunge.data.tokenizing import encode
 from expunge.localize import gradients as statistics
+from expunge.localize.attribution_inputs import unit_rows
 from expunge.localize.datasets import noisy_copies
 from expunge.localize.gradients import Dataset, gradients, input_means
-from expunge.localize.inputs import unit_rows
 from expunge.localize.model_units import layout
 from expunge.models.anatomy import blocks, down_projection
 from expunge.objectives.combine import build

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.localize.model_units import layout
-from expunge.masks.fingerprint import kind_of
+from expunge.masks.mask_fingerprint import kind_of
 from expunge.models.anatomy import blocks, down_projection
 
 DOWN = {

@@ -6,8 +6,8 @@ import torch
 
 from expunge.core.checks import ExpungeError
 from expunge.masks.agreement import agreements, recovery
-from expunge.masks.fingerprint import fingerprint
 from expunge.masks.mask import Mask
+from expunge.masks.mask_fingerprint import fingerprint
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from expunge.masks.fingerprint import OUTSIDE, Fingerprint, Place, gini, kind_of, layer_of, plural
+from expunge.masks.mask_fingerprint import OUTSIDE, Fingerprint, Place, gini, kind_of, layer_of, plural
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from expunge.core.manifest import Manifest
 from expunge.report.card import card
-from expunge.report.findings import STANDING
+from expunge.report.summary import STANDING
 from expunge.report.text import interval_text, value_text
 from expunge.results.measures import Evaluation
 

@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from expunge.report.findings import summary, warnings_of
-from expunge.report.models import assign_roles
+from expunge.report.compared_models import assign_roles
+from expunge.report.summary import summary, warnings_of
 from expunge.results.measures import Evaluation
 
 Make = Callable[..., Evaluation]

@@ -11,8 +11,8 @@ import pytest
 
 import expunge
 from expunge.core.checks import ExpungeError
-from expunge.report.findings import STANDING
 from expunge.report.html import SAMPLES_SHOWN, report
+from expunge.report.summary import STANDING
 from expunge.report.text import interval_text, value_text
 from expunge.results.measures import Evaluation, Sample
 

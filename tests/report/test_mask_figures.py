@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.masks.fingerprint import OUTSIDE, Agreement, Fingerprint, Place
+from expunge.masks.mask_fingerprint import OUTSIDE, Agreement, Fingerprint, Place
 from expunge.report.figures import svg
 from expunge.report.html import report
 from expunge.report.mask_figures import agreement, fingerprints, save, trained_in

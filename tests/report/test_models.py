@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.report.models import assign_roles, distinct, gather
+from expunge.report.compared_models import assign_roles, distinct, gather
 from expunge.results.measures import Evaluation
 
 

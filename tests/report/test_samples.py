@@ -4,7 +4,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge.report.models import Model, assign_roles
+from expunge.report.compared_models import Model, assign_roles
 from expunge.report.samples import Piece, by_split, key_words, pieces, side_by_side
 from expunge.results.measures import Evaluation, Sample
 

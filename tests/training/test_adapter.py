@@ -31,9 +31,9 @@ from expunge.models.lowrank import lora_layers, without_known_warnings
 from expunge.models.matrices import linear_layers, shape_of
 from expunge.objectives.combine import build
 from expunge.training.adapter import adapted_matrices, split_adapter_settings
-from expunge.training.config import TrainingConfig
 from expunge.training.finetune import finetune
 from expunge.training.trainer import ObjectiveTrainer
+from expunge.training.training_config import TrainingConfig
 
 ADAPTERS = catalogue.names("adapters")
 SETTINGS: dict[str, dict[str, Any]] = {"lora": {}, "fila": {"epsilon": "auto"}, "vila": {"epsilon": "auto"}}

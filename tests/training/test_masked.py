@@ -15,8 +15,8 @@ import expunge
 import zoo
 from expunge.core.catalogue import names
 from expunge.core.checks import ExpungeError
-from expunge.masks.fingerprint import Fingerprint, fingerprint
 from expunge.masks.mask import Mask
+from expunge.masks.mask_fingerprint import Fingerprint, fingerprint
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part
 from expunge.models.fingerprint import model_fingerprint

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.training.config import TrainingConfig
+from expunge.training.training_config import TrainingConfig
 
 SETTINGS: dict[str, Any] = {"method": "npo", "epochs": 4, "batch_size": 3, "learning_rate": 1e-3}
 
@@ -22,7 +22,7 @@ TRACKIO = """
 import json, sys
 from pathlib import Path
 import expunge, zoo
-from expunge.training.config import TrainingConfig
+from expunge.training.training_config import TrainingConfig
 from trackio.sqlite_storage import SQLiteStorage
 
 folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])

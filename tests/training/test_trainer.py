@@ -10,10 +10,10 @@ from torch import nn
 
 import expunge
 import zoo
-from expunge.training.config import TrainingConfig
 from expunge.training.loss import compute_loss
 from expunge.training.rows import RunRows
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
+from expunge.training.training_config import TrainingConfig
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

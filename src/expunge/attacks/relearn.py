@@ -1,23 +1,30 @@
 """Relearning: train a finished model on the forget set again and see how fast the knowledge returns."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.config.signature import shows_settings
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.training.finetune import finetune
+from expunge.training.training_config import TrainingConfig
 
-LEARNING_RATE = 2e-5
 
-
+@shows_settings(TrainingConfig)
 def relearn(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
+    learning_rate: float = 2e-5,
+    epochs: float = 1.0,
+    weight_decay: float = 0.0,
+    warmup: float = 0.0,
+    schedule: Literal["linear", "constant", "cosine"] = "constant",
+    checkpoint_every: float = 0.0,
     output_dir: str | Path | None = None,
     template: Template | None = None,
     max_length: int = 512,
@@ -32,11 +39,17 @@ def relearn(
         model: trained in place.
         tokenizer: its tokenizer.
         corpus: holds `forget`.
+        learning_rate: peak learning rate of AdamW.
+        epochs: passes over the forget set.
+        weight_decay: decoupled weight decay of AdamW.
+        warmup: epochs over which the learning rate rises linearly from 0.
+        schedule: what the learning rate does after the warm-up.
+        checkpoint_every: epochs between checkpoints; 0 writes none.
         output_dir: run folder; None keeps the result in memory.
         template: how questions are framed.
         max_length: longest row in tokens.
         progress: called with (what, steps done, steps in all, numbers).
-        **settings: fields of `TrainingConfig` over the defaults: learning rate 2e-5, no weight decay, no warm-up.
+        **settings: further fields of `TrainingConfig`.
 
     Returns:
         The model after relearning.
@@ -46,14 +59,6 @@ def relearn(
 
     Source: arXiv:2506.12618. Departures: the paper does not say how its rate runs; ours is constant.
     """
-    defaults: dict[str, Any] = {
-        "learning_rate": LEARNING_RATE,
-        "epochs": 1.0,
-        "weight_decay": 0.0,
-        "warmup": 0.0,
-        "schedule": "constant",
-        "checkpoint_every": 0.0,
-    }
     run = finetune(
         model,
         tokenizer,
@@ -63,7 +68,13 @@ def relearn(
         template=template,
         max_length=max_length,
         progress=progress,
-        **{**defaults, **settings},
+        learning_rate=learning_rate,
+        epochs=epochs,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        schedule=schedule,
+        checkpoint_every=checkpoint_every,
+        **settings,
     )
     return run.model
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
-from expunge.data.config import CorpusConfig, DataConfig
-from expunge.training.config import TrainingConfig
+from expunge.data.data_config import CorpusConfig, DataConfig
+from expunge.training.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel

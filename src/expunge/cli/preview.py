@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from expunge.core.batch import Encoded
     from expunge.data.corpus import Corpus
-    from expunge.training.config import TrainingConfig
     from expunge.training.memory import Work
     from expunge.training.rows import RunRows
+    from expunge.training.training_config import TrainingConfig
 
 INCOMPLETE = 1
 """Exit code where something is missing."""
@@ -58,7 +58,7 @@ def show_settings(resolved: Resolved[Any], filled: Mapping[str, Any]) -> None:
     """
     rows = []
     for setting in resolved.known:
-        value = resolved.more.get(setting.name, getattr(resolved.config, setting.name, setting.default))
+        value = resolved.extra.get(setting.name, getattr(resolved.config, setting.name, setting.default))
         origin = resolved.origins[setting.name]
         taken, taken_from = filled.get(setting.name, (None, origin))
         if value in (None, {}) and taken is not None:

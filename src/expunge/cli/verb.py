@@ -59,11 +59,11 @@ class Verb(Generic[T]):
     config: type[T]
     run: Callable[[Call[T]], int]
     """Returns the exit code; its docstring is the verb's help."""
-    also: tuple[Setting, ...] = ()
+    own_settings: tuple[Setting, ...] = ()
     """Settings that are no field of `config`, such as the parameters of an experiment."""
-    more: Callable[[dict[str, Any]], Sequence[Setting]] | None = None
+    extra_settings: Callable[[dict[str, Any]], Sequence[Setting]] = lambda values: ()
     """From the values so far, the settings of what they name, such as a method's hyperparameters."""
-    elsewhere: Callable[[str], str] | None = None
+    unknown_hint: Callable[[str], str] | None = None
     """From an unknown setting, a sentence that says what it would be a setting of."""
     flags: tuple[str, ...] = ()
     positional: str = ""
@@ -112,7 +112,7 @@ def execute(verb: Verb[Any], words: Sequence[str]) -> int:
 
 
 def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
-    known = {s.name: s for s in (*verb.also, *settings(verb.config))}
+    known = {s.name: s for s in (*verb.own_settings, *settings(verb.config))}
     flags = (*verb.flags, "help")
     words = ["--help" if word == "-h" else word for word in words]
     arguments = parse(words, known=known, flags=flags, positional=bool(verb.positional))
@@ -132,8 +132,8 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         verb.config,
         files=arguments.files,
         overrides=arguments.overrides,
-        more=lambda values: [*verb.also, *(verb.more(values) if verb.more else ())],
-        elsewhere=verb.elsewhere,
+        extra_settings=lambda values: [*verb.own_settings, *verb.extra_settings(values)],
+        unknown_hint=verb.unknown_hint,
     )
     return verb.run(Call(resolved, tuple(arguments.positional), frozenset(arguments.flags)))
 
@@ -141,10 +141,10 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
 def _named(verb: Verb[Any], known: dict[str, Setting], overrides: Sequence[str]) -> list[Setting]:
     """Settings of what the words name beside `--help`: `expunge unlearn method=rmu --help` shows those of rmu."""
     given = dict(override.split("=", 1) for override in overrides)
-    if verb.more is None or not given:
+    if not given:
         return []
     values = {s.name: given.get(s.name, s.default) for s in known.values()}
-    return [setting for setting in verb.more(values) if setting.name not in known]
+    return [setting for setting in verb.extra_settings(values) if setting.name not in known]
 
 
 def forgiving_output() -> None:

@@ -23,7 +23,7 @@ class Resolved(Generic[T]):
     """A finished configuration and where each of its values came from."""
 
     config: T
-    more: dict[str, Any]
+    extra: dict[str, Any]
     """Settings that are no field, such as a method's hyperparameters; only those that were given."""
     known: tuple[Setting, ...]
     """Every setting that could have been given: the fields, then the further ones."""
@@ -36,8 +36,8 @@ def resolve(
     *,
     files: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
-    more: Callable[[dict[str, Any]], Sequence[Setting]] | None = None,
-    elsewhere: Callable[[str], str] | None = None,
+    extra_settings: Callable[[dict[str, Any]], Sequence[Setting]] | None = None,
+    unknown_hint: Callable[[str], str] | None = None,
 ) -> Resolved[T]:
     r"""Fill a configuration dataclass from its defaults, YAML files and overrides; later ones win.
 
@@ -49,8 +49,8 @@ def resolve(
         cls: the dataclass.
         files: YAML files with its fields as keys.
         overrides: `key=value`, dotted for mappings.
-        more: from the values so far, further settings that are known; a field of the same name goes first.
-        elsewhere: from an unknown name, a sentence that says where it would be known; empty where it knows none.
+        extra_settings: from the values so far, further settings that are known; a field of the same name goes first.
+        unknown_hint: from an unknown name, a sentence that says where it would be known; empty where it knows none.
 
     Raises:
         ExpungeError: an unreadable file, an unknown key, a value of the wrong type, a missing one, or one that the
@@ -75,14 +75,14 @@ def resolve(
 
     values = read(known)
     if known.keys() >= given.keys():
-        _check_complete(known, values)  # before `more` imports what the values name
+        _check_complete(known, values)  # before `extra_settings` imports what the values name
     extra: dict[str, Setting] = {}
-    for setting in more(values) if more else ():
+    for setting in extra_settings(values) if extra_settings else ():
         if setting.name not in known:
             extra.setdefault(setting.name, setting)
     for name in given:
         if name not in known and name not in extra:
-            hint = elsewhere(name) if elsewhere else ""
+            hint = unknown_hint(name) if unknown_hint else ""
             raise unknown("setting", name, [*known, *extra], came_from=origin((name,), marks), hint=hint)
     further = read(extra)
     _check_complete(known | extra, values | further)

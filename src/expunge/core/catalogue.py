@@ -7,6 +7,7 @@ joins as `package.module:function`, or under a plain name through a Python entry
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -45,15 +46,32 @@ def _modules(package: str) -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")))
 
 
-def _plugins(group: str) -> dict[str, EntryPoint]:
-    return {e.name: e for e in entry_points(group=group)}
+def plugins(kind: str) -> dict[str, EntryPoint]:
+    """The installed plug-ins of a kind by their name, with `_` for `-` as everywhere.
+
+    A name of ours is never replaced by a plug-in: results under one name would differ from machine to machine.
+    """
+    entry, found = KINDS[kind], dict[str, EntryPoint]()
+    for plugin in entry_points(group=entry.group):
+        plain, path = plugin.name.replace("-", "_"), plugin.value
+        other = f"{entry.package}.{plain}" if plain in _modules(entry.package) else ""
+        other = other or (found[plain].value if plain in found and found[plain].value != path else "")
+        if other:
+            warnings.warn(
+                f"the {entry.what} '{plugin.name}' of the installed plug-in {path} is hidden by {other}, which has the "
+                f"same name; use it as {path}.",
+                stacklevel=3,
+            )
+        else:
+            found[plain] = plugin
+    return found
 
 
 def names(kind: str) -> list[str]:
     """All names of a kind, ours and those of installed plug-ins, sorted."""
     if kind not in KINDS:
         raise unknown("kind of thing", kind, KINDS)
-    return sorted({*_modules(KINDS[kind].package), *_plugins(KINDS[kind].group)})
+    return sorted({*_modules(KINDS[kind].package), *plugins(kind)})
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
@@ -64,30 +82,33 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         name: a name of that kind (`-` and `_` are the same), or `package.module:function` for code of your own.
 
     Raises:
-        ExpungeError: nothing goes by that name; the message holds the nearest known one.
+        ExpungeError: nothing has that name (the message holds the nearest known one), or its code cannot be
+            imported.
     """
     if kind not in KINDS:
         raise unknown("kind of thing", kind, KINDS)
     entry = KINDS[kind]
     if ":" in name:
         return _outside(entry.what, name)
-    plain = name.replace("-", "_")
+    plain, theirs = name.replace("-", "_"), plugins(kind)
     if plain in _modules(entry.package):
         function: Callable[..., Any] = getattr(importlib.import_module(f"{entry.package}.{plain}"), plain)
         return function
-    plugin = _plugins(entry.group).get(name)
-    if plugin is None:
+    if plain not in theirs:
         raise unknown(entry.what, name, names(kind))
-    loaded: Callable[..., Any] = plugin.load()
-    return loaded
+    plugin = theirs[plain]
+    path = f"{plugin.module}:{plugin.attr}"
+    return _outside(entry.what, path, came_from=f" of an installed plug-in ({plugin.group})")
 
 
-def _outside(what: str, name: str) -> Callable[..., Any]:
+def _outside(what: str, name: str, came_from: str = "") -> Callable[..., Any]:
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ExpungeError(f"{what} '{name}': cannot import the module '{module_name}' ({error}).") from error
+        raise ExpungeError(
+            f"{what} '{name}'{came_from}: cannot import the module '{module_name}' ({error})."
+        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         public = [k for k, v in vars(module).items() if inspect.isfunction(v) and not k.startswith("_")]

@@ -19,7 +19,7 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
-from expunge.evaluation.partial import Parts
+from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
@@ -78,7 +78,7 @@ def collect(
     share = share_of(model)
     content = fingerprint([made.inputs, made.arguments]).replace(":", "-")
     # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.
-    kept = Parts(None if parts is None or sharded(model) else Path(parts) / content, rank=share[0])
+    kept = Partial(None if parts is None or sharded(model) else Path(parts) / content, rank=share[0])
     work = Work(batch_size, kept, share, progress)
     with _evaluating(model):
         wanted = [(item.row, item.probe.moments) for item in items]
@@ -274,19 +274,19 @@ def _generations(
             wanted[prompt] = max(len(items[i].row.ids) - len(prompt), wanted.get(prompt, 0))
 
     def keep(new: Mapping[tuple[int, ...], list[int]]) -> None:
-        work.parts.add("generations", ({"ids": ids, "tokens": tokens} for ids, tokens in new.items()))
+        work.partial.add("generations", ({"ids": ids, "tokens": tokens} for ids, tokens in new.items()))
 
     written = continuations(
         model,
         wanted,
         eos_ids=end_tokens(model, tokenizer, (item.row for item in items)),
         batch_size=work.batch_size,
-        known={tuple(part["ids"]): part["tokens"] for part in work.parts.read("generations")},
+        known={tuple(part["ids"]): part["tokens"] for part in work.partial.read("generations")},
         share=work.share,
         keep=keep,
         progress=work.progress,
     )
-    work.parts.flush()
+    work.partial.flush()
     written = gather(written, work.share[1])
     said = []
     for i, item in enumerate(items):

@@ -1,4 +1,4 @@
-"""Parts: what a collection has computed so far, on disk, so that a killed one goes on from there."""
+"""Partial results: what a collection has computed so far, on disk, so that a killed one goes on from there."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-class Parts:
+class Partial:
     """Rows of several kinds, kept in a folder as they come: written every few seconds, each file whole or not there.
 
     Without a folder nothing is kept. Ranks write files of their own into one folder, and read those of all.

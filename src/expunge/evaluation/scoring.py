@@ -12,7 +12,7 @@ from torch import nn
 from expunge.core.batch import Encoded, collate
 from expunge.core.distributed import gather
 from expunge.core.progress import Progress
-from expunge.evaluation.partial import Parts
+from expunge.evaluation.partial import Partial
 from expunge.models.anatomy import causal_lm
 from expunge.models.observe import observe
 
@@ -25,7 +25,7 @@ class Work:
     """How a collection goes about its work."""
 
     batch_size: int | None = None
-    parts: Parts = field(default_factory=lambda: Parts(None))
+    partial: Partial = field(default_factory=lambda: Partial(None))
     share: tuple[int, int] = (0, 1)
     """(this rank, ranks)."""
     progress: Progress | None = None
@@ -83,7 +83,7 @@ def teacher_forced(
     distinct = sorted(
         (Encoded(ids, start, False, 0) for ids, start in starts.items()), key=lambda r: (-len(r.ids), r.ids)
     )
-    found = {tuple(part["ids"]): _score_from(part) for part in work.parts.read("scores")}
+    found = {tuple(part["ids"]): _score_from(part) for part in work.partial.read("scores")}
     mine = _batches(distinct, work.batch_size)[work.share[0] :: work.share[1]]
     total, done, most, tell = sum(map(len, mine)), 0, len(distinct), work.tell("scoring answers")
     for batch in mine:
@@ -97,10 +97,10 @@ def teacher_forced(
                 most = len(some) // 2
                 continue
             found |= dict(zip((row.ids for row in some), scores, strict=True))
-            work.parts.add("scores", (_part_of(row, score) for row, score in zip(some, scores, strict=True)))
+            work.partial.add("scores", (_part_of(row, score) for row, score in zip(some, scores, strict=True)))
             tell(done + len(batch) - len(left) + len(some), total)
         done += len(batch)
-    work.parts.flush()
+    work.partial.flush()
     found = gather(found, work.share[1])
     return [found[row.ids].after(row.start - starts[row.ids]) for row in rows]
 
@@ -158,15 +158,15 @@ def gradient_norms(model: nn.Module, rows: Sequence[Encoded], *, work: Work | No
     """
     work, inner = work or Work(), causal_lm(model)
     distinct = sorted(dict.fromkeys(rows), key=lambda r: (-len(r.ids), r.ids, r.start))
-    known = {(tuple(part["ids"]), part["start"]): part["norm"] for part in work.parts.read("gradients")}
+    known = {(tuple(part["ids"]), part["start"]): part["norm"] for part in work.partial.read("gradients")}
     found = {row: known[row.ids, row.start] for row in distinct if (row.ids, row.start) in known}
     mine, tell = distinct[work.share[0] :: work.share[1]], work.tell("gradient norms")
     for done, row in enumerate(mine, start=1):
         if row not in found:
             found[row] = _gradient_norm(inner, row)
-            work.parts.add("gradients", [{"ids": row.ids, "start": row.start, "norm": found[row]}])
+            work.partial.add("gradients", [{"ids": row.ids, "start": row.start, "norm": found[row]}])
         tell(done, len(mine))
-    work.parts.flush()
+    work.partial.flush()
     return gather(found, work.share[1])
 
 

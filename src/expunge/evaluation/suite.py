@@ -31,7 +31,7 @@ class Entry:
     views: Mapping[str, View]
     """What each positional parameter of the metric is handed. Parameters that default to None may go without."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    also: tuple[View, ...] = ()
+    requires: tuple[View, ...] = ()
     """Views that must be there although the metric is not handed them: what makes this the right entry of its name."""
     reads: tuple[str, ...] | None = None
     """Columns that it can be computed from; None: those of the metric's definition."""
@@ -41,11 +41,11 @@ class Entry:
     """Direction of the measure when it is missing and its definition leaves that open."""
     note: str = ""
     """Put before the measure's own note: what a reader must know about this choice of views."""
-    made: str = ""
+    derived_by: str = ""
     """Put after the definition: which of the answers or questions were made by rule, and how."""
     on_request: bool = False
     """Only where it is named: it costs more than the rest, or few ask for it."""
-    lacks: Callable[[], str] | None = None
+    unavailable: Callable[[], str] | None = None
     """Why it cannot be computed here whatever the records hold, such as a judge that is not at hand; empty: it can."""
 
     @property
@@ -58,7 +58,7 @@ class Entry:
         """The views that it cannot go without."""
         parameters = inspect.signature(self.metric).parameters
         needed = [v for k, v in self.views.items() if parameters[k].default is inspect.Parameter.empty]
-        return [*needed, *self.also]
+        return [*needed, *self.requires]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def probes(suite: Suite, corpus: Corpus, reference: Other, start: Other) -> tupl
                 elif entry is chosen and not reason:
                     wanted.append(view.probe)
     # What is compared with another model's: this one may be that other model of a later evaluation.
-    served = [v.probe for e in suite.entries for v in (*e.views.values(), *e.also) if v.whose != "model"]
+    served = [v.probe for e in suite.entries for v in (*e.views.values(), *e.requires) if v.whose != "model"]
     wanted += [probe for probe in served if not lacking(corpus, probe)]
     return merged(wanted), absent
 
@@ -189,9 +189,9 @@ def without_substitutes(suite: Suite, corpus: Corpus) -> Suite:
     own = {
         entry.name
         for entry in suite.entries
-        if not entry.made and not any(lacking(corpus, view.probe) for view in entry.views.values())
+        if not entry.derived_by and not any(lacking(corpus, view.probe) for view in entry.views.values())
     }
-    return replace(suite, entries=tuple(e for e in suite.entries if not (e.made and e.name in own)))
+    return replace(suite, entries=tuple(e for e in suite.entries if not (e.derived_by and e.name in own)))
 
 
 def alternatives(reasons: Sequence[str]) -> str:
@@ -264,7 +264,7 @@ def _lacks(entry: Entry, sources: Sources) -> str:
     """Why an entry cannot be computed; empty where it can."""
     reads = _reads(entry)
     required = entry.required()
-    here = entry.lacks() if entry.lacks is not None else ""
+    here = entry.unavailable() if entry.unavailable is not None else ""
     if here:
         return here
     reasons = [reason for view in required if (reason := sources.absent(view, reads))]
@@ -301,7 +301,7 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     setups = [sources.setup_differs(whose) for whose in OTHERS if whose in compared]
     warnings = dict.fromkeys([*unlike, *lengths, *setups])
     notes = [entry.note, *warnings, gaps, result.note]
-    definition = "; ".join(text for text in (result.definition, entry.made) if text)
+    definition = "; ".join(text for text in (result.definition, entry.derived_by) if text)
     return replace(result, definition=definition, note=" ".join(note for note in notes if note))
 
 

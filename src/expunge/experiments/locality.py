@@ -25,9 +25,8 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.experiments._demo import embedded_corpus, embedded_model
 from expunge.experiments._folder import opened, write
-from expunge.experiments._locality import tables
+from expunge.experiments._locality import finding_tables
 from expunge.experiments._locality.cells import Cell
-from expunge.experiments._locality.figure import write as draw_cells
 from expunge.experiments._locality.findings import (
     Found,
     Values,
@@ -37,12 +36,13 @@ from expunge.experiments._locality.findings import (
     notes_on,
     values_of,
 )
+from expunge.experiments._locality.locality_figure import write as draw_cells
 from expunge.experiments._locality.matching import Matched, load_matched
 from expunge.experiments._locality.paired import MOST_EXACT
 from expunge.experiments._locality.protocol import ATTRIBUTIONS, METHODS, ORACLE, RANDOM, Bench, Protocol
 from expunge.experiments._locality.seeds import Task, run
 from expunge.experiments._locality.teaching import Taught
-from expunge.masks.fingerprint import Recovery
+from expunge.masks.mask_fingerprint import Recovery
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model
 from expunge.models.tiny import bfloat16_pays
@@ -79,7 +79,10 @@ class Locality:
 
     def tables(self) -> list[Any]:
         """All models, then places against random regions, then what attributions find and what matching came to."""
-        return [terminal(curve_page.table(self.comparison)), *tables.of(self.found, self.recovered, self.matched)]
+        return [
+            terminal(curve_page.table(self.comparison)),
+            *finding_tables.of(self.found, self.recovered, self.matched),
+        ]
 
     def text(self) -> str:
         """What to know about the numbers, and where they are."""

@@ -23,8 +23,8 @@ from expunge.experiments import Table
 from expunge.experiments._demo import METHODS, embedded
 from expunge.experiments._folder import opened
 from expunge.experiments._metrics.faithfulness import auc_score_interval, faithfulness, separating
-from expunge.experiments._metrics.figure import drawing
 from expunge.experiments._metrics.pool import BITS, IGNORANT, KNOWING, UTILITY, Pool, Runs
+from expunge.experiments._metrics.quality_figure import drawing
 from expunge.experiments._shown import shown
 from expunge.report.figures import save_png
 from expunge.report.text import interval_text, words

@@ -14,7 +14,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.data.variants import drawn
 from expunge.localize.gradients import Dataset
-from expunge.localize.plan import Plan
+from expunge.localize.localization_plan import Plan
 from expunge.objectives.combine import Stream, build
 
 

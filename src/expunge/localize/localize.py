@@ -15,10 +15,10 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.localize.attribution import attribution_of
+from expunge.localize.attribution_inputs import Inputs
 from expunge.localize.datasets import datasets_of, ids
-from expunge.localize.inputs import Inputs
+from expunge.localize.localization_plan import planned
 from expunge.localize.model_units import Modules, layout
-from expunge.localize.plan import planned
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint

@@ -6,8 +6,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 from expunge.core.checks import ExpungeError
-from expunge.masks.fingerprint import Agreement, Recovery
 from expunge.masks.mask import Mask
+from expunge.masks.mask_fingerprint import Agreement, Recovery
 from expunge.masks.storage import popcount
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
-from expunge.report.models import FILE
+from expunge.report.compared_models import FILE
 from expunge.results.measures import Evaluation
 
 

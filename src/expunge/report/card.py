@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from expunge.core.manifest import Manifest
-from expunge.report.findings import STANDING, warnings_of
-from expunge.report.models import Model, assign_roles
+from expunge.report.compared_models import Model, assign_roles
+from expunge.report.summary import STANDING, warnings_of
 from expunge.report.tables import Table, escape_markdown, markdown_cell, measured, table_of
 from expunge.report.text import flat
 from expunge.results.measures import Evaluation

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from expunge.core.manifest import versions
+from expunge.report.compared_models import Model, assign_roles
 from expunge.report.figures import INK, PALETTE, save_png, svg, tradeoff_of
-from expunge.report.findings import STANDING
 from expunge.report.html import definitions, inline
-from expunge.report.models import Model, assign_roles
+from expunge.report.summary import STANDING
 from expunge.report.tables import Table, table_of
 from expunge.report.templates import render
 from expunge.results.curves import Comparison

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from expunge.core.checks import ExpungeError, unknown
+from expunge.report.compared_models import Model, assign_roles
 from expunge.report.label_layout import Box, place
-from expunge.report.models import Model, assign_roles
 from expunge.report.text import one_line, words
 from expunge.results.measures import Evaluation
 

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from expunge.core.manifest import versions
 from expunge.core.output import check_output_file
-from expunge.masks.fingerprint import Fingerprint
+from expunge.masks.mask_fingerprint import Fingerprint
+from expunge.report.compared_models import Model, Source, assign_roles, gather
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
-from expunge.report.findings import STANDING, summary, warnings_of
 from expunge.report.mask_figures import fingerprints, trained_in
-from expunge.report.models import Model, Source, assign_roles, gather
 from expunge.report.samples import by_split, side_by_side
+from expunge.report.summary import STANDING, summary, warnings_of
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
 from expunge.report.text import flat, listed

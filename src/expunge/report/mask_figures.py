@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
-from expunge.masks.fingerprint import KINDS, OUTSIDE, Agreement, Fingerprint, plural
+from expunge.masks.mask_fingerprint import KINDS, OUTSIDE, Agreement, Fingerprint, plural
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.text import one_line
 from expunge.results.measures import Evaluation

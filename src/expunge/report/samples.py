@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from expunge.report.models import Model
+from expunge.report.compared_models import Model
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
 _FUNCTION_WORDS = frozenset(

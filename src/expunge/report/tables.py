@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from expunge.core.checks import unknown
-from expunge.report.models import Model, Role, assign_roles
+from expunge.report.compared_models import Model, Role, assign_roles
 from expunge.report.templates import render
 from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
 from expunge.results.measures import Direction, Evaluation, Measure

@@ -12,10 +12,10 @@ from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits
-from expunge.training.config import TrainingConfig
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.plan import plan_finetuning
 from expunge.training.run import Run, open_folder, train
+from expunge.training.training_config import TrainingConfig
 
 
 def finetune(

@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
-from expunge.masks.fingerprint import fingerprint as fingerprint_of
 from expunge.masks.mask import Mask
+from expunge.masks.mask_fingerprint import fingerprint as fingerprint_of
 from expunge.masks.units import Part
 from expunge.models.anatomy import parameters_up_to
 from expunge.models.fingerprint import whole

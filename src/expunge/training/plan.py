@@ -28,10 +28,10 @@ from expunge.training.adapter import (
     split_adapter_settings,
     warn_of_size,
 )
-from expunge.training.config import TrainingConfig
 from expunge.training.masked import given_mask
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
+from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn_config import UnlearnConfig
 
 FINETUNING_EPOCHS = 5.0

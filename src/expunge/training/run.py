@@ -36,7 +36,6 @@ from expunge.training.callbacks import (
     StopWhenAsked,
     WarnOfCollapse,
 )
-from expunge.training.config import TrainingConfig
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.plan import Plan
@@ -45,6 +44,7 @@ from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
 from expunge.training.tracking import PROJECT, run_name, tracked
 from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
+from expunge.training.training_config import TrainingConfig
 
 CHECKPOINTS = FOLDER
 HISTORY = "history.csv"

@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from expunge.core.checks import ExpungeError
-from expunge.training.config import TrainingConfig
 from expunge.training.trainer import ObjectiveTrainer
+from expunge.training.training_config import TrainingConfig
 
 FOLDER = "tracking"
 PROJECT = "expunge"

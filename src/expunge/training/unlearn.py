@@ -30,7 +30,6 @@ from expunge.training.adapter import (
     describe_own_adapter,
     result_writer,
 )
-from expunge.training.config import TrainingConfig
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
@@ -38,6 +37,7 @@ from expunge.training.rows import RunRows
 from expunge.training.run import Run, check_run_folder, open_folder, train, uses_bf16
 from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable
+from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn_config import UnlearnConfig
 
 

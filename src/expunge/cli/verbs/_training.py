@@ -17,8 +17,8 @@ from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.format import counted
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.output import check_output
-from expunge.data.config import DataConfig
-from expunge.training.config import TrainingConfig
+from expunge.data.data_config import DataConfig
+from expunge.training.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

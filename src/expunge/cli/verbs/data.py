@@ -6,7 +6,7 @@ from expunge.cli.inputs import LoadingConfig, corpus_of, source_settings, templa
 from expunge.cli.preview import show_example
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between
-from expunge.data.config import DataConfig
+from expunge.data.data_config import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def show_mask(call: Call[ShowMaskConfig]) -> int:
     source = config.tokenizer or config.model
     if source is None:
         raise ExpungeError("name a tokenizer: tokenizer=<folder or hub id>, or model=<folder or hub id>.")
-    examples = corpus_of(config, call.resolved.more)[config.split]
+    examples = corpus_of(config, call.resolved.extra)[config.split]
     require_between("row", config.row, 0, len(examples) - 1, hint=f"The {config.split} set has {len(examples)} rows.")
     tokenizer = tokenizer_of(source, config)
     chosen = examples[config.row : config.row + config.rows]
@@ -50,6 +50,6 @@ SHOW_MASK = Verb(
     name="data show-mask",
     config=ShowMaskConfig,
     run=show_mask,
-    more=source_settings,
+    extra_settings=source_settings,
     note="Example: expunge data show-mask model=my-model forget=forget.jsonl row=3",
 )

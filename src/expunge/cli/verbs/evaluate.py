@@ -15,7 +15,7 @@ from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, shown
-from expunge.data.config import DataConfig
+from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
         _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
-    corpus = corpus_of(config, call.resolved.more)
+    corpus = corpus_of(config, call.resolved.extra)
     with shown() as report:
         others: dict[str, Any] = {
             role: _records_of(role, source, config, corpus, report)
@@ -218,7 +218,7 @@ def lacks_records(source: str) -> bool:
 def dry_run(call: Call[EvaluateConfig]) -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
     from expunge.evaluation.evaluate import FILE
-    from expunge.evaluation.memory import evaluation_memory
+    from expunge.evaluation.evaluation_memory import evaluation_memory
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.results.foreign_logs import load_records
     from expunge.results.records import Records
@@ -239,7 +239,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             tokenizer = tokenizer_of(config.model, config)
         with problems.collected():
-            source = corpus_of(config, call.resolved.more)
+            source = corpus_of(config, call.resolved.extra)
         with problems.collected():
             model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:
@@ -297,7 +297,7 @@ def _show_measures(
     absent, computed = missing(suite, source, **others), available(suite, source, **others)
     lines = []
     for name in suite.names:
-        made = name in computed and computed[name].made
+        made = name in computed and computed[name].derived_by
         there = f"available{', made by rule' if made else ''}"
         lines.append((name, absent[name][:1].lower() + absent[name][1:] if name in absent else there))
     heading("Measures")
@@ -353,7 +353,7 @@ VERB = Verb(
     name="evaluate",
     config=EvaluateConfig,
     run=evaluate,
-    more=source_settings,
+    extra_settings=source_settings,
     flags=("dry_run", "overwrite"),
     note="Example: expunge evaluate model=runs/npo forget=forget.jsonl retain=retain.jsonl reference=runs/retain\n\n"
     "Records of the same content in the output folder are used instead of the model.",

@@ -15,7 +15,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns
 from expunge.core.progress import shown
-from expunge.data.config import CorpusConfig
+from expunge.data.data_config import CorpusConfig
 from expunge.experiments import Result, Table
 
 HANDED = ("corpus", "progress", *FLAGS)
@@ -73,8 +73,8 @@ def verb_of(name: str) -> Verb[Any]:
         name=f"experiment {name}",
         config=CorpusConfig if "corpus" in taken else NoConfig,
         run=run,
-        also=own,
-        more=source_settings if "corpus" in taken else None,
+        own_settings=own,
+        extra_settings=source_settings if "corpus" in taken else lambda values: (),
         flags=tuple(flag for flag in FLAGS if flag in taken),
     )
 
@@ -98,12 +98,12 @@ def _settings(function: Callable[..., Any], name: str) -> tuple[Setting, ...]:
 def _made(function: Callable[..., Any], own: set[str], call: Call[Any]) -> Any:
     """What an experiment returns, called with what was given; its own defaults hold for the rest."""
     resolved, taken = call.resolved, catalogue.hyperparameters(function)
-    given = {name: value for name, value in resolved.more.items() if name in own}
+    given = {name: value for name, value in resolved.extra.items() if name in own}
     where = [given.pop("output")] if "output" in given else []
     given |= {flag: flag in call.flags for flag in FLAGS if flag in taken}
     of_data = [setting for setting in resolved.known if setting.name not in own]
     if any(resolved.origins[setting.name] != setting.default_origin for setting in of_data):
-        given["corpus"] = corpus_of(call.config, {k: v for k, v in resolved.more.items() if k not in own})
+        given["corpus"] = corpus_of(call.config, {k: v for k, v in resolved.extra.items() if k not in own})
     with shown() as report:
         return function(*where, **given, **({"progress": report} if "progress" in taken else {}))
 

@@ -3,7 +3,6 @@
 import ast
 import importlib
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from expunge.cli.console import table
@@ -40,8 +39,7 @@ def summary(kind: str, name: str) -> str:
             function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
             text = (function and ast.get_docstring(function)) or ast.get_docstring(tree) or ""
             return text.partition("\n")[0]
-    plugin = next(p for p in entry_points(group=entry.group) if p.name == name)
-    return f"from {plugin.value}"
+    return f"from {catalogue.plugins(kind)[name].value}"
 
 
 VERB = Verb(

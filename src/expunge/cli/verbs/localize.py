@@ -13,12 +13,12 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.output import check_output_file
 from expunge.core.progress import shown
-from expunge.data.config import DataConfig
-from expunge.masks.fingerprint import plural
+from expunge.data.data_config import DataConfig
+from expunge.masks.mask_fingerprint import plural
 
 if TYPE_CHECKING:
     from expunge.localize.gradients import Dataset
-    from expunge.localize.plan import Plan
+    from expunge.localize.localization_plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +70,18 @@ class LocalizeConfig(LoadingConfig, DataConfig):
 
 def localize(call: Call[LocalizeConfig]) -> int:
     """Score how much each part of a model is tied to the forget set, and select a mask of the highest scores."""
-    config, more = call.config, call.resolved.more
+    config, extra = call.config, call.resolved.extra
     of_source = {setting.name for setting in source_settings({"source": config.source})}
-    of_attribution = {name: value for name, value in more.items() if name not in of_source}
+    of_attribution = {name: value for name, value in extra.items() if name not in of_source}
     if call.dry_run:
         return _dry_run(call, of_attribution)
     for path in (config.output, config.scores):
         check_output_file(path, overwrite=call.overwrite)
     _check_selection(config)  # now, not after the passes over the data
     from expunge.localize.localize import localize as stage
-    from expunge.masks.fingerprint import fingerprint
+    from expunge.masks.mask_fingerprint import fingerprint
 
-    corpus = corpus_of(config, more) if _planned(config, of_attribution).splits else None
+    corpus = corpus_of(config, extra) if _planned(config, of_attribution).splits else None
     model, tokenizer = load(config.model, config)
     with shown() as report:
         scores = stage(
@@ -155,7 +155,7 @@ def hyperparameters(values: dict[str, Any]) -> Sequence[Setting]:
 
 
 def _planned(config: LocalizeConfig, given: dict[str, Any]) -> "Plan":
-    from expunge.localize.plan import planned
+    from expunge.localize.localization_plan import planned
 
     plan = planned(config.attribution, config.unit, given, config.forget_objective)
     plan.check(config.gradient, config.retain_examples)
@@ -182,7 +182,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
         tokenizer = tokenizer_of(config.model, config)
     with problems.collected():
         if plan is not None and plan.splits:
-            corpus = corpus_of(config, call.resolved.more)
+            corpus = corpus_of(config, call.resolved.extra)
     with problems.collected():
         model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
         if tokenizer is not None:
@@ -230,7 +230,7 @@ VERB = Verb(
     name="localize",
     config=LocalizeConfig,
     run=localize,
-    more=hyperparameters,
+    extra_settings=hyperparameters,
     flags=("dry_run", "overwrite"),
     note="Each attribution has settings of its own, such as gamma=1e-6: `expunge localize attribution=wagle --help` "
     "shows them.\n\nExample: expunge localize model=my-model forget=forget.jsonl retain=retain.jsonl attribution=wagle "

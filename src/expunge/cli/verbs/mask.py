@@ -11,7 +11,7 @@ from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs.localize import describe
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.output import check_output_file
-from expunge.masks.fingerprint import OUTSIDE
+from expunge.masks.mask_fingerprint import OUTSIDE
 
 if TYPE_CHECKING:
     from expunge.masks.mask import Mask
@@ -31,8 +31,8 @@ class InfoConfig:
 def info(call: Call[InfoConfig]) -> int:
     """Say where masks lie in the model, how much they agree, and how well they find a known region."""
     from expunge.masks.agreement import agreements, recovery
-    from expunge.masks.fingerprint import fingerprint
     from expunge.masks.mask import Mask
+    from expunge.masks.mask_fingerprint import fingerprint
 
     config = call.config
     if not call.positional:

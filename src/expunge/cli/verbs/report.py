@@ -10,7 +10,7 @@ from expunge.cli.verbs.mask import labels
 from expunge.core.checks import ExpungeError
 
 if TYPE_CHECKING:
-    from expunge.masks.fingerprint import Fingerprint
+    from expunge.masks.mask_fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class ReportConfig:
 def report(call: Call[ReportConfig]) -> int:
     """Compare evaluated models: a table here, and a self-contained HTML report."""
     from expunge.report.baselines import beside
+    from expunge.report.compared_models import distinct, gather
     from expunge.report.html import report as write
-    from expunge.report.models import distinct, gather
     from expunge.report.tables import comparison, terminal
 
     if not call.positional:
@@ -64,8 +64,8 @@ def report(call: Call[ReportConfig]) -> int:
 def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":
     if not paths:
         return []
-    from expunge.masks.fingerprint import fingerprint
     from expunge.masks.mask import Mask
+    from expunge.masks.mask_fingerprint import fingerprint
 
     return [fingerprint(Mask.load(path), label) for label, path in zip(labels(paths), paths, strict=True)]
 

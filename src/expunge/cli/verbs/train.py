@@ -18,7 +18,7 @@ from expunge.cli.verbs._training import (
 from expunge.core.checks import ExpungeError
 from expunge.core.output import check_output
 from expunge.core.progress import shown
-from expunge.training.config import TrainingConfig
+from expunge.training.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +57,7 @@ def train(call: Call[TrainConfig]) -> int:
     if call.dry_run:
         return dry_run(
             call,
-            corpus=lambda: learned(config, call.resolved.more),
+            corpus=lambda: learned(config, call.resolved.extra),
             plan=lambda model, _corpus: planned(config, model),
             origins={name: "fine-tuning" for name in TrainingConfig.__dataclass_fields__},
         )
@@ -66,7 +66,7 @@ def train(call: Call[TrainConfig]) -> int:
         say_resumed(config.output)
     from expunge.training.finetune import finetune
 
-    corpus = _corpus(config, call.resolved.more)
+    corpus = _corpus(config, call.resolved.extra)
     model, tokenizer = load(config.model, config)
     note_small(config, model)
     note_mask(config, model)
@@ -90,15 +90,15 @@ def train(call: Call[TrainConfig]) -> int:
     return 0
 
 
-def _corpus(config: TrainConfig, more: Mapping[str, Any]) -> "Corpus":
-    return corpus_of(config, more, **({"retain": config.data} if config.data else {}))
+def _corpus(config: TrainConfig, extra: Mapping[str, Any]) -> "Corpus":
+    return corpus_of(config, extra, **({"retain": config.data} if config.data else {}))
 
 
-def learned(config: TrainConfig, more: Mapping[str, Any]) -> "Corpus":
+def learned(config: TrainConfig, extra: Mapping[str, Any]) -> "Corpus":
     """The rows to learn, joined as fine-tuning joins them."""
     from expunge.data.corpus import Corpus
 
-    corpus = _corpus(config, more)
+    corpus = _corpus(config, extra)
     return Corpus({"retain": tuple(example for split in config.splits for example in corpus[split])}, corpus.name)
 
 
@@ -122,7 +122,7 @@ VERB = Verb(
     name="train",
     config=TrainConfig,
     run=train,
-    more=source_settings,
+    extra_settings=source_settings,
     flags=("dry_run", "overwrite", "resume"),
     note="Example: expunge train model=my-model data=retain.jsonl output=runs/retain",
 )

@@ -22,7 +22,7 @@ from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.output import check_output
 from expunge.core.progress import shown
 from expunge.objectives.method import method_of
-from expunge.training.config import TrainingConfig
+from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn_config import UnlearnConfig
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class UnlearnRunConfig(UnlearnConfig, StopConfig, RunConfig):
 
 def unlearn(call: Call[UnlearnRunConfig]) -> int:
     """Make a model forget the forget set while it keeps the retain set."""
-    config, more = call.config, call.resolved.more
+    config, extra = call.config, call.resolved.extra
     of_source = {setting.name for setting in source_settings({"source": config.source})}
-    of_method = {name: value for name, value in more.items() if name not in of_source}
+    of_method = {name: value for name, value in extra.items() if name not in of_source}
     if call.dry_run:
         return dry_run(
             call,
-            corpus=lambda: corpus_of(config, more),
+            corpus=lambda: corpus_of(config, extra),
             plan=lambda model, corpus: planned(config, of_method, model, corpus),
             check_source=lambda: check_source(config, of_method),
             reference=config.reference,
@@ -89,7 +89,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
         say_resumed(config.output)
     from expunge.training.unlearn import unlearn as stage
 
-    corpus = corpus_of(config, more)
+    corpus = corpus_of(config, extra)
     model, tokenizer = load(config.model, config)
     if config.adapter is None:
         note_small(config, model)
@@ -221,8 +221,8 @@ VERB = Verb(
     name="unlearn",
     config=UnlearnRunConfig,
     run=unlearn,
-    more=hyperparameters,
-    elsewhere=catalogue.of_adapters,
+    extra_settings=hyperparameters,
+    unknown_hint=catalogue.of_adapters,
     flags=("dry_run", "overwrite", "resume"),
     note="Each method has settings of its own, such as beta=0.1: `expunge unlearn method=npo --help` shows them.\n\n"
     "Example: expunge unlearn model=my-model forget=forget.jsonl retain=retain.jsonl method=npo output=runs/npo",

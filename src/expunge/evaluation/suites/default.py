@@ -52,7 +52,7 @@ def _by_rule(entry: Entry) -> Entry | None:
         return None
     views = {name: replace(view, probe=_probe_by_rule(view.probe)) for name, view in entry.views.items()}
     made = [text for text, applies in ((_BORROWED, wrong), (_REWORDED, asked)) if applies]
-    return replace(entry, views=views, made="; ".join(made))
+    return replace(entry, views=views, derived_by="; ".join(made))
 
 
 def _probe_by_rule(probe: Probe) -> Probe:

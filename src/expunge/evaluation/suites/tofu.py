@@ -155,7 +155,7 @@ def tofu(splits: Collection[str]) -> Suite:
             name="mia_reference",
             metric=mia_reference,
             views=membership(),
-            also=(View(probe("forget"), "reference"), View(probe("holdout"), "reference")),
+            requires=(View(probe("forget"), "reference"), View(probe("holdout"), "reference")),
             reads=("logprobs",),
         ),
         Entry(
@@ -192,7 +192,11 @@ def tofu(splits: Collection[str]) -> Suite:
         Entry(name="forget_refusal_rate", metric=refusal_rate, views={"records": forget_said}, better="higher"),
         Entry(name="retain_refusal_rate", metric=refusal_rate, views={"records": retain_said}, better="lower"),
         Entry(
-            name="forget_fluency", metric=fluency, views={"records": forget_said}, lacks=no_classifier, on_request=True
+            name="forget_fluency",
+            metric=fluency,
+            views={"records": forget_said},
+            unavailable=no_classifier,
+            on_request=True,
         ),
         Entry(
             name="rephrased_extraction_strength",

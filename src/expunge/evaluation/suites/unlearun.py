@@ -49,7 +49,11 @@ def unlearun(splits: Collection[str]) -> Suite:
                 name="model_utility",
                 metric=model_utility,
                 views=utility.views,
-                also=(View(members.probe, "reference"), utility.views["retain_correct"], utility.views["retain_wrong"]),
+                requires=(
+                    View(members.probe, "reference"),
+                    utility.views["retain_correct"],
+                    utility.views["retain_wrong"],
+                ),
                 gaps=utility.gaps,
                 note="TOFU's definition.",
             ),

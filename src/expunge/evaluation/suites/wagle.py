@@ -78,7 +78,7 @@ def wagle(splits: Collection[str]) -> Suite:
                     "forget_texts": texts["forget"],
                     "retain_texts": texts[retain],
                 },
-                lacks=no_embedder,
+                unavailable=no_embedder,
             ),
             Entry(name="UE_forget_quality", metric=wagle_forget_quality, views=quality),
             Entry(name="UE_mia", metric=wagle_mia, views={"forget": texts["forget"], "retain": texts[retain]}),
@@ -87,7 +87,7 @@ def wagle(splits: Collection[str]) -> Suite:
                 metric=forget_accuracy,
                 views={"records": forget["rephrased"], "correct": forget["correct"], "wrong": forget["wrong"]},
                 better="lower",
-                lacks=no_embedder,
+                unavailable=no_embedder,
             ),
             Entry(name="UE_rouge", metric=rouge, views={"records": said["forget"]}, better="lower"),
             Entry(
@@ -101,7 +101,7 @@ def wagle(splits: Collection[str]) -> Suite:
                     "real_authors": said["real_authors"],
                     "world_facts": said["world_facts"],
                 },
-                lacks=no_embedder,
+                unavailable=no_embedder,
             ),
             *(
                 Entry(name=f"UT_{split}_accuracy", metric=answer_contained, views={"records": said[split]})

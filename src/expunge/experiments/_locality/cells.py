@@ -15,8 +15,8 @@ from expunge.experiments._locality.protocol import OTHER_SEED, Bench
 from expunge.experiments._locality.teaching import Taught, strength_relearned
 from expunge.localize.localize import localize
 from expunge.masks.agreement import recovery
-from expunge.masks.fingerprint import Recovery
 from expunge.masks.mask import Mask
+from expunge.masks.mask_fingerprint import Recovery
 from expunge.models.load import load_model
 from expunge.results.curves import Curve
 from expunge.training.unlearn import unlearn

@@ -7,7 +7,7 @@ from expunge.experiments import Table
 from expunge.experiments._locality.findings import Found
 from expunge.experiments._locality.matching import Matched
 from expunge.experiments._shown import over_seeds, shown
-from expunge.masks.fingerprint import Recovery
+from expunge.masks.mask_fingerprint import Recovery
 from expunge.report.text import words
 
 COMPARED = (

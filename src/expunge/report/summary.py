@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from expunge.report.models import Model
+from expunge.report.compared_models import Model
 from expunge.report.tables import measured
 from expunge.report.text import flat, listed, one_line, percent, value_text, words
 from expunge.results.measures import Evaluation

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import Progress
 from expunge.localize.gradients import Dataset, gradients, input_means
-from expunge.localize.plan import Plan
+from expunge.localize.localization_plan import Plan
 from expunge.masks.units import Layout
 from expunge.models.anatomy import blocks, causal_lm, is_linear, output_dim
 
