@@ -35,8 +35,8 @@ def measured_rule(
 ) -> Rule:
     """A rule that stops once measures on a small part of the corpus are where they should be.
 
-    Every condition is measured once on the start model, so that one whose measure is not available is told at once, and
-    not when those before it hold; `start` of the rule says where it stands.
+    Every condition is measured once on the start model, so that one whose measure is not available is reported at once,
+    and not when those before it hold; `start` of the rule says where it stands.
 
     Args:
         model: the start model; asked for the level of unseen text, too, where a condition names it.

@@ -42,7 +42,7 @@ def test_each_model_stands_at_its_values_with_its_own_marker(models: list[Evalua
         (0.623, 0.897, SHAPES[3]),
     }
     assert {"D", "*"}.isdisjoint(SHAPES)
-    assert {text.get_text() for text in figure.axes[0].texts} >= {model.label for model in models}
+    assert key(figure) == dict(zip([model.label for model in models], ["D", "*", *SHAPES[:4]], strict=True))
 
 
 def test_bars_are_the_intervals(models: list[Evaluation]) -> None:
@@ -54,19 +54,24 @@ def test_bars_are_the_intervals(models: list[Evaluation]) -> None:
     assert ((1 - 0.142, 1 - 0.142), npo[RETAIN].interval) in drawn
 
 
-def names_and_anchors(figure: Figure) -> list[tuple[object, object]]:
-    figure.draw_without_rendering()
-    return [(text.get_text(), text.get_window_extent()) for text in figure.axes[0].texts if hasattr(text, "xyann")]
+def key(figure: Figure) -> dict[str, str]:
+    """Name -> marker, as the legend has them."""
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    return dict(zip(names, [str(line.get_marker()) for line in legend.get_lines()], strict=True))
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.01, 0.1])
-def test_names_never_cover_each_other(make_model: Callable[..., Evaluation], spread: float) -> None:
+@pytest.mark.parametrize("count", [1, 10, 45])
+def test_the_key_names_every_marker_inside_the_figure(make_model: Callable[..., Evaluation], count: int) -> None:
     npo = make_model("NPO")
-    crowd = [moved(npo, f"run {i}", 0.1 + spread * math.sin(i), 0.9 + spread * math.cos(i) / 2) for i in range(10)]
-    names = names_and_anchors(tradeoff(crowd, start=None, retain=None))
-    assert len(names) == 10
-    boxes = [box for _, box in names]
-    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])  # type: ignore[attr-defined]
+    crowd = [moved(npo, f"run {i} of a {'long ' * 8}name", 0.1, 0.9) for i in range(count)]
+    figure = tradeoff(crowd, start=None, retain=None)
+    figure.draw_without_rendering()
+    assert len(key(figure)) == count
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= figure.axes[0].get_window_extent().x1 and box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0 and box.y1 <= figure.bbox.y1
 
 
 def test_what_cannot_be_drawn_is_named(models: list[Evaluation]) -> None:

@@ -66,5 +66,5 @@ def relative_importance(
 
 
 def residual(weight: Float[Tensor, "o i"], factors: Factors, scaling: float) -> Float[Tensor, "o i"]:
-    """What is left of a matrix beside its adapter: `W - scaling * B A`."""
+    """What is left of a matrix without its adapter: `W - scaling * B A`."""
     return weight - scaling * factors.b @ factors.a

@@ -114,10 +114,10 @@ def _watched(
     """Show inputs and output gradients of some layers in each backward pass; no parameter gets a gradient.
 
     The rows of a batch may pass in several groups. They do so in order of length, so that where rows come in that order
-    a group begins where the one before it ended: `see` is told the number of its first row.
+    a group begins where the one before it ended: `see` gets the number of its first row.
 
     Yields:
-        What is to be told the number of rows before each forward pass.
+        What gets the number of rows before each forward pass.
     """
     layers = linear_layers(model)
     wanted = {p: p.requires_grad for p in model.parameters()}

@@ -56,7 +56,7 @@ def fila(
         forget: rows to forget, all of which are looked at once.
         retain: rows to keep.
         seed: of the retain rows that are drawn, and of a randomized decomposition.
-        progress: told how far the pass is.
+        progress: called with how far the pass is.
         rows_at_once: rows of a forward pass, up to 16; with `batch` fisher_batch_size says.
         rank: of A [rank, in] and B [out, rank].
         lora_alpha: numerator of the scaling `lora_alpha / rank`; null: 2 * rank.

@@ -34,7 +34,7 @@ def parse(
 
     Args:
         words: what followed the verb.
-        known: settings by name, to tell which of them are true or false.
+        known: settings by name, to know which of them are true or false.
         flags: names that take no value: `dry_run`, `overwrite`, `resume`, `help`.
         positional: allow words that are neither.
 

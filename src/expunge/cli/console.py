@@ -47,21 +47,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequ
         rows: cells as text, shown as they are.
         numeric: columns that are set flush right.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from expunge.core.format import columns, drawn_table
 
-    from expunge.core.format import columns
-
-    if not sys.stdout.isatty():
+    if sys.stdout.isatty():
+        draw(drawn_table(header, rows, numeric=numeric))
+    else:
         say("\n".join(columns(header, rows, numeric=numeric)))
-        return
-    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for i, name in enumerate(header):
-        drawn.add_column(Text(name), justify="right" if i in numeric else "left", overflow="fold")
-    for line in rows:
-        drawn.add_row(*map(Text, line))
-    Console().print(drawn)
 
 
 def heading(text: str) -> None:
@@ -80,4 +71,6 @@ def draw(renderable: object) -> None:
     """Something that rich can draw; as wide as it needs where there is no terminal."""
     from rich.console import Console
 
-    (Console() if sys.stdout.isatty() else Console(width=10_000)).print(renderable)
+    from expunge.core.format import UNBOUNDED
+
+    (Console() if sys.stdout.isatty() else Console(width=UNBOUNDED)).print(renderable)

@@ -26,7 +26,7 @@ def help_text(
         about: what it does.
         known: its settings; those of a group stand together, groups with something required first.
         flags: keys of `FLAGS` that it has.
-        positional: what it takes beside settings, such as `RUN...`.
+        positional: what it takes besides settings, such as `RUN...`.
         note: paragraphs after the settings; one that is indented keeps its lines.
     """
     width = max(60, min(120, shutil.get_terminal_size().columns))

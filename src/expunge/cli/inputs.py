@@ -55,7 +55,7 @@ def tokenizer_of(source: str, config: LoadingConfig) -> "PreTrainedTokenizerBase
 
 
 def source_settings(values: Mapping[str, Any]) -> list[Setting]:
-    """What the source that the values name takes beside the data settings, such as the size of a synthetic corpus.
+    """What the source named by the values takes besides the data settings, such as the size of a synthetic corpus.
 
     A training setting of the same name goes first: `seed` never changes the data.
     """

@@ -41,12 +41,12 @@ class Call(Generic[T]):
 
     @property
     def overwrite(self) -> bool:
-        """Replace what lies in the output folder?"""
+        """Replace what is in the output folder?"""
         return "overwrite" in self.flags
 
     @property
     def resume(self) -> bool:
-        """Go on with what lies in the output folder?"""
+        """Go on with what is in the output folder?"""
         return "resume" in self.flags
 
 
@@ -67,7 +67,7 @@ class Verb(Generic[T]):
     """From an unknown setting, a sentence that says what it would be a setting of."""
     flags: tuple[str, ...] = ()
     positional: str = ""
-    """What it takes beside settings, such as `RUN...`; empty for nothing."""
+    """What it takes besides settings, such as `RUN...`; empty for nothing."""
     note: str = ""
     """A paragraph for its help."""
     choose: "Callable[[Sequence[str]], tuple[Verb[Any], Sequence[str]]] | None" = None
@@ -139,7 +139,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
 
 
 def _named(verb: Verb[Any], known: dict[str, Setting], overrides: Sequence[str]) -> list[Setting]:
-    """Settings of what the words name beside `--help`: `expunge unlearn method=rmu --help` shows those of rmu."""
+    """Settings of what the words name next to `--help`: `expunge unlearn method=rmu --help` shows those of rmu."""
     given = dict(override.split("=", 1) for override in overrides)
     if not given:
         return []

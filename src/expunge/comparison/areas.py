@@ -118,7 +118,7 @@ def mu95(utility: Sequence[float], log10_quality: Sequence[float], *, variant: s
         utility: model utility of each point in the order of the run, the start model first.
         log10_quality: log10 of their forget quality.
         variant: `best`: of the points with at least 0.95 times the start model's utility, which always qualifies.
-            `interpolated`: besides, where one alone of two neighboring points qualifies, the value at exactly that
+            `interpolated`: also, where one alone of two neighboring points qualifies, the value at exactly that
             utility, linear between the two.
 
     Raises:

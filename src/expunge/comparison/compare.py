@@ -61,7 +61,7 @@ def compare(
     """Trace the forgetting and the retention of unlearning runs from one start model, and sum them up.
 
     Models are measured once: records are kept in the cache by content (weights, data, settings), and those that an
-    evaluation left beside a model serve too.
+    evaluation left next to a model serve too.
 
     Args:
         runs: folders that `unlearn` wrote; other folders and files among them, such as the retain model's, are left
@@ -71,10 +71,10 @@ def compare(
         retain: the retain model, likewise, or another program's log of it; without it there is no forget quality and no
             MU95.
         trace: `checkpoints`: the start model, the checkpoints that the run kept and its last model. `mixing`: mixtures
-            of start and unlearned model in steps of 0.05, which needs no checkpoints and tells the direction of the
+            of start and unlearned model in steps of 0.05, which needs no checkpoints and gives the direction of the
             change from the course of training; the calibrated mixture comes with it.
         level: share of the start model's retain strength that calibration keeps.
-        tokenizer: folder or id; None: the one beside the first run.
+        tokenizer: folder or id; None: that of the first run.
         dtype: type of the weights; `auto`: as stored.
         device: where models are put.
         trust_remote_code: run code that comes with a model.
@@ -168,7 +168,7 @@ def _along_checkpoints(
 
 
 def _telling(progress: Progress | None, what: str, total: int) -> Callable[[int, str], Progress | None]:
-    """The progress of measuring one of several models, told as that of all of them."""
+    """The progress of measuring one of several models, shown as that of all of them."""
 
     def telling(done: int, name: str) -> Progress | None:
         if progress is None:

@@ -93,10 +93,10 @@ def require_alike(folders: Sequence[RunFolder]) -> None:
 
 
 def start_of(folders: Sequence[RunFolder]) -> str:
-    """The model that the runs began from, as the first one tells.
+    """The model that the runs began from, as the first run's manifest says.
 
     Raises:
-        ExpungeError: it does not tell.
+        ExpungeError: it does not say.
     """
     told = str(folders[0].manifest.results.get("start_model", ""))
     if not told:

@@ -52,11 +52,11 @@ class Measuring:
     batch_size: int | None = None
 
     def records(self, model: nn.Module, *, beside: Path | None = None, progress: Progress | None = None) -> Records:
-        """Records of a model: those beside it or in the cache where they are of the same content, else made now.
+        """Records of a model: those next to it or in the cache where they are of the same content, else made now.
 
         Args:
             model: the model.
-            beside: folder of the model, in which records of an evaluation may lie.
+            beside: folder of the model, in which records of an evaluation may be.
             progress: called with (what, done, total, numbers).
         """
         wanted = self._probes()

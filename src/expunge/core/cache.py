@@ -17,5 +17,5 @@ def cache_folder(name: str) -> Path:
 
 
 def cache_path(name: str, key: str) -> Path:
-    """Where the entry with a content key lies, whether or not it is there."""
+    """Where the entry with a content key is, whether or not it is there."""
     return cache_folder(name) / key.replace(":", "-")

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run lie."""
+"""Where the checkpoints of a run are."""
 
 from pathlib import Path
 

@@ -47,7 +47,7 @@ def require_at_least(name: str, value: float, least: float, *, hint: str = "") -
 
 
 def require_between(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
-    """Raise unless `value` lies in [low, high]; written so that NaN fails too."""
+    """Raise unless `value` is in [low, high]; written so that NaN fails too."""
     if not low <= value <= high:
         raise ExpungeError(f"{name} must be between {low} and {high}; got {value!r}.{' ' + hint if hint else ''}")
 

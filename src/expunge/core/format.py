@@ -2,6 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNBOUNDED = 10_000
+"""Columns of text where there is no terminal."""
 
 # Directional overrides can reorder what stands around them; surrogates, U+FFFE and U+FFFF fit in no UTF-8 or XML file.
 _DIRECTIONAL = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
@@ -61,17 +69,29 @@ def one_line(text: str) -> str:
     return " ".join(legible(text).split())
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> list[str]:
-    """Rows as lines in columns.
+def drawn_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> "Table":
+    """Rows in columns, for a rich console: text as it is, long cells folded.
 
     Args:
         header: one word a column.
         rows: cells as text.
         numeric: columns that are set flush right.
     """
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    lines = []
-    for line in [header, *rows]:
-        cells = [c.rjust(w) if i in numeric else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for i, name in enumerate(header):
+        drawn.add_column(Text(name), justify="right" if i in numeric else "left", overflow="fold")
+    for line in rows:
+        drawn.add_row(*map(Text, line))
+    return drawn
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> list[str]:
+    """The same table as plain lines, as wide as its cells."""
+    from rich.console import Console
+
+    text = StringIO()
+    Console(file=text, width=UNBOUNDED, color_system=None).print(drawn_table(header, rows, numeric=numeric))
+    return [line.rstrip() for line in text.getvalue().splitlines()]

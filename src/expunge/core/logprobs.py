@@ -33,7 +33,7 @@ def token_logprobs(logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) ->
 
 
 def logprob_moments(logits: Float[Tensor, "*n v"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Mean and variance of log p(v) over the vocabulary, v drawn from p: minus the entropy, and how widely log p lies.
+    """Mean and variance of log p(v) over the vocabulary, v drawn from p: minus the entropy, and the spread of log p.
 
     A token of probability 0 adds nothing to either, even where its logit is minus infinity.
 

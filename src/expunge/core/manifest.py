@@ -1,4 +1,4 @@
-"""Manifests: beside every artifact, what made it; and fingerprints of content."""
+"""Manifests: next to every artifact, what made it; and fingerprints of content."""
 
 import json
 import platform

@@ -25,7 +25,7 @@ def first_process() -> bool:
 
 
 def renamed(progress: Progress | None, what: str) -> Progress | None:
-    """Progress of a run within something larger, under a name that tells which."""
+    """Progress of a run within something larger, under a name that says which."""
     return None if progress is None else lambda _, done, total, numbers: progress(what, done, total, numbers)
 
 

@@ -53,7 +53,7 @@ class Pairs(Dataset[Pair]):
     The epochs are laid end to end, so steps of a fixed size run through without a short one at each epoch's end; every
     row still comes exactly once in each epoch. Retain rows run through the whole set before any comes again, so that a
     large retain set is seen as widely as the run is long. An item depends on seed and k alone, never on process, worker
-    or world size, and a resumed run continues with the item that a run that was not killed would have had.
+    or world size, and a resumed run continues with the item that a run that was not killed would have used.
     """
 
     def __init__(self, *, n_forget: int, n_retain: int, per_forget: int, epochs: float, seed: int) -> None:

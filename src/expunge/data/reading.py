@@ -1,4 +1,4 @@
-"""Rows of files, datasets and Python lists, each with a name for messages; what they mean is told by `schema`."""
+"""Rows of files, datasets and Python lists, each with a name for messages; what they mean is in `schema`."""
 
 import csv
 import io

@@ -16,7 +16,7 @@ KINDS: dict[ExampleKind, tuple[str, ...]] = {
 }
 """The columns that each kind of example needs."""
 VARIANTS = ("paraphrased_question", "paraphrased_answer", "perturbed_answer", "alternate")
-"""Columns that any kind may have beside them."""
+"""Columns that any kind may have as well."""
 LISTS = ("messages", "perturbed_answer", "alternate")
 """Columns that hold lists, which CSV writes as JSON."""
 _NAMES = (*(name for names in KINDS.values() for name in names), *VARIANTS)

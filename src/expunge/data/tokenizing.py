@@ -1,4 +1,4 @@
-"""Text to token rows with a known completion; prompt and completion are told apart by character offsets."""
+"""Text to token rows with a known completion; prompt and completion are separated by character offsets."""
 
 import warnings
 from collections.abc import Sequence

@@ -21,8 +21,8 @@ def borrowed_answers(examples: Sequence[Example], index: int) -> list[str]:
     """Wrong answers of one example: three answers to other questions of the same set.
 
     Of 32 rows drawn by the example's content, those whose answers come nearest to its own in length. They
-    have the form of an answer but do not fit the question, so they are easier to tell from the truth than wrong answers
-    that were written for it.
+    have the form of an answer but do not fit the question, so they are easier to distinguish from the truth than wrong
+    answers that were written for it.
 
     Args:
         examples: the set.

@@ -43,7 +43,7 @@ def memorization(measures: Mapping[str, Measure]) -> Measure:
 
 
 def privacy(measures: Mapping[str, Measure]) -> Measure:
-    """Priv: 1 where four membership scores tell forget from holdout as well as the retain model lets them."""
+    """Priv: 1 where four membership scores separate forget from holdout as well as the retain model lets them."""
     lacking = [name for name in _MEMBERSHIP if "s_mia" not in measures[name].details]
     if lacking:
         return PRIVACY.missing(

@@ -61,8 +61,8 @@ def collect(
         batch_size: rows computed at once; None: as many as fit a budget of tokens. Halved when the device runs out of
             memory.
         parts: folder in which what is computed is kept meanwhile; a collection of the same content that was killed goes
-            on from what lies there, but not with a sharded model. The caller removes it once the records are saved.
-        progress: told how far it is.
+            on from what is there, but not with a sharded model. The caller removes it once the records are saved.
+        progress: called with how far it is.
 
     Returns:
         Records with a manifest of everything that decides their values.

@@ -67,7 +67,7 @@ def evaluate(
             `retain.repetition`, `package.module:function`.
         template: how questions are framed.
         max_length: longest row in tokens.
-        output_dir: folder for the records and `evaluation.json`. Records of the same content that lie there (weights,
+        output_dir: folder for the records and `evaluation.json`. Records of the same content that are there (weights,
             tokenizer, data, settings, probes) are used instead of the model.
         overwrite: replace records of other content in `output_dir`.
         label: what to call the model in tables.

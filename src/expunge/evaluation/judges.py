@@ -33,7 +33,7 @@ def no_embedder() -> str:
 
 
 def no_classifier() -> str:
-    """Why gibberish cannot be told; empty where it can."""
+    """Why gibberish cannot be detected; empty where it can."""
     return not_at_hand(CLASSIFIER)
 
 

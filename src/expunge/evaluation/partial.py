@@ -42,7 +42,7 @@ class Partial:
         self._written = time.monotonic()
 
     def read(self, kind: str) -> list[dict[str, Any]]:
-        """All rows of a kind that lie in the folder."""
+        """All rows of a kind that are in the folder."""
         if self.folder is None:
             return []
         files = sorted(self.folder.glob(f"{kind}-*.parquet"))

@@ -19,7 +19,7 @@ Other = Records | Corpus | None
 """Records of another model, the corpus where they are still to be made, or nothing."""
 OTHERS: tuple[Whose, ...] = ("reference", "start")
 LOGPROBS = "logprobs"
-"""NaN here tells that a model broke down, whatever a metric would make of its hits and generations."""
+"""NaN here says that a model broke down, whatever a metric would make of its hits and generations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Entry:
     reads: tuple[str, ...] | None = None
     """Columns that it can be computed from; None: those of the metric's definition."""
     gaps: tuple[str, ...] = ()
-    """Columns of a log that it reads besides, where they are there."""
+    """Columns of a log that it also reads, where they are there."""
     better: Direction | None = None
     """Direction of the measure when it is missing and its definition leaves that open."""
     note: str = ""
@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def definition(self) -> Definition:
-        """The `DEFINITION` beside the metric."""
+        """The `DEFINITION` next to the metric."""
         found = getattr(sys.modules[self.metric.__module__], "DEFINITION", None)
         return found if isinstance(found, Definition) else Definition(text=self.name, source="", better=self.better)
 

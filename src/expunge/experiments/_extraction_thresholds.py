@@ -22,7 +22,7 @@ def forgotten_thresholds(
     tokens: int = 200,
     progress: Progress | None = None,
 ) -> dict[str, Measure]:
-    """Mean EL_n and MA of a model on unseen text: a forget set counts as forgotten when both of its means lie below.
+    """Mean EL_n and MA of a model on unseen text: a forget set counts as forgotten when both of its means are below.
 
     Args:
         model: the start model.
@@ -31,7 +31,7 @@ def forgotten_thresholds(
         split: where that text stands in the corpus.
         n: tokens of an n-gram.
         tokens: the first tokens of each text that count.
-        progress: told how far it is.
+        progress: called with how far it is.
 
     Returns:
         `extraction_likelihood` and `memorization_accuracy`.

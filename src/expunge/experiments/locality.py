@@ -4,11 +4,11 @@ The region that holds the knowledge is known, because it was put there: from a m
 forget set is taught into a random tenth of the MLP's value vectors. Then the same method unlearns with the same data
 order and budget in several places of the same size: in that region (`oracle`), in a random one outside it (`random`),
 and in what attributions select. Here is the way through it, seed by seed, on several processors, and on from where it
-stopped; the steps lie in `_locality`: `protocol`, `teaching`, `cells`, `matching` (which takes the unlearning objective
+stopped; the steps are in `_locality`: `protocol`, `teaching`, `cells`, `matching` (which takes the unlearning objective
 out of the question), `seeds` (all steps of one seed) and `findings` (which compares places over seeds).
 
 Source: Lee et al. 2025, arXiv:2505.16252. Departures: the paper's rules for AUES, MU95 and its test are not published;
-ours are named beside the numbers. Its learning rates and budgets are not known either, nor whether teaching holds on to
+ours are named along with the numbers. Its learning rates and budgets are not known either, nor whether teaching keeps
 the retain set: here it does by default, as without it a small model loses that set before the forget set is known.
 """
 

@@ -1,4 +1,4 @@
-"""LoKU's experiment: ranks against methods, with and without FILA, beside full-parameter training.
+"""LoKU's experiment: ranks against methods, with and without FILA, next to full-parameter training.
 
 Source: LoKU (OpenReview 1ExfUpmIW4), tables of ranks 4 to 32. Departures: epsilon is scaled to each matrix; every arm
 may be given the best learning rate of one grid, found on a seed of its own.
@@ -153,7 +153,7 @@ def loku(
         ranks: of the adapters.
         arms: what is compared: grad_diff, npo, ihl, ihl_fila, and grad_diff_full, npo_full, ihl_full, which train all
             weights.
-        epsilon: of FILA: a number, or `auto`. The published 1e-5 lies far above the importances of models that know
+        epsilon: of FILA: a number, or `auto`. The published 1e-5 is far above the importances of models that know
             their retain set by heart.
         rates: learning rates by arm, over those of the experiment: `rates.ihl_fila=3e-4`.
         grid: learning rates to choose each arm's from, such as `1e-4,3e-4,1e-3,3e-3`: the one with the largest harmonic

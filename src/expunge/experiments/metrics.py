@@ -1,7 +1,7 @@
 """Which numbers to trust: metrics judged by models of which it is known what they know.
 
 A pool of small models is trained from one start with and without the forget knowledge, in several wordings and at
-several learning rates. A faithful metric tells the two groups apart. Then models are unlearned and attacked: a robust
+several learning rates. A faithful metric separates the two groups. Then models are unlearned and attacked: a robust
 metric does not call forgotten what a short relearning or rounding brings back.
 
 Source: arXiv:2506.12618. Departures: 18 models of a few million parameters instead of sixty of a billion, all trained
@@ -99,7 +99,7 @@ def metrics(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> MetaEvaluation:
-    """Which metrics tell models that know from models that do not, and which can be fooled?
+    """Which metrics separate models that know from models that do not, and which can be fooled?
 
     The forget metrics are judged on the embedded default: faithfulness over a pool, robustness under two attacks. The
     pool has two groups of three data variants at each rate and seed. Knowing: the forget `answers`, their
@@ -182,7 +182,7 @@ def _attacked(metric: str, name: str, runs: Runs, threshold: float) -> Attacked:
     utility, needed = float(states["plain"][UTILITY]), KEPT * float(runs.start[UTILITY])
     reasons = []
     if utility < needed:
-        reasons.append(f"utility {utility:.3f} lies below {KEPT} of the start model's ({needed:.3f})")
+        reasons.append(f"utility {utility:.3f} is below {KEPT} of the start model's ({needed:.3f})")
     if before >= threshold:
         reasons.append(f"by this metric ({before:.3f}, threshold {threshold:.3f}) it still knows")
     return Attacked(
@@ -204,7 +204,7 @@ def _notes(judgments: Sequence[Judgment], models: int) -> Iterator[str]:
     yield (
         "R: relearning gain of the retain model over that of the unlearned one. Q: value before over value after "
         "rounding to 4 bits (NF4, simulated) or 8. Means over unlearned models that kept "
-        f"{KEPT:.0%} of the utility and lie below the threshold that separates the pool best."
+        f"{KEPT:.0%} of the utility and are below the threshold that separates the pool best."
     )
     without = [judgment.metric for judgment in judgments if not judgment.counted]
     if without:

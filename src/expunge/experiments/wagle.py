@@ -171,7 +171,7 @@ def wagle(
 
     Raises:
         ExpungeError: the folder is in use, an unknown method or arm, a ratio out of range, a corpus without a model, a
-            grid beside a learning rate.
+            grid besides a learning rate.
     """
     plan = cells(methods, arms, ratios)
     require_at_least("seeds", seeds, 1)

@@ -1,1 +1,1 @@
-"""Localization: which units of a model are tied to the forget set, and where a selection of them lies."""
+"""Localization: which units of a model are tied to the forget set, and where a selection of them is."""

@@ -1,4 +1,4 @@
-"""What an attribution says about itself beside its function, and what it can be shown.
+"""What an attribution says about itself next to its function, and what it can be shown.
 
 An attribution is a pure function of one group of units at a time. Its positional parameter names say what it needs, out
 of `INPUTS`; its keyword-only parameters are its hyperparameters. It returns scores, [U], or (scores, notes): notes are
@@ -45,7 +45,7 @@ class Attribution:
 
 
 def attribution_of(function: Callable[..., Any]) -> Attribution:
-    """The `ATTRIBUTION` beside a function; without one, all defaults."""
+    """The `ATTRIBUTION` next to a function; without one, all defaults."""
     found = getattr(sys.modules[function.__module__], "ATTRIBUTION", None)
     return found if isinstance(found, Attribution) else Attribution()
 

@@ -59,7 +59,7 @@ def localize(
         modules: which parameters are scored: a set by name (`linear`, `mlp`, `down`, `attention`, `all`) or regular
             expressions for parameter names. None: all linear layers of the decoder blocks, or the MLPs for value
             vectors and neurons.
-        down_projection: where the MLP's down-projection lies inside a block, for families not known.
+        down_projection: where the MLP's down-projection is inside a block, for families not known.
         forget_objective: loss whose gradient is taken on the forget set: `nll` (each completion's token mean), or any
             method of `expunge list methods`, `idk` for refusals. The model is its own reference.
         gradient: `mean` over examples, or `sum`, with which published constants for sums go.

@@ -38,11 +38,11 @@ def layout(
         modules: for weights and matrices: `linear` (default), `mlp`, `down`, `attention` (linear layers of the blocks
             outside the MLP), `all` (every parameter), regular expressions for parameter names, or a list of these. For
             value vectors and neurons: `mlp` (default), or regular expressions for the down-projection's name.
-        down_projection: where the MLP's down-projection lies inside a decoder block, for families not known here.
+        down_projection: where the MLP's down-projection is inside a decoder block, for families not known here.
 
     Raises:
-        ExpungeError: a pattern that matches nothing, an MLP whose parts cannot be told, parameters of a block that are
-            neither linear layers nor vectors.
+        ExpungeError: a pattern that matches nothing, an MLP whose parts cannot be identified, parameters of a block
+            that are neither linear layers nor vectors.
     """
     inner = causal_lm(model)
     if unit in ("value_vector", "neuron"):

@@ -72,7 +72,7 @@ class _Meeting(NamedTuple):
     known_other: int
     known_both: int
     other_known_to_one: int
-    """How much of the other selection lies where the first could select."""
+    """How much of the other selection is where the first could select."""
 
 
 def _meeting(a: Mask, b: Mask) -> _Meeting:

@@ -1,4 +1,4 @@
-"""Where a parameter stands in a model, told from its name; and the fingerprint of a mask: where its weights lie."""
+"""Where a parameter stands in a model, read from its name; and the fingerprint of a mask: where its weights are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """Where a mask lies."""
+    """Where a mask is."""
 
     label: str
     unit: str
@@ -120,7 +120,7 @@ def gini(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How much two masks agree, beside what two random selections of their sizes would."""
+    """How much two masks agree, next to what two random selections of their sizes would."""
 
     one: str
     other: str
@@ -137,7 +137,7 @@ class Recovery:
     """How well a mask finds a known region."""
 
     precision: float
-    """Share of the mask that lies in the region."""
+    """Share of the mask that is in the region."""
     recall: float
     """Share of the region that the mask holds."""
     expected_precision: float
@@ -146,7 +146,7 @@ class Recovery:
 
 
 def fingerprint(mask: "Mask", label: str = "mask") -> Fingerprint:
-    """Where a mask lies: selected weights by layer and by kind of parameter.
+    """Where a mask is: selected weights by layer and by kind of parameter.
 
     Args:
         mask: the mask.

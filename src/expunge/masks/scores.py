@@ -37,7 +37,7 @@ class Scores:
     Attributes:
         layout: the units there are.
         values: group to scores, float32 `[units]`.
-        scope: within what units are ranked, unless `select` is told otherwise.
+        scope: within what units are ranked, unless `select` gets another one.
         manifest: how the scores were made.
     """
 
@@ -158,7 +158,7 @@ class Scores:
     def save(self, path: str | Path, *, shard_bytes: int = SHARD) -> Path:
         """Write as safetensors, with layout and manifest in the header.
 
-        More than `shard_bytes` go into several files beside `path`, and at `path` itself lies the first of them.
+        More than `shard_bytes` go into several files next to `path`, and at `path` itself is the first of them.
         """
         path = Path(path)
         shards: list[dict[str, Tensor]] = [{}]
@@ -205,7 +205,7 @@ def check_selection(
 
     Raises:
         ExpungeError: more than one of ratio, count and threshold, a ratio or count that no scores allow, an unknown
-            scope or order, or a scope beside a threshold.
+            scope or order, or a scope with a threshold.
     """
     given = {k: v for k, v in (("ratio", ratio), ("count", count), ("threshold", threshold)) if v is not None}
     if len(given) > 1:

@@ -1,7 +1,7 @@
 """The k largest of very many numbers, exactly, without sorting or joining them: radix selection on the bits of float32.
 
-Numbers lie in named pieces that are read in chunks, three times: the upper halves of their bits are counted, then the
-lower halves of those in the bin where the k-th one lies, then the selection is written. Beside the numbers themselves
+Numbers are in named pieces that are read in chunks, three times: the upper halves of their bits are counted, then the
+lower halves of those in the bin where the k-th one is, then the selection is written. Besides the numbers themselves
 this takes a few chunks and one bit a number.
 """
 
@@ -66,7 +66,7 @@ def kth_largest(sizes: Mapping[str, int], read: Read, k: int) -> tuple[float, in
 
 
 def _place(counts: NDArray[np.int64], k: int) -> tuple[int, int]:
-    """The bin in which the k-th lies, and how many lie before that bin."""
+    """The bin in which the k-th is, and how many are before that bin."""
     running = counts.cumsum()
     place = int(running.searchsorted(k))
     return place, int(running[place] - counts[place])
@@ -79,5 +79,5 @@ def _chunks(sizes: Mapping[str, int], read: Read) -> Iterator[tuple[str, int, Fl
 
 
 def _bits(numbers: Floats) -> NDArray[np.uint32]:
-    # Adding 0 turns -0 into 0: the two are equal and must not lie in different bins.
+    # Adding 0 turns -0 into 0: the two are equal and must not be in different bins.
     return (numbers + np.float32(0)).view(np.uint32)

@@ -20,8 +20,8 @@ class Part:
     Attributes:
         shape: the parameter's shape.
         cut: every weight a unit (`weights`), every index along `dim` one (`slices`), or the parameter as one (`whole`).
-        group: units of one group are switched together in all parameters of that group: a neuron lies in three.
-        dim: for `slices`, the dimension along which units lie; for `weights`, the one that counts outputs: its indices
+        group: units of one group are switched together in all parameters of that group: a neuron is in three.
+        dim: for `slices`, the dimension along which units are; for `weights`, the one that counts outputs: its indices
             are the rows of the scope `per_row`.
     """
 

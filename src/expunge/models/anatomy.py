@@ -58,7 +58,7 @@ def parameters_up_to(model: nn.Module, layer: int) -> list[nn.Parameter]:
         if module is last:
             return [*found, *last.parameters()]
         found += module.parameters(recurse=False)
-    raise AssertionError("the blocks lie in the backbone")
+    raise AssertionError("the blocks are in the backbone")
 
 
 _DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.fc2", "mlp.c_proj", "mlp.dense_4h_to_h", "fc2")
@@ -79,7 +79,7 @@ def down_projection(block: nn.Module, name: str | None = None) -> nn.Module:
         if known in modules and is_linear(modules[known]):
             return modules[known]
     linear = [key for key, module in modules.items() if is_linear(module) and "attn" not in key]
-    what = "cannot tell which linear layer is" if name is None else f"'{name}' is not"
+    what = "cannot identify which linear layer is" if name is None else f"'{name}' is not"
     raise ExpungeError(
         f"{type(block).__name__}: {what} the MLP's down-projection; it holds {', '.join(linear) or 'none'}. "
         "Name it inside the block: down_projection=<name>."
@@ -97,11 +97,11 @@ def output_dim(module: nn.Module) -> int:
 
 
 def mlp_layers(block: nn.Module, name: str | None = None) -> list[nn.Module]:
-    """The linear layers of a decoder block's MLP: those that lie beside its down-projection, and that one itself.
+    """The linear layers of a decoder block's MLP: those that are next to its down-projection, and that one itself.
 
     Args:
         block: a decoder block.
-        name: where its down-projection lies, as in `down_projection`.
+        name: where its down-projection is, as in `down_projection`.
     """
     down = down_projection(block, name)
     beside = next(list(m.children()) for m in block.modules() if any(child is down for child in m.children()))
@@ -112,7 +112,7 @@ def up_projections(block: nn.Module, name: str | None = None) -> list[nn.Module]
     """The linear layers whose outputs become the inputs of the down-projection: gate and up, or up alone.
 
     Raises:
-        ExpungeError: there is none of the right size, as where gate and up lie in one matrix.
+        ExpungeError: there is none of the right size, as where gate and up are in one matrix.
     """
     down = down_projection(block, name)
     channels = down.weight.shape[1 - output_dim(down)]  # type: ignore[union-attr,index]

@@ -18,7 +18,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Fingerprint of a model's weights: names, types, shapes and bits; the same wherever the files lie."""
+    """Fingerprint of a model's weights: names, types, shapes and bits; the same wherever the files are."""
     return _fingerprint(_deciding(model), model.state_dict(keep_vars=True))
 
 
@@ -65,7 +65,7 @@ _ADAPTERS = "adapters"
 
 
 def _deciding(model: nn.Module) -> dict[str, Any]:
-    """What of the configuration decides outputs beside the weights: positions, norms, caps, windows, adapters."""
+    """What of the configuration decides outputs besides the weights: positions, norms, caps, windows, adapters."""
     config = getattr(model, "config", None)
     found = {k: v for k, v in config.to_dict().items() if k not in _NOT_DECIDING} if config is not None else {}
     adapters = getattr(model, "peft_config", None)

@@ -74,7 +74,7 @@ def load_model(
 
 
 def check_loading(source: str | Path, *, device: str | None = None, bits: int | None = None) -> None:
-    """Raise where `load_model` would refuse, as far as files and settings tell, before any weight is read.
+    """Raise where `load_model` would refuse, as far as files and settings show, before any weight is read.
 
     Args:
         source: folder or hub id.
@@ -169,13 +169,13 @@ def _with_adapter(folder: Path, *, dtype: Dtype, place: str, trust_remote_code: 
             )
         return adapted.eval()
     model = merged(adapted)
-    # These weights lie in no other place: whoever names the model, manifests and PEFT, must name this folder.
+    # These weights are in no other place: whoever names the model, manifests and PEFT, must name this folder.
     model.config._name_or_path = model.name_or_path = str(folder)
     return (model if dtype == "auto" else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)).eval()
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies with a model; of an adapter folder without one, that of its start model.
+    """Load the tokenizer that is with a model; of an adapter folder without one, that of its start model.
 
     Raises:
         ExpungeError: there is none; the message says which option names another place.

@@ -1,7 +1,7 @@
 """Low-rank adapters on a model, through PEFT: put on, looked behind, merged.
 
 An adapted layer computes `y = x W^T + scaling * x (B A)^T`. An adapter that starts at (A0, B0) instead of zero keeps
-the start beside the trained factors, `y = x W^T + scaling * x (B A - B0 A0)^T`, as one pair of factors: [A; A - A0]
+the start next to the trained factors, `y = x W^T + scaling * x (B A - B0 A0)^T`, as one pair of factors: [A; A - A0]
 and [B - B0, B0], whose product is that. The weight W stays as it is stored, in bfloat16 or quantized too: there is no
 residual `W - scaling * B0 A0` that would have to be rounded to its type. Before the first step the differences are
 zero, so that the model is the start model bit for bit, and so it is with the adapter switched off. Under mixed
@@ -158,7 +158,7 @@ def _begin(layer: LoraLayer, start: Factors) -> None:
 
 
 def keeps_start(model: nn.Module) -> bool:
-    """Did the adapter begin at factors that are taken off beside it?"""
+    """Did the adapter begin at factors that are subtracted next to it?"""
     return any(isinstance(module, _BesideStart) for module in model.modules())
 
 

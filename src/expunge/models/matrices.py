@@ -117,7 +117,7 @@ def weight_bytes(model: nn.Module, width: int, bits: int | None) -> float:
     Args:
         model: a skeleton.
         width: bytes of a number.
-        bits: what the linear layers in the blocks are kept in; None: all is as wide. Scales beside them are left out.
+        bits: what the linear layers in the blocks are kept in; None: all is as wide. Scales are left out.
     """
     everything: int = sum(p.numel() for p in model.parameters())
     if bits is None:

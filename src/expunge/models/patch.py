@@ -33,7 +33,7 @@ class Change:
     bits: Tensor
     """Packed selection of the weights or slices that differ, uint8."""
     flips: Tensor
-    """Exclusive or of old and new bits there, integers as wide as the weights: [K], or the slices as they lie."""
+    """Exclusive or of old and new bits there, integers as wide as the weights: [K], or the slices as they are."""
 
     @property
     def weights(self) -> int:

@@ -80,7 +80,7 @@ class Loss:
 
     @property
     def method(self) -> Method:
-        """The settings that stand beside the loss."""
+        """The settings that stand next to the loss."""
         return method_of(self.function)
 
     @property
@@ -312,7 +312,7 @@ def build(
 
 
 def retain_names(forget: Mapping[str, Any], retain: Mapping[str, Any]) -> dict[str, str]:
-    """How a retain loss's hyperparameters are called beside a forget loss's: name -> its own name."""
+    """How a retain loss's hyperparameters are called next to a forget loss's: name -> its own name."""
     return {f"retain_{name}" if name in forget else name: name for name in retain}
 
 

@@ -1,4 +1,4 @@
-"""What a loss file says about itself beside its function: how it is reduced and which settings go with it."""
+"""What a loss file says about itself next to its function: how it is reduced and which settings go with it."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -46,6 +46,6 @@ class Method:
 
 
 def method_of(function: Callable[..., Any]) -> Method:
-    """The `METHOD` beside a loss function; without one, a token mean with all defaults."""
+    """The `METHOD` next to a loss function; without one, a token mean with all defaults."""
     found = getattr(sys.modules[function.__module__], "METHOD", None)
     return found if isinstance(found, Method) else Method(reduction="token")

@@ -12,7 +12,7 @@ from expunge.results.measures import Evaluation
 
 @dataclass(frozen=True)
 class Beside:
-    """What stands beside the evaluations of a report."""
+    """What is shown next to the evaluations of a report."""
 
     evaluations: tuple[Evaluation, ...] = ()
     """Those of start and retain model that were found and not named."""
@@ -51,7 +51,7 @@ def beside(
             if found is None:
                 of = name or "<start model>"
                 notes.append(
-                    f"No evaluation of the start model ({of}) lies where these runs say. For its row: expunge evaluate "
+                    f"No evaluation of the start model ({of}) is where these runs say. For its row: expunge evaluate "
                     f"model={of} ... output=<folder>, then expunge report ... <folder>"
                 )
             else:
@@ -85,7 +85,7 @@ def _label(evaluations: Sequence[Evaluation], weights: str) -> str | None:
 
 
 def _of(evaluation: Evaluation, role: str) -> Path | None:
-    """Where the records lay that an evaluation was compared with."""
+    """Where the records were that an evaluation was compared with."""
     told = evaluation.about.get("paths", {}).get(role)
     return Path(told) if told else None
 

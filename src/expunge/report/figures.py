@@ -7,20 +7,18 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.report.compared_models import Model, assign_roles
-from expunge.report.label_layout import Box, place
 from expunge.report.text import one_line, words
 from expunge.results.measures import Evaluation
 
@@ -87,8 +85,9 @@ def tradeoff_of(models: Sequence[Model], trajectories: Trajectories | None = Non
     points = [(model, point) for model in models if (point := strengths(model.evaluation))]
     if not points:
         raise ExpungeError(f"the trade-off needs {FORGET} and {RETAIN}, and no evaluation has a value for both.")
-    figure = Figure(figsize=(6.6, 6.1))
-    axes = figure.add_axes((0.105, 0.1, 0.865, 0.86))
+    side, key = 6.6, 2.3 * _key_columns(points)
+    figure = Figure(figsize=(side + key, 6.1))
+    axes = figure.add_axes((0.105 * side / (side + key), 0.1, 0.865 * side / (side + key), 0.86))
     _frame(axes)
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
     axes.set_xlabel("forgetting  (1 − extraction strength on the forget set)", color=INK)
@@ -104,6 +103,7 @@ def tradeoff_of(models: Sequence[Model], trajectories: Trajectories | None = Non
         if label not in {model.label for model in models}:
             raise unknown("evaluation (for trajectories=)", label, [model.label for model in models])
         _trajectory(axes, label, path, colors.get(label, INK))
+    marks: list[tuple[str, Line2D]] = []
     for model, (x, y, across, along) in points:
         color = colors.get(model.label, INK)
         bar: dict[str, Any] = {"color": color, "alpha": 0.55, "linewidth": 1.6, "solid_capstyle": "butt", "zorder": 3}
@@ -117,8 +117,9 @@ def tradeoff_of(models: Sequence[Model], trajectories: Trajectories | None = Non
         if along:
             axes.plot((x, x), along, **bar)
         look = _LOOKS[model.role] if model.role else looks[model.label]
-        axes.plot([x], [y], color=color, linestyle="none", markeredgewidth=0, zorder=4, **look)
-    _name(axes, points, [path for _, path in paths])
+        (mark,) = axes.plot([x], [y], color=color, linestyle="none", markeredgewidth=0, zorder=4, **look)
+        marks.append((model.name, mark))
+    _key(figure, axes, marks)
     if missing := [model.name for model in models if not strengths(model.evaluation)]:
         text = textwrap.fill(f"Not drawn, as a measure is missing: {', '.join(missing)}", 95)
         figure.text(0.5, 0.005, text, ha="center", va="bottom", color=INK, fontsize=8.5, parse_math=False)
@@ -155,52 +156,24 @@ def _frame(axes: Axes) -> None:
         spine.set(color=INK, alpha=0.5)
 
 
-def _name(axes: Axes, points: Sequence[tuple[Model, Point]], paths: Sequence[Path2d]) -> None:
-    """Write each name beside its marker, with a thin line to it where it had to move away."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    unit = 72 / figure.dpi  # from pixels to points, in which text offsets are given
-    axes.apply_aspect()
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across, up = axes.transData.transform((x, y))
-        return float(across) * unit, float(up) * unit
-
-    def box(x0: float, y0: float, x1: float, y1: float) -> Box:
-        return Box(*at(x0, y0), *at(x1, y1))
-
-    taken = [Box(*at(p.x, p.y), *at(p.x, p.y)).widened(6) for _, p in points]
-    taken += [box(p.across[0], p.y, p.across[1], p.y).widened(1) for _, p in points if p.across]
-    taken += [box(p.x, p.along[0], p.x, p.along[1]).widened(1) for _, p in points if p.along]
-    taken += [box(-0.04, p.y, 1.04, p.y).widened(0.5) for model, p in points if model.role == "start"]
-    taken += [box(p.x, -0.04, p.x, 1.04).widened(0.5) for model, p in points if model.role == "retain"]
-    taken += [Box(*at(x, y), *at(x, y)).widened(2) for path in paths for x, y in _along(path)]
-    texts, sizes = [], []
-    for model, point in points:
-        text = axes.annotate(
-            textwrap.fill(model.name, 26), point[:2], xytext=(0, 0), textcoords="offset points", color=INK, fontsize=9.5
-        )
-        text.set(parse_math=False, ha="left", va="bottom", zorder=5)
-        with _any_glyph():
-            extent = text.get_window_extent(renderer)
-        texts.append(text)
-        sizes.append((float(extent.width) * unit, float(extent.height) * unit))
-    anchors = [at(point.x, point.y) for _, point in points]
-    places = place(anchors, sizes, taken, box(-0.03, -0.03, 1.03, 1.03))
-    for text, (x, y), spot in zip(texts, anchors, places, strict=True):
-        text.set_position((spot.x0 - x, spot.y0 - y))
-        end = spot.nearest(x, y)
-        if math.dist(end, (x, y)) > 20:
-            line = axes.transData.inverted().transform([(x / unit, y / unit), (end[0] / unit, end[1] / unit)])
-            axes.plot(line[:, 0], line[:, 1], color=INK, alpha=0.4, linewidth=0.8, zorder=1)
+def _key(figure: Figure, axes: Axes, marks: Sequence[tuple[str, Line2D]]) -> None:
+    """Name the markers at the right of the drawing, in as many columns as fit."""
+    legend = figure.legend(
+        [mark for _, mark in marks],
+        [textwrap.fill(one_line(name), 26, max_lines=2, placeholder="…") for name, _ in marks],
+        loc="upper left",
+        bbox_to_anchor=(axes.get_position().x1 + 0.01, axes.get_position().y1),
+        ncols=_key_columns(marks),
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
-def _along(path: Path2d) -> Iterator[tuple[float, float]]:
-    """Places along a drawn path, close enough together that no name fits between two."""
-    for (x0, y0), (x1, y1) in pairwise(path):
-        steps = max(1, math.ceil(math.dist((x0, y0), (x1, y1)) / 0.02))
-        yield from ((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1))
+def _key_columns(named: Sequence[object]) -> int:
+    return math.ceil(len(named) / 12)
 
 
 def history(histories: Mapping[str, Sequence[Mapping[str, float | None]]], *, columns: int = 4) -> Figure:

@@ -51,7 +51,7 @@ def report(
         trajectories: label of an evaluation -> (forgetting, retention) along its run, as `figures.tradeoff` takes them.
         overwrite: replace a file that is there.
         notes: paragraphs of your own, below the summary.
-        masks: where masks lie, drawn side by side; those that the run folders were trained with are found by
+        masks: where masks are, drawn side by side; those that the run folders were trained with are found by
             themselves.
 
     Returns:
@@ -145,7 +145,7 @@ def _dotted(models: Sequence[Model]) -> str:
 
 
 def _columns(n: int) -> int:
-    """How many answers stand beside each other: all of up to four, else rows as full as can be of three or four."""
+    """How many answers stand side by side: all of up to four, else rows as full as can be of three or four."""
     return n if n <= 4 else min((4, 3), key=lambda columns: -n % columns)
 
 

@@ -28,7 +28,7 @@ WRITTEN = 24
 
 
 def trained_in(sources: Iterable[Evaluation | str | Path]) -> list[Fingerprint]:
-    """Where the masks are that runs were trained with, told by their manifests.
+    """Where the masks are that runs were trained with, from their manifests.
 
     Runs of one mask share a fingerprint, under the names of all of them.
 

@@ -20,7 +20,7 @@ _BROKEN = (
 )
 
 _KNOWLEDGE = ("extraction_strength", "probability", "rouge")
-"""What a summary is told by, the first that is available."""
+"""What a summary goes by, the first that is available."""
 
 _SETUP = (
     "settings.template",

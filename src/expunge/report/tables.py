@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from expunge.core.checks import unknown
+from expunge.core.format import UNBOUNDED
 from expunge.report.compared_models import Model, Role, assign_roles
 from expunge.report.templates import render
 from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
@@ -39,7 +40,7 @@ class Column:
     """One measure, as far as it is the same for all models."""
 
     name: str
-    """The measure's name; told apart where it is defined in several ways."""
+    """The measure's name; distinguished where it is defined in several ways."""
     group: str
     """What it says something about; one of `GROUPS`, in which order the columns stand."""
     better: Direction | None
@@ -256,7 +257,7 @@ class Terminal:
         places: tuple[int, ...] = ()
         for _, group in self.table.groups:
             wider = self._piece((*places, *group))
-            fits = Measurement.get(console, options.update(max_width=10_000), wider).maximum <= options.max_width
+            fits = Measurement.get(console, options.update(max_width=UNBOUNDED), wider).maximum <= options.max_width
             if places and fits:
                 pieces[-1], places = wider, (*places, *group)
             else:

@@ -1,7 +1,7 @@
 """Curves: forgetting against retention along a run, one point a model; and several side by side. No torch here.
 
 FS = 1 - ES(forget set), forget strength, and RS = ES(retain set), retain strength, ES being extraction strength: both
-lie in [0, 1], higher is better.
+are in [0, 1], higher is better.
 """
 
 import json

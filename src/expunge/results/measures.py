@@ -227,7 +227,7 @@ def _marked(name: str, note: str, footnotes: dict[str, list[str]]) -> str:
 
 
 def _said(note: str) -> list[str]:
-    """What a note says, one by one: its sentences, and of one that tells what is missing each reason."""
+    """What a note says, one by one: its sentences, and of one that says what is missing each reason."""
     found: list[str] = []
     for sentence in _SENTENCE.split(note):
         reasons = _REASON.split(sentence) if sentence.startswith(_MISSING) else [sentence]

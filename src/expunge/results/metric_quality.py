@@ -1,4 +1,4 @@
-"""What is found about a metric: does it tell knowing from ignorant models, and is it hard to fool? No torch here."""
+"""How good a metric is: does it separate models that know from those that do not, and is it hard to fool? No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -185,7 +185,7 @@ class Records:
         """`arrays` without the closing end token where there is one (`as_reference`: always without the last token).
 
         Raises:
-            ExpungeError: a completion that has no token besides.
+            ExpungeError: a completion that has no other token.
         """
         cut = [True] * len(self) if final_token == "as_reference" else self.column("ended")
         found = [values[: len(values) - bool(c)] for values, c in zip(self.arrays(name), cut, strict=True)]

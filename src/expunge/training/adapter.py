@@ -103,7 +103,7 @@ def adapted_matrices(
         mask: of whole matrices; only those selected are adapted.
 
     Raises:
-        ExpungeError: targets that find nothing or lie where no gradient comes, a mask inside matrices, or one that
+        ExpungeError: targets that find nothing or are where no gradient comes, a mask inside matrices, or one that
             selects something else than these matrices while no targets were asked for.
     """
     own = objective.forget is not None and objective.forget.method.trains == "down_projections"
@@ -232,7 +232,7 @@ def check_start(source: str, save: Save) -> None:
 def check_settings(model: nn.Module, adaptation: Adaptation, matrices: Sequence[str], corpus: Corpus) -> None:
     """Raise for settings that an adapter refuses, before anything is computed or written.
 
-    An adapter's file says what it refuses in a function beside it, `CHECK`, which is handed the settings that it names.
+    An adapter's file says what it refuses in a function next to it, `CHECK`, which gets the settings that it names.
 
     Args:
         model: the start model, of which shapes alone are read.
@@ -331,8 +331,8 @@ def result_writer(save: Save, tokenizer: PreTrainedTokenizerBase, about: Mapping
 
     Args:
         save: what is written of the adapter.
-        tokenizer: written beside it.
-        about: what is said of an adapter beside its weights.
+        tokenizer: written next to it.
+        about: what is said of an adapter besides its weights.
         own: was the model handed in with it? Then it stays on, unless it is to be merged.
     """
 

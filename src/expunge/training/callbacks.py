@@ -1,4 +1,4 @@
-"""What happens beside the steps of a run: progress, checkpoints at epochs, interruption, a word of warning."""
+"""What happens around the steps of a run: progress, checkpoints at epochs, interruption, a word of warning."""
 
 import math
 import signal
@@ -57,7 +57,7 @@ class CheckpointAtEpochs(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the tokenizer beside the checkpoint."""
+        """Write the tokenizer next to the checkpoint."""
         if state.is_world_process_zero:
             self.tokenizer.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 

@@ -157,7 +157,7 @@ class Selected(nn.Module):
         return nn.Parameter(selection.gather(whole(parameter.detach())).to(wide, copy=True).contiguous())
 
     def _save_to_state_dict(self, *_: Any) -> None:
-        return  # the values lie in the model's own parameters
+        return  # the values are in the model's own parameters
 
     def _load_from_state_dict(self, *_: Any) -> None:
         return
@@ -207,7 +207,7 @@ class Selected(nn.Module):
 
         Args:
             kind: `torch.optim.AdamW`, or another that treats each entry by itself.
-            arguments: of its constructor, beside the parameters.
+            arguments: of its constructor, besides the parameters.
             decay: weight decay.
             decayed: names of the parameters that weight decay acts on.
         """
@@ -240,7 +240,7 @@ class Selected(nn.Module):
 def reached_parameters(model: nn.Module, objective: Objective) -> set[int] | None:
     """Ids of the parameters that an objective can reach; None: all of them.
 
-    Losses on hidden states (RMU and its retain loss) end at their block; what lies above has no gradient.
+    Losses on hidden states (RMU and its retain loss) end at their block; what is above has no gradient.
     """
     shown = set().union(*objective.needs("current").values()) - {"completion_mask", "targets", "counts"}
     if shown != {"hidden"} or objective.layer is None:
@@ -249,7 +249,7 @@ def reached_parameters(model: nn.Module, objective: Objective) -> set[int] | Non
 
 
 def _in_shard(selection: Selection) -> tuple[Tensor, Tensor]:
-    """Where selected entries lie in this process's shard, and which of the compact tensor's entries these are."""
+    """Where selected entries are in this process's shard, and which of the compact tensor's entries these are."""
     parameter = selection.parameter
     assert isinstance(parameter, DTensor)
     numbers = torch.full(parameter.shape, -1, device=selection.index.device)
@@ -304,7 +304,7 @@ def _on_device(selection: Selection, device: torch.device | str) -> Selection:
 
 
 def _within(reached: set[int] | None, chosen: list[Selection]) -> list[Selection]:
-    """The selections that the loss can reach; says how much of the mask lies beyond."""
+    """The selections that the loss can reach; says how much of the mask is beyond."""
     if reached is None:
         return chosen
     found = [selection for selection in chosen if id(selection.parameter) in reached]

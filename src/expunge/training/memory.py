@@ -75,7 +75,7 @@ def training_memory(
     Args:
         model: a skeleton.
         size: of the run.
-        objective: tells whether whole logits are needed.
+        objective: says whether whole logits are needed.
         second: is a frozen copy of the start model held?
         trained: how many parameters are trained.
         dtype: type of the weights, or `auto`.
@@ -114,7 +114,7 @@ def importance_memory(
 
     Returns:
         On the device weights, activations and four float32 matrices of the largest size, which is what the gradient,
-        its squares and the decomposition of one matrix take; beside it the map.
+        its squares and the decomposition of one matrix take, and the map.
     """
     layers = linear_layers(model)
     sizes = [math.prod(shape_of(layers[name])) for name in matrices]
@@ -122,7 +122,7 @@ def importance_memory(
 
 
 def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes that a mask of this summary takes beside weights and activations: all of it in float32, selected only."""
+    """Bytes that a mask of this summary takes besides weights and activations: all of it in float32, selected only."""
     weights = told["weights"]
     copies = weights * (8 if told["unit"] == "weight" else 4)  # single weights bring their positions along
     return {"selected weights": copies, "gradients": 4 * weights, "optimizer": 8 * weights}

@@ -53,7 +53,7 @@ def reference_size(model: nn.Module, rows: RunRows, objective: Objective) -> int
 
 
 def check_eps(model: nn.Module, rows: RunRows, objective: Objective) -> None:
-    """Raise for primal-dual training without a bound on the retain loss; the error tells the start model's.
+    """Raise for primal-dual training without a bound on the retain loss; the error gives the start model's.
 
     Args:
         model: the start model.

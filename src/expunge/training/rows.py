@@ -41,7 +41,7 @@ class RunRows(Dataset[Item]):
 
     @property
     def more_retained(self) -> list[Stream]:
-        """Retain sets beside the split `retain`."""
+        """Retain sets besides the split `retain`."""
         return [name for name in self.encoded if name not in (self.anchor, "retain", "alternate")]
 
     def __len__(self) -> int:

@@ -170,7 +170,7 @@ def train(
 
     Args:
         model: trained in place.
-        tokenizer: stored beside checkpoints and result.
+        tokenizer: stored next to checkpoints and result.
         rows: the run's rows.
         plan: the losses, how to train, and what may change: its mask, else every parameter that has gradients.
         manifest: stored with the result.
@@ -178,7 +178,7 @@ def train(
         folder: run folder, already opened; None keeps the result in memory only.
         progress: called at each step.
         keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
-        about: with an adapter, what is said of it beside its weights in checkpoints.
+        about: with an adapter, what is said of it besides its weights in checkpoints.
         stop: ends the run early.
     """
     objective, config, mask, patch = plan.objective, plan.training, plan.weight_mask, plan.patch
@@ -268,7 +268,7 @@ def train(
         if config.keep_checkpoints == 1:
             shutil.rmtree(scratch, ignore_errors=True)
         kept = checkpoints(folder)
-        manifest.save(folder)  # last: `finished` is only true once everything else lies there
+        manifest.save(folder)  # last: `finished` is only true once everything else is there
     return Run(model, history, manifest, folder, kept)
 
 

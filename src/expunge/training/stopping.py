@@ -23,7 +23,7 @@ _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": ope
 
 
 class NoValue(ExpungeError):
-    """A measure to stop by has no value, so that nobody can tell whether to stop."""
+    """A measure to stop by has no value, so that it is unknown whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Condition:
         if self.measure not in values:
             raise unknown("measure to stop by", self.measure, values)
         if math.isnan(values[self.measure]):
-            raise NoValue(f"{self.measure} has no value, so whether {self} holds cannot be told.")
+            raise NoValue(f"{self.measure} has no value, so whether {self} holds is unknown.")
         return bool(_COMPARISONS[self.comparison](values[self.measure], self.threshold))
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ class Rule:
         return self.ask(model, step)
 
     def told(self) -> str:
-        """What was measured at the last look, beside what is wanted."""
+        """What was measured at the last look, next to what is wanted."""
         return ", ".join(c.beside(self.seen[c.measure]) for c in self.conditions if c.measure in self.seen)
 
 

@@ -83,7 +83,7 @@ class Surgery:
         return cosine
 
     def save(self, folder: Path) -> None:
-        """Write the running mean beside a checkpoint."""
+        """Write the running mean next to a checkpoint."""
         save_tensors({name: tensor.contiguous() for name, tensor in self.mean.items()}, folder / FILE)
 
     def load(self, folder: Path) -> None:

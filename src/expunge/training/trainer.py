@@ -54,7 +54,7 @@ class ObjectiveTrainer(Trainer):
             objective: the losses and weights.
             reference: the frozen start model, where one is held.
             surgery: projects the forget gradient, where asked for.
-            about: what is said of an adapter beside its weights in checkpoints.
+            about: what is said of an adapter besides its weights in checkpoints.
         """
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
         self.objective = objective

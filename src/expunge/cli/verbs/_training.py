@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 ADAPTER = "adapter_config.json"
-"""PEFT's name for what tells an adapter's folder."""
+"""PEFT's name for what marks an adapter's folder."""
 SMALL = 2e8
 """Parameters below which the default learning rate does next to nothing."""
 
@@ -82,7 +82,7 @@ def dry_run(
         check_source: raises for start models that the run refuses before it loads them.
         reference: how reference values are obtained.
         origins: where the stage's values come from for settings that were left open.
-        check_data: raises where the corpus lacks something that the run needs beside its rows.
+        check_data: raises where the corpus lacks something that the run needs besides its rows.
     """
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.models.reference import choose
@@ -209,7 +209,7 @@ def note_small(config: RunConfig, model: "PreTrainedModel") -> None:
 
 
 def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
-    """Say that a mask was made from another model, where it tells from which."""
+    """Say that a mask was made from another model, where its manifest says which."""
     if config.mask is None:
         return
     from expunge.masks.mask import Mask
@@ -222,7 +222,7 @@ def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
 
 
 def say_resumed(folder: str | Path) -> None:
-    """Say what --resume does with what lies in a run folder."""
+    """Say what --resume does with what is in a run folder."""
     folder = Path(folder)
     if not (folder / FILE).is_file():
         return  # no run of ours, which the stage refuses
@@ -270,7 +270,7 @@ def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
 
 
 def _kept(run: "Run") -> str:
-    """What of model and adapter lies in the run folder."""
+    """What of model and adapter is in the run folder."""
     assert run.folder is not None
     folder = Path(run.folder)
     if (folder / "adapter" / ADAPTER).is_file():

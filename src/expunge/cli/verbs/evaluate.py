@@ -149,7 +149,7 @@ def _how(config: EvaluateConfig, report: Progress) -> dict[str, Any]:
 def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus", report: Progress) -> str:
     """A path to the records of another model, made now where only the model is there.
 
-    They go beside a model that was made here, as `evaluate model=...` would put them there, and to the cache, by
+    They go next to a model that was made here, as `evaluate model=...` would put them there, and to the cache, by
     content, otherwise: nothing is written into folders of others.
     """
     if not lacks_records(source):

@@ -39,7 +39,7 @@ class LocalizeConfig(LoadingConfig, DataConfig):
     """Which parameters: `linear`, `mlp`, `down`, `attention`, `all`, or regular expressions for parameter names; null:
     the linear layers of the decoder blocks, or the MLPs for value vectors and neurons."""
     down_projection: str | None = None
-    """Where the MLP's down-projection lies inside a decoder block, for families that are not known."""
+    """Where the MLP's down-projection is inside a decoder block, for families that are not known."""
     ratio: float | None = None
     """Share of the units selected; null: 0.1, unless count or threshold is given."""
     count: int | None = None

@@ -29,7 +29,7 @@ class InfoConfig:
 
 
 def info(call: Call[InfoConfig]) -> int:
-    """Say where masks lie in the model, how much they agree, and how well they find a known region."""
+    """Say where masks are in the model, how much they agree, and how well they find a known region."""
     from expunge.masks.agreement import agreements, recovery
     from expunge.masks.mask import Mask
     from expunge.masks.mask_fingerprint import fingerprint
@@ -80,7 +80,7 @@ def info(call: Call[InfoConfig]) -> int:
 
 
 def labels(paths: Sequence[str]) -> list[str]:
-    """A short name for each path, no two alike: the file's stem where that tells them apart."""
+    """A short name for each path, no two alike: the file's stem where that distinguishes them."""
     if len(set(paths)) < len(paths):
         raise ExpungeError(f"a mask was named twice: {', '.join(paths)}.")
     stems = [Path(path).stem for path in paths]

@@ -21,7 +21,7 @@ def lume(*, path: str | Path, task: str | None = None, part: str = "train") -> C
 
     Args:
         path: folder with `forget` and `retain` files (.jsonl, .json, .csv or .parquet) of rows with `id`, `input`,
-            `output` and `task`; ids ending in sc<n> are completions, in qa<n> questions. As published, they may lie in
+            `output` and `task`; ids ending in sc<n> are completions, in qa<n> questions. As published, they may be in
             its folder `data` and be called `forget_train-00000-of-00001.parquet`.
         task: only rows of this task, such as `Task1`; None: all.
         part: which of the published files: `train` or `validation`.

@@ -38,7 +38,7 @@ def tdec(
         forget: the texts to forget.
         retain: texts to keep, all of them.
         holdout: texts that no model was trained on, all of them.
-        path: folder that the files lie in; None: they are named with theirs.
+        path: folder that the files are in; None: they are named with theirs.
         array_tokenizer: folder or hub id of the tokenizer that the ids of arrays belong to (GPT-Neo's, for the
             challenge's).
         sequences: how many texts of the forget set are taken; 32 as published.

@@ -28,8 +28,8 @@ def tofu(
 
     Args:
         forget: name of the forget split; `forget` for a folder whose files have no numbers.
-        path: folder of its files, JSON lines called <split>.json or <split>.jsonl; those of the holdout may also lie
-            beside it in `tofu_holdout`. None: from the Hugging Face hub, `locuslab/TOFU`.
+        path: folder of its files, JSON lines called <split>.json or <split>.jsonl; those of the holdout may also be
+            next to it in `tofu_holdout`. None: from the Hugging Face hub, `locuslab/TOFU`.
         retain: name of the retain split; None: the one that completes `forget`, such as `retain90`.
         holdout: name of the holdout split; None: the one of the same size, such as `holdout10`, if there is one.
 

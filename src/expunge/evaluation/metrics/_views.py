@@ -18,7 +18,7 @@ def require_rows(**views: Records) -> None:
     """Raise where a view holds no row: a mean over nothing is no number."""
     for name, view in views.items():
         if not len(view):
-            raise ExpungeError(f"no rows to score: the records handed over as '{name}' are empty.")
+            raise ExpungeError(f"no rows to score: the records passed as '{name}' are empty.")
 
 
 def direction(view: Records, better: Direction | None) -> Direction:

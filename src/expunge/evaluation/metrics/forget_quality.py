@@ -85,7 +85,7 @@ def ks_test(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> tuple[flo
 
 
 def _ahead(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How many more values of `a` than of `b` lie at or below each value of either."""
+    """How many more values of `a` than of `b` are at or below each value of either."""
     pooled = np.concatenate([a, b])
     return np.searchsorted(np.sort(a), pooled, "right") - np.searchsorted(np.sort(b), pooled, "right")
 
@@ -128,7 +128,7 @@ def _reading(p: float, ours: np.ndarray, theirs: np.ndarray) -> str:
     ahead = _ahead(ours, theirs)
     below, above = ahead.max(), -ahead.min()
     if below > above:
-        return "Truth ratios are still below the retain model's: the model still tells right answers from wrong ones."
+        return "Truth ratios are still below the retain model's: the model still prefers right answers to wrong ones."
     if above > below:
         return "Truth ratios are above the retain model's: over-unlearned, right answers are shunned, not unknown."
     return "Truth ratios are on both sides of the retain model's, wider spread or closer together."

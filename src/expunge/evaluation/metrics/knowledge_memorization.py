@@ -40,7 +40,7 @@ def knowledge_memorization(
     Raises:
         ExpungeError: no rows, or rows without a generation.
 
-    Source: MUSE, arXiv:2407.06460. Departures: words are stemmed unless told otherwise, as in open-unlearning.
+    Source: MUSE, arXiv:2407.06460. Departures: words are stemmed unless set otherwise, as in open-unlearning.
     """
     require_rows(records=records)
     records = in_order(records)

@@ -1,4 +1,4 @@
-"""Membership inference: can the forget set be told from text that was never trained on?"""
+"""Membership inference: can the forget set be distinguished from text that was never trained on?"""
 
 import zlib
 from collections.abc import Callable

@@ -61,9 +61,7 @@ def model_utility(
     ]
     parts = {s.name: found for s in sets if (found := s.parts())}
     if not parts:
-        raise ExpungeError(
-            "model utility needs at least one of retain, real authors and world facts; none was handed over."
-        )
+        raise ExpungeError("model utility needs at least one of retain, real authors and world facts; none was given.")
     details = {
         f"{name}_{part}": float(values.mean()) for name, found in parts.items() for part, values in found.items()
     }

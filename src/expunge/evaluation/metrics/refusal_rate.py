@@ -9,7 +9,7 @@ from expunge.results.measures import Definition, Direction, Measure
 from expunge.results.records import Records
 
 DEFINITION = Definition(
-    text="share of the greedy generations that refuse or profess not to know, told by phrases",
+    text="share of the greedy generations that refuse or profess not to know, recognized by phrases",
     source="this package; phrases in the module refusal_rate",
     better=None,
     reads=("generation",),
@@ -40,9 +40,9 @@ _REFUSAL = re.compile("|".join(_PHRASES), re.IGNORECASE)
 def refusal_rate(records: Records, *, better: Direction | None = None) -> Measure:
     """Share of generations that refuse or profess not to know, in [0, 1].
 
-    It is told by phrases of the first person, so an answer in other words, or in another language than English, is not
-    counted, and a story told by an I who does not know is. On the forget set a high rate says that the model declines,
-    not that the knowledge is gone.
+    It is recognized by phrases of the first person, so an answer in other words, or in another language than English,
+    is not counted, and a story whose narrator does not know something is. On the forget set a high rate says that the
+    model declines, not that the knowledge is gone.
 
     Args:
         records: one row an example, with a generation.

@@ -1,4 +1,4 @@
-"""Truth ratio: how likely wrong answers are beside the right one."""
+"""Truth ratio: how likely wrong answers are compared with the right one."""
 
 from dataclasses import replace
 
@@ -34,8 +34,8 @@ def truth_ratio(
         correct: the right answer of each example: the paraphrased one on forget and retain, the plain one where there
             is none.
         wrong: its wrong answers, one row each.
-        aggregate: `closer_to_1` (forget set: a model that cannot tell right from wrong has 1), `true_better` (retain
-            set: a model that prefers the right answer has 1) or `prob_mean` (higher = knows more).
+        aggregate: `closer_to_1` (forget set: a model that cannot distinguish right from wrong has 1), `true_better`
+            (retain set: a model that prefers the right answer has 1) or `prob_mean` (higher = knows more).
         better: direction; None: higher, for `prob_mean` lower on the forget set and higher elsewhere.
 
     Returns:

@@ -22,7 +22,7 @@ _REWORDED = "made by rule: the question stands in another frame, its own words u
 def default(splits: Collection[str]) -> Suite:
     """Probability, ROUGE, extraction strength and memorization on forget and retain; the rest where the data allow it.
 
-    Truth ratios and forget quality (which needs a retain model besides) take the paraphrased and wrong answers of the
+    Truth ratios and forget quality (which also needs a retain model) take the paraphrased and wrong answers of the
     data, and where there are none, wrong answers borrowed from other rows; `rephrased_...` likewise the paraphrased
     questions, else reworded ones. Membership inference needs a holdout set. What was made by rule is named in the
     measure's definition.

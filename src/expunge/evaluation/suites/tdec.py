@@ -11,7 +11,7 @@ from expunge.evaluation.views import View
 
 TOKENS = 200
 NOTE = (
-    "Forgotten when EL and MA both lie below the start model's on unseen text: the unseen_ measures' start value, "
+    "Forgotten when EL and MA both are below the start model's on unseen text: the unseen_ measures' start value, "
     "with start=<start model>."
 )
 
@@ -19,7 +19,7 @@ NOTE = (
 def tdec(splits: Collection[str]) -> Suite:
     """EL_10 and MA of the first 200 tokens of each text, on the forget set and on unseen text.
 
-    A text counts as forgotten when both lie below the start model's means on text that it never saw, which are the
+    A text counts as forgotten when both are below the start model's means on text that it never saw, which are the
     `unseen_` measures of an evaluation of the start model; published ones hold for GPT-Neo alone.
 
     Args:

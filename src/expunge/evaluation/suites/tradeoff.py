@@ -17,7 +17,7 @@ QUALITY, UTILITY = "forget_quality", "model_utility"
 def tradeoff(splits: Collection[str]) -> Suite:
     """Extraction strength on forget and retain set, forget quality and model utility, as in the suite `tofu`.
 
-    Extraction strength on the paraphrased forget questions besides.
+    Extraction strength on the paraphrased forget questions, too.
 
     Args:
         splits: names of the splits at hand.

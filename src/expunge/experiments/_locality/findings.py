@@ -1,4 +1,4 @@
-"""Places compared over seeds, and what a reader must know beside the numbers."""
+"""Places compared over seeds, and what a reader must know along with the numbers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def notes_on(
     margins: Mapping[str, float],
     told: Sequence[str],
 ) -> list[str]:
-    """What a reader must know beside the numbers.
+    """What a reader must know along with the numbers.
 
     Args:
         taught: the start models.
@@ -94,7 +94,7 @@ def notes_on(
         f"{margin:g} for {name if name == 'resistance' else name.upper()}" for name, margin in margins.items()
     )
     notes.append(
-        f"Equivalence: two one-sided paired t-tests (TOST); a small p says that the mean difference lies within the "
+        f"Equivalence: two one-sided paired t-tests (TOST); a small p says that the mean difference is within the "
         f"margin, {least}. Neither test small: these seeds decide nothing."
     )
     never = ", ".join(f"{t.never_knew:.3f} to {t.never_knew_relearned:.3f}" for t in taught)

@@ -33,7 +33,7 @@ from expunge.models.load import load_model
 from expunge.training.masked import masked
 
 DRAWS = ("a", "b", "c")
-"""Random regions beside the one that holds the knowledge."""
+"""Random regions besides the one that holds the knowledge."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def paired(first: Sequence[float], second: Sequence[float], *, margin: float) ->
 
     The sign-flip test asks for the share of the 2 ** n ways of swapping the two conditions within seeds whose mean
     difference is at least as large in size as the one seen. The test for equivalence (two one-sided t-tests, TOST)
-    rejects a mean difference of at least `margin`; it does so at 5 % exactly where the 90 % interval lies within
+    rejects a mean difference of at least `margin`; it does so at 5 % exactly where the 90 % interval is within
     -margin and +margin.
 
     Args:

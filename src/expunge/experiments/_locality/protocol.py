@@ -49,8 +49,8 @@ RELEARNING: Mapping[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size
 MATCHING: Mapping[str, Any] = {"learning_rate": 5e-3, "epochs": 10, "batch_size": 8}
 """How a region is moved toward the retain model's behavior, likewise."""
 MARGINS: Mapping[str, float] = {"aues": 0.05, "mu95": 1.0, "resistance": 0.1}
-"""Largest mean difference between two places that counts as none: .05 of the area is what tells NPO from WGA, 1 is a
-factor of ten in the p-value of forget quality."""
+"""Largest mean difference between two places that counts as none: .05 of the area is the difference of NPO and WGA, 1
+is a factor of ten in the p-value of forget quality."""
 OTHER_SEED = 1000
 """Added to a seed for what must not draw as the regions do."""
 KNOWN = 0.95

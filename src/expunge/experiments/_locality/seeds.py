@@ -127,7 +127,7 @@ def one_seed(bench: Bench, task: Task, full: float) -> None:
 
 @contextmanager
 def _warnings_kept(path: Path) -> Iterator[None]:
-    """Write down what is warned of, to be told once at the end instead of at every step."""
+    """Write down what is warned of, to be shown once at the end instead of at every step."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""A start model whose knowledge of the forget set lies in a known region, and the check that it does."""
+"""A start model whose knowledge of the forget set is in a known region, and the check that it does."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from expunge.training.unlearn import unlearn
 
 @dataclass(frozen=True)
 class Taught:
-    """One start model: what it knows, and the reverse check that the knowledge lies in its region."""
+    """One start model: what it knows, and the reverse check that the knowledge is in its region."""
 
     seed: int
     strength: float

@@ -53,9 +53,9 @@ _STEP = 1e-9  # off the value itself, where the distance is below 0; at 0 and 1 
 
 
 def separating(knowing: Sequence[float], ignorant: Sequence[float]) -> float:
-    """The threshold above which a model counts as knowing, at the best mean of the two groups' shares told right.
+    """The threshold above which a model counts as knowing, at the best mean of the two groups' accuracies.
 
-    It lies half way between two neighboring values; of several equally good ones, the lowest counts. Minus infinity
+    It is half way between two neighboring values; of several equally good ones, the lowest counts. Minus infinity
     where no threshold beats taking every model for a knowing one.
 
     Args:

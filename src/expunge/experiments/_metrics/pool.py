@@ -33,7 +33,7 @@ BITS = (4, 8)
 
 @dataclass(frozen=True)
 class Runs:
-    """Unlearned models before and after the attacks, beside what they are compared with."""
+    """Unlearned models before and after the attacks, with what they are compared with."""
 
     start: Evaluation
     retain: Evaluation
