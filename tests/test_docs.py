@@ -16,6 +16,7 @@ import pytest
 
 import zoo
 from expunge.cli import main
+from expunge.core.catalogue import KINDS, resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -93,6 +94,31 @@ def test_pages_run(
         if any("expunge demo" in line for line in kept):
             continue  # test_the_demo, which takes minutes
         run(language, "\n".join(kept), capfd)
+
+
+def test_what_the_page_on_extending_makes_is_listed_once_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    page = (ROOT / "docs/extending.md").read_text()
+    for language, text in blocks(ROOT / "docs/extending.md"):
+        if language == "python" and (name := re.match(r"# (\w+\.py)\n", text)):
+            (tmp_path / name[1]).write_text(text)
+            assert len(text.splitlines()) <= 40
+    groups = re.findall(r"^\[project.entry-points.\"(.*)\"\]\n(\w+) = \"(.*)\"", page, re.MULTILINE)
+    assert len(groups) == 5
+    info = tmp_path / "examples-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: examples\nVersion: 1.0\n")
+    points = "".join(f"[{group}]\n{name} = {value}\n" for group, name, value in groups)
+    (info / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    for kind, entry in KINDS.items():
+        for group, name, value in groups:
+            if group == entry.group:
+                with pytest.raises(SystemExit):
+                    main(["list", kind])
+                assert re.search(f"^{name} +from {value}$", capfd.readouterr().out, re.MULTILINE)
+                assert resolve(kind, name).__name__ == name
 
 
 def test_the_first_command_stands_near_the_top() -> None:
