@@ -177,7 +177,7 @@ def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
         (("adapter=lorra",), "Did you mean 'lora'"),
         (("rank=4",), "(from command line). rank is a setting of adapters: adapter=lora."),
         (("adapter=lora", "epsilon=auto"), "epsilon is a setting of fila, vila: adapter=fila."),
-        (("targets=mlp",), "targets=mlp is a setting of adapters"),
+        (("targets=mlp",), "targets=mlp needs an adapter"),
         (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs a GPU"),
         (("stop=forget_rouge=0.1",), "is not a condition"),
         (("stop=forget_rouge<=unseen",), "needs a holdout set"),
@@ -308,7 +308,7 @@ def test_an_importance_file_that_does_not_fit_is_told_before_anything_is_written
     file.write_bytes(b"nothing of the kind")
     refused(message="cannot read the importance file")
     save_file({"a": torch.ones(2)}, file)
-    refused(message="is no importance file: it lacks key and report")
+    refused(message="is not an importance file: it lacks key and report")
     file.unlink()
     assert call(*given, "targets=mlp").code == 0
     run.rename(tmp_path / "first")

@@ -38,7 +38,7 @@ def test_an_override_is_split_at_the_first_equals_sign() -> None:
 
 @pytest.mark.parametrize("text", ["seed", "=3", ""])
 def test_an_override_needs_a_key_and_a_value(text: str) -> None:
-    with pytest.raises(ExpungeError, match="is no setting"):
+    with pytest.raises(ExpungeError, match="is not a setting"):
         read_override(text)
 
 

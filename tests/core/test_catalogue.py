@@ -108,7 +108,8 @@ def test_an_installed_package_joins_under_plain_names(install: Callable[..., Non
 
 def test_ours_go_before_plugins_of_the_same_name_with_a_warning(install: Callable[..., None]) -> None:
     install(grad_diff="their_package:mine")
-    for ask in (lambda: names("methods"), lambda: resolve("methods", "grad_diff")):
+    assert list(catalogue.hidden("methods")) == ["grad_diff"] and resolve("methods", "npo")
+    for ask in (lambda: resolve("methods", "grad-diff"), lambda: resolve("methods", "grad_diff")):
         with pytest.warns(
             UserWarning, match=r"plug-in their_package:mine is hidden by expunge\.objectives\.forget\.gr"
         ):

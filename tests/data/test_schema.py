@@ -174,7 +174,7 @@ def test_an_empty_value_is_named(value):
 
 
 def test_half_a_surrogate_pair_is_no_text():
-    with pytest.raises(ExpungeError, match=r"line 1: 'text' is no valid Unicode at character 3"):
+    with pytest.raises(ExpungeError, match=r"line 1: 'text' is not valid Unicode at character 3"):
         read({"text": "He \ud83d"})
 
 

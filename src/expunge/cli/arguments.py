@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from expunge.cli.help import FLAGS
 from expunge.config.convert import FALSE, TRUE
 from expunge.config.settings import Setting
 from expunge.config.yaml_source import COMMAND_LINE
@@ -84,6 +85,8 @@ def _value(name: str, left: list[str], known: Mapping[str, Setting], flags: Coll
     following = left[0] if left else ""
     names_setting = following.partition("=")[0].replace("-", "_") in known and "=" in following
     if not following or following.startswith("--") or names_setting:
+        if name in FLAGS:
+            raise ExpungeError(f"this command has no --{name.replace('_', '-')}.")
         if name not in known and nearest(name, [*known, *flags]):
             raise unknown("setting", name, [*known, *flags], came_from=COMMAND_LINE)
         raise ExpungeError(f"--{name.replace('_', '-')} needs a value: {name}=...")

@@ -51,20 +51,28 @@ def plugins(kind: str) -> dict[str, EntryPoint]:
 
     A name of ours is never replaced by a plug-in: results under one name would differ from machine to machine.
     """
-    entry, found = KINDS[kind], dict[str, EntryPoint]()
+    return _plugins(kind)[0]
+
+
+def hidden(kind: str) -> dict[str, str]:
+    """By name, a sentence on each installed plug-in that cannot be used by it, since another function has it."""
+    return _plugins(kind)[1]
+
+
+def _plugins(kind: str) -> tuple[dict[str, EntryPoint], dict[str, str]]:
+    entry, found, hidden = KINDS[kind], dict[str, EntryPoint](), dict[str, str]()
     for plugin in entry_points(group=entry.group):
         plain, path = plugin.name.replace("-", "_"), plugin.value
         other = f"{entry.package}.{plain}" if plain in _modules(entry.package) else ""
         other = other or (found[plain].value if plain in found and found[plain].value != path else "")
         if other:
-            warnings.warn(
+            hidden[plain] = (
                 f"the {entry.what} '{plugin.name}' of the installed plug-in {path} is hidden by {other}, which has the "
-                f"same name; use it as {path}.",
-                stacklevel=3,
+                f"same name; use it as {path}."
             )
         else:
             found[plain] = plugin
-    return found
+    return found, hidden
 
 
 def names(kind: str) -> list[str]:
@@ -90,7 +98,9 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     entry = KINDS[kind]
     if ":" in name:
         return _outside(entry.what, name)
-    plain, theirs = name.replace("-", "_"), plugins(kind)
+    plain, (theirs, clashes) = name.replace("-", "_"), _plugins(kind)
+    if plain in clashes:
+        warnings.warn(clashes[plain], stacklevel=2)
     if plain in _modules(entry.package):
         function: Callable[..., Any] = getattr(importlib.import_module(f"{entry.package}.{plain}"), plain)
         return function

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 25
+"""Known names that an error lists although it names the nearest one."""
+
 
 class ExpungeError(ValueError):
     """Something that the caller can mend; the command line shows its text without a traceback."""
@@ -20,12 +23,16 @@ def nearest(name: str, known: Iterable[str], *, n: int = 1) -> list[str]:
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, came_from: str = "", hint: str = "") -> ExpungeError:
-    """An error for a name that nobody knows, with a hint, else the nearest known one, and the whole list."""
+    """An error for a name that nobody knows, with a hint, else the nearest known one, and the list.
+
+    A long list is left out where a near name or a hint says enough.
+    """
     known = sorted(known)
     near = [] if hint else nearest(name, known)
     hint = f" {hint}" if hint else f" Did you mean '{near[0]}'?" if near else ""
     origin = f" (from {came_from})" if came_from else ""
-    return ExpungeError(f"no {what} is called '{name}'{origin}.{hint} Known: {', '.join(known) or 'none'}.")
+    listed = "" if hint and len(known) > MOST_LISTED else f" Known: {', '.join(known) or 'none'}."
+    return ExpungeError(f"no {what} is called '{name}'{origin}.{hint}{listed}")
 
 
 def require(condition: bool, message: str) -> None:

@@ -36,11 +36,11 @@ def demo(call: Call[DemoConfig]) -> int:
     config = call.config
     check_output(config.output, overwrite=call.overwrite)
     from expunge.experiments._demo import SHOWN
-    from expunge.experiments._demo import demo as recipe
+    from expunge.experiments._demo import demo as demonstrate
     from expunge.report.tables import comparison, terminal
 
     with shown() as report:
-        made = recipe(
+        made = demonstrate(
             config.output,
             methods=config.methods,
             authors=config.authors,

@@ -5,7 +5,7 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.cli.console import say, table
+from expunge.cli.console import complain, say, table
 from expunge.cli.help import described
 from expunge.cli.verb import Call, Verb
 from expunge.config.settings import description, parameters
@@ -30,6 +30,8 @@ def list_names(call: Call[ListConfig]) -> int:
         if kind not in catalogue.KINDS:
             raise unknown("kind of thing", kind, catalogue.KINDS)
         table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
+        for note in catalogue.hidden(kind).values():
+            complain(f"warning: {note}")
     return 0
 
 
