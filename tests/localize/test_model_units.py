@@ -104,7 +104,7 @@ def test_patterns():
         layout(model, unit="weight", modules=r"layer.9")
     with pytest.raises(ExpungeError, match="matches the name of no down-projection"):
         layout(model, modules="q_proj")
-    with pytest.raises(ExpungeError, match="is no regular expression"):
+    with pytest.raises(ExpungeError, match="is not a regular expression"):
         layout(model, unit="weight", modules="*.mlp")
     with pytest.raises(ExpungeError, match="empty list"):
         layout(model, unit="weight", modules=[])
