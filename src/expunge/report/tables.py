@@ -164,7 +164,7 @@ def table_of(models: Sequence[Model], measures: Sequence[str] | None = None) -> 
 
     def cell(model: Model, column: Column) -> Cell:
         measure = found[column.name].get(model.label)
-        note = legible(measure.note) if measure else "Not measured for this model."
+        note = legible(measure.note) if measure is not None else "Not measured for this model."
         mark = letters.setdefault(note, _letter(len(letters))) if note else ""
         if measure is None:
             return Cell("-", mark=mark)
