@@ -71,9 +71,7 @@ def test_a_measure_is_a_number():
     assert measure == 0.25 and 0.25 == measure and not measure != 0.25 and measure < 0.3 and max(measure, 0.1) == 0.25
     assert DEFINITION.measure(1.0, n=1, better="lower") == 1 and hash(measure) == hash(0.25)
     assert measure + 1 == 1.25 and 1 - measure == 0.75 and sum([measure, measure]) == 0.5 and -measure == -0.25
-    assert (
-        round(measure, 1) == 0.2 and abs(measure) == 0.25 and f"{measure:.3f}" == "0.250"
-    )
+    assert round(measure, 1) == 0.2 and abs(measure) == 0.25 and f"{measure:.3f}" == "0.250"
     assert math.isnan(missing) and missing != missing + 0 and not missing < 1
     array = np.array([measure, missing])
     assert array.dtype == np.float64 and array[0] == 0.25 and np.isnan(array[1])

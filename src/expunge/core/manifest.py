@@ -49,8 +49,12 @@ class Manifest:
         """Write `manifest.json` into `folder`, which is made where it is missing."""
         path = Path(folder) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        path.write_text(self.text() + "\n", encoding="utf-8")
         return path
+
+    def text(self) -> str:
+        """The manifest as JSON."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
@@ -58,9 +62,13 @@ class Manifest:
         path = Path(folder) / FILE
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls.parsed(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def parsed(cls, text: str) -> "Manifest":
+        """The manifest that `text` gave."""
         known = cls.__dataclass_fields__
-        return cls(**{k: v for k, v in content.items() if k in known})
+        return cls(**{k: v for k, v in json.loads(text).items() if k in known})
 
 
 def versions() -> dict[str, str]:

@@ -58,6 +58,8 @@ class Sources:
         for name in (*(f"{view.probe.name}/{column}" for column in reads), view.probe.name):
             if name in known:
                 return str(known[name]) + (f". {_OF_THE_MODEL}" if _is_log(source) else "")
+        if len(rows) and source.texts != "keep":
+            return f"the records{of} were saved without texts (texts={source.texts}). {_OF_THE_MODEL}"
         what = f"no {view.probe.name} (split/asked/answer) but the splits {', '.join(source.splits)}"
         if len(rows):
             what = f"none of {', '.join(reads)} for {view.probe.name}"

@@ -20,6 +20,7 @@ from expunge.masks.mask_fingerprint import KINDS, OUTSIDE, Agreement, Fingerprin
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.text import one_line
 from expunge.results.measures import Evaluation
+from expunge.results.places import model_folder
 
 _SHADES = LinearSegmentedColormap.from_list("shares", ["#eef3f8", "#8fb8d8", PALETTE[0], "#0f3558"])
 _ON_LIGHT, _ON_DARK = "#101418", "#ffffff"
@@ -41,7 +42,7 @@ def trained_in(sources: Iterable[Evaluation | str | Path]) -> list[Fingerprint]:
             continue
         path = Path(source).resolve()
         folder = path if path.is_dir() else path.parent
-        run = folder.parent if folder.name == "records" else folder
+        run = model_folder(folder)
         told = Manifest.load(run) if (run / MANIFEST).is_file() else None
         if told is not None and "fingerprint" in told.results.get("mask", {}):
             lies = Fingerprint.from_json(told.results["mask"]["fingerprint"])

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns, number, one_line, power_of_ten
 from expunge.core.nested import finite
+from expunge.core.whole import write_whole
+from expunge.results.texts import Texts, text_hash
 
 Direction = Literal["lower", "higher", "near"]
 
@@ -150,6 +152,21 @@ class Evaluation(Mapping[str, Measure]):
         """Each value by the measure's name, for JSON and data frames; None where there is none, or no finite one."""
         return {name: finite(measure.value) for name, measure in self.items()}
 
+    def with_texts(self, texts: Texts) -> "Evaluation":
+        """The evaluation as it is to be saved or shown: with its samples, with hashes of their texts, or without."""
+        if texts == "keep":
+            return self
+        hashed = tuple(
+            Sample(
+                split=one.split,
+                question=text_hash(one.question),
+                answer=text_hash(one.answer),
+                generation=text_hash(one.generation),
+            )
+            for one in self.samples
+        )
+        return replace(self, samples=hashed if texts == "hash" else ())
+
     def labeled(self, label: str) -> "Evaluation":
         """The same evaluation under another label."""
         return replace(self, label=label)
@@ -160,7 +177,7 @@ class Evaluation(Mapping[str, Measure]):
         path.parent.mkdir(parents=True, exist_ok=True)
         content = asdict(replace(self, measures={}))
         content["measures"] = {name: asdict(measure) for name, measure in self.measures.items()}
-        path.write_text(json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        write_whole(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return path
 
     @classmethod

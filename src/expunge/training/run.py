@@ -26,6 +26,7 @@ from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
+from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
 from expunge.training.adapter import Keep
@@ -260,6 +261,7 @@ def train(
         model = keep(model, folder if main else None)
     elif folder is not None and main:
         save_model(model, tokenizer, folder)
+    manifest = replace(manifest, results={**manifest.results, "result": weights_identity(model)})
     if folder is not None and main:
         write_history(history, folder / HISTORY)
         if patch and trainer.selected is not None:
