@@ -119,7 +119,9 @@ FinalToken = Literal["by_rule", "as_reference"]
 
 def _digest(schema: pa.Schema, manifest: str) -> str:
     """Of what the checksums of a Parquet file's pages do not cover."""
-    return fingerprint([manifest, schema.names])
+    # Parquet has its own name for what is in a list.
+    columns = [[field.name, str(field.type).replace("element:", "item:")] for field in schema]
+    return fingerprint([manifest, columns])
 
 
 class DamagedRecords(ExpungeError):
