@@ -136,6 +136,14 @@ def _damaged(path: Path, error: Exception) -> DamagedRecords:
     )
 
 
+def sound(folder: Path) -> bool:
+    """Are there undamaged records in a folder?"""
+    try:
+        return (folder / FILE).is_file() and len(Records.load(folder)) > 0
+    except DamagedRecords:
+        return False
+
+
 @dataclass(frozen=True)
 class Records:
     """A table of rows as described at the head of this module, with the manifest of what made it."""
