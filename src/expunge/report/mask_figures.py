@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.core.whole import write_whole
 from expunge.masks.mask_fingerprint import KINDS, OUTSIDE, Agreement, Fingerprint, plural
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.text import one_line
@@ -150,7 +151,7 @@ def save(figure: Figure, path: str | Path, *, title: str) -> Path:
     if path.suffix != ".svg":
         raise ExpungeError(f"a drawing ends in .svg or .png; got {path.name}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(svg(figure, title=title), encoding="utf-8")
+    write_whole(path, svg(figure, title=title))
     return path
 
 

@@ -119,7 +119,6 @@ def unlearn(
             model,
             tokenizer,
             corpus,
-            folder if resume else None,
             alternates=objective.generates["alternates"],
             temperature=objective.generates["alternate_temperature"],
             seed=training.seed,
@@ -145,8 +144,6 @@ def unlearn(
         )
     ):
         return finished
-    if folder is not None and objective.generates:
-        generated_answers.write(corpus["forget"], folder)
     autocast = uses_bf16(model, training)
     rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
     reshard(model)
