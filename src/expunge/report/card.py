@@ -8,6 +8,7 @@ from pathlib import Path
 
 from expunge.core.manifest import Manifest
 from expunge.report.compared_models import Model, assign_roles
+from expunge.report.faults import faults
 from expunge.report.summary import STANDING, warnings_of
 from expunge.report.tables import Table, escape_markdown, markdown_cell, measured, table_of
 from expunge.report.text import flat
@@ -94,7 +95,8 @@ def _meanings(models: tuple[Model, ...], table: Table) -> str:
 
 
 def _warnings(models: tuple[Model, ...], manifest: Manifest) -> list[str]:
-    found = [*warnings_of(models, [model.evaluation for model in models])]
+    found = [f"This model: {fault}." for fault in faults(models[-1], models)]
+    found += warnings_of(models, [model.evaluation for model in models])
     if "forget" not in manifest.inputs:
         found.append(
             "The manifest holds no fingerprint of the forget set, so nothing here says what was to be forgotten."

@@ -14,7 +14,7 @@ from expunge.core.nested import finite
 from expunge.core.whole import write_whole
 from expunge.results.texts import Texts, text_hash
 
-Direction = Literal["lower", "higher", "near"]
+Direction = Literal["lower", "higher", "near", "neither"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,7 +29,8 @@ class Measure(float):
     value: float | None
     """The number; None when it is not available, and then `note` says why and what would give it."""
     better: Direction
-    """`lower`, `higher`, or `near` the `target`: an AUC of 0 is as wrong as one of 1 when the retain model has 0.5."""
+    """`lower`, `higher`, or `near` the `target`: an AUC of 0 is as wrong as one of 1 when the retain model has 0.5;
+    `neither` where no value is better by itself."""
     definition: str
     """Formula or sentence, enough to compute it again."""
     source: str
@@ -218,6 +219,8 @@ def direction_text(better: Direction | None, target: float | None) -> str:
     """Which way is better, in words."""
     if better == "near":
         return f"nearer to {number(target)} is better" if target is not None else "nearer to its target is better"
+    if better == "neither":
+        return "neither way is better by itself"
     return f"{better} is better" if better else "which way is better differs between these models"
 
 
