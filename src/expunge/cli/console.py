@@ -1,5 +1,6 @@
 """What the command line says: results on stdout, warnings on stderr; plain lines without a terminal."""
 
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -74,3 +75,10 @@ def draw(renderable: object) -> None:
     from expunge.core.format import UNBOUNDED
 
     (Console() if sys.stdout.isatty() else Console(width=UNBOUNDED)).print(renderable)
+
+
+def draw_split(renderable: object) -> None:
+    """Something that cuts itself at the width there is: of the terminal, else of COLUMNS, else 80."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else shutil.get_terminal_size().columns).print(renderable)

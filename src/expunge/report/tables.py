@@ -250,25 +250,26 @@ def _letter(index: int) -> str:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A table as rich draws it: in one piece where it fits, else cut between groups, never through a number."""
+    """A table as rich draws it: in one piece where it fits, else cut between groups, or columns of a wide group."""
 
     table: Table
     intervals: bool = False
     """Write intervals below the values."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        pieces: list[RichTable] = []
-        places: tuple[int, ...] = ()
+        def fits(places: Sequence[int]) -> bool:
+            drawn = self._piece(places)
+            return Measurement.get(console, options.update(max_width=UNBOUNDED), drawn).maximum <= options.max_width
+
+        pieces: list[tuple[int, ...]] = [()]
         for _, group in self.table.groups:
-            wider = self._piece((*places, *group))
-            fits = Measurement.get(console, options.update(max_width=UNBOUNDED), wider).maximum <= options.max_width
-            if places and fits:
-                pieces[-1], places = wider, (*places, *group)
-            else:
-                pieces.append(self._piece(group))
-                places = group
+            for places in [group] if fits(group) else [(place,) for place in group]:
+                if pieces[-1] and not fits((*pieces[-1], *places)):
+                    pieces.append(places)
+                else:
+                    pieces[-1] = (*pieces[-1], *places)
         for piece in pieces:
-            yield piece
+            yield self._piece(piece)
             yield Text()
         for letter, note in self.table.notes:
             yield Text.assemble((f"{letter}  ", "bold"), one_line(note))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from expunge.cli.console import draw, say
+from expunge.cli.console import draw_split, say
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs.mask import labels
 from expunge.core.checks import ExpungeError
@@ -57,7 +57,7 @@ def report(call: Call[ReportConfig]) -> int:
         texts=config.texts,
         masks=_fingerprints(config.masks),
     )
-    draw(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
+    draw_split(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
     for note in more.notes:
         say(note)
     say(f"report: {path}")
