@@ -1,5 +1,6 @@
 """Manifests: next to every artifact, what made it; and fingerprints of content."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -27,6 +28,19 @@ def fingerprint(content: Any) -> str:
     if not isinstance(content, bytes):
         content = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     return f"xxh3:{xxhash.xxh3_128_hexdigest(content)}"
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, `sha256:` and 64 hex digits; of a folder, of the names and digests in it."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()} {file_digest(file)}\n".encode())
+    else:
+        with path.open("rb") as opened:
+            while piece := opened.read(2**20):
+                digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ def collect(
         "generations": len({item.prompt_ids for item in items if item.answers}),
         "seconds": round(time.monotonic() - started, 2),
         "batch_size": batch_size,
+        "data": corpus.about(*sorted({probe.split for probe in probes})),
     }
     return Records.from_rows(rows, replace(made, results=results))
 

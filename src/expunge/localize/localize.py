@@ -132,6 +132,7 @@ def localize(
             "start_model": str(model.config._name_or_path),
             "units": n_units,
             "weights": sum(part.numel for part in units.parts.values()),
+            "data": {} if corpus is None else corpus.about(*(split for split in plan.splits if split in corpus)),
             "examples": {name: len(dataset) for name, dataset in datasets.items()},
             "shares": shares,
             "notes": [

@@ -43,7 +43,7 @@ def card(
     table = table_of(models)
     settings = {"method": "not recorded", **flat(manifest.arguments)}
     opening = f"This model was changed to forget a part of what it was trained on, by the method {settings['method']}."
-    removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_size(manifest)}
+    removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_file(manifest), **_size(manifest)}
     sections = [
         f"# {escape_markdown(models[-1].label)}\n\n{escape_markdown(opening)} **{_SUPPRESSION}** {STANDING}",
         f"## What was to be forgotten\n\n{_settings(removed)}",
@@ -53,6 +53,12 @@ def card(
         f"## Provenance\n\n{_settings(_provenance(manifest))}",
     ]
     return _HEAD + "".join(f"\n{section}\n" for section in sections)
+
+
+def _file(manifest: Manifest) -> dict[str, str]:
+    """The digest by which whoever has the data can check that it was this file."""
+    found = manifest.results.get("data", {}).get("forget", {})
+    return {"its file": str(found["file"])} if "file" in found else {}
 
 
 def _size(manifest: Manifest) -> dict[str, str]:
