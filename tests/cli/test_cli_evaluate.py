@@ -77,6 +77,10 @@ def test_records_of_our_models_lie_beside_them(
     assert stage[1]["output_dir"] == tmp_path / "x"
     code, _, err = call("evaluate", f"model={model_folder}", *sets)
     assert code == 2 and "output is missing" in err and len(stage) == 2
+    inside = call("evaluate", f"model={ours}", *sets, f"output={ours}/records").out
+    assert f"note: the records hold texts of the data and go into the model folder {ours}" in inside
+    assert "note: " not in call("evaluate", f"model={ours}", *sets, f"output={ours}/records", "texts=drop").out
+    assert [settings["texts"] for settings in stage] == ["keep", "keep", "keep", "drop"]
 
 
 def test_the_seed_of_a_source_is_not_set_here(call: Callable[..., Any], stage: list[Any], ours: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.lock import locked
 from expunge.core.manifest import Manifest
 from expunge.evaluation import evaluate as module
 from expunge.evaluation.evaluate import evaluate
@@ -144,14 +145,21 @@ def test_a_kill_at_any_write_leaves_no_records_of_another_model(
     assert load_records(tmp_path).manifest.inputs == again.about["inputs"] == gather(tmp_path)[0].about["inputs"]
 
 
+def test_an_output_has_one_writer(model, tokenizer, corpus, tmp_path, monkeypatch):
+    with locked(tmp_path / "out"), pytest.raises(ExpungeError, match=r"out is being written by process"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path / "out")
+
+
 def test_damaged_records_are_replaced_with_overwrite(model, tokenizer, corpus, tmp_path):
     found = evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
     whole = (tmp_path / "records.parquet").read_bytes()
     (tmp_path / "records.parquet").write_bytes(whole[:100])
+    (tmp_path / ".records.parquet.1.partial").write_bytes(whole)  # of a run that was killed
     with pytest.raises(ExpungeError, match=r"damaged.*--overwrite"):
         evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
     again = evaluate(model, tokenizer, corpus, output_dir=tmp_path, overwrite=True, metrics=["forget_probability"])
     assert again["forget_probability"] == found["forget_probability"] and len(load_records(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "records.parquet"]
 
 
 def test_a_damaged_part_is_computed_again(model, tokenizer, corpus, tmp_path):

@@ -124,6 +124,8 @@ def evaluate(
                     (output / FILE).unlink(missing_ok=True)
                     found.with_texts(texts).save(output)
                     shutil.rmtree(output / PARTS, ignore_errors=True)
+                    for left in output.glob(f".{RECORDS_FILE}.*.partial"):
+                        left.unlink()  # of a run that was killed while it wrote
                 barrier()
             held = found
         measures = measure(chosen, held, retain_model, start_model)

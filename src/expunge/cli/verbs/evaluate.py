@@ -102,6 +102,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
         _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
+    _note_texts(config, output)
     corpus = corpus_of(config, call.resolved.extra)
     with shown() as report:
         others: dict[str, Any] = {
@@ -207,6 +208,16 @@ def output_folder(config: EvaluateConfig) -> Path:
     )
 
 
+def _note_texts(config: EvaluateConfig, output: Path) -> None:
+    """Say where a folder that may be handed on would come to hold the data."""
+    assert config.model is not None
+    if config.texts == "keep" and output.resolve().is_relative_to(Path(config.model).resolve()):
+        say(
+            f"note: the records hold texts of the data and go into the model folder {config.model}. If you hand it on, "
+            "save them elsewhere, or without texts: texts=drop"
+        )
+
+
 def made_here(source: str) -> bool:
     """Is it the folder of a run of ours, or of the adapter in one?"""
     return any((Path(source) / file).is_file() for file in (MANIFEST, "adapter.json"))
@@ -244,6 +255,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             output = str(output_folder(config))
             check_free(Path(output))
+            _note_texts(config, Path(output))
         with problems.collected():
             tokenizer = tokenizer_of(config.model, config)
         with problems.collected():
