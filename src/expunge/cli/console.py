@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any, TextIO
 
 
@@ -81,4 +82,9 @@ def draw_split(renderable: object) -> None:
     """Something that cuts itself at the width there is: of the terminal, else of COLUMNS, else 80."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else shutil.get_terminal_size().columns).print(renderable)
+    if sys.stdout.isatty():
+        Console().print(renderable)
+        return
+    text = StringIO()
+    Console(file=text, width=shutil.get_terminal_size().columns, color_system=None).print(renderable)
+    say("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

@@ -78,7 +78,7 @@ def _read(found: Path, named: Path) -> Evaluation:
         raise ExpungeError(f"{found} is not an evaluation that expunge wrote ({what}). {_CURE}") from error
     made, settings = (evaluation.about.get(name, {}) for name in ("inputs", "settings"))
     check_own(named, made, settings, found)
-    if (found.parent / RECORDS).is_file() and Records.manifest_in(found.parent).inputs != made:
+    if found.name == FILE and (found.parent / RECORDS).is_file() and Records.manifest_in(found.parent).inputs != made:
         raise ExpungeError(
             f"{found} is not of the records next to it: one of the two was replaced. Make it again: expunge evaluate "
             f"records={found.parent} output={found.parent} --overwrite"
