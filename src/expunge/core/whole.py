@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LEFT = re.compile(r"\..+\.\d+\.partial")
+
+
+def is_left_over(path: Path) -> bool:
+    """Is this what a killed process left of a file that was to be written whole?"""
+    return _LEFT.fullmatch(path.name) is not None and path.is_file()
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file aside, then give it its name.
@@ -69,6 +76,36 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
     _sync_names(folder.parent)
     _remove_left(folder)
+
+
+def move_into(aside: Path, folder: Path) -> None:
+    """Move everything in a folder, once it is on disk, into another one; what has the same names is replaced.
+
+    Args:
+        aside: on the same file system; gone afterwards.
+        folder: that it goes into.
+    """
+    sync_folder(aside)
+    for path in sorted(aside.iterdir()):
+        target = folder / path.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        path.replace(target)
+    aside.rmdir()
+    _sync_names(folder)
+
+
+def make_room(folder: Path) -> None:
+    """Have a folder missing or empty: its name goes first, so that a kill leaves no part of it under the name.
+
+    An empty folder stays, as it may be a mounted one. The caller holds the folder's lock: what killed processes left of
+    it is removed, too.
+    """
+    folder = folder.resolve()
+    if folder.exists() and any(folder.iterdir()):
+        folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.replaced"))
+    if folder.parent.exists():
+        _remove_left(folder)
 
 
 def sync_folder(folder: Path) -> None:
