@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
@@ -284,17 +283,9 @@ class Unlearning:
             found = collect(
                 self.model, self.tokenizer, corpus, probes, template=self.template, max_length=self.max_length
             )
-            self._start = _without_texts(found)
+            # They are kept beside models that are handed on, and must not carry what was to be forgotten.
+            self._start = found.with_texts("drop")
         return self._start
-
-
-def _without_texts(records: Records) -> Records:
-    # They are kept beside models that are handed on, and must not carry what was to be forgotten.
-    table = records.table
-    for name in ("prompt", "completion"):
-        blank = pa.array([""] * len(records), pa.string())
-        table = table.set_column(table.column_names.index(name), name, blank)
-    return Records(table, records.manifest)
 
 
 def _retain_loss(name: str | None) -> str | None:

@@ -35,6 +35,31 @@ def test_runs_compare_without_naming_anything_else(call, runs, model_folder, tmp
     assert "a ring at the calibrated mixture" in (tmp_path / "mixed" / "comparison.html").read_text()
 
 
+def test_a_dry_run_says_what_would_be_measured_and_what_is_wrong(call, runs, model_folder, data, tmp_path):
+    before = sorted(path for path in tmp_path.rglob("*"))
+    words = (runs / "npo-0", runs / "npo-1", model_folder, f"output={tmp_path}/out")
+    code, out, err = call("compare", *words, "--dry-run")
+    assert code == 0, out + err
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["npo-0"] == ["npo", "(2", "seeds)", "2"] and rows["forget"] == ["6"] and rows["retain"] == ["10"]
+    assert f"left out, as no run of unlearn: {model_folder}" in out and "leave out --dry-run to start" in out
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    code, out, _ = call("compare", *words, f"retain={tmp_path}/nowhere", "--dry-run")
+    assert code == 1 and "in use" in out and "nowhere" in out
+    for more, said in (((), "in use"), ((f"retain={tmp_path}/nowhere", f"output={tmp_path}/new"), "nowhere")):
+        code, _, err = call("compare", *words, *more)  # the run refuses the same
+        assert code == 2 and said in err
+
+
+def test_the_table_keeps_within_80_columns_where_there_is_no_terminal(call, runs, tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, text, _ = call("compare", runs / "npo-0", f"output={tmp_path}/out")
+    drawn = text[: text.index("Pareto front")].splitlines()
+    assert "trapezoid" in text and max(map(len, drawn)) <= 80
+
+
 def test_errors(call, tmp_path):
     code, _, err = call("compare")
     assert code == 2 and "name the runs to compare" in err

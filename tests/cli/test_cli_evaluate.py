@@ -72,11 +72,15 @@ def test_records_of_our_models_lie_beside_them(
     call: Callable[..., Any], stage: list[Any], ours: Path, model_folder: Path, sets: tuple[str, ...], tmp_path: Path
 ) -> None:
     call("evaluate", f"model={ours}", *sets)
-    assert stage[0]["output_dir"] == ours / "records"
+    assert stage[0]["output_dir"] == ours.with_name(f"{ours.name}-records")
     call("evaluate", f"model={model_folder}", *sets, f"output={tmp_path}/x")
     assert stage[1]["output_dir"] == tmp_path / "x"
     code, _, err = call("evaluate", f"model={model_folder}", *sets)
     assert code == 2 and "output is missing" in err and len(stage) == 2
+    inside = call("evaluate", f"model={ours}", *sets, f"output={ours}/records").out
+    assert f"note: the records hold texts of the data and go into the model folder {ours}" in inside
+    assert "note: " not in call("evaluate", f"model={ours}", *sets, f"output={ours}/records", "texts=drop").out
+    assert [settings["texts"] for settings in stage] == ["keep", "keep", "keep", "drop"]
 
 
 def test_the_seed_of_a_source_is_not_set_here(call: Callable[..., Any], stage: list[Any], ours: Path) -> None:
@@ -100,10 +104,12 @@ class TestOtherModels:
         shutil.copytree(ours, retain)
         out = call("evaluate", f"model={ours}", *sets, f"reference={retain}", "metrics=forget_quality").out
         first, second = stage
-        assert first["output_dir"] == retain / "records" and "reference" not in first
+        assert first["output_dir"] == retain.with_name("retain-records") and "reference" not in first
         assert first["metrics"] is None  # the retain model has no retain model to be compared with
-        assert second["reference"] == str(retain / "records") and second["metrics"] == ("forget_quality",)
-        assert f"reference: no records of {retain} yet; making them in {retain}/records" in out
+        assert second["reference"] == str(retain.with_name("retain-records")) and second["metrics"] == (
+            "forget_quality",
+        )
+        assert f"reference: no records of {retain} yet; making them in {retain}-records" in out
 
     def test_nothing_is_written_into_folders_of_others(
         self,
@@ -194,9 +200,9 @@ class TestDryRun:
         self, call: Callable[..., Any], stage: list[Any], ours: Path, sets: tuple[str, ...]
     ) -> None:
         code, out, _ = call("evaluate", f"model={ours}", *sets, "--dry-run")
-        assert code == 0 and not stage and not (ours / "records").exists()
+        assert code == 0 and not stage and not (ours.with_name(f"{ours.name}-records")).exists()
         rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line}
-        assert rows["output"] == f"{ours}/records folder of the model"
+        assert rows["output"] == f"{ours}-records next to the model"
         assert rows["forget_probability"] == "available"
         assert rows["forget_truth_ratio"] == "available, made by rule"
         assert rows["forget/question/borrowed"].split()[0] == "18"

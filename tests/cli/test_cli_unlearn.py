@@ -263,8 +263,8 @@ def test_train_unlearn_evaluate_report_for_real(
     assert trained.code == 0 and "\ntrained: 1 step;" in trained.out
     how = (f"suite={__name__}:brief", f"reference={tmp_path}/retain", "label=npo on twins")
     measured = call("evaluate", f"model={run}", *sets, *how)
-    assert measured.code == 0 and f"making them in {tmp_path}/retain/records" in measured.out
-    assert "npo on twins, suite brief" in measured.out and f"records and results: {run}/records" in measured.out
+    assert measured.code == 0 and f"making them in {tmp_path}/retain-records" in measured.out
+    assert "npo on twins, suite brief" in measured.out and f"records and results: {run}-records" in measured.out
     assert (run / "records/evaluation.json").is_file()
 
     page = tmp_path / "page.html"

@@ -1,6 +1,7 @@
 """A dry run of `evaluate` refuses what the run refuses, with the same words: both ask the suite."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,28 @@ def test_two_metrics_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest
         zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), metrics=["repetition", "forget.repetition"]
     )
     assert set(twice) == {"forget.repetition"}
+
+
+def test_both_refuse_a_folder_with_records_of_another_model(
+    call: Callable[..., Any], model_folder: Path, data: Path, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "same" / "records", tmp_path / "out")
+    sets = (f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl", f"output={tmp_path}/out")
+    words = ("evaluate", f"model={model_folder}", *sets)
+    dry, run = call(*words, "--dry-run"), call(*words)
+    assert run.code == 2 and dry.code == 1, dry.out + dry.err
+    said = "holds records of something else (model differ)"
+    assert said in run.err and said in plain(dry.out) and "No problem found" not in dry.out
+    assert call(*words, "--dry-run", "--overwrite").code == 0
+    # Of the same model they are used instead of it, and of a sound re-scoring too.
+    assert call("evaluate", f"model={folder}/retain", *sets, "--dry-run").code == 0
+
+
+def test_both_refuse_to_mix_an_evaluation_with_other_records(
+    call: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "other" / "records", tmp_path / "out")
+    words = ("evaluate", f"records={folder}/same/records", f"output={tmp_path}/out", "--overwrite")
+    dry, run = call(*words, "--dry-run"), call(*words)
+    said = "holds records of something else than those that are measured here"
+    assert run.code == 2 and dry.code == 1 and said in plain(run.err) and said in plain(dry.out)

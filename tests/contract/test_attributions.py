@@ -1,6 +1,5 @@
 """What holds for every attribution of the catalogue, found by discovery."""
 
-import warnings
 from typing import Any
 
 import pytest
@@ -40,11 +39,9 @@ def scored(name: str, unit: str, rows: slice = slice(None)) -> torch.Tensor:
 
 
 def localized(name: str, corpus: Corpus | None = None, *, model: Any = None, **settings: Any) -> Scores:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="wagle: 100.0 % of units")
-        return expunge.localize(
-            model or zoo.tiny_model().double(), zoo.tokenizer(), corpus or zoo.corpus(), attribution=name, **settings
-        )
+    return expunge.localize(
+        model or zoo.tiny_model().double(), zoo.tokenizer(), corpus or zoo.corpus(), attribution=name, **settings
+    )
 
 
 def assert_same(one: Scores, other: Scores) -> None:

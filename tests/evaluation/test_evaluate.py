@@ -1,12 +1,21 @@
 """From a model or from records to an Evaluation: reuse, refusals, samples."""
 
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.lock import locked
+from expunge.core.manifest import Manifest
 from expunge.evaluation import evaluate as module
 from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.partial import Partial
+from expunge.report.compared_models import gather
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation
+from expunge.results.texts import check_texts
 
 
 def test_records_and_evaluation_are_saved_and_scored_again_without_a_model(model, tokenizer, corpus, tmp_path):
@@ -95,3 +104,106 @@ def test_the_public_names_work():
     import expunge
 
     assert expunge.evaluate is evaluate and expunge.load_records is load_records
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_kill_at_any_write_leaves_no_records_of_another_model(
+    model, other_model, tokenizer, corpus, tmp_path, monkeypatch, writes
+):
+    """Old records, new records or none, but never an evaluation of one model next to records of another."""
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
+    done = 0
+
+    def killing(wrapped):
+        def call(path, *args, **kwargs):
+            nonlocal done
+            if "records.parquet" in path.name or "evaluation.json" in path.name:
+                if done == writes:
+                    raise Killed
+                done += 1
+            return wrapped(path, *args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "unlink"):
+            patched.setattr(Path, name, killing(getattr(Path, name)))
+        with suppress(Killed):
+            evaluate(
+                other_model, tokenizer, corpus, output_dir=tmp_path, overwrite=True, metrics=["forget_probability"]
+            )
+    made = load_records(tmp_path).manifest.inputs
+    if (tmp_path / "evaluation.json").is_file():
+        assert gather(tmp_path)[0].about["inputs"] == made
+    again = evaluate(
+        other_model, tokenizer, corpus, output_dir=tmp_path, overwrite=True, metrics=["forget_probability"]
+    )
+    assert load_records(tmp_path).manifest.inputs == again.about["inputs"] == gather(tmp_path)[0].about["inputs"]
+
+
+def test_an_output_has_one_writer(model, tokenizer, corpus, tmp_path, monkeypatch):
+    with locked(tmp_path / "out"), pytest.raises(ExpungeError, match=r"out is being written by process"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path / "out")
+
+
+def test_damaged_records_are_replaced_with_overwrite(model, tokenizer, corpus, tmp_path):
+    found = evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
+    whole = (tmp_path / "records.parquet").read_bytes()
+    (tmp_path / "records.parquet").write_bytes(whole[:100])
+    (tmp_path / ".records.parquet.1.partial").write_bytes(whole)  # of a run that was killed
+    with pytest.raises(ExpungeError, match=r"damaged.*--overwrite"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
+    again = evaluate(model, tokenizer, corpus, output_dir=tmp_path, overwrite=True, metrics=["forget_probability"])
+    assert again["forget_probability"] == found["forget_probability"] and len(load_records(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "records.parquet"]
+
+
+def test_a_damaged_part_is_computed_again(model, tokenizer, corpus, tmp_path):
+    partial = Partial(tmp_path)
+    partial.add("generations", [{"ids": [1, 2], "tokens": [3]}])
+    partial.flush()
+    partial.add("generations", [{"ids": [4], "tokens": [5]}])
+    partial.flush()
+    first, _ = sorted(tmp_path.iterdir())
+    first.write_bytes(first.read_bytes()[:50])
+    assert [row["ids"] for row in partial.read("generations")] == [[4]]
+
+
+def test_the_output_may_be_the_folder_of_the_run(model, tokenizer, corpus, tmp_path):
+    manifest = Manifest(stage="unlearn", arguments={"method": "npo"}, git=None)
+    manifest.save(tmp_path)
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
+    assert Manifest.load(tmp_path) == manifest and gather(tmp_path) and len(load_records(tmp_path))
+
+
+def test_an_evaluation_of_other_records_is_not_saved_next_to_these(model, other_model, tokenizer, corpus, tmp_path):
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path / "a")
+    evaluate(other_model, tokenizer, corpus, output_dir=tmp_path / "b")
+    with pytest.raises(ExpungeError, match="holds records of something else than those that are measured"):
+        evaluate(records=tmp_path / "a", output_dir=tmp_path / "b", overwrite=True)
+    shutil.copy(tmp_path / "a" / "evaluation.json", tmp_path / "b")
+    with pytest.raises(ExpungeError, match="is not of the records next to it"):
+        gather(tmp_path / "b")
+
+
+@pytest.mark.parametrize("texts", ["hash", "drop"])
+def test_the_output_holds_no_texts_where_none_are_wanted(model, tokenizer, corpus, tmp_path, texts):
+    found = evaluate(model, tokenizer, corpus, output_dir=tmp_path, texts=texts)
+    held = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for example in corpus["forget"]:
+        assert example.prompt.encode() not in held and example.completion.encode() not in held
+    stored = Evaluation.load(tmp_path / "evaluation.json")
+    assert dict(stored) == dict(found) and found.samples and found["forget_rouge"].value is not None
+    assert [s.question[:7] for s in stored.samples] == (["sha256:"] * len(found.samples) if texts == "hash" else [])
+    rescored = evaluate(records=tmp_path)
+    assert rescored["forget_probability"].value == found["forget_probability"].value
+    assert f"saved without texts (texts={texts})" in rescored["forget_rouge"].note
+    # Made anew, since records without texts give no ROUGE.
+    again = evaluate(model, tokenizer, corpus, output_dir=tmp_path, texts=texts)
+    assert again["forget_rouge"] == found["forget_rouge"]
+    with pytest.raises(ExpungeError, match="texts must be keep, hash, drop; got 'none'"):
+        check_texts("none")

@@ -35,7 +35,7 @@ def test_every_part_runs(tmp_path: Path) -> None:
     assert made.evaluations[1]["forget_quality"].value == 1  # the retain model against itself
     page = made.report.read_text()
     assert "npo" in page and "<svg" in page
-    stored = Evaluation.load(tmp_path / "out/npo/records/evaluation.json")
+    stored = Evaluation.load(tmp_path / "out/npo-records/evaluation.json")
     assert stored["forget_probability"].value == made.evaluations[2]["forget_probability"].value
     assert "train the target model" in told and "npo: generating answers" in told
     told.clear()

@@ -163,6 +163,20 @@ def test_gradients_are_kept_by_content(monkeypatch, tmp_path):
     assert scored(zoo.tiny_model())[1] == 2
 
 
+def test_damaged_gradients_in_the_cache_are_computed_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
+    model, rows = zoo.tiny_model(), rows_of()
+    names = list(layout(model, unit="matrix").parts)
+    first = gradients(model, nll_side(rows), names, model_fingerprint="xxh3:one")
+    gradients(model, nll_side(rows), names, how="sum", model_fingerprint="xxh3:one")
+    entry, other = sorted((tmp_path / "gradients").iterdir())
+    for content in (entry.read_bytes()[:200], other.read_bytes()):
+        for place in (entry, other):
+            place.write_bytes(content)
+        again = gradients(model, nll_side(rows), names, model_fingerprint="xxh3:one")
+        assert all(torch.equal(again[name], first[name]) for name in names)
+
+
 def test_noisy_copies_replace_draws_of_completion_tokens():
     row = Encoded(tuple(range(100, 140)), 20, True, 0)
     copies = noisy_copies([row], 0.5, 3, 50, "0")

@@ -1,7 +1,6 @@
 """Whole localizations against slow plain ones: transformers' own forward, one example at a time, loops over units."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -53,9 +52,7 @@ def inputs_of(model, module_name):
 
 
 def localized(model, **settings):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="wagle")
-        return expunge.localize(model, zoo.tokenizer(), CORPUS, **settings)
+    return expunge.localize(model, zoo.tokenizer(), CORPUS, **settings)
 
 
 def close(ours, expected):

@@ -1,15 +1,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from expunge.report.compared_models import assign_roles
 from expunge.report.summary import summary, warnings_of
-from expunge.results.measures import Evaluation
+from expunge.report.tables import comparison
+from expunge.results.measures import Evaluation, Measure
 
 Make = Callable[..., Evaluation]
 
 
 def told(evaluations: list[Evaluation], start: str | None = "start", retain: str | None = "retain") -> tuple[str, ...]:
     return summary(assign_roles(evaluations, start=start, retain=retain))
+
+
+def headline(evaluations: list[Evaluation], start: str | None = "start", retain: str | None = "retain") -> str:
+    """What follows the faults, which come first."""
+    return next(text for text in told(evaluations, start, retain) if "does not count as having forgotten" not in text)
 
 
 def warned(
@@ -25,11 +33,11 @@ def with_value(evaluation: Evaluation, name: str, value: float) -> Evaluation:
 def test_the_best_is_nearest_to_the_retain_model_among_those_that_kept(models: list[Evaluation]) -> None:
     # Kept of the start model's 0.942: GradAscent 0.004 = 0.425 %, GradDiff 0.431 = 45.8 %, NPO 84 %, SimNPO 95 %.
     # Distance to the retain model's 0.171 on forget: NPO 0.029, SimNPO 0.206.
-    first, second, *references = told(models)
+    first, second, *references = [text for text in told(models) if "does not count" not in text]
     assert first == (
-        "NPO comes nearest to the retain model on the forget set among the unlearned models that keep at least 80 % of "
-        "the start model's extraction strength on the retain set (2 of 4): extraction strength 0.142 on the forget set "
-        "and 0.793 on the retain set."
+        "NPO comes nearest to the retain model on the forget set among the sound unlearned models that keep at least "
+        "80 % of the start model's extraction strength on the retain set (2 of 4): extraction strength 0.142 on the "
+        "forget set and 0.793 on the retain set."
     )
     assert second.startswith("Less than that is kept by GradAscent (0.425 %) and GradDiff (45.8 %).")
     assert references == [
@@ -40,20 +48,73 @@ def test_the_best_is_nearest_to_the_retain_model_among_those_that_kept(models: l
 
 def test_the_summary_follows_the_numbers(models: list[Evaluation]) -> None:
     changed = [with_value(m, "retain_extraction_strength", 0.2) if m.label == "NPO" else m for m in models]
-    assert told(changed)[0].startswith("SimNPO comes nearest")
+    assert headline(changed).startswith("SimNPO comes nearest")
     # GradDiff's 0.0311 is nearest to 0, the aim without a retain model; NPO's 0.142 to the retain model's 0.171.
     kept = [with_value(m, "retain_extraction_strength", 0.9) if m.label == "GradDiff" else m for m in models]
-    assert told(kept)[0].startswith("NPO comes nearest to the retain model")
+    assert headline(kept).startswith("NPO comes nearest to the retain model")
     alone = [model for model in kept if model.label != "retain"]
-    assert told(alone, retain=None)[0].startswith("GradDiff comes nearest to 0 on the forget set")
+    assert headline(alone, retain=None).startswith("GradDiff comes nearest to 0 on the forget set")
 
 
 def test_no_winner_where_nobody_kept_or_nobody_forgot(models: list[Evaluation]) -> None:
     start, retain, *_ = models
     broken = [with_value(m, "retain_extraction_strength", 0.1) for m in models[2:]]
-    assert told([start, retain, *broken])[0].startswith("No unlearned model keeps at least 80 %")
+    assert headline([start, retain, *broken]).startswith("No sound unlearned model keeps at least 80 %")
     unmoved = [with_value(start, "forget_extraction_strength", v).labeled(f"m{v}") for v in (0.931, 0.95)]
-    assert told([start, retain, *unmoved])[0].startswith("No unlearned model keeps at least 80 %")
+    assert headline([start, retain, *unmoved]).startswith("No sound unlearned model keeps at least 80 %")
+    assert (
+        "answers still come out (forget extraction strength 0.931; start model 0.931; retain model 0.171)"
+        in (told([start, retain, *unmoved])[0])
+    )
+
+
+def with_measure(evaluation: Evaluation, name: str, value: float, **details: float) -> Evaluation:
+    known = Measure(value=value, better="lower", definition=name, source="s", n=48, details=details)
+    return replace(evaluation, measures={**evaluation.measures, name: known})
+
+
+FAULTS: dict[str, tuple[Callable[[Evaluation], Evaluation], str]] = {
+    "repetition": (lambda m: with_measure(m, "forget_repetition", 0.57), r"it repeats itself (forget repetition 0.57)"),
+    "silence": (
+        lambda m: with_measure(m, "retain_repetition", 0.0, wordless_share=0.62),
+        "62 % of its generations hold no word",
+    ),
+    "gibberish": (lambda m: with_measure(m, "forget_fluency", 0.2), "it writes gibberish (forget fluency 0.2)"),
+    "over-unlearning": (
+        lambda m: with_value(m, "forget_probability", 0.001),
+        "it is over-unlearned (forget probability 0.001; retain model 0.0612)",
+    ),
+    "answers": (
+        lambda m: with_value(m, "forget_rouge", 0.8),
+        "answers still come out (forget ROUGE 0.8; start model ",
+    ),
+    "refusal": (
+        lambda m: with_measure(m, "forget_refusal_rate", 0.9),
+        "it declines to answer (forget refusal rate 0.9), which hides knowledge without removing it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "fault"), FAULTS.values(), ids=FAULTS)
+def test_a_broken_model_is_never_the_best(
+    models: list[Evaluation], change: Callable[[Evaluation], Evaluation], fault: str
+) -> None:
+    changed = [change(m) if m.label == "NPO" else m for m in models]
+    first = next(text for text in told(changed) if text.startswith("NPO "))
+    assert first.startswith("NPO does not count as having forgotten: ") and fault in first
+    assert headline(changed).startswith("SimNPO comes nearest") and told(changed).index(first) < 3
+    row = next(row for row in comparison(changed, start="start", retain="retain").rows if row.label == "NPO")
+    assert not any(cell.best for cell in row.cells)
+    # With the model alone too: no other is needed for collapse, gibberish or refusals.
+    if "start" not in fault and "retain" not in fault:
+        assert fault in told([change(make) for make in models if make.label == "NPO"], None, None)[0]
+
+
+def test_what_the_start_model_does_too_is_no_fault_of_a_method(models: list[Evaluation]) -> None:
+    changed = [with_measure(m, "forget_repetition", 0.5) for m in models]
+    assert not any("repeats itself" in text for text in told(changed))
+    declining = [with_measure(m, "forget_refusal_rate", 0.9) for m in models]
+    assert not any("declines" in text for text in told(declining))  # the retain model declines as often
 
 
 def test_one_model_alone(make_model: Make) -> None:
@@ -66,12 +127,12 @@ def test_the_next_measure_tells_where_the_first_is_missing(models: list[Evaluati
     def without(evaluation: Evaluation, *names: str) -> Evaluation:
         return replace(evaluation, measures={k: v for k, v in evaluation.measures.items() if not k.endswith(names)})
 
-    assert "probability 0.0488 on the forget set" in told([without(m, "extraction_strength") for m in models])[0]
+    assert "probability 0.0488 on the forget set" in headline([without(m, "extraction_strength") for m in models])
     redefined = replace(models[0]["forget_extraction_strength"], definition="another")
     other = replace(models[0], measures={**models[0].measures, "forget_extraction_strength": redefined})
-    assert "probability 0.0488 on the forget set" in told([other, *models[1:]])[0]
+    assert "probability 0.0488 on the forget set" in headline([other, *models[1:]])
     nothing = [without(m, "extraction_strength", "probability", "rouge") for m in models]
-    assert told(nothing)[0].startswith("6 models and 6 measures are shown. The models share no measure")
+    assert headline(nothing).startswith("6 models and 6 measures are shown. The models share no measure")
 
 
 def test_comparable_models_raise_no_warning(models: list[Evaluation]) -> None:

@@ -224,6 +224,15 @@ def test_the_terminal_cuts_between_groups_where_it_must(models: list[Evaluation]
     assert drawn(table, 80).count("GradDiff") == 3  # forget | retain, utility | membership
 
 
+@pytest.mark.parametrize("intervals", [False, True])
+def test_the_terminal_cuts_a_group_that_is_too_wide(models: list[Evaluation], intervals: bool) -> None:
+    names = [f"forget_measure_number_{number}" for number in range(12)]
+    wide = [replace(m, measures={name: m["forget_rouge"] for name in names}) for m in models]
+    text = drawn(comparison(wide), 80, intervals)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert all(text.count(f" {number}") for number in range(12)) and text.count("GradDiff") > 1
+
+
 def test_the_terminal_takes_labels_as_text() -> None:
     text = drawn(comparison([small(a=measure(0.5)).labeled("[red]x[/red] \x1b[31m")]), 80)
     assert "[red]x[/red] \u241b[31m" in text and "\x1b" not in text

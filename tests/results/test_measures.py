@@ -1,7 +1,12 @@
 """Measures and evaluations: what they insist on, and their way through a file."""
 
+import copy
+import json
 import math
+import pickle
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from expunge.core.checks import ExpungeError
@@ -59,3 +64,34 @@ def test_an_evaluation_is_a_mapping_that_survives_a_file(tmp_path):
 def test_no_evaluation_there(tmp_path):
     with pytest.raises(ExpungeError, match="Make one: expunge evaluate"):
         Evaluation.load(tmp_path / "evaluation.json")
+
+
+def test_a_measure_is_a_number():
+    measure, missing = DEFINITION.measure(0.25, n=4, better="lower"), DEFINITION.missing("no holdout set")
+    assert measure == 0.25 and 0.25 == measure and not measure != 0.25 and measure < 0.3 and max(measure, 0.1) == 0.25
+    assert DEFINITION.measure(1.0, n=1, better="lower") == 1 and hash(measure) == hash(0.25)
+    assert measure + 1 == 1.25 and 1 - measure == 0.75 and sum([measure, measure]) == 0.5 and -measure == -0.25
+    assert round(measure, 1) == 0.2 and abs(measure) == 0.25 and f"{measure:.3f}" == "0.250"
+    assert math.isnan(missing) and missing != missing + 0 and not missing < 1
+    array = np.array([measure, missing])
+    assert array.dtype == np.float64 and array[0] == 0.25 and np.isnan(array[1])
+
+
+def test_a_measure_goes_into_json_and_data_frames():
+    measure, missing = DEFINITION.measure(0.25, n=4, better="lower"), DEFINITION.missing("no holdout set")
+    assert json.dumps({"rouge": measure}) == '{"rouge": 0.25}' and json.dumps([measure], indent=1) == "[\n 0.25\n]"
+    found = Evaluation({"rouge": measure, "mia": missing, "odd": DEFINITION.measure(math.inf, n=1, better="lower")})
+    assert json.dumps(found.numbers()) == '{"rouge": 0.25, "mia": null, "odd": null}'
+    pandas = pytest.importorskip("pandas", reason="pandas comes with datasets")
+    assert pandas.Series(dict(found)).dtype == np.float64
+    assert pandas.DataFrame([found.numbers()])["rouge"].tolist() == [0.25]
+
+
+def test_measures_are_equal_in_all_that_they_say():
+    measure = DEFINITION.measure(0.25, n=4, better="lower", details={"D": 0.5})
+    assert measure == replace(measure) and not measure != replace(measure)
+    assert measure != replace(measure, n=5) and measure < replace(measure, value=0.5)
+    for same in (copy.copy(measure), copy.deepcopy(measure), pickle.loads(pickle.dumps(measure))):
+        assert same == measure and same.details == {"D": 0.5} and same.n == 4
+    assert DEFINITION.missing("why") == DEFINITION.missing("why") != DEFINITION.missing("why not")
+    assert asdict(measure)["value"] == 0.25

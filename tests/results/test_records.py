@@ -1,11 +1,14 @@
 """Records: rows, views, accessors, files."""
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.results.records import Records
+from expunge.results.records import DamagedRecords, Records
 from made_records import MANIFEST, certain, records, rows, view
 
 
@@ -90,3 +93,53 @@ def test_save_and_load(tmp_path):
     assert again.table.equals(some.table) and again.manifest == some.manifest
     with pytest.raises(ExpungeError, match="Make them: expunge evaluate"):
         Records.load(tmp_path)
+
+
+def test_damaged_records_are_an_error_that_names_the_cure(tmp_path):
+    path = view(certain(0.5, 0.25), generation=["said", "more"]).save(tmp_path) / "records.parquet"
+    whole = path.read_bytes()
+    page, name = whole.index(b"said"), whole.index(b"generation")
+    changed = [whole[:at] + b"X" + whole[at + 1 :] for at in (page, name)]
+    for broken in (b"", whole[: len(whole) // 2], *changed):
+        path.write_bytes(broken)
+        with pytest.raises(DamagedRecords, match=r"are damaged, or .*--overwrite"):
+            Records.load(tmp_path)
+    pq.write_table(view(certain(0.5)).table, path)
+    with pytest.raises(DamagedRecords, match="it holds no manifest"):
+        Records.load(tmp_path)
+
+
+def test_a_full_disk_leaves_the_records_that_were_there(tmp_path, monkeypatch):
+    first = view(certain(0.5))
+    first.save(tmp_path)
+
+    def full(_table, path, **_how):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        view(certain(0.25)).save(tmp_path)
+    assert Records.load(tmp_path).table.equals(first.table)
+    assert [path.name for path in tmp_path.iterdir()] == ["records.parquet"]
+
+
+@pytest.mark.parametrize("texts", ["hash", "drop"])
+def test_records_without_texts(texts, tmp_path):
+    some = view(certain(0.5, 0.25), completion=["the secret", "more"], generation=["it is told", "no"])
+    table = some.table.set_column(
+        some.table.column_names.index("tokens"), "tokens", pa.array([[1, 2], None], pa.list_(pa.int32()))
+    )
+    some = Records(table, MANIFEST)
+    path = some.with_texts(texts).save(tmp_path) / "records.parquet"
+    again = Records.load(tmp_path)
+    assert not any(text in path.read_bytes() for text in (b"secret", b"told", b"question 1"))
+    assert again.texts == texts and some.texts == "keep" and again.column("completion") == [None, None]
+    assert again.column("tokens") == [None, None] and again.mean_losses().tolist() == some.mean_losses().tolist()
+    assert again.compressed_sizes().tolist() == some.compressed_sizes().tolist()
+    assert again.column("key") == some.column("key")
+    hashes = [name for name in again.table.column_names if name.endswith("_sha256")]
+    assert len(hashes) == (3 if texts == "hash" else 0)
+    if texts == "hash":
+        assert again.column("completion_sha256")[0] == f"sha256:{hashlib.sha256(b'the secret').hexdigest()}"
+    assert some.with_texts("keep") is some

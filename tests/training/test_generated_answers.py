@@ -1,5 +1,6 @@
 """Alternate answers that the start model makes up."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_a_model_that_says_nothing_else_is_told(monkeypatch: pytest.MonkeyPatch)
         made_up(zoo.tiny_model(), zoo.tokenizer(), [example])
 
 
-def test_altpo_keeps_them_with_the_run_and_takes_them_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_altpo_keeps_them_apart_from_the_run_and_takes_them_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+
     def altpo(**more):
         return expunge.unlearn(
             zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), method="altpo", alternates=2, epochs=1, batch_size=4,
@@ -53,12 +56,17 @@ def test_altpo_keeps_them_with_the_run_and_takes_them_up_again(tmp_path: Path, m
         )  # fmt: skip
 
     run = altpo()
-    kept = generated_answers.read(zoo.corpus()["forget"], tmp_path / "run")
-    assert all(len(e.alternates) == 2 for e in kept)
-    assert run.manifest.arguments["alternates"] == 2
-    monkeypatch.setattr(generated_answers, "continuations", lambda *_, **__: pytest.fail("sampled again"))
-    with pytest.raises(expunge.ExpungeError, match="in use"):
-        altpo()  # refused before anything is sampled
-    assert altpo(resume=True).manifest.results["finished"]
-    with pytest.raises(expunge.ExpungeError, match="alternates of another forget set"):
-        generated_answers.read(zoo.corpus()["forget"][1:], tmp_path / "run")
+    (entry,) = (tmp_path / "cache/alternates").iterdir()
+    kept = json.loads(entry.read_text())["alternates"]
+    assert [len(texts) for texts in kept] == [2] * 6 and run.manifest.arguments["alternates"] == 2
+    held = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert not any(text.encode() in held for texts in kept for text in texts if len(text) > 8)
+    with monkeypatch.context() as patched:
+        patched.setattr(generated_answers, "continuations", lambda *_, **__: pytest.fail("sampled again"))
+        with pytest.raises(expunge.ExpungeError, match="in use"):
+            altpo()  # refused before anything is sampled
+        assert altpo(resume=True).manifest.results["finished"]
+    for damaged in ("", "{", json.dumps({"digest": "xxh3:0", "alternates": [["x"]] * 6})):
+        entry.write_text(damaged)
+        assert altpo(resume=True).manifest.results["finished"]
+        assert json.loads(entry.read_text())["alternates"] == kept

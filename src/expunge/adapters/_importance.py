@@ -20,7 +20,7 @@ from expunge.core.batch import Encoded
 from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import fingerprint
-from expunge.core.tensor_file import save_tensors
+from expunge.core.tensor_file import keep_tensors, kept_tensors
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.lowrank import Adapted, Factors, attach, check
 from expunge.models.matrices import as_out_in, linear_layers, shape_of
@@ -179,17 +179,17 @@ def kept(
         ExpungeError: the file belongs to other content, or there is NaN or infinity in what was measured.
     """
     file = Path(path) if path else cache_path("importance", key).with_suffix(".safetensors")
-    if file.is_file():
+    if path and file.is_file():
         with _opened(file) as opened:
-            about = opened.metadata()
-            _require_key(file, about, key)
-            rows = {name: opened.get_tensor(name) for name in opened.keys()}
+            _require_key(file, opened.metadata(), key)
+    if (kept := kept_tensors(file, key)) is not None:
+        rows, about = kept
         return Importance(rows, json.loads(about["report"]) | {"importance": "stored"})
     found = measure()
     _require_finite(found, model, kind)
     file.parent.mkdir(parents=True, exist_ok=True)
     values = {name: value.cpu().contiguous() for name, value in found.rows.items()}
-    save_tensors(values, file, {"key": key, "report": json.dumps(dict(found.report))})
+    keep_tensors(values, file, key, {"report": json.dumps(dict(found.report))})
     return Importance(found.rows, {**found.report, "importance": "measured"})
 
 

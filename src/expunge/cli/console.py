@@ -1,9 +1,11 @@
 """What the command line says: results on stdout, warnings on stderr; plain lines without a terminal."""
 
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any, TextIO
 
 
@@ -74,3 +76,15 @@ def draw(renderable: object) -> None:
     from expunge.core.format import UNBOUNDED
 
     (Console() if sys.stdout.isatty() else Console(width=UNBOUNDED)).print(renderable)
+
+
+def draw_split(renderable: object) -> None:
+    """Something that cuts itself at the width there is: of the terminal, else of COLUMNS, else 80."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console().print(renderable)
+        return
+    text = StringIO()
+    Console(file=text, width=shutil.get_terminal_size().columns, color_system=None).print(renderable)
+    say("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

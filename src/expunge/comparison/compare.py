@@ -1,7 +1,7 @@
 """Compare: run folders in; their curves, summaries and Pareto front out."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from expunge.core.checks import ExpungeError, require_between
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
-from expunge.models.load import load_model, load_tokenizer
+from expunge.models.load import check_model_folder, load_model, load_tokenizer
 from expunge.results.curves import Comparison, Curve, Point, Trace
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Measure
@@ -88,20 +88,11 @@ def compare(
     Source: FS, RS, AUES and MU95: arXiv:2505.16252; mixing and calibration: UWC, arXiv:2406.09179. How the first paper
     traces its curves is not known; here by checkpoints.
     """
-    require_between("level", level, 0, 1)
-    if trace not in ("checkpoints", "mixing"):
-        raise ExpungeError(f"trace must be checkpoints or mixing; got {trace!r}.")
-    folders, others = opened(runs)
-    if trace == "checkpoints":
-        require_checkpoints(folders)
-    require_alike(folders)
-    start = start_of(folders) if start is None else start
-    if trace == "mixing" and isinstance(_records_at(start), Records):
-        raise ExpungeError(f"trace=mixing needs the start model itself, and {_told(start)} are records of it.")
-    first = folders[0]
+    plan = planned(runs, corpus=corpus, start=start, trace=trace, level=level)
+    folders, start, first = plan.folders, plan.start, plan.folders[0]
     measuring = Measuring(
         tokenizer=load_tokenizer(tokenizer or first.path, trust_remote_code=trust_remote_code),
-        corpus=corpus if corpus is not None else corpus_of(first),
+        corpus=plan.corpus,
         quality=retain is not None,
         paraphrased=trace == "mixing",
         template=Template(**first.manifest.arguments["template"]),
@@ -142,10 +133,72 @@ def compare(
         curves.append(Curve(label=label, group=group, trace=trace, points=points, seed=seed, calibrated=chosen))
     about = {"inputs": start_records.manifest.inputs, "settings": start_records.manifest.arguments}
     found = compared(curves, start=of_start, retain=of_retain, level=level, about=about)
-    left_out = [f"Left out, as no runs of unlearn: {', '.join(others)}."] if others else []
+    left_out = [f"Left out, as no runs of unlearn: {', '.join(plan.others)}."] if plan.others else []
     if unplaced:
         left_out.append(f"The retain model serves for forget quality and has no place among the curves. {unplaced}")
     return replace(found, notes=(*found.notes, *left_out))
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """What a comparison works on, known before any model is loaded; the run and its dry run both ask for it."""
+
+    folders: Sequence[RunFolder]
+    others: Sequence[str]
+    """Paths that are no runs, which are left out."""
+    start: str | Path | Records
+    corpus: Corpus
+    trace: Trace
+
+    @property
+    def rows(self) -> list[tuple[str, str, int]]:
+        """(run, the row of the summary that it goes into, models measured of it) of each run."""
+        shared, names = groups(self.folders), labels(self.folders)
+        return [
+            (name, shared[f.path], len(_models(f)) if self.trace == "checkpoints" else MIXTURES)
+            for name, f in zip(names, self.folders, strict=True)
+        ]
+
+
+def planned(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    corpus: Corpus | None = None,
+    start: str | Path | Records | None = None,
+    trace: Trace = "checkpoints",
+    level: float = CALIBRATION_LEVEL,
+) -> ComparisonPlan:
+    """Check what `compare` was given, as far as that is possible without a model; arguments as for `compare`."""
+    require_between("level", level, 0, 1)
+    if trace not in ("checkpoints", "mixing"):
+        raise ExpungeError(f"trace must be checkpoints or mixing; got {trace!r}.")
+    folders, others = opened(runs)
+    if trace == "checkpoints":
+        require_checkpoints(folders)
+    require_alike(folders)
+    start = start_of(folders) if start is None else start
+    if trace == "mixing" and isinstance(_records_at(start), Records):
+        raise ExpungeError(f"trace=mixing needs the start model itself, and {_told(start)} are records of it.")
+    plan = ComparisonPlan(folders, others, start, corpus if corpus is not None else corpus_of(folders[0]), trace)
+    check_source(start, START, plan)
+    return plan
+
+
+def check_source(source: str | Path | Records, what: str, plan: ComparisonPlan) -> None:
+    """Raise where a start or retain model is no model, or records of other data or of another start model."""
+    held = _records_at(source)
+    if not isinstance(held, Records):
+        check_model_folder(str(held))
+        return
+    check_data(held, plan.corpus, what)
+    if what == START:
+        check_start(plan.folders, held)
+
+
+def _models(folder: RunFolder) -> list[tuple[int, Path]]:
+    """(step, folder) of the checkpoints that a run kept, then of its last model."""
+    last = int(folder.manifest.results["steps"])
+    return [*((at, path) for path in checkpoints(folder.path) if (at := step(path)) < last), (last, folder.path)]
 
 
 def _along_checkpoints(
@@ -156,9 +209,7 @@ def _along_checkpoints(
     progress: Progress | None,
 ) -> Iterator[Point]:
     """The points of the checkpoints that a run kept, then of its last model."""
-    last = int(folder.manifest.results["steps"])
-    models = [(at, path) for path in checkpoints(folder.path) if (at := step(path)) < last]
-    models.append((last, folder.path))
+    models = _models(folder)
     telling = _telling(progress, label, len(models))
     for done, (at, path) in enumerate(models):
         name = f"step {at}"

@@ -1,9 +1,7 @@
 """From models to the points of a curve; no model is run twice on the same content."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,7 +22,8 @@ from expunge.evaluation.suite import Suite, measure, probes
 from expunge.evaluation.suites.tradeoff import FORGET, PARAPHRASED, QUALITY, RETAIN, UTILITY, tradeoff
 from expunge.results.curves import Point
 from expunge.results.measures import Measure
-from expunge.results.records import FILE, Records
+from expunge.results.places import places
+from expunge.results.records import FILE, DamagedRecords, Records
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,10 @@ class Measuring:
         wanted = self._probes()
         made = identity(model, self.tokenizer, self.corpus, wanted, template=self.template, max_length=self.max_length)
         cached = cache_path("records", fingerprint({"inputs": made.inputs, "arguments": made.arguments}))
-        for folder in (cached, *([beside / "records"] if beside else [])):
-            if (folder / FILE).is_file() and _serve(Manifest.load(folder), made, wanted):
-                return Records.load(folder)
+        for folder in (cached, *(places(beside) if beside else [])):
+            with suppress(DamagedRecords):  # made anew
+                if (folder / FILE).is_file() and _serve(Records.manifest_in(folder), made, wanted):
+                    return Records.load(folder)
         found = collect(
             model,
             self.tokenizer,
@@ -75,10 +75,7 @@ class Measuring:
             batch_size=self.batch_size,
             progress=progress,
         )
-        aside = cached.with_name(f"{cached.name}.{os.getpid()}.partial")
-        found.save(aside)
-        shutil.rmtree(cached, ignore_errors=True)
-        aside.rename(cached)  # whole or not at all
+        found.save(cached)
         return found
 
     def point(self, records: Records, name: str, at: float = 0.0) -> Point:
@@ -128,6 +125,8 @@ def _value(measure: Measure | None) -> float | None:
 def _serve(there: Manifest, made: Manifest, wanted: list[Probe]) -> bool:
     """Do records that were made for more, or for the same, hold what is wanted?"""
     settings = {name: value for name, value in made.arguments.items() if name != "probes"}
+    if there.arguments.get("texts", "keep") != "keep":
+        return False
     if any(there.inputs.get(k) != v for k, v in made.inputs.items()):
         return False
     if any(there.arguments.get(k) != v for k, v in settings.items()):

@@ -1,5 +1,6 @@
 """Manifests: next to every artifact, what made it; and fingerprints of content."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -29,6 +30,19 @@ def fingerprint(content: Any) -> str:
     return f"xxh3:{xxhash.xxh3_128_hexdigest(content)}"
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, `sha256:` and 64 hex digits; of a folder, of the names and digests in it."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()} {file_digest(file)}\n".encode())
+    else:
+        with path.open("rb") as opened:
+            while piece := opened.read(2**20):
+                digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What made an artifact: whoever finds it in a year can make it again."""
@@ -50,8 +64,12 @@ class Manifest:
         """Write `manifest.json` into `folder`, which is made where it is missing."""
         path = Path(folder) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n")
+        write_whole(path, self.text() + "\n")
         return path
+
+    def text(self) -> str:
+        """The manifest as JSON."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
@@ -64,9 +82,18 @@ class Manifest:
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls.parsed(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ExpungeError(f"{path} is damaged, or no manifest of expunge: {error}.") from error
+
+    @classmethod
+    def parsed(cls, text: str) -> "Manifest":
+        """The manifest that `text` gave.
+
+        Raises:
+            ValueError: it is none.
+        """
+        content = json.loads(text)
         known = cls.__dataclass_fields__
         found = {k: v for k, v in content.items() if k in known} if isinstance(content, dict) else {}
         objects = (found.get(name, {}) for name in ("arguments", "inputs", "results", "versions"))
@@ -75,7 +102,7 @@ class Manifest:
             or "arguments" not in found
             or not all(isinstance(value, dict) for value in objects)
         ):
-            raise ExpungeError(f"{path} is no manifest of expunge: its fields are others.")
+            raise ValueError("its fields are others")
         return cls(**found)
 
 

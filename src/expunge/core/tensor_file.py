@@ -1,9 +1,12 @@
-"""Safetensors files as others may read them."""
+"""Safetensors files as others may read them, and those of the cache, which are believed only where they are sound."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +24,43 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     with whole_file(path) as aside:
         save_file(dict(tensors), aside, dict(metadata) if metadata is not None else None)
         give_usual_mode(aside)
+
+
+def keep_tensors(
+    tensors: Mapping[str, Tensor], path: Path, key: str, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write an entry of the cache, with its key and a digest of its content inside.
+
+    Args:
+        tensors: contiguous, by name.
+        path: in a folder that is there.
+        key: fingerprint of what decides the content.
+        metadata: more for the header.
+    """
+    save_tensors(tensors, path, {**(metadata or {}), "key": key, "digest": _digest(tensors)})
+
+
+def kept_tensors(path: Path, key: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Tensors and header of an entry of the cache; None where it is missing, damaged or of other content.
+
+    The caller then makes and keeps them again.
+    """
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError):
+        return None
+    sound = metadata.get("key") == key and metadata.get("digest") == _digest(tensors)
+    return (tensors, metadata) if sound else None
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"xxh3:{digest.hexdigest()}"
 
 
 def give_usual_mode(*files: Path) -> None:

@@ -62,6 +62,8 @@ class Corpus:
     name: str = "corpus"
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Arguments of `load_corpus` that give this corpus again; empty where there are none, as for rows in memory."""
+    files: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """SHA-256 of the file that each split was read from; empty for splits that were not read from one."""
 
     def __post_init__(self) -> None:
         empty = [name for name, examples in self.splits.items() if not examples]
@@ -90,6 +92,17 @@ class Corpus:
     def fingerprint(self, split: str) -> str:
         """Fingerprint of a split's content, independent of where it was read from."""
         return fingerprint([example.key for example in self[split]])
+
+    def about(self, *splits: str) -> dict[str, dict[str, Any]]:
+        """What manifests say of the splits, of all where none is named: rows, their fingerprint, the file's SHA-256."""
+        return {
+            split: {
+                "rows": len(self[split]),
+                "content": self.fingerprint(split),
+                **({"file": self.files[split]} if split in self.files else {}),
+            }
+            for split in splits or self.splits
+        }
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every split."""

@@ -23,8 +23,9 @@ from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
-from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.fingerprint import tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens
+from expunge.models.identity import weights_identity
 from expunge.models.load import check_tokenizer_fits
 from expunge.results.records import Records
 
@@ -97,6 +98,7 @@ def collect(
         "generations": len({item.prompt_ids for item in items if item.answers}),
         "seconds": round(time.monotonic() - started, 2),
         "batch_size": batch_size,
+        "data": corpus.about(*sorted({probe.split for probe in probes})),
     }
     return Records.from_rows(rows, replace(made, results=results))
 
@@ -111,16 +113,16 @@ def identity(
     max_length: int = 512,
 ) -> Manifest:
     """The manifest of records before they are made: two with equal inputs and arguments hold the same values."""
-    plain = _plain(model)
+    plain, weights = _plain(model), weights_identity(model)
     arguments = {
         "template": asdict(template or Template()),
         "max_length": max_length,
-        "dtype": str(plain.dtype).removeprefix("torch."),
         "attention": str(plain.config._attn_implementation),
+        **{name: value for name, value in weights.items() if name != "model"},
         "probes": [asdict(probe) for probe in sorted(probes, key=lambda p: p.name)],
     }
     splits = sorted({probe.split for probe in probes})
-    inputs = {"model": model_fingerprint(plain), "tokenizer": tokenizer_fingerprint(tokenizer)}
+    inputs = {"model": weights["model"], "tokenizer": tokenizer_fingerprint(tokenizer)}
     inputs |= {f"data.{split}": corpus.fingerprint(split) for split in splits}
     return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs=inputs)
 

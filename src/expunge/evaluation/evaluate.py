@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.distributed import barrier, is_main
-from expunge.core.manifest import versions
+from expunge.core.lock import locked
+from expunge.core.manifest import Manifest, versions
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
@@ -22,7 +23,8 @@ from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Sample
 from expunge.results.records import FILE as RECORDS_FILE
-from expunge.results.records import Records
+from expunge.results.records import DamagedRecords, Records
+from expunge.results.texts import Texts, check_texts
 
 FILE = "evaluation.json"
 PARTS = "parts"
@@ -45,6 +47,7 @@ def evaluate(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     label: str | None = None,
+    texts: Texts = "keep",
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -71,6 +74,9 @@ def evaluate(
             tokenizer, data, settings, probes) are used instead of the model.
         overwrite: replace records of other content in `output_dir`.
         label: what to call the model in tables.
+        texts: what `output_dir` holds of the questions, the answers and the generations: the texts (`keep`), their
+            SHA-256 (`hash`) or nothing (`drop`). Measures are computed before; records without texts are made anew
+            rather than used instead of the model.
         batch_size: rows computed at once; None: found by a budget of tokens.
         progress: called with (what, done, total, numbers).
 
@@ -78,61 +84,67 @@ def evaluate(
         ExpungeError: neither or both of model and records, an unknown suite or measure, a named measure that is not
             available, or an `output_dir` in use.
     """
+    check_texts(texts)
+    output = None if output_dir is None else Path(output_dir)
     retain_model, start_model = _opened(reference), _opened(start)
-    if records is not None:
-        if model is not None or tokenizer is not None or corpus is not None:
-            raise ExpungeError("evaluate takes either a model with tokenizer and corpus, or records; both were given.")
-        held = _opened(records)
-        assert held is not None
-        chosen = planned(held, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
-        if output_dir is not None:
-            check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
-    else:
-        if model is None or tokenizer is None or corpus is None:
-            raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
-        chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
-        wanted, absent = probes(chosen, corpus, retain_model, start_model)
-        made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
-        found = (
-            None
-            if output_dir is None
-            else _reusable(Path(output_dir), made.inputs, made.arguments, overwrite=overwrite)
-        )
-        if found is None:
-            found = collect(
-                model,
-                tokenizer,
-                corpus,
-                wanted,
-                template=template,
-                max_length=max_length,
-                batch_size=batch_size,
-                parts=None if output_dir is None else Path(output_dir) / PARTS,
-                progress=progress,
-            )
-            found = Records(found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent}))
-            if output_dir is not None and is_main():
-                found.save(output_dir)
-                shutil.rmtree(Path(output_dir) / PARTS, ignore_errors=True)
-            barrier()
-        held = found
-    measures = measure(chosen, held, retain_model, start_model)
-    about: dict[str, Any] = {
-        "suite": suite,
-        "inputs": held.manifest.inputs,
-        "settings": held.manifest.arguments,
-        "results": {k: v for k, v in held.manifest.results.items() if k != "absent"},
-        "versions": versions(),
-    }
-    for role, other, source in (("reference", retain_model, reference), ("start", start_model, start)):
-        if other is not None:
-            about[role] = other.manifest.inputs
-        if isinstance(source, str | Path):
-            about.setdefault("paths", {})[role] = str(source)
-    result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
-    if output_dir is not None and is_main():
-        result.save(Path(output_dir) / FILE)
-    return result
+    with locked(output):
+        if records is not None:
+            if model is not None or tokenizer is not None or corpus is not None:
+                raise ExpungeError(
+                    "evaluate takes either a model with tokenizer and corpus, or records; both were given."
+                )
+            held = _opened(records)
+            assert held is not None
+            chosen = planned(held, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
+            check_rescored(held, output, overwrite=overwrite)
+        else:
+            if model is None or tokenizer is None or corpus is None:
+                raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
+            chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
+            wanted, absent = probes(chosen, corpus, retain_model, start_model)
+            made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
+            found = None if output is None else reusable(output, made, texts=texts, overwrite=overwrite)
+            if found is None:
+                found = collect(
+                    model,
+                    tokenizer,
+                    corpus,
+                    wanted,
+                    template=template,
+                    max_length=max_length,
+                    batch_size=batch_size,
+                    parts=None if output is None else output / PARTS,
+                    progress=progress,
+                )
+                found = Records(
+                    found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent})
+                )
+                if output is not None and is_main():
+                    # First, so that a kill leaves no evaluation of other records.
+                    (output / FILE).unlink(missing_ok=True)
+                    found.with_texts(texts).save(output)
+                    shutil.rmtree(output / PARTS, ignore_errors=True)
+                    for left in output.glob(f".{RECORDS_FILE}.*.partial"):
+                        left.unlink()  # of a run that was killed while it wrote
+                barrier()
+            held = found
+        measures = measure(chosen, held, retain_model, start_model)
+        about: dict[str, Any] = {
+            "suite": suite,
+            "inputs": held.manifest.inputs,
+            "settings": held.manifest.arguments,
+            "results": {k: v for k, v in held.manifest.results.items() if k != "absent"},
+            "versions": versions(),
+        }
+        for role, other, source in (("reference", retain_model, reference), ("start", start_model, start)):
+            if other is not None:
+                about[role] = other.manifest.inputs
+            if isinstance(source, str | Path):
+                about.setdefault("paths", {})[role] = str(source)
+        result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
+        if output is not None and is_main():
+            result.with_texts(texts).save(output / FILE)
+        return result
 
 
 def measurable(corpus: Corpus, *, suite: str, metrics: Sequence[str] | None) -> Sequence[str] | None:
@@ -196,21 +208,59 @@ def _opened(source: Records | str | Path | None) -> Records | None:
     return source if source is None or isinstance(source, Records) else load_records(source)
 
 
-def _reusable(folder: Path, inputs: dict[str, str], arguments: dict[str, object], *, overwrite: bool) -> Records | None:
+def reusable(folder: Path, made: Manifest, *, texts: Texts = "keep", overwrite: bool = False) -> Records | None:
+    """The records in an output folder, where they are the ones that are asked for; the run and its dry run ask this.
+
+    Args:
+        folder: the output folder.
+        made: the manifest of the records that are asked for, from `identity`.
+        texts: as for `evaluate`; what has no texts gives no scores of texts, and is not used again.
+        overwrite: may other or damaged records be replaced?
+
+    Returns:
+        The records; None where they are still to be made.
+
+    Raises:
+        ExpungeError: there are damaged records, or records of something else, and `overwrite` was not said.
+    """
     if not (folder / RECORDS_FILE).exists():
         return None
-    there = Records.load(folder)
-    if there.manifest.inputs == inputs and there.manifest.arguments == arguments:
-        return there
+    try:
+        there = Records.load(folder)
+    except DamagedRecords:
+        if overwrite:
+            return None
+        raise
+    arguments = made.arguments | ({} if texts == "keep" else {"texts": texts})
+    if there.manifest.inputs == made.inputs and there.manifest.arguments == arguments:
+        return there if texts == "keep" else None
     if overwrite:
         return None
     differing = sorted(
         name
-        for ours, theirs in ((inputs, there.manifest.inputs), (arguments, there.manifest.arguments))
+        for ours, theirs in ((made.inputs, there.manifest.inputs), (arguments, there.manifest.arguments))
         for name in {*ours, *theirs}
         if ours.get(name) != theirs.get(name)
     )
     raise in_use(folder, f"holds records of something else ({', '.join(differing)} differ)")
+
+
+def check_rescored(records: Records, output: Path | None, *, overwrite: bool) -> None:
+    """Raise where the evaluation of records must not be saved in a folder.
+
+    Raises:
+        ExpungeError: an evaluation is there and `overwrite` was not said, or records of something else are there.
+    """
+    if output is None:
+        return
+    check_output_file(output / FILE, overwrite=overwrite)
+    if (output / RECORDS_FILE).exists():
+        there = Records.manifest_in(output)
+        if (there.inputs, there.arguments) != (records.manifest.inputs, records.manifest.arguments):
+            raise ExpungeError(
+                f"the output folder {output} holds records of something else than those that are measured here; the "
+                "two must not be mixed. Choose another output."
+            )
 
 
 def _samples(records: Records) -> tuple[Sample, ...]:

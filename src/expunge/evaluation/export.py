@@ -9,6 +9,7 @@ import numpy as np
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.core.output import check_output_file
+from expunge.core.whole import write_whole
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.metrics.extraction_strength import strength
 from expunge.evaluation.metrics.mia import COLUMNS, scores
@@ -107,7 +108,7 @@ def export(
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(dict(sorted(content.items())), indent=4) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(dict(sorted(content.items())), indent=4) + "\n")
 
 
 def _known(measure: Measure) -> float | None:

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from expunge.core.whole import whole_file
 
 SECONDS = 10.0
 """How much work a killed collection may lose."""
@@ -42,11 +45,14 @@ class Partial:
         self._written = time.monotonic()
 
     def read(self, kind: str) -> list[dict[str, Any]]:
-        """All rows of a kind that are in the folder."""
+        """All rows of a kind that are in the folder; those of a damaged file are to be computed again."""
         if self.folder is None:
             return []
-        files = sorted(self.folder.glob(f"{kind}-*.parquet"))
-        return [row for file in files for row in pq.read_table(file, schema=SCHEMAS[kind]).to_pylist()]
+        found: list[dict[str, Any]] = []
+        for file in sorted(self.folder.glob(f"{kind}-*.parquet")):
+            with suppress(pa.ArrowException, OSError):
+                found += pq.read_table(file, schema=SCHEMAS[kind], page_checksum_verification=True).to_pylist()
+        return found
 
     def add(self, kind: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Keep rows; they are on disk some seconds later, or after `flush`."""
@@ -68,5 +74,5 @@ class Partial:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{kind}-{self._rank}-{len(list(folder.glob(f'{kind}-{self._rank}-*.parquet'))):06d}.parquet"
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[kind])
-        pq.write_table(table, folder / f".{name}", compression="zstd")
-        (folder / f".{name}").rename(folder / name)  # a kill leaves no half file under a name that is read
+        with whole_file(folder / name) as aside:
+            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)

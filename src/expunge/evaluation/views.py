@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from expunge.data.corpus import Corpus
 from expunge.evaluation.probe import CUT, Probe, lacking
-from expunge.results.records import SCHEMA, Records
+from expunge.results.records import SCHEMA, TEXTS, TOKENS, Records
 
 Whose = Literal["model", "reference", "start"]
 
@@ -58,6 +58,8 @@ class Sources:
         for name in (*(f"{view.probe.name}/{column}" for column in reads), view.probe.name):
             if name in known:
                 return str(known[name]) + (f". {_OF_THE_MODEL}" if _is_log(source) else "")
+        if len(rows) and source.texts != "keep" and {*reads} & {*TEXTS, *TOKENS}:
+            return f"the records{of} were saved without texts (texts={source.texts}). {_OF_THE_MODEL}"
         what = f"no {view.probe.name} (split/asked/answer) but the splits {', '.join(source.splits)}"
         if len(rows):
             what = f"none of {', '.join(reads)} for {view.probe.name}"

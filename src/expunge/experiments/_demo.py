@@ -23,6 +23,7 @@ from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays, tiny_model, tiny_tokenizer
 from expunge.report.html import report
 from expunge.results.measures import Evaluation
+from expunge.results.places import records_folder
 from expunge.training.finetune import finetune
 from expunge.training.unlearn import unlearn
 
@@ -104,7 +105,7 @@ def demo(
     target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
     retain = embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)
     measured = _Measuring(corpus, load_tokenizer(target), progress)
-    start_records, retain_records = target / "records", retain / "records"
+    start_records, retain_records = records_folder(target), records_folder(retain)
     # The retain model first: the others are compared with its records.
     of_retain = measured(retain, "retain model", retain_records, reference=None)
     of_retain = measured(retain, "retain model", retain_records, reference=retain_records)
@@ -123,11 +124,8 @@ def demo(
             **{**COMMON, **METHODS[method]},
         )
         histories[method] = run.history
-        evaluations.append(
-            measured(
-                folder / method, method, folder / method / "records", reference=retain_records, start=start_records
-            )
-        )
+        made = folder / method
+        evaluations.append(measured(made, method, records_folder(made), reference=retain_records, start=start_records))
     page = report(
         evaluations,
         folder / "report.html",

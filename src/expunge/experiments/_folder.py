@@ -7,7 +7,7 @@ from typing import Any
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.nested import finite
 from expunge.core.output import check_output, in_use, stage_of
-from expunge.core.whole import make_room
+from expunge.core.whole import make_room, write_whole
 
 
 def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: bool = False) -> Path:
@@ -49,6 +49,4 @@ def _decides(manifest: Manifest) -> tuple[dict[str, Any], int | None, dict[str, 
 def write(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all: what is there is not made again. What is no number becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(finite(content), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(finite(content), indent=1) + "\n")

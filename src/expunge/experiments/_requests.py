@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from expunge.core.checks import require_at_least, require_between, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress, renamed, under
+from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments import Table
@@ -97,9 +98,7 @@ class Bench:
         """Put what was measured of a method on disk, so that a run that is stopped goes on from there."""
         path = self.folder / MEASURED
         there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        aside = path.with_suffix(".partial")
-        aside.write_text(json.dumps({**there, method: found}, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
+        write_whole(path, json.dumps({**there, method: found}, indent=1) + "\n")
 
     def start(self) -> PreTrainedModel:
         """The start model, anew."""
@@ -136,7 +135,7 @@ class Bench:
         """The result, with numbers and drawing in the folder."""
         start = self.measured(self.start(), self.corpus["forget"], "start model")
         content = {"over": axis, "start model": start, "methods": found}
-        (self.folder / f"{self.stage}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(self.folder / f"{self.stage}.json", json.dumps(content, indent=1) + "\n")
         panels = [
             Panel(
                 name,

@@ -19,6 +19,7 @@ from expunge.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
+from expunge.core.whole import write_whole
 from expunge.experiments import Table
 from expunge.experiments._demo import METHODS, embedded
 from expunge.experiments._folder import opened
@@ -153,7 +154,7 @@ def metrics(
     judgments = tuple(_judged(metric, found, knows, runs) for metric in KNOWLEDGE)
     notes = tuple(_notes(judgments, len(found)))
     content = {"judgments": [_plain(judgment) for judgment in judgments], "notes": notes}
-    (folder / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "metrics.json", json.dumps(content, indent=1) + "\n")
     save_png(drawing(judgments), folder / "metrics.png")
     return MetaEvaluation(judgments, notes, folder)
 

@@ -20,6 +20,7 @@ from expunge.core.checks import ExpungeError, require_at_least, require_between,
 from expunge.core.format import counted
 from expunge.core.manifest import Manifest
 from expunge.core.progress import Progress, under
+from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments import Table
@@ -213,7 +214,7 @@ def tdec(
         )
         save_model(run.model, tokenizer, folder / arm)
         content = {"levels": levels, "rows": rows}
-        (folder / "tdec.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / "tdec.json", json.dumps(content, indent=2) + "\n")
     return Tdec(rows, levels, names, folder)
 
 

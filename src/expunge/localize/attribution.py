@@ -40,8 +40,8 @@ class Attribution:
     """Within what its scores are meant to be ranked."""
     observes: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters with defaults that say how data is read: `positions`, `examples`, `label_noise`, `copies`."""
-    warns: Mapping[str, tuple[float, str]] = field(default_factory=dict)
-    """Note -> (share above which to warn, what to say)."""
+    readings: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    """Note -> (share above which its reading is given, the reading)."""
 
 
 def attribution_of(function: Callable[..., Any]) -> Attribution:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from expunge.core.batch import Encoded, collate
@@ -18,7 +17,7 @@ from expunge.core.cache import cache_path
 from expunge.core.logprobs import wide
 from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress
-from expunge.core.tensor_file import save_tensors
+from expunge.core.tensor_file import keep_tensors, kept_tensors
 from expunge.models.anatomy import causal_lm
 from expunge.models.observe import Observed, observe, observe_inputs
 from expunge.objectives.combine import Loss, Need, Objective, Stream
@@ -81,9 +80,8 @@ def gradients(
     if model_fingerprint is not None and size <= CACHED and dataset.loss.function.__module__.startswith("expunge."):
         key = _key(dataset, list(parameters), how, model_fingerprint, next(inner.parameters()).dtype)
         path = cache_path("gradients", key).with_suffix(".safetensors")
-        if path.is_file():
-            kept: dict[str, Tensor] = load_file(path, device=str(next(inner.parameters()).device))
-            return kept
+        if (kept := kept_tensors(path, key, str(next(inner.parameters()).device))) is not None:
+            return kept[0]
     sums = {name: torch.zeros_like(wide(p.detach())) for name, p in parameters.items()}
     done = 0
     with _prepared(inner, parameters, sums, squared=how == "squares"):
@@ -97,7 +95,7 @@ def gradients(
         for total in sums.values():
             total.mul_(1 / len(dataset))
     if path is not None:
-        save_tensors(sums, path)
+        keep_tensors(sums, path, key)
     return sums
 
 

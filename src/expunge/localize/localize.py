@@ -1,6 +1,5 @@
 """Localization: from a start model and a corpus to one score a unit."""
 
-import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -133,17 +132,16 @@ def localize(
             "start_model": str(model.config._name_or_path),
             "units": n_units,
             "weights": sum(part.numel for part in units.parts.values()),
+            "data": {} if corpus is None else corpus.about(*(split for split in plan.splits if split in corpus)),
             "examples": {name: len(dataset) for name, dataset in datasets.items()},
             "shares": shares,
-            "warnings": [
+            "notes": [
                 f"{100 * shares[name]:.1f} % of {name}: {text}"
-                for name, (limit, text) in attribution_of(plan.function).warns.items()
+                for name, (limit, text) in attribution_of(plan.function).readings.items()
                 if shares.get(name, 0) > limit
             ],
         },
     )
-    for text in manifest.results["warnings"]:
-        warnings.warn(f"{plan.name}: {text}", stacklevel=2)
     scored = Scores(units, values, attribution_of(plan.function).scope, manifest)
     scored.check_finite()
     return scored

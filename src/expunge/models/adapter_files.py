@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from expunge.core.checks import ExpungeError
 from expunge.core.tensor_file import save_tensors
+from expunge.core.whole import write_whole
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
 
@@ -56,7 +57,7 @@ def write_adapter(model: PeftModel, folder: str | Path, about: Mapping[str, Any]
     save_tensors({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
     config.save_pretrained(str(folder))
     if about is not None:
-        (folder / ABOUT).write_text(json.dumps(dict(about), indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / ABOUT, json.dumps(dict(about), indent=2) + "\n")
     return folder
 
 

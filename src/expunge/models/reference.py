@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.cache import cache_path
-from expunge.core.checks import ExpungeError
 from expunge.core.manifest import fingerprint
 from expunge.core.progress import Progress
-from expunge.core.tensor_file import save_tensors
+from expunge.core.tensor_file import keep_tensors, kept_tensors
 from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.observe import observe
@@ -104,11 +102,8 @@ def precompute(
     for i in wanted:
         lengths[i + 1] = len(rows[i].ids) - rows[i].start
     starts = lengths.cumsum(0)
-    if path.is_file():
-        with safe_open(path, framework="pt") as file:
-            if file.metadata().get("key") != key:
-                raise ExpungeError(f"the cached reference values at {path} belong to other content; delete that file.")
-            return ReferenceTable({name: file.get_tensor(name) for name in names}, starts)
+    if (kept := kept_tensors(path, key)) is not None:
+        return ReferenceTable(kept[0], starts)
     flat: dict[str, Tensor] = {}
     order = sorted(wanted, key=lambda i: len(rows[i].ids))
     device = next(model.parameters()).device.type
@@ -128,7 +123,7 @@ def precompute(
         if progress:
             progress("reference values", first + len(numbers), len(order), "")
     model.train(was_training)
-    save_tensors(flat, path, {"key": key})
+    keep_tensors(flat, path, key)
     return ReferenceTable(flat, starts)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from expunge.core.manifest import Manifest
 from expunge.report.compared_models import Model, assign_roles
+from expunge.report.faults import faults
 from expunge.report.summary import STANDING, warnings_of
 from expunge.report.tables import Table, escape_markdown, markdown_cell, measured, table_of
 from expunge.report.text import flat
@@ -42,7 +43,7 @@ def card(
     table = table_of(models)
     settings = {"method": "not recorded", **flat(manifest.arguments)}
     opening = f"This model was changed to forget a part of what it was trained on, by the method {settings['method']}."
-    removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_size(manifest)}
+    removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_file(manifest), **_size(manifest)}
     sections = [
         f"# {escape_markdown(models[-1].label)}\n\n{escape_markdown(opening)} **{_SUPPRESSION}** {STANDING}",
         f"## What was to be forgotten\n\n{_settings(removed)}",
@@ -52,6 +53,12 @@ def card(
         f"## Provenance\n\n{_settings(_provenance(manifest))}",
     ]
     return _HEAD + "".join(f"\n{section}\n" for section in sections)
+
+
+def _file(manifest: Manifest) -> dict[str, str]:
+    """The digest by which whoever has the data can check that it was this file."""
+    found = manifest.results.get("data", {}).get("forget", {})
+    return {"its file": str(found["file"])} if "file" in found else {}
 
 
 def _size(manifest: Manifest) -> dict[str, str]:
@@ -94,7 +101,8 @@ def _meanings(models: tuple[Model, ...], table: Table) -> str:
 
 
 def _warnings(models: tuple[Model, ...], manifest: Manifest) -> list[str]:
-    found = [*warnings_of(models, [model.evaluation for model in models])]
+    found = [f"This model: {fault}." for fault in faults(models[-1], models)]
+    found += warnings_of(models, [model.evaluation for model in models])
     if "forget" not in manifest.inputs:
         found.append(
             "The manifest holds no fingerprint of the forget set, so nothing here says what was to be forgotten."

@@ -8,6 +8,9 @@ from typing import Literal
 from expunge.core.checks import ExpungeError, unknown
 from expunge.report.text import one_line
 from expunge.results.measures import Evaluation
+from expunge.results.places import check_own, model_folder, places
+from expunge.results.records import FILE as RECORDS
+from expunge.results.records import Records
 
 FILE = "evaluation.json"
 Source = Evaluation | str | Path
@@ -37,33 +40,52 @@ def gather(sources: Source | Iterable[Source]) -> tuple[Evaluation, ...]:
     """Evaluations, read from disk where a path came.
 
     Args:
-        sources: each an `Evaluation`, a path to an `evaluation.json`, or a folder that holds one, itself or in its
-            folder `records`. What was saved under the default label `model` takes the name of its run folder.
+        sources: each an `Evaluation`, a path to an `evaluation.json`, a folder that holds one, or a model folder with
+            one next to it (`<folder>-records`) or in its folder `records`; one that is named twice, by its model and by
+            itself, counts once. What was saved under the default label `model` takes the name of its run folder.
 
     Raises:
-        ExpungeError: there is nothing to report; a path holds no evaluation; a file is not one.
+        ExpungeError: there is nothing to report; a path holds no evaluation; a file is not one, or is not of the model
+            or the records next to it.
     """
     listed = [sources] if isinstance(sources, Evaluation | str | Path) else list(sources)
     if not listed:
         raise ExpungeError(f"a report needs at least one evaluation; got none. {_CURE}")
-    return tuple(source if isinstance(source, Evaluation) else _read(Path(source)) for source in listed)
+    found: dict[object, Evaluation] = {}
+    for number, source in enumerate(listed):
+        if isinstance(source, Evaluation):
+            found[number] = source
+        else:
+            file = _file(Path(source))
+            found.setdefault(file.resolve(), _read(file, Path(source)))
+    return tuple(found.values())
 
 
-def _read(path: Path) -> Evaluation:
-    candidates = [path, path / FILE, path / "records" / FILE]
+def _file(path: Path) -> Path:
+    candidates = [path, *(folder / FILE for folder in places(path))]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         looked = " or ".join(str(candidate) for candidate in candidates)
         raise ExpungeError(f"no evaluation at {path}: looked for {looked}. {_CURE}")
+    return found
+
+
+def _read(found: Path, named: Path) -> Evaluation:
     try:
         evaluation = Evaluation.load(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ExpungeError(f"{found} is not an evaluation that expunge wrote ({what}). {_CURE}") from error
+    made, settings = (evaluation.about.get(name, {}) for name in ("inputs", "settings"))
+    check_own(named, made, settings, found)
+    if found.name == FILE and (found.parent / RECORDS).is_file() and Records.manifest_in(found.parent).inputs != made:
+        raise ExpungeError(
+            f"{found} is not of the records next to it: one of the two was replaced. Make it again: expunge evaluate "
+            f"records={found.parent} output={found.parent} --overwrite"
+        )
     if evaluation.label != "model":
         return evaluation
-    folder = found.resolve().parent
-    return evaluation.labeled((folder.parent if folder.name == "records" else folder).name)
+    return evaluation.labeled(model_folder(found.resolve().parent).name)
 
 
 def distinct(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from expunge.core.manifest import versions
+from expunge.core.whole import write_whole
 from expunge.report.compared_models import Model, assign_roles
 from expunge.report.figures import INK, PALETTE, save_png, svg, tradeoff_of
 from expunge.report.html import definitions, inline
@@ -55,8 +56,8 @@ def write(comparison: Comparison, folder: str | Path, *, title: str = "Forgettin
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figure(comparison)
     page, vector = folder / "comparison.html", folder / "curves.svg"
-    page.write_text(_page(comparison, drawn, title), encoding="utf-8")
-    vector.write_text(svg(drawn, title=title), encoding="utf-8")
+    write_whole(page, _page(comparison, drawn, title))
+    write_whole(vector, svg(drawn, title=title))
     return [page, vector, save_png(drawn, folder / "curves.png"), comparison.save(folder)]
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from expunge.core.checks import ExpungeError, unknown
+from expunge.core.whole import whole_file
 from expunge.report.compared_models import Model, assign_roles
 from expunge.report.text import one_line, words
 from expunge.results.measures import Evaluation
@@ -302,5 +303,6 @@ def save_png(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    with whole_file(path) as aside:
+        figure.savefig(aside, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     return path

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from expunge.core.manifest import versions
 from expunge.core.output import check_output_file
+from expunge.core.whole import write_whole
 from expunge.masks.mask_fingerprint import Fingerprint
 from expunge.report.compared_models import Model, Source, assign_roles, gather
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
@@ -19,6 +20,7 @@ from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
 from expunge.report.text import flat, listed
 from expunge.results.measures import Evaluation, Measure
+from expunge.results.texts import Texts, check_texts
 
 SAMPLES_SHOWN = 5
 """Questions of a split that stand open; the others are folded."""
@@ -36,6 +38,7 @@ def report(
     overwrite: bool = False,
     notes: Sequence[str] = (),
     masks: Sequence[Fingerprint] = (),
+    texts: Texts = "keep",
 ) -> Path:
     """Write one self-contained HTML file about one or several evaluated models.
 
@@ -51,6 +54,8 @@ def report(
         trajectories: label of an evaluation -> (forgetting, retention) along its run, as `figures.tradeoff` takes them.
         overwrite: replace a file that is there.
         notes: paragraphs of your own, below the summary.
+        texts: what the page shows of sample questions and answers: the texts (`keep`), their SHA-256 (`hash`) or
+            nothing (`drop`).
         masks: where masks are, drawn side by side; those that the run folders were trained with are found by
             themselves.
 
@@ -62,12 +67,13 @@ def report(
             label that no evaluation has.
     """
     path = Path(path)
+    check_texts(texts)
     check_output_file(path, overwrite=overwrite)
     sources = [evaluations] if isinstance(evaluations, Evaluation | str | Path) else list(evaluations)
     given = {mask.places for mask in masks}
     trained = [mask for mask in trained_in(sources) if mask.places not in given]
     text = page(
-        gather(sources),
+        [evaluation.with_texts(texts) for evaluation in gather(sources)],
         title=title,
         start=start,
         retain=retain,
@@ -77,7 +83,7 @@ def report(
         masks=(*trained, *masks),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path
 
 

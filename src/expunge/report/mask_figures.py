@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.core.whole import write_whole
 from expunge.masks.mask_fingerprint import KINDS, OUTSIDE, Agreement, Fingerprint, plural
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.text import one_line
 from expunge.results.measures import Evaluation
+from expunge.results.places import model_folder
 
 _SHADES = LinearSegmentedColormap.from_list("shares", ["#eef3f8", "#8fb8d8", PALETTE[0], "#0f3558"])
 _ON_LIGHT, _ON_DARK = "#101418", "#ffffff"
@@ -41,7 +43,7 @@ def trained_in(sources: Iterable[Evaluation | str | Path]) -> list[Fingerprint]:
             continue
         path = Path(source).resolve()
         folder = path if path.is_dir() else path.parent
-        run = folder.parent if folder.name == "records" else folder
+        run = model_folder(folder)
         told = Manifest.load(run) if (run / MANIFEST).is_file() else None
         if told is not None and "fingerprint" in told.results.get("mask", {}):
             lies = Fingerprint.from_json(told.results["mask"]["fingerprint"])
@@ -149,7 +151,7 @@ def save(figure: Figure, path: str | Path, *, title: str) -> Path:
     if path.suffix != ".svg":
         raise ExpungeError(f"a drawing ends in .svg or .png; got {path.name}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(svg(figure, title=title), encoding="utf-8")
+    write_whole(path, svg(figure, title=title))
     return path
 
 

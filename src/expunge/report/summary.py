@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from expunge.report.compared_models import Model
+from expunge.report.faults import faulty
 from expunge.report.tables import measured
 from expunge.report.text import flat, listed, one_line, percent, value_text, words
 from expunge.results.measures import Evaluation
@@ -35,15 +36,22 @@ _SETUP = (
 
 
 def summary(models: Sequence[Model]) -> tuple[str, ...]:
-    """A few sentences on forgetting and keeping, each made of the models' numbers."""
+    """A few sentences on faults, forgetting and keeping, each made of the models' numbers; faults come first."""
     methods = [model for model in models if not model.role]
     by_role = {model.role: model for model in models if model.role}
     start, retain = by_role.get("start"), by_role.get("retain")
     told = methods or list(models)
+    found = faulty(models)
+    faults = tuple(
+        f"{model.name} does not count as having forgotten: {listed(list(found[model.label]))}."
+        for model in told
+        if model.label in found
+    )
     name = _knowledge([*told, *by_role.values()])
     if name is None:
         shown = f"{_count(len(models), 'model')} and {_count(len(measured(models)), 'measure')} are shown."
-        return (f"{shown} The models share no measure of knowledge on both forget and retain set to sum them up by.",)
+        why = "The models share no measure of knowledge on both forget and retain set to sum them up by."
+        return (*faults, f"{shown} {why}")
     measure = words(name)
 
     def numbers(model: Model) -> str:
@@ -54,21 +62,23 @@ def summary(models: Sequence[Model]) -> tuple[str, ...]:
         f"The {model.role} model has {numbers(model)}." for model in (start, retain) if model and methods
     )
     if len(methods) < 2 or not start or _value(start, f"retain_{name}") <= 0:
-        return (*(f"{model.name}: {numbers(model)}." for model in told), *references)
+        return (*faults, *(f"{model.name}: {numbers(model)}." for model in told), *references)
     goal = _value(retain, f"forget_{name}") if retain else 0.0
     away = {model.label: abs(_value(model, f"forget_{name}") - goal) for model in [*methods, start]}
     shares = {model.label: _value(model, f"retain_{name}") / _value(start, f"retain_{name}") for model in methods}
     keeping = [model for model in methods if shares[model.label] >= KEPT]
+    sound = [model for model in keeping if model.label not in found]
     rule = f"at least {percent(KEPT)} of the start model's {measure} on the retain set"
     aim = f"to {'the retain model' if retain else '0'} on the forget set"
-    best = min(keeping, key=lambda model: away[model.label], default=None)
+    best = min(sound, key=lambda model: away[model.label], default=None)
+    kind = "sound unlearned model" if found else "unlearned model"
     if best and away[best.label] < away[start.label]:
-        among = f"among the unlearned models that keep {rule} ({len(keeping)} of {len(methods)})"
+        among = f"among the {kind}s that keep {rule} ({len(sound)} of {len(methods)})"
         first = f"{best.name} comes nearest {aim} {among}: {numbers(best)}."
     else:
-        first = f"No unlearned model keeps {rule} and comes nearer {aim} than the start model is."
+        first = f"No {kind} keeps {rule} and comes nearer {aim} than the start model is."
     lost = [f"{model.name} ({percent(shares[model.label])})" for model in methods if model not in keeping]
-    return (first, *([f"Less than that is kept by {listed(lost)}. {_BROKEN}"] if lost else []), *references)
+    return (*faults, first, *([f"Less than that is kept by {listed(lost)}. {_BROKEN}"] if lost else []), *references)
 
 
 def _count(n: int, what: str) -> str:

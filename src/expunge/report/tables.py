@@ -14,6 +14,7 @@ from rich.text import Text
 from expunge.core.checks import unknown
 from expunge.core.format import UNBOUNDED
 from expunge.report.compared_models import Model, Role, assign_roles
+from expunge.report.faults import faulty
 from expunge.report.templates import render
 from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
 from expunge.results.measures import Direction, Evaluation, Measure
@@ -32,7 +33,7 @@ _GROUP_OF = {
     "": "other",
 }
 GROUPS = tuple(dict.fromkeys(_GROUP_OF.values()))
-_ARROWS = {"lower": "↓", "higher": "↑", "near": "→"}
+_ARROWS = {"lower": "↓", "higher": "↑", "near": "→", "neither": ""}
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Cell:
     value: float | None = None
     interval: tuple[float, float] | None = None
     best: bool = False
-    """Best of its column among the models that unlearned."""
+    """Best of its column among the models that unlearned and have no fault."""
     mark: str = ""
     """Letter of the note that goes with it."""
 
@@ -138,7 +139,8 @@ def comparison(
     """One row a model, one column a measure: forget set, retain set, utility, then the others.
 
     A value that is not available shows `-`, with the reason as a footnote. Best of a column is marked only among models
-    without a role: the start model keeps most and the retain model forgets best by their nature.
+    without a role and without a fault: the start model keeps most and the retain model forgets best by their nature,
+    and a broken model forgets best by being broken.
 
     Args:
         evaluations: models in the order of rows, after start and retain model where these are named. Labels that
@@ -159,12 +161,14 @@ def table_of(models: Sequence[Model], measures: Sequence[str] | None = None) -> 
     columns = sorted(
         (_column(name, held) for name, held in found.items()), key=lambda column: GROUPS.index(column.group)
     )
-    winners = {column.name: _best(column, found[column.name], models) for column in columns}
+    broken = faulty(models)
+    sound = [model for model in models if model.label not in broken]
+    winners = {column.name: _best(column, found[column.name], sound) for column in columns}
     letters: dict[str, str] = {}
 
     def cell(model: Model, column: Column) -> Cell:
         measure = found[column.name].get(model.label)
-        note = legible(measure.note) if measure else "Not measured for this model."
+        note = legible(measure.note) if measure is not None else "Not measured for this model."
         mark = letters.setdefault(note, _letter(len(letters))) if note else ""
         if measure is None:
             return Cell("-", mark=mark)
@@ -227,7 +231,7 @@ def _column(name: str, by_label: Mapping[str, Measure]) -> Column:
 def _best(column: Column, by_label: Mapping[str, Measure], models: Sequence[Model]) -> set[str]:
     losses: dict[str, float] = {}
     for label, measure in ((m.label, by_label[m.label]) for m in models if not m.role and m.label in by_label):
-        if column.better is None or measure.value is None or not math.isfinite(measure.value):
+        if column.better in (None, "neither") or measure.value is None or not math.isfinite(measure.value):
             continue
         if column.better == "near":
             assert measure.target is not None
@@ -246,25 +250,26 @@ def _letter(index: int) -> str:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A table as rich draws it: in one piece where it fits, else cut between groups, never through a number."""
+    """A table as rich draws it: in one piece where it fits, else cut between groups, or columns of a wide group."""
 
     table: Table
     intervals: bool = False
     """Write intervals below the values."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        pieces: list[RichTable] = []
-        places: tuple[int, ...] = ()
+        def fits(places: Sequence[int]) -> bool:
+            drawn = self._piece(places)
+            return Measurement.get(console, options.update(max_width=UNBOUNDED), drawn).maximum <= options.max_width
+
+        pieces: list[tuple[int, ...]] = [()]
         for _, group in self.table.groups:
-            wider = self._piece((*places, *group))
-            fits = Measurement.get(console, options.update(max_width=UNBOUNDED), wider).maximum <= options.max_width
-            if places and fits:
-                pieces[-1], places = wider, (*places, *group)
-            else:
-                pieces.append(self._piece(group))
-                places = group
+            for places in [group] if fits(group) else [(place,) for place in group]:
+                if pieces[-1] and not fits((*pieces[-1], *places)):
+                    pieces.append(places)
+                else:
+                    pieces[-1] = (*pieces[-1], *places)
         for piece in pieces:
-            yield piece
+            yield self._piece(piece)
             yield Text()
         for letter, note in self.table.notes:
             yield Text.assemble((f"{letter}  ", "bold"), one_line(note))

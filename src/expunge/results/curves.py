@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
+from expunge.core.whole import write_whole
 from expunge.results.measures import Evaluation
 
 Trace = Literal["checkpoints", "mixing"]
@@ -164,7 +165,7 @@ def _point(fields: Mapping[str, Any]) -> Point:
 def _write(path: str | Path, content: Any) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint
+from expunge.results.places import check_own, places
 from expunge.results.records import FILE, LOG_NUMBERS, SCHEMA, Records
 
 Cell = tuple[str, str, int, int]
@@ -21,8 +22,8 @@ def load_records(path: str | Path) -> Records:
     """Open records of ours, or another program's per-example log as records.
 
     Args:
-        path: a folder with records (or a run folder with `records` or `evaluation` in it), an open-unlearning
-            `TOFU_EVAL.json`, a TOFU `eval_log_aggregated.json`, or a folder with one of the two.
+        path: a folder with records, or a model folder whose records are next to it (`<folder>-records`) or in it, an
+            open-unlearning `TOFU_EVAL.json`, a TOFU `eval_log_aggregated.json`, or a folder with one of the two.
 
     Returns:
         Records. Those of a log hold finished numbers instead of tokens, and generations only where the log has them;
@@ -31,15 +32,17 @@ def load_records(path: str | Path) -> Records:
         the measure missing.
 
     Raises:
-        ExpungeError: nothing is there, or it is neither.
+        ExpungeError: nothing is there, it is neither, it is damaged, or the model in the folder has other weights by
+            now.
     """
     path = Path(path)
     if path.is_file() and path.name != FILE:
         return _from_log(path)
-    folders = [path.parent] if path.is_file() else [path, path / "records", path / "evaluation"]
-    for folder in folders:
+    for folder in [path.parent] if path.is_file() else places(path):
         if (folder / FILE).is_file():
-            return Records.load(folder)
+            found = Records.load(folder)
+            check_own(path, found.manifest.inputs, found.manifest.arguments, folder / FILE)
+            return found
     for name in LOGS:
         if (path / name).is_file():
             return _from_log(path / name)

@@ -4,25 +4,33 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns, number, one_line, power_of_ten
 from expunge.core.nested import finite
+from expunge.core.whole import write_whole
+from expunge.results.texts import Texts, text_hash
 
-Direction = Literal["lower", "higher", "near"]
+Direction = Literal["lower", "higher", "near", "neither"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """One measured number and what is needed to read it."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measure(float):
+    """One measured number and what is needed to read it.
+
+    It is a number: it compares, adds, rounds and formats as its value, and numpy, pandas and `json.dumps` take it as
+    one. Without a value it is NaN, which JSON lacks: `Evaluation.numbers` has None there. Two measures are equal where
+    all of their fields are.
+    """
 
     value: float | None
     """The number; None when it is not available, and then `note` says why and what would give it."""
     better: Direction
-    """`lower`, `higher`, or `near` the `target`: an AUC of 0 is as wrong as one of 1 when the retain model has 0.5."""
+    """`lower`, `higher`, or `near` the `target`: an AUC of 0 is as wrong as one of 1 when the retain model has 0.5;
+    `neither` where no value is better by itself."""
     definition: str
     """Formula or sentence, enough to compute it again."""
     source: str
@@ -45,13 +53,20 @@ class Measure:
         if self.value is None and not self.note:
             raise ValueError("a measure without a value needs a note that says what is missing")
 
-    def __float__(self) -> float:
-        """The value, so that a measure can stand where a number is wanted; NaN when there is none."""
-        return math.nan if self.value is None else float(self.value)
+    def __new__(cls, value: float | None = None, **_: Any) -> "Measure":
+        """The number; copies are made with it by position."""
+        return super().__new__(cls, math.nan if value is None else value)
 
-    def __format__(self, specification: str) -> str:
-        """The value in a number's format, `f"{measure:.3f}"`; without one, the measure as text."""
-        return format(float(self), specification) if specification else str(self)
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Measure):
+            return all(getattr(self, one.name) == getattr(other, one.name) for one in fields(self))
+        return float(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a float's own != would compare the numbers alone
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +84,14 @@ class Definition:
     mean: bool = False
     """Is the value the mean of its per-example values, so that two models can be compared example by example?"""
 
-    def measure(self, value: float, *, n: int, better: Direction | None = None, **fields: Any) -> Measure:
-        """A measure with this definition and source; `fields` are further fields of `Measure`."""
+    def measure(self, value: float, *, n: int, better: Direction | None = None, **more: Any) -> Measure:
+        """A measure with this definition and source; `more` are further fields of `Measure`."""
         direction = better or self.better
         if direction is None:
             raise ValueError(
                 f"the direction of this measure depends on what is measured, and was not given: {self.text}"
             )
-        given = {"definition": self.text, "source": self.source, **fields}
+        given = {"definition": self.text, "source": self.source, **more}
         return Measure(value=value, n=n, better=direction, **given)
 
     def missing(self, note: str, *, better: Direction | None = None) -> Measure:
@@ -134,6 +149,25 @@ class Evaluation(Mapping[str, Measure]):
         """Every measure with its interval and reading, as a plain table."""
         return evaluation_text(self)
 
+    def numbers(self) -> dict[str, float | None]:
+        """Each value by the measure's name, for JSON and data frames; None where there is none, or no finite one."""
+        return {name: finite(measure.value) for name, measure in self.items()}
+
+    def with_texts(self, texts: Texts) -> "Evaluation":
+        """The evaluation as it is to be saved or shown: with its samples, with hashes of their texts, or without."""
+        if texts == "keep":
+            return self
+        hashed = tuple(
+            Sample(
+                split=one.split,
+                question=text_hash(one.question),
+                answer=text_hash(one.answer),
+                generation=text_hash(one.generation),
+            )
+            for one in self.samples
+        )
+        return replace(self, samples=hashed if texts == "hash" else ())
+
     def labeled(self, label: str) -> "Evaluation":
         """The same evaluation under another label."""
         return replace(self, label=label)
@@ -144,7 +178,7 @@ class Evaluation(Mapping[str, Measure]):
         path.parent.mkdir(parents=True, exist_ok=True)
         content = asdict(replace(self, measures={}))
         content["measures"] = {name: asdict(measure) for name, measure in self.measures.items()}
-        path.write_text(json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        write_whole(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return path
 
     @classmethod
@@ -155,10 +189,10 @@ class Evaluation(Mapping[str, Measure]):
             raise ExpungeError(f"no evaluation at {path}. Make one: expunge evaluate model=... forget=... output=...")
         content = json.loads(path.read_text("utf-8"))
         measures = {}
-        for name, fields in content.pop("measures").items():
-            interval = fields.pop("interval")
-            per_example = tuple(math.nan if v is None else v for v in fields.pop("per_example"))
-            measures[name] = Measure(**fields, per_example=per_example, interval=tuple(interval) if interval else None)
+        for name, known in content.pop("measures").items():
+            interval = known.pop("interval")
+            per_example = tuple(math.nan if v is None else v for v in known.pop("per_example"))
+            measures[name] = Measure(**known, per_example=per_example, interval=tuple(interval) if interval else None)
         samples = tuple(Sample(**s) for s in content.pop("samples"))
         return cls(measures=measures, samples=samples, **content)
 
@@ -185,6 +219,8 @@ def direction_text(better: Direction | None, target: float | None) -> str:
     """Which way is better, in words."""
     if better == "near":
         return f"nearer to {number(target)} is better" if target is not None else "nearer to its target is better"
+    if better == "neither":
+        return "neither way is better by itself"
     return f"{better} is better" if better else "which way is better differs between these models"
 
 

@@ -26,6 +26,11 @@ and, null where they were not asked for:
     prefix_generations  of a `sequence`: for each completion token that is no hit, in order, what the model writes
                         greedily from the tokens before it, up to the length of the row
 
+Records saved without texts have null for prompt, completion, generation, tokens and prefix_generations, and instead:
+
+    completion_zlib     bytes of the zlib-compressed completion, int32
+    prompt_sha256, completion_sha256, generation_sha256     where hashes were asked for
+
 Records read from another program's log lack `logprobs`, `hits`, `ended` and texts, and hold finished numbers a row
 instead, float64, null where the log has none:
 
@@ -38,8 +43,9 @@ instead, float64, null where the log has none:
     mia_loss, mia_zlib, mia_min_k, ...             membership scores
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +56,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import Manifest
+from expunge.core.manifest import Manifest, fingerprint
+from expunge.core.whole import whole_file
+from expunge.results.texts import Texts, text_hash
 
 FILE = "records.parquet"
 
@@ -95,10 +103,45 @@ LOG_NUMBERS = (
 )
 """Columns of records that were read from a log."""
 
+TEXTS = ("prompt", "completion", "generation")
+TOKENS = ("tokens", "prefix_generations")
+"""Columns that spell texts as token ids."""
+COMPRESSED = "completion_zlib"
+"""Bytes of the zlib-compressed completion, in records without texts."""
+
+_MANIFEST, _DIGEST = b"expunge.manifest", b"expunge.digest"
+
 _ROW = ("split", "index", "asked", "answer", "number")
 
 FinalToken = Literal["by_rule", "as_reference"]
 """What ES, EM and membership scores leave out: the closing end token where there is one, or always the last token."""
+
+
+def _digest(schema: pa.Schema, manifest: str) -> str:
+    """Of what the checksums of a Parquet file's pages do not cover."""
+    # Parquet has its own name for what is in a list.
+    columns = [[field.name, str(field.type).replace("element:", "item:")] for field in schema]
+    return fingerprint([manifest, columns])
+
+
+class DamagedRecords(ExpungeError):
+    """A file of records that cannot be read, or whose content is not what was written."""
+
+
+def _damaged(path: Path, error: Exception) -> DamagedRecords:
+    why = "it holds no manifest" if isinstance(error, KeyError) else str(error).splitlines()[0]
+    return DamagedRecords(
+        f"the records at {path} are damaged, or were not written by this version: {why}. Make them again: expunge "
+        f"evaluate model=... output={path.parent} --overwrite"
+    )
+
+
+def sound(folder: Path) -> bool:
+    """Are there undamaged records in a folder?"""
+    try:
+        return (folder / FILE).is_file() and len(Records.load(folder)) > 0
+    except DamagedRecords:
+        return False
 
 
 @dataclass(frozen=True)
@@ -196,24 +239,85 @@ class Records:
             )
         return found
 
+    def with_texts(self, texts: Texts) -> "Records":
+        """The records as they are to be saved: with their texts, with hashes of them, or without.
+
+        Token ids spell the same texts and go with them. The size of each completion when compressed stays, which a
+        membership score needs.
+        """
+        if texts == "keep":
+            return self
+        sizes = [None if text is None else len(zlib.compress(text.encode())) for text in self.column("completion")]
+        table = self.table.append_column(COMPRESSED, pa.array(sizes, pa.int32()))
+        for name in TEXTS:
+            hashes = [None if text is None else text_hash(text) for text in self.column(name)]
+            if texts == "hash":
+                table = table.append_column(f"{name}_sha256", pa.array(hashes, pa.string()))
+        for name in (*TEXTS, *TOKENS):
+            if name in table.column_names:
+                kind = table.schema.field(name).type
+                table = table.set_column(table.column_names.index(name), name, pa.nulls(len(self), kind))
+        return Records(table, replace(self.manifest, arguments={**self.manifest.arguments, "texts": texts}))
+
+    @property
+    def texts(self) -> Texts:
+        """Were the texts kept when these records were saved?"""
+        kept: Texts = self.manifest.arguments.get("texts", "keep")
+        return kept
+
     def save(self, folder: str | Path) -> Path:
-        """Write `records.parquet` and `manifest.json` into `folder`."""
+        """Write `records.parquet` into `folder`, whole or not at all; the manifest is inside, so neither is torn."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(self.table, folder / FILE, compression="zstd")
-        self.manifest.save(folder)
+        text = self.manifest.text()
+        table = self.table.replace_schema_metadata({_MANIFEST: text, _DIGEST: _digest(self.table.schema, text)})
+        with whole_file(folder / FILE) as aside:
+            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Records":
-        """Read what `save` wrote."""
+        """Read what `save` wrote, and check that it is undamaged.
+
+        Raises:
+            ExpungeError: there are none; `DamagedRecords` where the file is damaged.
+        """
+        path, manifest = Path(folder) / FILE, cls.manifest_in(folder)
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            return cls(table.replace_schema_metadata(None), manifest)
+        except (pa.ArrowException, OSError, ExpungeError) as error:
+            raise _damaged(path, error) from error
+
+    @classmethod
+    def manifest_in(cls, folder: str | Path) -> Manifest:
+        """The manifest of the records in a folder, without the records.
+
+        Raises:
+            ExpungeError: as `load`.
+        """
         path = Path(folder) / FILE
         if not path.is_file():
             raise ExpungeError(
                 f"no records at {folder}: expected the file {path}. Make them: expunge evaluate model=... "
                 f"output={folder}"
             )
-        return cls(pq.read_table(path), Manifest.load(folder))
+        try:
+            schema = pq.read_schema(path)
+            text = (schema.metadata or {})[_MANIFEST].decode()
+            if schema.metadata[_DIGEST].decode() != _digest(schema, text):
+                raise ValueError("its manifest or its columns are not those that were written")
+            return Manifest.parsed(text)
+        except PermissionError:
+            raise
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
+
+    def compressed_sizes(self) -> Float[np.ndarray, " rows"]:
+        """Bytes of each completion's text when compressed with zlib."""
+        if COMPRESSED in self.table.column_names:
+            return self.numbers(COMPRESSED)
+        return np.array([len(zlib.compress(text.encode())) for text in self.column("completion")], dtype=np.float64)
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self.table.column_names:

@@ -3,20 +3,23 @@
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.cache import cache_path
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.manifest import fingerprint, jsonable
 from expunge.core.progress import Progress
+from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens, sampler
 
-FILE = "alternates.jsonl"
 ROUNDS = 4
 """How often a question is sampled anew while it lacks alternates."""
 
@@ -103,42 +106,45 @@ def supplied(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
-    resumed: Path | None,
+    *,
+    progress: Progress | None = None,
     **how: Any,
 ) -> Corpus:
-    """The corpus with alternates made up by the start model, or those that the run to be resumed was made with.
+    """The corpus with alternates made up by the start model, from the cache where they were made before.
+
+    They are kept there, by content, and not with the run: they may repeat what is to be forgotten.
 
     Args:
         model: the start model.
         tokenizer: its tokenizer.
         corpus: holds `forget`.
-        resumed: folder of the run to be resumed.
+        progress: as for `made_up`.
         **how: settings of `made_up`.
     """
-    if resumed is not None and (resumed / FILE).is_file():
-        forget = read(corpus["forget"], resumed)
+    about = {
+        "model": model_fingerprint(model),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "forget": corpus.fingerprint("forget"),
+        **how,
+        "template": asdict(how["template"] or Template()),
+    }
+    path = cache_path("alternates", fingerprint(jsonable(about))).with_suffix(".json")
+    kept = _read(path)
+    if kept is None:
+        forget = made_up(model, tokenizer, corpus["forget"], progress=progress, **how)
+        texts = [list(example.alternates) for example in forget]
+        write_whole(path, json.dumps({"digest": fingerprint(texts), "alternates": texts}) + "\n")
     else:
-        forget = made_up(model, tokenizer, corpus["forget"], **how)
+        pairs = zip(corpus["forget"], kept, strict=True)
+        forget = tuple(replace(example, alternates=tuple(texts)) for example, texts in pairs)
     return replace(corpus, splits={**corpus.splits, "forget": forget})
 
 
-def write(examples: Sequence[Example], folder: Path) -> None:
-    """Keep alternates with a run, one line an example."""
-    partial = folder / f"{FILE}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        for example in examples:
-            line = {"question": example.question, "answer": example.completion, "alternate": example.alternates}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    partial.replace(folder / FILE)  # whole or not at all, also where the run is killed meanwhile
-
-
-def read(examples: Sequence[Example], folder: Path) -> tuple[Example, ...]:
-    """The examples with the alternates that `write` kept.
-
-    Raises:
-        ExpungeError: they were kept of other examples.
-    """
-    lines = [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").split("\n") if line]
-    if [line["answer"] for line in lines] != [example.completion for example in examples]:
-        raise ExpungeError(f"{folder / FILE} holds alternates of another forget set; choose another output.")
-    return tuple(replace(e, alternates=tuple(line["alternate"])) for e, line in zip(examples, lines, strict=True))
+def _read(path: Path) -> list[list[str]] | None:
+    """What was kept; None where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        texts: list[list[str]] = content["alternates"]
+        return texts if content["digest"] == fingerprint(texts) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from expunge.core.progress import Progress, first_process
 from expunge.core.whole import is_left_over, make_room, move_into
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
+from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
 from expunge.training.adapter import Keep
@@ -208,7 +209,6 @@ def train(
     reference: nn.Module | None = None,
     folder: Path | None = None,
     resume: bool = False,
-    beside: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
     about: Mapping[str, Any] | None = None,
@@ -226,7 +226,6 @@ def train(
         folder: run folder, checked and locked; what is in it is replaced just before the first step. None keeps the
             result in memory only.
         resume: go on with the run in that folder instead.
-        beside: writes into the opened folder what else belongs to the run.
         progress: called at each step.
         keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
         about: with an adapter, what is said of it besides its weights in checkpoints.
@@ -271,8 +270,6 @@ def train(
         if folder is not None:
             if trainer.is_world_process_zero():
                 manifest = _open_folder(folder, manifest, resume=resume)
-                if beside is not None:
-                    beside(folder)
             trainer.args.output_dir = str(folder / CHECKPOINTS)
             trainer.run_log = RunLog(folder, tokenizer, manifest, rows_before, keep=config.keep_checkpoints)
             if trainer.is_world_process_zero():
@@ -317,6 +314,7 @@ def train(
         model = keep(model, aside)
     elif aside is not None:
         save_model(model, tokenizer, aside)
+    manifest = replace(manifest, results={**manifest.results, "result": weights_identity(model)})
     if folder is None or aside is None:
         return Run(model, history, manifest, folder)
     write_history(history, aside / HISTORY)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,6 @@ def unlearn(
             model,
             tokenizer,
             corpus,
-            folder if resume else None,
             alternates=objective.generates["alternates"],
             temperature=objective.generates["alternate_temperature"],
             seed=training.seed,
@@ -187,7 +185,6 @@ def unlearn(
             reference=second,
             folder=folder,
             resume=resume,
-            beside=partial(generated_answers.write, corpus["forget"]) if objective.generates else None,
             progress=progress,
             keep=keep,
             about=about,
@@ -221,6 +218,7 @@ def _manifest(
             "rows": {s: len(r) for s, r in rows.encoded.items()},
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
+            "data": corpus.about(*(split for split in rows.encoded if split in corpus)),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
             **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },

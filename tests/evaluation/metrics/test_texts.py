@@ -47,8 +47,11 @@ def test_answers_are_no_refusals(text):
 def test_the_refusal_rate_by_hand():
     rows = [("Paris.", "I do not know."), ("Rome.", "Rome."), ("Bern.", "I'm sorry, I can't."), ("Oslo.", "Oslo.")]
     measure = refusal_rate(said(*rows))
-    assert measure.value == 0.5 and measure.better == "higher" and measure.per_example == (1, 0, 1, 0)
+    assert measure.value == 0.5 and measure.better == "neither" and measure.per_example == (1, 0, 1, 0)
     assert refusal_rate(said(*rows, split="retain")).better == "lower"
+    # A retain model that declines one of four sets the aim: neither 0 nor 1 is a virtue.
+    near = refusal_rate(said(*rows), said(*[("Paris.", "I do not know."), *[("Rome.", "Rome.")] * 3]))
+    assert (near.value, near.better, near.target) == (0.5, "near", 0.25)
 
 
 def test_refusals_of_others_and_true_answers(shared_data):

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from expunge.cli.console import draw, say
-from expunge.cli.inputs import LoadingConfig
+from expunge.cli import preview
+from expunge.cli.console import draw_split, heading, say
+from expunge.cli.console import table as console_table
+from expunge.cli.inputs import LoadingConfig, tokenizer_of
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between
 from expunge.core.output import check_output
@@ -42,6 +44,8 @@ def compare(call: Call[CompareConfig]) -> int:
     config = call.config
     if not call.positional:
         raise ExpungeError("name the runs to compare: expunge compare runs/npo runs/simnpo --retain runs/retain")
+    if call.dry_run:
+        return dry_run(call)
     check_output(config.output, overwrite=call.overwrite)
     from expunge.comparison.compare import compare as stage
     from expunge.data.corpus import load_corpus
@@ -63,7 +67,7 @@ def compare(call: Call[CompareConfig]) -> int:
             batch_size=config.batch_size,
             progress=report,
         )
-    draw(terminal(table(found), intervals=True))
+    draw_split(terminal(table(found), intervals=True))
     front = "; ".join(run if run == point else f"{run}, {point}" for run, point in found.front)
     say(f"Pareto front: {front}")
     for note in found.notes:
@@ -73,11 +77,44 @@ def compare(call: Call[CompareConfig]) -> int:
     return 0
 
 
+def dry_run(call: Call[CompareConfig]) -> int:
+    """Show which models would be measured, on which data; the exit code."""
+    from expunge.comparison.compare import RETAIN, check_source, planned
+    from expunge.data.corpus import load_corpus
+
+    config, problems = call.config, preview.Problems()
+    plan = corpus = None
+    with problems.collected():
+        check_output(config.output, overwrite=call.overwrite)
+    with problems.collected():
+        corpus = load_corpus(**config.data) if config.data else None
+        plan = planned(call.positional, corpus=corpus, start=config.start, trace=config.trace, level=config.level)
+    if plan is not None:
+        with problems.collected():
+            tokenizer_of(str(plan.folders[0].path), config)
+        if config.retain is not None:
+            with problems.collected():
+                check_source(config.retain, RETAIN, plan)
+    filled: dict[str, Any] = {}
+    if plan is not None:
+        filled = {"start": (plan.start, "the runs"), "data": (dict(plan.corpus.origin), "the first run")}
+    preview.show_settings(call.resolved, filled)
+    if plan is not None:
+        heading("Runs")
+        rows = [(run, group, str(n)) for run, group, n in plan.rows]
+        console_table(("run", "row of the summary", f"{config.trace}: models measured, at most"), rows, numeric=(2,))
+        for path in plan.others:
+            say(f"left out, as no run of unlearn: {path}")
+        heading("Data")
+        console_table(("set", "rows"), [(name, str(len(plan.corpus[name]))) for name in plan.corpus], numeric=(1,))
+    return problems.concluded()
+
+
 VERB = Verb(
     name="compare",
     config=CompareConfig,
     run=compare,
-    flags=("overwrite",),
+    flags=("dry_run", "overwrite"),
     positional="RUN...",
     note="RUN is a run of unlearn that kept its checkpoints (keep_checkpoints=0); with trace=mixing any run. Runs that "
     "differ by their seed become one row.\n\nExample: expunge compare runs/npo runs/simnpo --retain runs/retain",

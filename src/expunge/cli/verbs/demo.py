@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from expunge.cli.console import draw, say
+from expunge.cli.console import draw_split, say
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least
 from expunge.core.output import check_output
@@ -49,7 +49,7 @@ def demo(call: Call[DemoConfig]) -> int:
             overwrite=call.overwrite,
             progress=report,
         )
-    draw(terminal(comparison(made.evaluations, measures=SHOWN, start="start model", retain="retain model")))
+    draw_split(terminal(comparison(made.evaluations, measures=SHOWN, start="start model", retain="retain model")))
     say(f"\nreport: {made.report}")
     return 0
 

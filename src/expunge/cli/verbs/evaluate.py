@@ -12,11 +12,12 @@ from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, 
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
+from expunge.results.places import places, records_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +46,9 @@ class EvaluateConfig(LoadingConfig, DataConfig):
     start: str | None = None
     """Start model (before unlearning), likewise."""
     output: str | None = None
-    """Folder for records and results; null: `records` in the folder of a model that was made here."""
+    """Folder for records and results; null: `<model>-records`, next to the folder of a model that was made here."""
+    texts: Literal["keep", "hash", "drop"] = "keep"
+    """What the output folder holds of questions, answers and generations: the texts, their SHA-256, or nothing."""
     label: str | None = None
     """What the model is called in tables; null: the name of its folder."""
     batch_size: int | None = None
@@ -93,11 +96,13 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
             output_dir=config.output,
             overwrite=call.overwrite,
             label=config.label,
+            texts=config.texts,
         )
         show(result)
         _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
+    _note_texts(config, output)
     corpus = corpus_of(config, call.resolved.extra)
     with shown() as report:
         others: dict[str, Any] = {
@@ -117,6 +122,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
             output_dir=output,
             overwrite=call.overwrite,
             label=config.label or Path(config.model).name,
+            texts=config.texts,
             **_how(config, report),
         )
     show(result)
@@ -163,7 +169,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
     model, tokenizer = load(source, config)
     metrics = measurable(corpus, suite=config.suite, metrics=config.metrics)
     if metrics is None and made_here(source):
-        folder = Path(source) / "records"
+        folder = records_folder(source)
         say(f"{role}: no records of {source} yet; making them in {folder}")
     else:
         content = {
@@ -184,21 +190,32 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
         suite=config.suite,
         metrics=metrics,
         output_dir=folder,
+        overwrite=True,  # whatever is there under the name of this content and is not it is damaged
         **_how(config, report),
     )
     return str(folder)
 
 
 def output_folder(config: EvaluateConfig) -> Path:
-    """Where records go: the folder that was named, else `records` in the folder of a model that was made here."""
+    """Where records go: the folder that was named, else next to the folder of a model that was made here."""
     if config.output is not None:
         return Path(config.output)
     if config.model is not None and made_here(config.model):
-        return Path(config.model) / "records"
+        return records_folder(config.model)
     raise ExpungeError(
         f"output is missing: the model '{config.model}' was not made by expunge, so say where its records go, such as "
         "output=runs/start/records"
     )
+
+
+def _note_texts(config: EvaluateConfig, output: Path) -> None:
+    """Say where a folder that may be handed on would come to hold the data."""
+    assert config.model is not None
+    if config.texts == "keep" and output.resolve().is_relative_to(Path(config.model).resolve()):
+        say(
+            f"note: the records hold texts of the data and go into the model folder {config.model}. If you hand it on, "
+            "save them elsewhere, or without texts: texts=drop"
+        )
 
 
 def made_here(source: str) -> bool:
@@ -211,13 +228,13 @@ def lacks_records(source: str) -> bool:
     from expunge.results.records import FILE
 
     folder = Path(source)
-    held = any((place / FILE).is_file() for place in (folder, folder / "records"))
+    held = any((place / FILE).is_file() for place in places(folder))
     return not held and any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
 
 
 def dry_run(call: Call[EvaluateConfig]) -> int:
     """Show what would be measured, on how many rows, and what is missing for it; the exit code."""
-    from expunge.evaluation.evaluate import FILE
+    from expunge.evaluation.evaluate import check_rescored
     from expunge.evaluation.evaluation_memory import evaluation_memory
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
     from expunge.results.foreign_logs import load_records
@@ -232,10 +249,13 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             source = load_records(config.records)
             if config.output is not None:
-                check_output_file(Path(config.output) / FILE, overwrite=call.overwrite)
+                check_free(Path(config.output))
+                check_rescored(source, Path(config.output), overwrite=call.overwrite)
     if config.model is not None:
         with problems.collected():
             output = str(output_folder(config))
+            check_free(Path(output))
+            _note_texts(config, Path(output))
         with problems.collected():
             tokenizer = tokenizer_of(config.model, config)
         with problems.collected():
@@ -247,7 +267,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             check_loading(config.model, device=config.device, bits=config.bits)
     others = _others(config, source, problems)
-    preview.show_settings(call.resolved, {"output": (output, "folder of the model")})
+    preview.show_settings(call.resolved, {"output": (output, "next to the model")})
     if source is None or others is None:
         return problems.concluded()
     with problems.collected():
@@ -255,6 +275,8 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         if model is None or tokenizer is None or suite is None or isinstance(source, Records):
             return problems.concluded()
         encoded = _show_rows(suite, config, source, others, tokenizer)
+        with problems.collected():
+            _check_records(call, suite, source, others, Path(str(output)))
         preview.show_memory(evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model))))
         preview.show_example(encoded, tokenizer, "First row")
     return problems.concluded()
@@ -305,6 +327,26 @@ def _show_measures(
     with problems.collected():
         return planned(source, suite=config.suite, metrics=config.metrics, **others)
     return None
+
+
+def _check_records(
+    call: Call[EvaluateConfig], suite: "Suite", corpus: "Corpus", others: "Mapping[str, Other]", output: Path
+) -> None:
+    """Raise where the run would refuse the records in the output folder; only then are weights read, to compare."""
+    from expunge.evaluation.collect import identity
+    from expunge.evaluation.evaluate import reusable
+    from expunge.evaluation.suite import probes
+    from expunge.results.records import FILE
+
+    config = call.config
+    if call.overwrite or not (output / FILE).exists():
+        return
+    assert config.model is not None
+    model, tokenizer = load(config.model, config)
+    wanted, _ = probes(suite, corpus, **others)
+    template, longest = template_of(config), config.max_length
+    made = identity(model, tokenizer, corpus, wanted, template=template, max_length=longest)
+    reusable(output, made, texts=config.texts)
 
 
 def _show_rows(

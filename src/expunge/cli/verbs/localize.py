@@ -112,6 +112,8 @@ def localize(call: Call[LocalizeConfig]) -> int:
     assert scores.manifest is not None
     for what, share in scores.manifest.results["shares"].items():
         say(f"{what}: {100 * share:.1f} % of the units")
+    for note in scores.manifest.results["notes"]:
+        say(f"note: {note}")
     if config.scores is not None:
         say(f"scores: {scores.save(config.scores)}")
     if config.output is None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from expunge.cli.console import draw, say
+from expunge.cli.console import draw_split, say
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs.mask import labels
 from expunge.core.checks import ExpungeError
@@ -26,6 +26,8 @@ class ReportConfig:
     weights the runs began from, where it was evaluated."""
     retain: str | None = None
     """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
+    texts: Literal["keep", "hash", "drop"] = "keep"
+    """What the page shows of sample questions and answers: the texts, their SHA-256, or nothing."""
     masks: tuple[str, ...] = ()
     """Files of further masks to draw where they are, as `a.safetensors,b.safetensors`; those that the runs were trained
     with are drawn by themselves."""
@@ -52,9 +54,10 @@ def report(call: Call[ReportConfig]) -> int:
         retain=more.retain,
         notes=more.notes,
         overwrite=call.overwrite,
+        texts=config.texts,
         masks=_fingerprints(config.masks),
     )
-    draw(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
+    draw_split(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
     for note in more.notes:
         say(note)
     say(f"report: {path}")

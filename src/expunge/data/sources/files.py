@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import file_digest
 from expunge.data.corpus import Corpus
 from expunge.data.reading import READERS, Row, read_dataset, read_file, read_objects
 from expunge.data.schema import check_columns, examples
@@ -56,7 +57,12 @@ def files(
     splits = {
         name: examples(rows, what=what, columns=columns) for name, (what, rows) in zip(given, read.items(), strict=True)
     }
-    return Corpus(splits, name="files")
+    digests = {name: file_digest(Path(source).expanduser()) for name, source in given.items() if _is_local(source)}
+    return Corpus(splits, name="files", files=digests)
+
+
+def _is_local(source: Source) -> TypeGuard[str | Path]:
+    return isinstance(source, Path) or (isinstance(source, str) and _is_path(source))
 
 
 def _named(name: str, source: Source) -> str:
@@ -64,7 +70,7 @@ def _named(name: str, source: Source) -> str:
 
 
 def _rows(name: str, source: Source) -> list[Row]:
-    if isinstance(source, Path) or (isinstance(source, str) and _is_path(source)):
+    if _is_local(source):
         return read_file(Path(source))
     return read_dataset(source) if isinstance(source, str) else read_objects(source, name)
 

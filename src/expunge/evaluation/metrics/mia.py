@@ -1,6 +1,5 @@
 """Membership inference: can the forget set be distinguished from text that was never trained on?"""
 
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -155,7 +154,7 @@ def scores(
         return np.array([min_k(values, k) for values in bodies])
     losses = np.array([-values.mean() for values in bodies])
     if score == "zlib":
-        losses = losses / np.array([len(zlib.compress(text.encode())) for text in records.column("completion")])
+        losses = losses / records.compressed_sizes()
     return losses
 
 

@@ -37,24 +37,30 @@ _PHRASES = (
 _REFUSAL = re.compile("|".join(_PHRASES), re.IGNORECASE)
 
 
-def refusal_rate(records: Records, *, better: Direction | None = None) -> Measure:
+def refusal_rate(records: Records, reference: Records | None = None, *, better: Direction | None = None) -> Measure:
     """Share of generations that refuse or profess not to know, in [0, 1].
 
     It is recognized by phrases of the first person, so an answer in other words, or in another language than English,
-    is not counted, and a story whose narrator does not know something is. On the forget set a high rate says that the
-    model declines, not that the knowledge is gone.
+    is not counted, and a story whose narrator does not know something is. A high rate on the forget set says that the
+    model declines, not that the knowledge is gone: it should be near that of a model which never had it.
 
     Args:
         records: one row an example, with a generation.
-        better: direction; None: higher on the forget set, lower elsewhere.
+        reference: the same of the retain model.
+        better: direction; None: near the retain model's rate where it is there, else neither way on the forget set and
+            lower elsewhere.
 
     Raises:
         ExpungeError: no rows, or rows without a generation.
     """
     require_rows(records=records)
     values = np.array([float(refuses(text)) for text in generations(in_order(records))])
-    knowledge = direction(records, None)
-    return mean_measure(DEFINITION, values, better=better or ("higher" if knowledge == "lower" else "lower"))
+    if better is None and reference is not None:
+        require_rows(reference=reference)
+        target = float(np.mean([refuses(text) for text in generations(in_order(reference))]))
+        return mean_measure(DEFINITION, values, better="near", target=target)
+    alone: Direction = "neither" if direction(records, None) == "lower" else "lower"
+    return mean_measure(DEFINITION, values, better=better or alone)
 
 
 def refuses(text: str) -> bool:

@@ -189,8 +189,18 @@ def tofu(splits: Collection[str]) -> Suite:
             better="lower",
             on_request=True,
         ),
-        Entry(name="forget_refusal_rate", metric=refusal_rate, views={"records": forget_said}, better="higher"),
-        Entry(name="retain_refusal_rate", metric=refusal_rate, views={"records": retain_said}, better="lower"),
+        Entry(
+            name="forget_refusal_rate",
+            metric=refusal_rate,
+            views={"records": forget_said, "reference": View(forget_said.probe, "reference")},
+            better="neither",
+        ),
+        Entry(
+            name="retain_refusal_rate",
+            metric=refusal_rate,
+            views={"records": retain_said, "reference": View(retain_said.probe, "reference")},
+            better="lower",
+        ),
         Entry(
             name="forget_fluency",
             metric=fluency,

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from expunge.core.checks import ExpungeError
+from expunge.core.whole import write_whole
 from expunge.report.figures import INK, PALETTE, save_png, svg
 from expunge.report.text import words
 
@@ -50,7 +51,7 @@ def figure(values: Values, *, margins: Mapping[str, float]) -> Figure:
 def write(values: Values, folder: str | Path, *, margins: Mapping[str, float]) -> list[Path]:
     """Write `cells.png` and `cells.svg` into a folder."""
     drawn, vector = figure(values, margins=margins), Path(folder) / "cells.svg"
-    vector.write_text(svg(drawn, title="Measures by method and place, a dot a seed"), encoding="utf-8")
+    write_whole(vector, svg(drawn, title="Measures by method and place, a dot a seed"))
     return [save_png(drawn, Path(folder) / "cells.png"), vector]
 
 

@@ -1,7 +1,6 @@
 """Models of which it is known what they know: how they are trained, attacked and measured, each of them once."""
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
 from expunge.results.measures import Evaluation
+from expunge.results.records import sound
 from expunge.training.finetune import finetune
 from expunge.training.unlearn import unlearn
 
@@ -191,11 +191,10 @@ class Pool:
         self._tell(label)
         metrics = [*self.metrics, *([UTILITY] if utility else [])]
         kept = cache_path("metrics", fingerprint(jsonable({**self._known, "what": what, "metrics": metrics})))
-        if not kept.exists():
-            aside = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
-            evaluate(make(), self.tokenizer, self.corpus, suite="tofu", metrics=metrics, output_dir=aside)
-            if not kept.exists():
-                aside.rename(kept)
+        if not sound(kept):
+            evaluate(
+                make(), self.tokenizer, self.corpus, suite="tofu", metrics=metrics, output_dir=kept, overwrite=True
+            )
         self._done += 1
         self._tell(label)
         return evaluate(records=kept, suite="tofu", metrics=metrics, label=label)

@@ -10,11 +10,11 @@ from expunge.localize.attribution import Attribution
 DOMINATED = "units whose retain term g_r / gamma exceeds their weights"
 
 ATTRIBUTION = Attribution(
-    warns={
+    readings={
         DOMINATED: (
             0.99,
-            "usual at published values of gamma, and no fault: the score is close to |g_r * g_f| / gamma, so the mask "
-            "hardly depends on gamma or on the weights. With a larger gamma the weights count.",
+            "usual at published values of gamma; the score is close to |g_r * g_f| / gamma, so the mask hardly depends "
+            "on gamma or on the weights. With a larger gamma the weights count.",
         )
     }
 )

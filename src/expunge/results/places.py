@@ -1,0 +1,60 @@
+"""Where the records of a model are saved, and whether what is found there belongs to that model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from expunge.core.checks import ExpungeError
+from expunge.core.manifest import Manifest
+from expunge.core.output import stage_of
+
+RUNS = ("train", "unlearn")
+"""Stages whose folder is a model folder."""
+
+
+def records_folder(model: str | Path) -> Path:
+    """Where the records of a model in a folder go: `runs/npo-records` for `runs/npo`, outside of what is handed on.
+
+    Those of a checkpoint go to the same path within the records folder of its run.
+    """
+    model = Path(model)
+    model = model if model.name else model.resolve()
+    run = next((folder for folder in model.parents if stage_of(folder) in RUNS), model)
+    run, inside = (run if run.name else run.resolve()), model.relative_to(run)
+    return run.with_name(f"{run.name}-records") / inside
+
+
+def model_folder(records: Path) -> Path:
+    """The folder of the model that the records in a folder are of; the folder itself where its name does not say."""
+    if records.name == "records":
+        return records.parent
+    return records.with_name(records.name.removesuffix("-records") or records.name)
+
+
+def places(path: Path) -> list[Path]:
+    """Folders in which records or an evaluation may be, if a folder of them or of their model is named."""
+    return [path, path / "records", path / "evaluation", records_folder(path)]
+
+
+def check_own(folder: Path, made: Mapping[str, Any], settings: Mapping[str, Any], what: Path) -> None:
+    """Raise where records or an evaluation are of other weights than those in the run folder that they are read for.
+
+    Weights loaded in another type than they were saved in cannot be compared, and are not.
+
+    Args:
+        folder: what was named.
+        made: the fingerprints of what the records were made of.
+        settings: how the model was loaded.
+        what: where the records or the evaluation are, for the message.
+    """
+    result = Manifest.load(folder).results.get("result", {}) if stage_of(folder) in RUNS else {}
+    known, other = result.get("model"), made.get("model")
+    if known is None or other is None or known == other:
+        return
+    if any(result.get(name) != settings.get(name) for name in ("dtype", "bits")):
+        return
+    raise ExpungeError(
+        f"{what} is of another model than the one in {folder}: the weights differ (the model was made again, or the "
+        f"records were copied). Evaluate this model: expunge evaluate model={folder} ... output={what.parent} "
+        "--overwrite"
+    )
