@@ -49,7 +49,9 @@ def help_text(
     )
     if presets:
         lines += _entry(
-            "preset=NAME", "Settings that a paper published, below all others: `expunge list presets` shows them.", width
+            "preset=NAME",
+            "Settings that a paper published, below all others: `expunge list presets` shows them.",
+            width,
         )
     for flag in flags:
         lines += _entry(_option(flag), FLAGS[flag], width)

@@ -126,7 +126,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
                 flags=flags,
                 positional=verb.positional,
                 note=verb.note,
-                presets=verb.name in presets.verbs(),
+                presets=presets.exist_for(verb.name),
             )
         )
         return 0

@@ -15,6 +15,7 @@ included. A preset with a section for a method covers those methods that have on
 published for one method are not published for another.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,18 @@ def names() -> list[str]:
     return sorted(path.relative_to(FOLDER).as_posix().removesuffix(SUFFIX) for path in FOLDER.glob(f"*/*{SUFFIX}"))
 
 
-def text(name: str) -> str:
-    """A preset as it is written, with its sources and departures in comments.
+def texts(name: str) -> dict[str, str]:
+    """A preset as it is written, with sources and departures in comments, and those that it extends, by name.
 
     Raises:
         ExpungeError: no preset has that name; the message lists all.
     """
+    written = _text(name)
+    tree, _ = read_yaml(written, name)
+    return {name: written} | (texts(tree["extends"]) if "extends" in tree else {})
+
+
+def _text(name: str) -> str:
     if name not in names():
         raise unknown("preset", name, names())
     return (FOLDER / f"{name}{SUFFIX}").read_text(encoding="utf-8")
@@ -58,7 +65,8 @@ def text(name: str) -> str:
 
 def about(name: str) -> str:
     """The line that says what a preset is."""
-    return str(read_yaml(text(name), name)[0]["about"])
+    tree, _ = read_yaml(_text(name), name)
+    return str(tree["about"])
 
 
 def sections(name: str, shown_as: str | None = None) -> list[Section]:
@@ -69,7 +77,7 @@ def sections(name: str, shown_as: str | None = None) -> list[Section]:
         shown_as: name in the origin of its values; None: its own.
     """
     shown_as = shown_as or name
-    tree, marks = read_yaml(text(name), f"{KEY} {shown_as}", lines=False)
+    tree, marks = read_yaml(_text(name), f"{KEY} {shown_as}", lines=False)
     found = sections(tree["extends"], shown_as) if "extends" in tree else []
     for head, held in tree.items():
         if head in ("about", "extends"):
@@ -113,14 +121,15 @@ def with_preset(verb: str, defaults: Mapping[str, Any], layers: Sequence[Layer])
     if covered and _plain(asked) not in covered:
         raise ExpungeError(
             f"the preset {name} has no settings for {COVERS}={asked}; it has some for: {', '.join(covered)}. For other "
-            f"methods write a file of your own (--config FILE), starting from `expunge list presets {name}`."
+            f"methods leave preset out and set what you need; `expunge list presets {name}` shows what was published."
         )
     return [*below, *own]
 
 
-def verbs() -> set[str]:
-    """The verbs that some preset is for."""
-    return {section.verb for name in names() for section in sections(name)}
+def exist_for(verb: str) -> bool:
+    """Has some preset settings for this verb? Reads no YAML, so that help stays quick."""
+    head = re.compile(rf"^{re.escape(verb)}( \S+=\S+)*:", re.MULTILINE)
+    return any(head.search(_text(name)) for name in names())
 
 
 def _plain(value: Any) -> Any:
