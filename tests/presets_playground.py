@@ -29,9 +29,9 @@ def write_lines(path: Path, rows: Iterable[dict[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_tofu(folder: Path) -> None:
-    """TOFU's files with a few rows each: one of every size, perturbed where TOFU's are."""
-    corpus = zoo.corpus()
+def write_tofu(folder: Path, *, n_retain: int = 10) -> None:
+    """TOFU's files with six forget rows each: one of every size, perturbed where TOFU's are."""
+    corpus = zoo.corpus(n_retain=n_retain)
 
     def plain(example: Example) -> dict[str, object]:
         return {"question": example.prompt, "answer": example.completion}
@@ -44,7 +44,7 @@ def write_tofu(folder: Path) -> None:
         write_lines(folder / f"forget{size}.json", map(plain, corpus["forget"]))
         write_lines(folder / f"forget{size}_perturbed.json", (perturbed(e, 5) for e in corpus["forget"]))
         write_lines(folder / f"retain{100 - int(size)}.json", map(plain, corpus["retain"]))
-    write_lines(folder / "retain_perturbed.json", (perturbed(e, 5) for e in corpus["retain"]))
+    write_lines(folder / "retain_perturbed.json", (perturbed(e, 5) for e in corpus["retain"][:10]))
     for name in ("real_authors", "world_facts"):
         write_lines(folder / f"{name}_perturbed.json", (perturbed(e, 3) for e in corpus["retain"][:4]))
 

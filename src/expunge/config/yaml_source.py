@@ -96,8 +96,10 @@ def _joined(tree: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     found = dict(tree)
     for key, value in above.items():
         before = found.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        found[key] = _joined(before, value) if both else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found[key] = _joined(before, value)
+        else:
+            found[key] = value
     return found
 
 
