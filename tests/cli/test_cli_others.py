@@ -48,7 +48,7 @@ class TestList:
     def test_mistakes(self, call: Callable[..., Any]) -> None:
         assert call("list", "method")[::2] == (
             2,
-            f"error: no kind of thing is called 'method'. Did you mean 'methods'? Known: {', '.join(sorted(KINDS))}.\n",
+            f"error: no kind of thing is called 'method'. Did you mean 'methods'? Known: {', '.join(sorted([*KINDS, 'presets']))}.\n",
         )
         out = call("list").out
         assert re.search("methods +unlearning method +2[0-9]", out) and "adapters" in out

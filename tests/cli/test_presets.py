@@ -227,6 +227,10 @@ class TestLayering:
 
 
 class TestShown:
+    def test_the_page_names_each(self) -> None:
+        page = (Path(__file__).parents[2] / "docs/presets.md").read_text()
+        assert [name for name in presets.names() if f"`{name}`" not in page] == []
+
     def test_the_list_has_a_line_for_each(self, call: Callable[..., Any]) -> None:
         out = call("list", "presets").out
         for name in presets.names():
