@@ -29,7 +29,7 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages take for granted: a model folder, one called gpt2, data files of each form, a folder like TOFU's."""
+    """What the pages take for granted: model folders, data files of each form, a folder like TOFU's."""
     folder = tmp_path_factory.mktemp("user")
     tokenizer = zoo.tokenizer()
     for name, architecture in (("my-model", "llama"), ("gpt2", "gpt2"), ("my-retain-model", "llama")):
