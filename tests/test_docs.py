@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import presets_playground
 import zoo
 from expunge.cli import main
 from expunge.core.catalogue import KINDS, resolve
@@ -28,11 +29,12 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages take for granted: a model folder, one called gpt2, and data files of each form."""
+    """What the pages take for granted: model folders, data files of each form, a folder like TOFU's."""
     folder = tmp_path_factory.mktemp("user")
     tokenizer = zoo.tokenizer()
     for name, architecture in (("my-model", "llama"), ("gpt2", "gpt2"), ("my-retain-model", "llama")):
-        zoo.tiny_model(architecture, seed=len(name)).save_pretrained(folder / name)
+        wide = {"num_key_value_heads": 4} if architecture == "llama" else {}  # for adapters of the published rank 32
+        zoo.tiny_model(architecture, seed=len(name), **wide).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     corpus = zoo.corpus()
     for split in ("forget", "retain"):
@@ -44,6 +46,7 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, name in (("forget", "facts.csv"), ("retain", "keep.csv")):
         lines = [f"{e.prompt},{e.completion}" for e in corpus[split]]
         (folder / name).write_text("q,a\n" + "\n".join(lines) + "\n")
+    presets_playground.write_tofu(folder / "tofu", n_retain=400)  # as many as published settings draw
     return folder
 
 

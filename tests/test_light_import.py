@@ -42,6 +42,7 @@ def main(*words: str) -> str:
         (main("list", "attributions"), "wagle"),
         (main("list", "methods"), "npo"),
         (main("list", "metrics", "suites", "sources", "retain_losses", "experiments"), "rouge"),
+        (main("list", "presets"), "tofu/llama-2-7b"),
     ],
 )
 def test_nothing_heavy_is_loaded(code: str, sign: str) -> None:

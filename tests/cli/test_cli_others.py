@@ -46,9 +46,10 @@ class TestList:
         assert re.search("theirs +from package.module:function", call("list", "experiments").out)
 
     def test_mistakes(self, call: Callable[..., Any]) -> None:
+        known = ", ".join(sorted([*KINDS, "presets"]))
         assert call("list", "method")[::2] == (
             2,
-            f"error: no kind of thing is called 'method'. Did you mean 'methods'? Known: {', '.join(sorted(KINDS))}.\n",
+            f"error: no kind of thing is called 'method'. Did you mean 'methods'? Known: {known}.\n",
         )
         out = call("list").out
         assert re.search("methods +unlearning method +2[0-9]", out) and "adapters" in out

@@ -17,7 +17,14 @@ FLAGS = {
 
 
 def help_text(
-    verb: str, about: str, known: Sequence[Setting], *, flags: Sequence[str], positional: str = "", note: str = ""
+    verb: str,
+    about: str,
+    known: Sequence[Setting],
+    *,
+    flags: Sequence[str],
+    positional: str = "",
+    note: str = "",
+    presets: bool = False,
 ) -> str:
     """The text that `--help` shows.
 
@@ -28,6 +35,7 @@ def help_text(
         flags: keys of `FLAGS` that it has.
         positional: what it takes besides settings, such as `RUN...`.
         note: paragraphs after the settings; one that is indented keeps its lines.
+        presets: there are presets for it.
     """
     width = _width()
     words = ["expunge", verb, positional, "[--config FILE]...", "[key=value | --key value]..."]
@@ -39,6 +47,12 @@ def help_text(
     lines += _entry(
         "--config FILE", "Settings from a YAML file; of several the later ones win, then the command line.", width
     )
+    if presets:
+        lines += _entry(
+            "preset=NAME",
+            "Settings that a paper published, below all others: `expunge list presets` shows them.",
+            width,
+        )
     for flag in flags:
         lines += _entry(_option(flag), FLAGS[flag], width)
     return "\n".join(lines)

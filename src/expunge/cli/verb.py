@@ -12,6 +12,7 @@ import typer
 from expunge.cli.arguments import parse
 from expunge.cli.console import complain, plain_warnings, say
 from expunge.cli.help import help_text
+from expunge.config import presets
 from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import Setting, settings
 from expunge.core.checks import ExpungeError
@@ -127,6 +128,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
                 flags=flags,
                 positional=verb.positional,
                 note=verb.note,
+                presets=presets.exist_for(verb.name),
             )
         )
         return 0
@@ -136,6 +138,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         overrides=arguments.overrides,
         extra_settings=lambda values: [*verb.own_settings, *verb.extra_settings(values)],
         unknown_hint=verb.unknown_hint,
+        verb=verb.name,
     )
     call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
     with ExitStack() as held:

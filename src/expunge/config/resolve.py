@@ -1,7 +1,8 @@
 """Typed configuration: dataclasses are the truth, YAML files and `key=value` fill them in.
 
-Order: defaults < files, in the order given < command line. Every value is read by the declared type of its field, so
-`1e-5` is a number and `no` stays text where text is due, and where it came from is kept for messages and dry runs.
+Order: defaults < preset < files, in the order given < command line. Every value is read by the declared type of its
+field, so `1e-5` is a number and `no` stays text where text is due, and where it came from is kept for messages and dry
+runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from expunge.config.convert import convert
+from expunge.config.presets import with_preset
 from expunge.config.references import filled_in
 from expunge.config.settings import DEFAULT, REQUIRED, Setting, settings
-from expunge.config.yaml_source import Layer, Mark, Marks, Where, origin, read_file, read_override
+from expunge.config.yaml_source import Layer, Mark, Marks, Where, joined, origin, read_file, read_override
 from expunge.core.checks import ExpungeError, unknown
 
 T = TypeVar("T")
@@ -28,7 +30,8 @@ class Resolved(Generic[T]):
     known: tuple[Setting, ...]
     """Every setting that could have been given: the fields, then the further ones."""
     origins: dict[str, str]
-    """By key (`seed`, `columns.question`): `default`, `default of npo`, `run.yaml, line 3` or `command line`."""
+    """By key (`seed`, `columns.question`): `default`, `default of npo`, `preset muse/llama-2-7b`, `run.yaml, line 3` or
+    `command line`."""
 
 
 def resolve(
@@ -38,8 +41,9 @@ def resolve(
     overrides: Sequence[str] = (),
     extra_settings: Callable[[dict[str, Any]], Sequence[Setting]] | None = None,
     unknown_hint: Callable[[str], str] | None = None,
+    verb: str = "",
 ) -> Resolved[T]:
-    r"""Fill a configuration dataclass from its defaults, YAML files and overrides; later ones win.
+    r"""Fill a configuration dataclass from its defaults, a preset, YAML files and overrides; later ones win.
 
     A value may refer to another one as `${key}`; `\${` is a plain `${`. A part of a mapping
     that is set by a dotted key (`columns.question=q`) joins the other parts; a whole mapping in a file joins them too,
@@ -51,22 +55,24 @@ def resolve(
         overrides: `key=value`, dotted for mappings.
         extra_settings: from the values so far, further settings that are known; a field of the same name goes first.
         unknown_hint: from an unknown name, a sentence that says where it would be known; empty where it knows none.
+        verb: what the settings are for, such as `unlearn`: `preset=NAME` then puts a preset's settings for it below
+            those of files and overrides. Empty: `preset` means nothing here.
 
     Raises:
         ExpungeError: an unreadable file, an unknown key, a value of the wrong type, a missing one, or one that the
             dataclass refuses; the message says which key it is and where it came from.
     """
     known = {setting.name: setting for setting in settings(cls)}
-    layers = [layer for file in files for layer in read_file(Path(file))] + [read_override(text) for text in overrides]
-    marks = _overlaid(layers)
-    given = dict.fromkeys(name for layer in layers for name in layer.tree)
     # Defaults are there for ${key} to find, as text like everything else.
     tree: dict[str, Any] = {
         s.name: _as_text(s.default) for s in known.values() if isinstance(s.default, str | int | float | None)
     }
-    for layer in layers:
-        tree = _joined(tree, layer.tree)
-    tree = filled_in(tree, marks)
+    layers = [layer for file in files for layer in read_file(Path(file))] + [read_override(text) for text in overrides]
+    if verb:
+        layers = with_preset(verb, tree, layers)
+    marks = _overlaid(layers)
+    given = dict.fromkeys(name for layer in layers for name in layer.tree)
+    tree = filled_in(joined(tree, layers), marks)
 
     def read(settings_by_name: Mapping[str, Setting]) -> dict[str, Any]:
         found = {s.name: s.default for s in settings_by_name.values() if s.default is not REQUIRED}
@@ -102,18 +108,6 @@ def _overlaid(layers: Sequence[Layer]) -> Marks:
         replaced = [w for w in marks if any(w[: len(new)] == new[: len(w)] for new in layer.marks)]
         marks = {w: mark for w, mark in marks.items() if w not in replaced} | layer.marks
     return marks
-
-
-def _joined(tree: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees as one: mappings are joined, of everything else the one above is taken."""
-    joined = dict(tree)
-    for key, value in above.items():
-        before = joined.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            joined[key] = _joined(before, value)
-        else:
-            joined[key] = value
-    return joined
 
 
 def _as_text(value: str | float | bool | None) -> str:

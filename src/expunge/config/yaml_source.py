@@ -1,6 +1,6 @@
 """How a configuration is written: YAML files and key=value, still as text, with the place of every value."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ def read_file(path: Path) -> list[Layer]:
     if not isinstance(tree, dict):
         held = "nothing" if tree is None else "no mapping"
         raise ExpungeError(f"the configuration file '{path}' holds {held}; settings are lines such as 'seed: 1'.")
+    return layers_of(tree, marks)
+
+
+def layers_of(tree: Mapping[str, Any], marks: Marks) -> list[Layer]:
+    """The layers of a mapping of settings, one for each of its keys, which may be dotted."""
     return [
         Layer(
             _nested(_way(key), value),
@@ -77,6 +82,25 @@ def read_file(path: Path) -> list[Layer]:
         )
         for key, value in tree.items()
     ]
+
+
+def joined(tree: Mapping[str, Any], layers: Iterable[Layer]) -> dict[str, Any]:
+    """A tree with layers on top of it: mappings are joined, of everything else the one above is taken."""
+    found = dict(tree)
+    for layer in layers:
+        found = _joined(found, layer.tree)
+    return found
+
+
+def _joined(tree: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(tree)
+    for key, value in above.items():
+        before = found.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found[key] = _joined(before, value)
+        else:
+            found[key] = value
+    return found
 
 
 def _check_given(value: str, came_from: str) -> None:

@@ -5,12 +5,15 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.cli.console import complain, say, table
+from expunge.cli.console import complain, heading, say, table
 from expunge.cli.help import described
 from expunge.cli.verb import Call, Verb
+from expunge.config import presets
 from expunge.config.settings import description, parameters
 from expunge.core import catalogue
 from expunge.core.checks import unknown
+
+PRESETS = "presets"
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,24 @@ def list_names(call: Call[ListConfig]) -> int:
     kinds = [word.replace("-", "_") for word in call.positional]
     if len(kinds) == 2 and kinds[0] in catalogue.KINDS and kinds[1] not in catalogue.KINDS:
         return _describe(kinds[0], call.positional[1])
+    if len(kinds) == 2 and kinds[0] == PRESETS:
+        for name, text in presets.texts(call.positional[1]).items():
+            heading(name)
+            say(text)
+        return 0
     if not kinds:
         counts = [(kind, entry.what, str(len(catalogue.names(kind)))) for kind, entry in catalogue.KINDS.items()]
+        counts += [(PRESETS, "published settings", str(len(presets.names())))]
         table(("kind", "description", "count"), counts, numeric=(2,))
     for kind in kinds:
-        if kind not in catalogue.KINDS:
-            raise unknown("kind of thing", kind, catalogue.KINDS)
-        table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
-        for note in catalogue.hidden(kind).values():
-            complain(f"warning: {note}")
+        if kind == PRESETS:
+            table(("name", "what it is"), [(name, presets.about(name)) for name in presets.names()])
+        elif kind in catalogue.KINDS:
+            table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
+            for note in catalogue.hidden(kind).values():
+                complain(f"warning: {note}")
+        else:
+            raise unknown("kind of thing", kind, [*catalogue.KINDS, PRESETS])
     return 0
 
 
@@ -61,5 +73,5 @@ VERB = Verb(
     config=ListConfig,
     run=list_names,
     positional="[KIND [NAME]]",
-    note=f"Kinds: {', '.join(catalogue.KINDS)}.",
+    note=f"Kinds: {', '.join([*catalogue.KINDS, PRESETS])}.",
 )
