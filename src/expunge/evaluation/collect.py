@@ -99,6 +99,8 @@ def collect(
         "seconds": round(time.monotonic() - started, 2),
         "batch_size": batch_size,
         "data": corpus.about(*sorted({probe.split for probe in probes})),
+        "truncated": sum(item.row.truncated > 0 for item in items),
+        "data_notes": list(corpus.notes),
     }
     return Records.from_rows(rows, replace(made, results=results))
 

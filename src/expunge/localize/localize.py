@@ -135,6 +135,7 @@ def localize(
             "data": {} if corpus is None else corpus.about(*(split for split in plan.splits if split in corpus)),
             "examples": {name: len(dataset) for name, dataset in datasets.items()},
             "shares": shares,
+            "data_notes": list(corpus.notes) if corpus is not None else [],
             "notes": [
                 f"{100 * shares[name]:.1f} % of {name}: {text}"
                 for name, (limit, text) in attribution_of(plan.function).readings.items()

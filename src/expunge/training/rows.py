@@ -9,10 +9,11 @@ from torch.utils.data import Dataset
 
 from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.checks import ExpungeError
+from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus
 from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
-from expunge.data.tokenizing import encode
+from expunge.data.tokenizing import encode, truncation
 from expunge.data.variants import drawn
 from expunge.models.reference import ReferenceTable, attach
 from expunge.objectives.combine import Stream
@@ -38,6 +39,8 @@ class RunRows(Dataset[Item]):
     alternate_of: Mapping[tuple[int, int], int] = field(default_factory=dict)
     tables: Mapping[Stream, ReferenceTable] = field(default_factory=dict)
     """Precomputed reference values by stream."""
+    notes: Sequence[str] = ()
+    """What is to be known of the data, for the manifest: see `Corpus.notes`, and rows that lost their end."""
 
     @property
     def more_retained(self) -> list[Stream]:
@@ -114,7 +117,7 @@ def run_rows(
             how = {"forget": "forget=<file>.", "retain": "retain=<file>, or use retain_loss=none."}
             raise ExpungeError(
                 f"this needs the set '{split}', and the corpus '{corpus.name}' holds only {', '.join(corpus)}. "
-                f"Name one: {how.get(split, f'sets.{split}=<file>.')}"
+                f"Name one: {how.get(split, assigned(sets={split: '<file>'}))}"
             )
     encoded: dict[Stream, list[Encoded]] = {
         split: encode(corpus[split], tokenizer, template=template, max_length=max_length)  # type: ignore[arg-type]
@@ -132,4 +135,6 @@ def run_rows(
         epochs=epochs,
         seed=seed,
     )
-    return RunRows(pairs, anchor, encoded, where)
+    cut = (truncation(corpus[split], encoded[split], max_length) for split in splits)
+    notes = [*corpus.notes, *(note for note in cut if note)]
+    return RunRows(pairs, anchor, encoded, where, notes=notes)

@@ -25,6 +25,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.nested import flattened
 from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
+from expunge.core.surface import flag
 from expunge.core.whole import is_left_over, make_room, move_into
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
@@ -292,7 +293,7 @@ def train(
         where = trainer.run_log.checkpoint(trainer.state.global_step)
         raise KeyboardInterrupt(
             f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint {where} "
-            "loads as a model, and the same command with --resume goes on from it"
+            f"loads as a model, and the same call with {flag('resume')} goes on from it"
         )
     seconds_a_step = round(clock.seconds / clock.steps, 4) if clock.steps else None
     manifest = replace(

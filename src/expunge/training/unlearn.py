@@ -219,6 +219,7 @@ def _manifest(
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
             "data": corpus.about(*(split for split in rows.encoded if split in corpus)),
+            "data_notes": list(rows.notes),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
             **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },
