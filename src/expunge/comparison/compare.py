@@ -1,5 +1,6 @@
 """Compare: run folders in; their curves, summaries and Pareto front out."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def compare(
             change from the course of training; the calibrated mixture comes with it.
         level: share of the start model's retain strength that calibration keeps.
         tokenizer: folder or id; None: that of the first run.
-        dtype: type of the weights; `auto`: as stored.
+        dtype: type of the weights; `auto`: that of the first run's result.
         device: where models are put.
         trust_remote_code: run code that comes with a model.
         batch_size: rows computed at once; None: as many as fit.
@@ -99,6 +100,8 @@ def compare(
     if trace == "mixing" and isinstance(_records_at(start), Records):
         raise ExpungeError(f"trace=mixing needs the start model itself, and {_told(start)} are records of it.")
     first = folders[0]
+    if dtype == "auto":  # checkpoints hold float32 masters; all models are measured in the type of the results
+        dtype = _stored_type(first.path)
     measuring = Measuring(
         tokenizer=load_tokenizer(tokenizer or first.path, trust_remote_code=trust_remote_code),
         corpus=corpus if corpus is not None else corpus_of(first),
@@ -146,6 +149,12 @@ def compare(
     if unplaced:
         left_out.append(f"The retain model serves for forget quality and has no place among the curves. {unplaced}")
     return replace(found, notes=(*found.notes, *left_out))
+
+
+def _stored_type(folder: Path) -> str:
+    """The type that a result's weights are saved in; `auto` for an adapter alone, which has its start model's."""
+    config = folder / "config.json"
+    return json.loads(config.read_text(encoding="utf-8")).get("dtype", "auto") if config.is_file() else "auto"
 
 
 def _along_checkpoints(

@@ -57,7 +57,7 @@ def load_model(
     """
     check_loading(source, device=device, bits=bits)
     transformers_logging.disable_progress_bar()
-    place = _place(device)
+    place = place_of(device)
     if holds_adapter_alone(source):
         return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     try:
@@ -84,7 +84,7 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
     require_bits(bits)
     check_model_folder(source)
     if not holds_adapter_alone(source):
-        _check_quantizing(bits, _place(device))
+        _check_quantizing(bits, place_of(device))
         return
     trained_on = bits_under(source)
     if bits is not None and bits != trained_on:
@@ -96,7 +96,8 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
     check_loading(adapter_base(source), device=device, bits=trained_on)
 
 
-def _place(device: str | None) -> str:
+def place_of(device: str | None) -> str:
+    """Where a model is put: the device that was named, else the first GPU if there is one, else the CPU."""
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

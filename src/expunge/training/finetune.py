@@ -13,6 +13,7 @@ from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits
 from expunge.training.masked import mask_fingerprint, mask_summary
+from expunge.training.masters import narrow, widen
 from expunge.training.plan import plan_finetuning
 from expunge.training.run import Run, open_folder, train
 from expunge.training.training_config import TrainingConfig
@@ -91,4 +92,8 @@ def finetune(
     ):
         return finished
     model.requires_grad_(True)
-    return train(model, tokenizer, rows, plan, manifest, folder=folder, progress=progress)
+    stored = widen(model) if plan.mask is None else {}
+    try:
+        return train(model, tokenizer, rows, plan, manifest, folder=folder, progress=progress, stored=stored)
+    finally:
+        narrow(model, stored)

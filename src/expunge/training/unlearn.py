@@ -31,6 +31,7 @@ from expunge.training.adapter import (
     result_writer,
 )
 from expunge.training.masked import mask_fingerprint, mask_summary
+from expunge.training.masters import narrow, widen
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
@@ -148,9 +149,12 @@ def unlearn(
     if folder is not None and objective.generates:
         generated_answers.write(corpus["forget"], folder)
     autocast = uses_bf16(model, training)
-    rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
-    reshard(model)
     with ExitStack() as around:
+        # A mask and the adapters of ours bring float32 masters of their own.
+        stored = widen(model) if adaptation is None and plan.mask is None else {}
+        around.callback(narrow, model, stored)
+        rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
+        reshard(model)
         second, keep, about, trained = None, None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
@@ -188,6 +192,7 @@ def unlearn(
             keep=keep,
             about=about,
             stop=when,
+            stored=stored,
         )
 
 

@@ -84,12 +84,12 @@ def dry_run(
         origins: where the stage's values come from for settings that were left open.
         check_data: raises where the corpus lacks something that the run needs besides its rows.
     """
-    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits, place_of
     from expunge.models.reference import choose
     from expunge.training.masked import mask_summary
     from expunge.training.memory import importance_memory, masked_memory, training_memory
     from expunge.training.reference_rows import reference_size
-    from expunge.training.run import check_same
+    from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -134,6 +134,7 @@ def dry_run(
         if planned.adaptation is not None:
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
+        whole = planned.adaptation is None and planned.mask is None
         memory = training_memory(
             model,
             size,
@@ -142,9 +143,14 @@ def dry_run(
             trained=trained,
             dtype=config.dtype,
             bits=config.bits or bits_under(config.model),
+            whole=whole,
+            autocast=uses_bf16(model, planned.training, place_of(config.device)),
             checkpointing=config.gradient_checkpointing,
         )
         preview.show_memory(memory if told is None else memory | masked_memory(told))
+        kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
+        if whole and kind in ("bfloat16", "float16"):
+            say(f"weights of type {kind} are trained in float32, and the result is saved in {kind}")
         if planned.adaptation is not None and planned.adaptation.wants_retain:
             whole_map = planned.adaptation.name == "fila"
             preview.show_importance_memory(*importance_memory(model, planned.matrices, memory, whole_map=whole_map))
