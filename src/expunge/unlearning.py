@@ -11,7 +11,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
 from expunge.data.corpus import Corpus, load_corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.probe import Probe
@@ -140,7 +140,7 @@ class Unlearning:
             holdout=holdout_data,
             columns={ours: theirs for ours, theirs in keys.items() if ours != theirs},
         )
-        self.max_length, self.template = max_length, template or Template()
+        self.max_length, self.template = max_length, dated(template, self.tokenizer)
         self._start = None
 
     def run(

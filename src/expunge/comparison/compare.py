@@ -28,6 +28,7 @@ from expunge.core.checks import ExpungeError, require_between
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.evaluation.evaluate import check_same_date
 from expunge.models.load import load_model, load_tokenizer
 from expunge.results.curves import Comparison, Curve, Point, Trace
 from expunge.results.foreign_logs import load_records
@@ -119,6 +120,7 @@ def compare(
         held = _records_at(source)
         if isinstance(held, Records):
             check_data(held, measuring.corpus, what)
+            check_same_date(measuring.template.date if measuring.template else None, held, what)
             return held
         return measuring.records(load(held), beside=Path(held), progress=_telling(progress, what, 1)(0, what))
 

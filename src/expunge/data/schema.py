@@ -7,6 +7,7 @@ from typing import Any
 from expunge.core.checks import ExpungeError, nearest, unknown
 from expunge.data.corpus import Example, ExampleKind
 from expunge.data.reading import Row
+from expunge.data.tools import extras_of, tools_of
 
 KINDS: dict[ExampleKind, tuple[str, ...]] = {
     "qa": ("question", "answer"),
@@ -84,10 +85,13 @@ def _missing(what: str, there: Sequence[str], kind: ExampleKind, columns: Mappin
 
 def _example(row: Row, kind: ExampleKind, columns: Mapping[str, str]) -> Example:
     messages: tuple[tuple[str, str], ...] = ()
-    prompt = ""
+    extras: tuple[str, ...] = ()
+    prompt = tools = ""
     if kind == "chat":
         *before, (_, completion) = _messages(*_cell(row, "messages", columns))
         messages = tuple(before)
+        extras = extras_of(_cell(row, "messages", columns)[0], f"{row.origin}: 'messages'")
+        tools = tools_of(row.values.get("tools"), f"{row.origin}: 'tools'")
     else:
         *asked, supervised = (_text(*_cell(row, name, columns)) for name in KINDS[kind])
         prompt, completion = (asked[0] if asked else ""), supervised
@@ -99,6 +103,8 @@ def _example(row: Row, kind: ExampleKind, columns: Mapping[str, str]) -> Example
         prompt=prompt,
         completion=completion,
         messages=messages,
+        extras=extras,
+        tools=tools,
         paraphrased_prompt=paraphrased_prompt,
         paraphrased=_optional_text(row, "paraphrased_answer", columns),
         perturbed=_optional_texts(row, "perturbed_answer", columns),
@@ -168,6 +174,10 @@ def _messages(value: Any, where: str) -> list[tuple[str, str]]:
         raise ExpungeError(f"{where} must be a list of {{role, content}}; got {type(value).__name__}.")
     found = []
     for number, message in enumerate(value, start=1):
+        calls = isinstance(message, Mapping) and message.get("tool_calls")
+        if calls and not message.get("content"):  # a message may be a call and nothing else
+            found.append((_text(message.get("role"), f"{where}, message {number}, role"), ""))
+            continue
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
             raise ExpungeError(f"{where}, message {number}: needs role and content; got {str(message)[:80]!r}.")
         found.append(

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.data.corpus import Example
-from expunge.data.template import Rendered, Template, render, special_tokens
+from expunge.data.template import Rendered, Template, dated, render, special_tokens
 
 
 def encode(
@@ -38,7 +38,7 @@ def encode(
         ExpungeError: a completion without tokens, before or after truncation; the message names the row.
     """
     require_at_least("max_length", max_length, 2)
-    template = template or Template()
+    template = dated(template, tokenizer)
     special = special_tokens(tokenizer)
     rendered = [render(example, tokenizer, template, special) for example in examples]
     pieces: dict[int, tuple[list[int], int]] = {}

@@ -17,7 +17,7 @@ from expunge.core.distributed import gather, sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.data.tokenizing import encode
 from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
@@ -73,6 +73,7 @@ def collect(
     """
     started = time.monotonic()
     check_tokenizer_fits(_plain(model), tokenizer)
+    template = dated(template, tokenizer)
     made = identity(model, tokenizer, corpus, probes, template=template, max_length=max_length)
     items = _items(corpus, probes, tokenizer, template, max_length)
     share = share_of(model)
@@ -113,7 +114,7 @@ def identity(
     """The manifest of records before they are made: two with equal inputs and arguments hold the same values."""
     plain = _plain(model)
     arguments = {
-        "template": asdict(template or Template()),
+        "template": dated(template, tokenizer).about,
         "max_length": max_length,
         "dtype": str(plain.dtype).removeprefix("torch."),
         "attention": str(plain.config._attn_implementation),

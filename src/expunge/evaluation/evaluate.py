@@ -16,7 +16,7 @@ from expunge.core.manifest import versions
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
@@ -91,6 +91,7 @@ def evaluate(
         if model is None or tokenizer is None or corpus is None:
             raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
         chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
+        template = dated(template, tokenizer, like=date_of(_there(output_dir), retain_model, start_model))
         wanted, absent = probes(chosen, corpus, retain_model, start_model)
         made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
         found = (
@@ -116,6 +117,8 @@ def evaluate(
                 shutil.rmtree(Path(output_dir) / PARTS, ignore_errors=True)
             barrier()
         held = found
+    for what, other in (("retain", retain_model), ("start", start_model)):
+        check_same_date(date_of(held), other, what)
     measures = measure(chosen, held, retain_model, start_model)
     about: dict[str, Any] = {
         "suite": suite,
@@ -194,6 +197,27 @@ def planned(
 
 def _opened(source: Records | str | Path | None) -> Records | None:
     return source if source is None or isinstance(source, Records) else load_records(source)
+
+
+def check_same_date(ours: str | None, other: Records | None, what: str) -> None:
+    """Raise for records whose prompts carry another date than those that they are compared with."""
+    theirs = date_of(other)
+    if other is not None and "template" in other.manifest.arguments and ours != theirs:
+        raise ExpungeError(
+            f"the chat template writes the date: the records of the {what} model were made with "
+            f"{theirs or 'another one'}, those of the model with {ours or 'another one'}, so that their prompts "
+            f"differ. Make one of them again: expunge evaluate ... date={theirs or ours}"
+        )
+
+
+def date_of(*records: Records | None) -> str | None:
+    """The first date that prompts of these records carry."""
+    dates = (r.manifest.arguments.get("template", {}).get("date") for r in records if r is not None)
+    return next(filter(None, dates), None)
+
+
+def _there(folder: str | Path | None) -> Records | None:
+    return Records.load(folder) if folder is not None and (Path(folder) / RECORDS_FILE).is_file() else None
 
 
 def _reusable(folder: Path, inputs: dict[str, str], arguments: dict[str, object], *, overwrite: bool) -> Records | None:

@@ -1,7 +1,6 @@
 """Localization: from a start model and a corpus to one score a unit."""
 
 import warnings
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from expunge.core.checks import require_at_least
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.localize.attribution import attribution_of
 from expunge.localize.attribution_inputs import Inputs
 from expunge.localize.datasets import datasets_of, ids
@@ -86,7 +85,7 @@ def localize(
     plan.check(gradient, retain_examples)
     require_at_least("batch_size", batch_size, 1)
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
-    template = template or Template()
+    template = dated(template, tokenizer)
     datasets = datasets_of(
         plan, corpus, tokenizer, seed=seed, retain_examples=retain_examples, template=template, max_length=max_length
     )
@@ -119,7 +118,7 @@ def localize(
                 "forget_hyperparameters": plan.of_objective,
                 "gradient": gradient,
                 "seed": seed,
-                "template": asdict(template),
+                "template": template.about,
                 "max_length": max_length,
             }
         ),

@@ -68,6 +68,8 @@ def finetune(
         template=template,
         max_length=max_length,
     )
+    folder = Path(output_dir) if output_dir is not None else None
+    plan = plan.dated(tokenizer, folder if resume else None)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     rows = plan.rows(learned, tokenizer)
     manifest = Manifest(
@@ -86,7 +88,6 @@ def finetune(
             **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
         },
     )
-    folder = Path(output_dir) if output_dir is not None else None
     if folder is not None and (
         finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
     ):

@@ -1,7 +1,7 @@
 """A run, planned once: what a dry run shows, a run carries out, and an experiment checks before it starts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import jsonable
+from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.manifest import Manifest, jsonable
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.masks.mask import Mask
 from expunge.models.anatomy import causal_lm
 from expunge.models.load import refuse_adapters
@@ -84,6 +85,14 @@ class Plan:
         if forget is None or forget.method.trains == "all" or layer is None:
             return sum(p.numel() for p in model.parameters())
         return sum(model.get_parameter(f"{name}.weight").numel() for name in down_projections(model, layer))
+
+    def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
+        """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
+        like = None
+        if resumed is not None and (resumed / MANIFEST).is_file():
+            like = Manifest.load(resumed).arguments.get("template", {}).get("date")
+        template = dated(self.template, tokenizer, like=like)
+        return replace(self, template=template, arguments={**self.arguments, "template": jsonable(template.about)})
 
     def rows(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> RunRows:
         """The token rows of the run in the order in which it meets them.
@@ -176,7 +185,7 @@ def plan_unlearning(
         "layer": objective.layer,
         "positions": objective.positions,
         "reference": config.reference,
-        "template": asdict(template),
+        "template": template.about,
         "max_length": max_length,
         **asdict(training),
         **(adaptation.arguments() if adaptation else {}),
@@ -231,7 +240,7 @@ def plan_finetuning(
     training = training.filled(learning_rate=FINETUNING_RATE, epochs=FINETUNING_EPOCHS)
     training.split()  # refused now where batch and processes do not divide
     template = template or Template()
-    arguments = {"splits": splits, "template": asdict(template), "max_length": max_length, **asdict(training)}
+    arguments = {"splits": splits, "template": template.about, "max_length": max_length, **asdict(training)}
     return Plan(
         what="fine-tune",
         objective=build(None, retain="nll"),

@@ -111,8 +111,9 @@ def unlearn(
         max_length=max_length,
         stop=described(stop) if stop is not None else None,
     )
-    objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     folder = Path(output_dir) if output_dir is not None else None
+    plan = plan.dated(tokenizer, folder if resume else None)
+    objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     if objective.generates:
@@ -124,7 +125,7 @@ def unlearn(
             alternates=objective.generates["alternates"],
             temperature=objective.generates["alternate_temperature"],
             seed=training.seed,
-            template=template,
+            template=plan.template,
             max_length=max_length,
             progress=progress,
         )

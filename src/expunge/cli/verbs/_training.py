@@ -111,6 +111,8 @@ def dry_run(
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
         planned = plan(model, data)
+        if tokenizer is not None:
+            planned = planned.dated(tokenizer, Path(config.output) if call.resume else None)
     if call.resume and planned is not None and (Path(config.output) / FILE).is_file():
         with problems.collected():
             check_same(Path(config.output), arguments=planned.arguments)
@@ -176,6 +178,7 @@ def _taken(
         "gamma": objective.gamma,
         "alpha": objective.alpha,
         "layer": objective.layer,
+        "date": plan.template.date,
         "save": plan.save if plan.adaptation is not None else None,
     }
     found = {name: (value, f"{DEFAULT} of {origins.get(name, plan.what)}") for name, value in values.items()} | {

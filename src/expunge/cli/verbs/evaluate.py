@@ -1,7 +1,7 @@
 """`expunge evaluate`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -156,6 +156,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
         return source
     from expunge.core.cache import cache_path
     from expunge.core.manifest import fingerprint, jsonable
+    from expunge.data.template import dated
     from expunge.evaluation.evaluate import evaluate as stage
     from expunge.evaluation.evaluate import measurable
     from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -172,7 +173,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
             "corpus": corpus.fingerprints(),
             "suite": config.suite,
             "metrics": metrics,
-            "template": asdict(template_of(config)),
+            "template": dated(template_of(config), tokenizer).about,
             "max_length": config.max_length,
         }
         folder = cache_path("evaluations", fingerprint(jsonable(content)))
