@@ -24,6 +24,7 @@ from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.load import check_tokenizer_fits
 from expunge.results.records import Records
@@ -76,6 +77,7 @@ def collect(
     template = dated(template, tokenizer)
     made = identity(model, tokenizer, corpus, probes, template=template, max_length=max_length)
     items = _items(corpus, probes, tokenizer, template, max_length)
+    check_rows_fit(model, (item.row for item in items))
     share = share_of(model)
     content = fingerprint([made.inputs, made.arguments]).replace(":", "-")
     # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.

@@ -1,6 +1,7 @@
 """Localization: from a start model and a corpus to one score a unit."""
 
 import warnings
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from expunge.localize.model_units import Modules, layout
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit, embedded_ids
 from expunge.models.load import check_tokenizer_fits, refuse_adapters
 
 
@@ -87,8 +89,17 @@ def localize(
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
     template = dated(template, tokenizer)
     datasets = datasets_of(
-        plan, corpus, tokenizer, seed=seed, retain_examples=retain_examples, template=template, max_length=max_length
+        plan,
+        corpus,
+        tokenizer,
+        embedded=embedded_ids(model),
+        seed=seed,
+        retain_examples=retain_examples,
+        template=template,
+        max_length=max_length,
     )
+    for dataset in datasets.values():
+        check_rows_fit(model, chain.from_iterable(dataset.rows.values()))
     identity = model_fingerprint(model)
     inputs = Inputs(model, units, plan, datasets, gradient, batch_size, seed, identity, progress)
     values: dict[str, Tensor] = {}

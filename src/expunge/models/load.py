@@ -25,6 +25,7 @@ from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
+from expunge.models.fits import embedded_ids
 from expunge.models.lowrank import is_quantized, merged
 
 Dtype = str | torch.dtype
@@ -246,8 +247,11 @@ def _refuse_unfinished(folder: Path) -> None:
 
 
 def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where the tokenizer can write ids that the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    """Raise where the tokenizer's own vocabulary has ids that the model has no embedding for.
+
+    Added tokens may have such ids, as that of images in a text model; `check_rows_fit` refuses rows that hold one.
+    """
+    rows = embedded_ids(model)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest + 1 < 0.9 * rows - 256:
         warnings.warn(
@@ -255,9 +259,11 @@ def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -
             "A tokenizer of another model gives rows that this one cannot know.",
             stacklevel=2,
         )
-    if largest >= rows:
+    added = tokenizer.added_tokens_decoder
+    own = max((number for number in tokenizer.get_vocab().values() if number not in added), default=-1)
+    if own >= rows:
         raise ExpungeError(
-            f"tokenizer and model do not fit: the tokenizer writes ids up to {largest}, the model embeds {rows} "
+            f"tokenizer and model do not fit: the tokenizer writes ids up to {own}, the model embeds {rows} "
             f"(0 to {rows - 1}). Load the tokenizer that the model was trained with: tokenizer=<folder or id>."
         )
 

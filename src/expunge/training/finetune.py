@@ -71,7 +71,7 @@ def finetune(
     folder = Path(output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
-    rows = plan.rows(learned, tokenizer)
+    rows = plan.rows(learned, tokenizer, model)
     manifest = Manifest(
         stage="train",
         arguments=dict(plan.arguments),

@@ -14,6 +14,7 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
+from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens, sampler
 
 FILE = "alternates.jsonl"
@@ -62,6 +63,7 @@ def made_up(
     }
     if not rows:
         return tuple(examples)
+    check_rows_fit(model, rows.values())
     ends = end_tokens(model, tokenizer, rows.values())
     longest = 2 * max(len(row.ids) - row.start for row in rows.values())
     found: dict[int, list[str]] = {i: [] for i in bare}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template, dated
 from expunge.masks.mask import Mask
 from expunge.models.anatomy import causal_lm
+from expunge.models.fits import check_rows_fit
 from expunge.models.load import refuse_adapters
 from expunge.models.lowrank import Save
 from expunge.models.matrices import down_projections, parameter_count
@@ -94,13 +96,13 @@ class Plan:
         template = dated(self.template, tokenizer, like=like)
         return replace(self, template=template, arguments={**self.arguments, "template": jsonable(template.about)})
 
-    def rows(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> RunRows:
+    def rows(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> RunRows:
         """The token rows of the run in the order in which it meets them.
 
         Raises:
-            ExpungeError: a set is missing, or a row leaves no completion token.
+            ExpungeError: a set is missing, or a row leaves no completion token or does not fit the model.
         """
-        return run_rows(
+        rows = run_rows(
             corpus,
             tokenizer,
             streams=self.objective.streams,
@@ -110,6 +112,8 @@ class Plan:
             template=self.template,
             max_length=self.max_length,
         )
+        check_rows_fit(model, chain.from_iterable(rows.encoded.values()))
+        return rows
 
 
 def plan_unlearning(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
 from expunge.models.reference import frozen_copy
@@ -129,10 +131,11 @@ def unlearn(
             max_length=max_length,
             progress=progress,
         )
-    rows = plan.rows(corpus, tokenizer)
+    rows = plan.rows(corpus, tokenizer, model)
     check_eps(model, rows, objective)
     own_adapter = model if isinstance(model, PeftModel) else None
     looked_at = _looked_at(plan, corpus, tokenizer, rows)
+    check_rows_fit(model, chain.from_iterable(looked_at.values()))
     if adaptation is not None:
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
     manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)

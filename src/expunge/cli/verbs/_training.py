@@ -121,7 +121,7 @@ def dry_run(
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
     with problems.collected():
-        rows = planned.rows(data, tokenizer)
+        rows = planned.rows(data, tokenizer, model)
     if rows is None:
         return problems.concluded()
     with problems.collected():

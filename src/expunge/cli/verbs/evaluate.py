@@ -255,7 +255,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         suite = _show_measures(config, source, others, problems)
         if model is None or tokenizer is None or suite is None or isinstance(source, Records):
             return problems.concluded()
-        encoded = _show_rows(suite, config, source, others, tokenizer)
+        encoded = _show_rows(suite, config, source, others, tokenizer, model)
         preview.show_memory(evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model))))
         preview.show_example(encoded, tokenizer, "First row")
     return problems.concluded()
@@ -314,11 +314,13 @@ def _show_rows(
     corpus: "Corpus",
     others: "Mapping[str, Other]",
     tokenizer: "PreTrainedTokenizerBase",
+    model: "PreTrainedModel",
 ) -> "Encoded":
     """Print how many rows of each kind the model would be shown; the first one."""
     from expunge.data.tokenizing import encode
     from expunge.evaluation.probe import completions, prompt_of
     from expunge.evaluation.suite import probes
+    from expunge.models.fits import check_rows_fit
 
     wanted, _ = probes(suite, corpus, **others)
     lines, encoded = [], []
@@ -331,6 +333,7 @@ def _show_rows(
             for text in completions(examples, i, probe)
         ]
         rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
+        check_rows_fit(model, rows)
         encoded += rows[:1]
         answers = str(len(numbers)) if probe.generate else "-"
         lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))
