@@ -97,7 +97,7 @@ def test_noise_is_drawn_among_the_ids_that_the_model_embeds() -> None:
     tokenizer = copy.deepcopy(zoo.tokenizer())
     model = zoo.tiny_model(vocab_size=len(tokenizer))
     tokenizer.add_tokens([f"<image_{i}>" for i in range(500)], special_tokens=True)
-    localize(model, tokenizer, zoo.corpus(), attribution="gradient", label_noise=0.9, copies=2)
+    localize(model, tokenizer, zoo.corpus(), attribution="memflex")
 
 
 def test_a_text_model_inside_another_configuration() -> None:

@@ -84,9 +84,9 @@ class Plan:
         if self.adaptation is not None:
             return parameter_count(model, self.matrices, self.adaptation.settings["rank"])
         forget, layer = self.objective.forget, self.objective.layer
-        if forget is None or forget.method.trains == "all" or layer is None:
+        if forget is None or forget.method.trains == "all" or layer is None or self.mask is not None:
             return sum(p.numel() for p in model.parameters())
-        return sum(model.get_parameter(f"{name}.weight").numel() for name in down_projections(model, layer))
+        return sum(model.get_parameter(name).numel() for name in down_projections(model, layer))
 
     def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
         """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
