@@ -20,7 +20,7 @@ from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
-from expunge.results.measures import Evaluation, Sample
+from expunge.results.measures import Evaluation, Measure, Sample
 from expunge.results.records import FILE as RECORDS_FILE
 from expunge.results.records import Records
 
@@ -119,7 +119,7 @@ def evaluate(
         held = found
     for what, other in (("retain", retain_model), ("start", start_model)):
         check_same_date(date_of(held), other, what)
-    measures = measure(chosen, held, retain_model, start_model)
+    measures = measure(chosen, held, retain_model, start_model) | (_of_the_log(held) if metrics is None else {})
     about: dict[str, Any] = {
         "suite": suite,
         "inputs": held.manifest.inputs,
@@ -197,6 +197,21 @@ def planned(
 
 def _opened(source: Records | str | Path | None) -> Records | None:
     return source if source is None or isinstance(source, Records) else load_records(source)
+
+
+def _of_the_log(records: Records) -> dict[str, Measure]:
+    """The metrics that a log holds as one number alone, or of which no example's number could be read."""
+    return {
+        f"log_{name}": Measure(
+            value=value,
+            definition=f"{name}, as the log has it",
+            source="the log",
+            better="lower" if name.startswith("forget") else "higher",
+            n=0,
+            note="One number of the log, which cannot be computed again here; which way is better, its name says.",
+        )
+        for name, value in records.manifest.results.get("log_values", {}).items()
+    }
 
 
 def check_same_date(ours: str | None, other: Records | None, what: str) -> None:
