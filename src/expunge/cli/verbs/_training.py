@@ -178,10 +178,10 @@ def _taken(
         "gamma": objective.gamma,
         "alpha": objective.alpha,
         "layer": objective.layer,
-        "date": plan.template.date,
         "save": plan.save if plan.adaptation is not None else None,
     }
     found = {name: (value, f"{DEFAULT} of {origins.get(name, plan.what)}") for name, value in values.items()} | {
+        "date": (plan.template.date, "the chat template, which writes it"),
         "micro_batch_size": (f"{micro} (the rows of a step on each device)", DEFAULT),
         "device": ("cuda (the first GPU)" if torch.cuda.is_available() else "cpu (there is no GPU)", DEFAULT),
         "tokenizer": (f"{config.model} (the model's)", DEFAULT),
