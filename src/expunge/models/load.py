@@ -249,7 +249,7 @@ def _refuse_unfinished(folder: Path) -> None:
 def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise where the tokenizer's own vocabulary has ids that the model has no embedding for.
 
-    Added tokens may have such ids, as that of images in a text model; `check_rows_fit` refuses rows that hold one.
+    Special tokens may have such ids, as that of images in a text model; `check_rows_fit` refuses rows that hold one.
     """
     rows = embedded_ids(model)
     largest = max(tokenizer.get_vocab().values(), default=-1)
@@ -259,8 +259,8 @@ def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -
             "A tokenizer of another model gives rows that this one cannot know.",
             stacklevel=2,
         )
-    added = tokenizer.added_tokens_decoder
-    own = max((number for number in tokenizer.get_vocab().values() if number not in added), default=-1)
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    own = max((number for number in tokenizer.get_vocab().values() if number not in special), default=-1)
     if own >= rows:
         raise ExpungeError(
             f"tokenizer and model do not fit: the tokenizer writes ids up to {own}, the model embeds {rows} "
