@@ -258,6 +258,9 @@ def train(
             "steps": trainer.state.global_step,
             "planned_steps": trainer.state.max_steps,
             "seconds_a_step": seconds_a_step,
+            "computed_in": str(torch.bfloat16 if arguments.bf16 else next(model.parameters()).dtype).removeprefix(
+                "torch."
+            ),
             **(stop.results() if stop is not None else {}),
         },
     )
