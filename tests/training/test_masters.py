@@ -14,7 +14,8 @@ from expunge.models.load import load_model
 from expunge.models.lowrank import without_known_warnings
 from expunge.training.finetune import finetune
 from expunge.training.masters import narrow, widen
-from expunge.training.run import Run
+from expunge.training.run import Run, uses_bf16
+from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn import unlearn
 
 HALF = [torch.bfloat16, torch.float16]
@@ -112,3 +113,16 @@ def test_sharded_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("expunge.training.masters.DTensor", nn.Parameter)
     with pytest.raises(ExpungeError, match=r"sharded .*load it with dtype=torch.float32"):
         widen(zoo.tiny_model().bfloat16())
+
+
+@pytest.mark.parametrize(("width", "there", "pays"), [(384, True, True), (384, False, False), (32, True, False)])
+def test_bfloat16_is_computed_in_where_it_pays(
+    width: int, there: bool, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("expunge.training.run.cpu_has_bfloat16", lambda: there)
+    model = zoo.tiny_model(hidden_size=width)
+    assert uses_bf16(model, TrainingConfig(), "cpu") == pays
+    assert uses_bf16(model, TrainingConfig(precision="bfloat16"), "cpu")
+    assert not uses_bf16(model, TrainingConfig(precision="float32"), "cpu")
+    for dtype in HALF:
+        assert uses_bf16(model.to(dtype), TrainingConfig(), "cpu") == pays

@@ -371,8 +371,8 @@ def uses_bf16(model: nn.Module, config: TrainingConfig, place: str | None = None
         return config.precision == "bfloat16"
     if (place or next(model.parameters()).device.type) != "cpu":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    width = causal_lm(model).config.get_text_config(decoder=True).hidden_size  # type: ignore[union-attr, operator]
-    return cpu_has_bfloat16() and width >= PAYS_FROM_WIDTH
+    shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    return cpu_has_bfloat16() and getattr(shape, "hidden_size", 0) >= PAYS_FROM_WIDTH
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
