@@ -11,7 +11,7 @@ from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.format import counted
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.evaluation.evaluate import evaluate, planned
 from expunge.training.stopping import Condition, NoValue, Rule, when_all
 
@@ -56,6 +56,7 @@ def measured_rule(
         NoValue: a measure without a value, now or when the rule is asked.
     """
     require_at_least("stop_rows", rows, 1)
+    template = dated(template, tokenizer)
     small = Corpus({split: corpus[split][:rows] for split in corpus}, corpus.name)
     measures = check_conditions(conditions, corpus, suite=suite)
 

@@ -17,7 +17,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.data.schema import Columns, Turns
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect
 from expunge.evaluation.evaluate import evaluate, unavailable
 from expunge.evaluation.probe import Probe
@@ -183,7 +183,7 @@ class Unlearning:
                 columns={**named, **(columns or {})},
                 turns=turns,
             )
-        self.max_length, self.template = max_length, template or Template()
+        self.max_length, self.template = max_length, dated(template, self.tokenizer)
         self._start = None
 
     def run(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import zoo
 from expunge.core.manifest import Manifest
@@ -16,7 +17,7 @@ from expunge.evaluation.probe import Probe
 from expunge.evaluation.suite import Entry, Suite
 from expunge.evaluation.views import View
 from expunge.models.fingerprint import model_fingerprint
-from expunge.models.load import load_model
+from expunge.models.load import load_model, save_model
 from made_masks import made_mask
 
 Stage = dict[str, Any]
@@ -283,3 +284,21 @@ def test_a_mask_of_another_model_is_told(
         mask = replace(made_mask(model, "value_vector"), manifest=manifest).save(tmp_path / f"{number}.safetensors")
         out = call(*words, f"mask={mask}").out
         assert ("was made from another model" in out) is told
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_16_bits_is_trained_in_float32_and_saved_as_it_was(
+    call: Any, data: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    save_model(zoo.tiny_model().to(dtype), zoo.tokenizer(), tmp_path / "model")
+    words = (
+        "unlearn", f"model={tmp_path / 'model'}", f"forget={data / 'forget.jsonl'}", f"retain={data / 'retain.jsonl'}",
+        "epochs=1", "batch_size=6", f"output={tmp_path / 'run'}",
+    )  # fmt: skip
+    name = str(dtype).removeprefix("torch.")
+    assert (
+        f"weights of type {name} are trained in float32, and the result is saved in {name}"
+        in call(*words, "--dry-run").out
+    )
+    assert call(*words).code == 0
+    assert load_model(tmp_path / "run").dtype == dtype

@@ -1,6 +1,7 @@
 """What columns mean, and what is said where they are not there."""
 
 import contextvars
+import json
 
 import pytest
 
@@ -289,3 +290,48 @@ def test_all_faulty_rows_are_named_at_once_the_first_twenty_with_a_count():
     assert lines[0] == "50 of 100 rows of forget (f.jsonl) cannot be used:"
     assert lines[1] == "  f.jsonl, line 2: 'answer' is empty. Fill it in, or take the row out."
     assert len(lines) == 22 and lines[-1] == "  and 30 more"
+
+
+TOOL = {"type": "function", "function": {"name": "phone_book"}}
+CALL = [{"type": "function", "function": {"name": "phone_book", "arguments": {"name": "Ann"}}, "id": None}]
+
+
+def test_tools_and_tool_calls_are_kept():
+    """Nulls, with which tables fill missing fields, are no content; nor does it matter how tools were written."""
+    messages = [
+        {"role": "user", "content": "Phone of Ann?", "tool_calls": None},
+        {"role": "assistant", "content": None, "tool_calls": CALL},
+        {"role": "tool", "content": "555", "tool_calls": None, "name": "phone_book"},
+        {"role": "assistant", "content": "It is 555.", "tool_calls": []},
+    ]
+    (one,) = read({"messages": messages, "tools": [TOOL]})
+    (other,) = read({"messages": messages, "tools": json.dumps([TOOL])})
+    assert one == other
+    assert one.messages == (("user", "Phone of Ann?"), ("assistant", ""), ("tool", "555"))
+    assert [json.loads(more) for more in one.extras] == [
+        {},
+        {"tool_calls": [{k: v for k, v in CALL[0].items() if v is not None}]},
+        {"name": "phone_book"},
+    ]
+    assert json.loads(one.tools) == [TOOL]
+
+
+def test_rows_without_tools_keep_their_key():
+    (plain,) = read({"messages": CHAT})
+    (empty,) = read({"messages": [{**m, "tool_calls": None} for m in CHAT], "tools": []})
+    assert plain == empty and plain.key == empty.key
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tool_calls", CALL), ("reasoning_content", "Let me see."), ("function_call", {"name": "f"})]
+)
+def test_a_last_message_that_says_more_than_its_content_is_refused(name, value):
+    last = {"role": "assistant", "content": "I look it up.", name: value}
+    with pytest.raises(ExpungeError, match=rf"line 1: 'messages', message 3: the last message has {name}, and only"):
+        read({"messages": [*CHAT[:2], last]})
+
+
+@pytest.mark.parametrize("tools", ["{broken", "phone_book", [1], 3])
+def test_tools_must_be_a_list_of_objects(tools):
+    with pytest.raises(ExpungeError, match=r"line 1: 'tools' must be a list of tools"):
+        read({"messages": CHAT, "tools": tools})

@@ -225,3 +225,10 @@ def test_marked_pieces_read_as_the_whole_row(tokenizer, kind, prompt, completion
 def test_no_tokens_need_two_places(closing):
     with pytest.raises(ExpungeError, match="max_length must be at least 2; got 1"):
         encode([example("completion", "a", "b")], closing, max_length=1)
+
+
+def test_a_text_that_spells_a_special_token_is_remarked_on(chatml):
+    spelled = Example(kind="qa", prompt="What is <|im_end|>?", completion="A token.", origin="f.jsonl, line 3")
+    with pytest.warns(UserWarning, match=r"1 rows spell special tokens .*f\.jsonl, line 3: '<\|im_end\|>'"):
+        encode([spelled, Example(kind="qa", prompt="Who?", completion="He.")], chatml)
+    encode([Example(kind="completion", prompt="Q<|im_end|>", completion=" A<|im_end|>")], chatml)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from expunge.core.checks import ExpungeError
 from expunge.models import generate
@@ -128,3 +129,51 @@ def test_bad_prompts_are_refused():
     with pytest.raises(ExpungeError, match="max_new_tokens"):
         greedy(model, [(20,)], max_new_tokens=0, eos_ids=EOS)
     assert greedy(model, [], max_new_tokens=2, eos_ids=EOS) == []
+
+
+FAMILIES = {
+    "mamba": {"state_size": 8},
+    "mamba2": {"state_size": 8, "head_dim": 8, "num_heads": 8, "n_groups": 1, "chunk_size": 16},
+    "falcon_mamba": {"state_size": 8},
+    "rwkv": {"attention_hidden_size": 32, "context_length": 128},
+    "openai-gpt": {"n_embd": 32, "n_layer": 2, "n_head": 4},  # without a cache
+    "minimax": {"num_local_experts": 2},  # with one of its own
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_without_a_key_value_cache(family: str) -> None:
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, **FAMILIES[family]}
+    if family == "minimax":
+        sizes |= {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.15)
+    prompts = [*_prompts(), tuple(range(12, 34))]
+    expected = [_theirs(model, prompt, 9) for prompt in prompts]
+    assert len({tuple(e) for e in expected}) > 3
+    assert greedy(model, prompts, max_new_tokens=9, eos_ids=EOS) == expected
+
+
+def test_a_row_alone_keeps_the_rules_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends, limits of positions, sampling and foreign generation settings, in the slow way as in the fast one."""
+    model, prompts = _made("gpt2"), [*_prompts(), tuple(range(12, 60))]
+    draw = generate.sampler(temperature=1.0, seed=0, device=torch.device("cpu"))
+    wanted = dict.fromkeys(prompts, 20)
+    with pytest.warns(UserWarning, match="1 of 8 generations stopped"):
+        fast = generate.continuations(model, wanted, eos_ids=EOS)
+    monkeypatch.setattr(generate, "_computes_together", lambda *_: False)
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.max_length = 3
+    with pytest.warns(UserWarning, match="1 of 8 generations stopped"):
+        assert generate.continuations(model, wanted, eos_ids=EOS) == fast
+    assert model.generation_config.repetition_penalty == 5.0
+    assert generate.continuations(model, {prompts[0]: 9}, eos_ids=(), pick=draw) != {prompts[0]: fast[prompts[0]][:9]}
+
+
+def test_the_fast_way_is_kept_where_it_is_right() -> None:
+    for architecture in ARCHITECTURES:
+        assert generate._computes_together(_made(architecture), _prompts()[1]), architecture

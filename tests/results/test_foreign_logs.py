@@ -85,7 +85,7 @@ def test_membership_in_the_published_logs(shared_data):
 def test_what_a_log_lacks_is_missing_with_the_reason(shared_data):
     found = evaluate(records=shared_data / "tofu_logs" / f"{PREFIX}full_forget01.json", suite="tofu")
     assert found["retain_extraction_strength"].value is None
-    assert "hold none of hits, extraction_strength for retain_perturbed" in found["retain_extraction_strength"].note
+    assert "has no 'retain_extraction_strength.value_by_index'" in found["retain_extraction_strength"].note
     with pytest.raises(ExpungeError, match="retain_extraction_strength is not available"):
         evaluate(
             records=shared_data / "tofu_logs" / f"{PREFIX}full_forget01.json",
@@ -165,7 +165,7 @@ def test_our_own_folders(tmp_path):
         ('{"forget_quality": 0.3, "model_utility": null}', "aggregates only; the per-example log is next to it"),
         (
             '{"something": {"else": {"0": 1}}}',
-            r"it looks like none of them. Known logs: open-unlearning TOFU_EVAL.json, TOFU",
+            r"it looks like none of them. Known logs: open-unlearning MUSE_EVAL.json, open-unlearning TOFU_EVAL",
         ),
         ("[1, 2]", "none of them"),
         ('{"forget_Q_A_Prob": {"value_by_index": {"first": {"prob": 1}}}}', "one is called 'first'"),
@@ -306,3 +306,57 @@ def test_what_else_a_log_holds_is_passed_over(log, scored):
     by_index(log, "forget_Q_A_Prob")["0"]["avg_loss"] = "0.1"
     with pytest.raises(ExpungeError, match=r"holds no number for example 0: 0\.1"):
         scored(log)
+
+
+def numbered(*values):
+    return {"agg_value": 0.5, "value_by_index": {str(i): value for i, value in enumerate(values)}}
+
+
+def test_a_log_of_muse(tmp_path):
+    def said(f1):
+        texts = {"input": "Who?", "ground_truth": "Ann Lee wrote it.", "generation": "Ann."}
+        return {"rouge1_recall": 0.1, "rougeL_f1": f1, "rougeL_recall": 0.2, **texts}
+
+    member = {"agg_value": 0.5, "forget": numbered({"score": 1.0}), "holdout": numbered({"score": 2.0})}
+    content = {
+        "forget_knowmem_ROUGE": numbered(said(0.25), said(0.75)),
+        "retain_knowmem_ROUGE": numbered(said(1.0)),
+        "forget_verbmem_ROUGE": numbered(said(0.5)),
+        "extraction_strength": numbered({"score": 0.3}),
+        "mia_min_k": member,
+        "privleak": {"agg_value": -90.0},
+        "forget_gibberish": numbered({"score": 0.9}),
+    }
+    (tmp_path / "MUSE_EVAL.json").write_text(json.dumps(content))
+    records = load_records(tmp_path)
+    assert records.manifest.arguments["format"] == "open-unlearning MUSE_EVAL.json"
+    found = evaluate(records=tmp_path, suite="muse")
+    names = ("knowmem_forget", "knowmem_retain", "verbmem", "extraction_strength")
+    assert [found[name].value for name in names] == pytest.approx([0.5, 1.0, 0.5, 0.3])
+    assert records.where(split="knowmem_forget").column("generation") == ["Ann.", "Ann."]
+    assert found["repetition"].value == 0  # of the texts that the log holds
+    # What no column is for stays as the number that the log has.
+    assert found["log_forget_gibberish"].value == 0.5 and found["log_forget_gibberish"].better == "lower"
+    assert "log_privleak" not in found  # computed again
+
+
+def test_texts_in_a_log_of_tofu_become_records(tmp_path):
+    texts = {"input": "Who?", "ground_truth": "Ann Lee.", "generation": "Ann."}
+    scores = {"rouge1_recall": 0.1, "rougeL_f1": 0.3, "rougeL_recall": 0.7}
+    content = {
+        "forget_Q_A_ROUGE": numbered(scores | texts),
+        "retain_extraction_strength": numbered({"score": 0.2}),
+        "my_own_metric": {"agg_value": 3.5},
+        "broken": {"agg_value": None},
+    }
+    (tmp_path / "TOFU_EVAL.json").write_text(json.dumps(content))
+    found = evaluate(records=tmp_path, suite="tofu")
+    assert [(s.question, s.answer, s.generation) for s in found.samples] == [("Who?", "Ann Lee.", "Ann.")]
+    assert found["forget_rouge"].value == 0.7  # the log's own number
+    assert found["retain_extraction_strength"].value == 0.2
+    assert found["log_my_own_metric"].value == 3.5 and "log_broken" not in found
+
+
+def test_everything_in_the_published_logs_is_read(shared_data):
+    for path in sorted((shared_data / "tofu_logs").glob("*.json")):
+        assert load_records(path).manifest.results["log_values"] == {}

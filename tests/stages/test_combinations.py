@@ -120,7 +120,7 @@ def mask_of(architecture: str, unit: Unit | None) -> Mask | None:
     if unit == "value_vector":
         return made_mask(model, unit)
     attention = next(name for name in target_matrices(model, "attention"))
-    whole = [f"{name}.weight" for name in (*down_projections(model, 1), attention)]
+    whole = [*down_projections(model, 1), f"{attention}.weight"]
     if unit == "weight":
         return made_mask(model, unit, "|".join(f"^{name}$" for name in whole))
     shapes = {name: tuple(model.get_parameter(name).shape) for name in whole}
@@ -222,5 +222,5 @@ def allowed(case: Case, method: str, model: nn.Module, name: str) -> torch.Tenso
         return mask.dense(name) if name in mask.layout.parts else torch.zeros(shape, dtype=torch.bool)
     names = down_projections(model, 2) if method in OF_METHODS and "layer" in OF_METHODS[method] else None
     if names is None and case.adapter is not None:
-        names = tuple(linear_layers(model))
-    return torch.full(shape, names is None or name.removesuffix(".weight") in names)
+        names = tuple(f"{layer}.weight" for layer in linear_layers(model))
+    return torch.full(shape, names is None or name in names)

@@ -15,7 +15,8 @@ WORK = Work(rows=6, steps=5, micro=2, accumulation=2, tokens_an_epoch=300, token
 
 
 def estimate(method: str = "grad_diff", **changes: Any) -> dict[str, float]:
-    how: dict[str, Any] = {"second": False, "trained": 1000, "dtype": "auto", "checkpointing": False}
+    how: dict[str, Any] = {"second": False, "trained": 1000, "dtype": "auto", "checkpointing": False, "whole": True}
+    how["autocast"] = False
     return training_memory(zoo.tiny_model(), WORK, objective=build(method), **(how | changes))
 
 
@@ -42,7 +43,14 @@ def test_quantized_weights_are_counted_in_their_bits() -> None:
 def test_what_changes_memory() -> None:
     parameters = sum(p.numel() for p in zoo.tiny_model().parameters())
     assert estimate(second=True)["frozen start model"] == 4 * parameters
-    assert estimate(dtype="bfloat16")["weights"] == 2 * parameters
+    # Trained in float32, whatever they are stored in, unless a mask or an adapter says what changes.
+    assert estimate(dtype="bfloat16") == estimate()
+    few = estimate(dtype="bfloat16", whole=False)
+    assert (few["weights"], few["gradients"], few["optimizer"]) == (2 * parameters, 4000, 8000)
+    assert few["activations"] == 307_200 + 102_400
+    # Under autocast each of 3 x (2 x 1024 + 2 x 512 + 3 x 1536) linear weights has a copy, and activations are halved.
+    fast = estimate(autocast=True)
+    assert (fast["bfloat16 copies of weights"], fast["activations"]) == (2 * 3 * 7680, 307_200 + 102_400)
     # Computed again: 3 x 100 x 32 x 4 = 38 400 kept, and one block of 100 x 512 x 4 = 204 800 at a time.
     assert estimate(checkpointing=True)["activations"] == 38_400 + 204_800 + 102_400
 
@@ -71,7 +79,15 @@ def test_the_estimate_of_blocks_agrees_with_what_is_kept() -> None:
         model.get_decoder()(input_ids=torch.randint(5, 100, (4, 64)), use_cache=False)
     work = Work(**{**vars(WORK), "tokens_at_once": 4 * 64, "completion_at_once": 0})
     found = training_memory(
-        model, work, objective=build("grad_diff"), second=False, trained=0, dtype="auto", checkpointing=False
+        model,
+        work,
+        objective=build("grad_diff"),
+        second=False,
+        trained=0,
+        dtype="auto",
+        whole=True,
+        autocast=False,
+        checkpointing=False,
     )
     assert found["activations"] == pytest.approx(sum(kept.values()), rel=0.1)
 

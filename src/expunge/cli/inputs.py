@@ -129,4 +129,4 @@ def template_of(config: DataConfig) -> "Template":
     """How questions are framed."""
     from expunge.data.template import Template
 
-    return Template(name=config.template, system=config.system, arguments=config.template_arguments)
+    return Template(name=config.template, system=config.system, arguments=config.template_arguments, date=config.date)

@@ -1,5 +1,6 @@
 """Compare: run folders in; their curves, summaries and Pareto front out."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from expunge.core.checks import ExpungeError, require_between
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.evaluation.evaluate import check_same_date
 from expunge.models.load import check_model_folder, load_model, load_tokenizer
 from expunge.results.curves import Comparison, Curve, Point, Trace
 from expunge.results.foreign_logs import load_records
@@ -75,7 +77,7 @@ def compare(
             change from the course of training; the calibrated mixture comes with it.
         level: share of the start model's retain strength that calibration keeps.
         tokenizer: folder or id; None: that of the first run.
-        dtype: type of the weights; `auto`: as stored.
+        dtype: type of the weights; `auto`: that of the first run's result.
         device: where models are put.
         trust_remote_code: run code that comes with a model.
         batch_size: rows computed at once; None: as many as fit.
@@ -90,6 +92,8 @@ def compare(
     """
     plan = planned(runs, corpus=corpus, start=start, trace=trace, level=level)
     folders, start, first = plan.folders, plan.start, plan.folders[0]
+    if dtype == "auto":  # checkpoints hold float32 masters; all models are measured in the type of the results
+        dtype = _stored_type(first.path)
     measuring = Measuring(
         tokenizer=load_tokenizer(tokenizer or first.path, trust_remote_code=trust_remote_code),
         corpus=plan.corpus,
@@ -107,6 +111,7 @@ def compare(
         held = _records_at(source)
         if isinstance(held, Records):
             check_data(held, measuring.corpus, what)
+            check_same_date(measuring.template.date if measuring.template else None, held, what)
             return held
         return measuring.records(load(held), beside=Path(held), progress=_telling(progress, what, 1)(0, what))
 
@@ -199,6 +204,12 @@ def _models(folder: RunFolder) -> list[tuple[int, Path]]:
     """(step, folder) of the checkpoints that a run kept, then of its last model."""
     last = int(folder.manifest.results["steps"])
     return [*((at, path) for path in checkpoints(folder.path) if (at := step(path)) < last), (last, folder.path)]
+
+
+def _stored_type(folder: Path) -> str:
+    """The type that a result's weights are saved in; `auto` for an adapter alone, which has its start model's."""
+    config = folder / "config.json"
+    return json.loads(config.read_text(encoding="utf-8")).get("dtype", "auto") if config.is_file() else "auto"
 
 
 def _along_checkpoints(

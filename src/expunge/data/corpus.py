@@ -31,6 +31,10 @@ class Example:
     prompt: str = ""
     messages: tuple[tuple[str, str], ...] = ()
     """For `chat`: (role, content) of everything before the completion."""
+    extras: tuple[str, ...] = ()
+    """For `chat` with tools: what each of these messages holds besides, such as `tool_calls`, as a JSON object."""
+    tools: str = ""
+    """For `chat`: the tools that are offered, as a JSON list; empty for none."""
     paraphrased_prompt: str | None = None
     paraphrased: str | None = None
     """The answer in other words."""
@@ -44,7 +48,8 @@ class Example:
     @cached_property
     def key(self) -> str:
         """Fingerprint of the content."""
-        return fingerprint({k: v for k, v in asdict(self).items() if k != "origin"})
+        content = {name: value for name, value in asdict(self).items() if name != "origin"}
+        return fingerprint({k: v for k, v in content.items() if v or k not in ("extras", "tools")})
 
     @property
     def question(self) -> str:

@@ -40,6 +40,9 @@ class DataConfig(CorpusConfig):
     """System message before each question, with a chat template."""
     template_arguments: dict[str, Any] = field(default_factory=dict)
     """More variables for the chat template."""
+    date: str | None = None
+    """Date that the prompts carry where the chat template writes today's, such as `2026-01-31`; null: today, and that
+    of the run or the records that are gone on from or compared with."""
     max_length: int = 512
     """Longest row in tokens; longer ones lose their end, which is counted and reported."""
 

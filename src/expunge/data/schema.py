@@ -11,6 +11,7 @@ from expunge.core.json_text import parse_json
 from expunge.core.surface import assigned
 from expunge.data.corpus import Example, ExampleKind
 from expunge.data.row import Row, each
+from expunge.data.tools import extras_of, tools_of
 
 KINDS: dict[ExampleKind, tuple[str, ...]] = {
     "qa": ("question", "answer"),
@@ -181,7 +182,14 @@ def _example(row: Row, kind: ExampleKind, columns: Mapping[str, str]) -> Example
                 f"{where} must end with a message of the assistant that answers one before it; the roles are {roles}. "
                 f"Take out what follows the last answer, or supervise every answer: {assigned(turns='all')}."
             )
-        return _with_variants(Example(kind=kind, completion=completion, messages=tuple(before)), row, columns)
+        chat = Example(
+            kind=kind,
+            completion=completion,
+            messages=tuple(before),
+            extras=extras_of(conversation, where),
+            tools=tools_of(row.values.get("tools"), f"{row.origin}: 'tools'"),
+        )
+        return _with_variants(chat, row, columns)
     *asked, supervised = (_text(*_cell(row, name, columns)) for name in KINDS[kind])
     prompt = asked[0] if asked else ""
     if kind in ("qa", "completion") and INPUT in columns and not _blank(row.values.get(columns[INPUT])):
@@ -199,11 +207,14 @@ def _turns(row: Row, columns: Mapping[str, str]) -> list[Example]:
             f"{where} holds no message of the assistant that answers one before it; the roles are "
             f"{', '.join(role for role, _ in messages) or 'none'}."
         )
+    tools = tools_of(row.values.get("tools"), f"{row.origin}: 'tools'")
     found = [
         Example(
             kind="chat",
             completion=messages[n][1],
             messages=tuple(messages[:n]),
+            extras=extras_of(conversation[: n + 1], where),
+            tools=tools,
             origin=f"{row.origin}, message {n + 1}",
         )
         for n in answers
@@ -306,6 +317,10 @@ def _messages(messages: Sequence[Any], where: str) -> list[tuple[str, str]]:
     """(role, content) of each message."""
     found = []
     for number, message in enumerate(messages, start=1):
+        calls = isinstance(message, Mapping) and message.get("tool_calls")
+        if calls and not message.get("content"):  # a message may be a call and nothing else
+            found.append((_text(message.get("role"), f"{where}, message {number}, role"), ""))
+            continue
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
             raise ExpungeError(f"{where}, message {number}: needs role and content; got {str(message)[:80]!r}.")
         found.append(

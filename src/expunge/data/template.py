@@ -1,10 +1,12 @@
 """How an example becomes text: the one place with rules for prompts, chat templates, beginning and end tokens."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
@@ -12,6 +14,15 @@ from expunge.data.corpus import Example
 
 PLAIN_QA = "Question: {question}\nAnswer: "
 _STAND_IN = "(here stands the answer)"
+_DATE_CODES = tuple(f"%{flag}{code}" for flag in ("-", "") for code in "aAwdbBmyYHIpMSfjUWcxXGuVDeFTRh")
+_FIXED_DATE = (
+    "{% macro strftime_now(format) %}{% set found = namespace(text=format) %}"
+    "{% for code, value in fixed_date.items() %}{% set found.text = found.text.replace(code, value) %}"
+    "{% endfor %}{{ found.text }}{% endmacro %}{{ '' }}"
+)
+"""Put before a chat template, takes the place of its clock: values alone reach it from outside, no functions."""
+_THOUGHT = re.compile(r"\s*(<(?P<tag>\w+)>)?.*</(?P<end>\w+)>\s*", re.DOTALL)
+"""A thought before an answer, with or without the tag that opens it, which a generation prompt may have written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +38,62 @@ class Template:
     """System message put before a question when chat; None leaves it out."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """More variables for the chat template, such as `date_string`."""
+    date: str | None = None
+    """What a chat template that writes today's date takes for it, such as `2026-01-31`; None: today, fixed by
+    `dated`."""
 
     def __post_init__(self) -> None:
         if self.name not in ("auto", "chat", "plain"):
             raise ExpungeError(f"template must be auto, chat or plain; got {self.name!r}.")
         if "{question}" not in self.qa:
             raise ExpungeError(f"the plain question frame must contain {{question}}; got {self.qa!r}.")
+        if self.date is not None:
+            try:
+                datetime.strptime(self.date, "%Y-%m-%d")
+            except ValueError as error:
+                raise ExpungeError(f"date must be a day such as 2026-01-31; got {self.date!r}.") from error
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For manifests: all fields; the date only where there is one."""
+        return {name: value for name, value in asdict(self).items() if name != "date" or value is not None}
+
+
+def dated(template: Template | None, tokenizer: PreTrainedTokenizerBase, *, like: str | None = None) -> Template:
+    """The template with a fixed date, where the tokenizer's chat template writes today's.
+
+    Without it, the prompts of a run would change at midnight.
+
+    Args:
+        template: how questions are framed; None: the tokenizer's chat template where it has one.
+        tokenizer: it holds the chat template.
+        like: the date of what is gone on from or compared with; None: today.
+    """
+    template = template or Template()
+    if template.date is not None or template.name == "plain" or not getattr(tokenizer, "chat_template", None):
+        return template
+    if not any(_writes_date(messages, tokenizer, template) for messages in _ASKED):
+        return template
+    if like is None:  # today as chat templates see it
+        like = tokenizer.apply_chat_template(  # type: ignore[assignment]
+            [{"role": "user", "content": ""}], chat_template="{{ strftime_now('%Y-%m-%d') }}", tokenize=False
+        )
+    return replace(template, date=like)
+
+
+_ASKED: tuple[list[dict[str, Any]], ...] = (
+    [{"role": "user", "content": "Who?"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}],
+)
+
+
+def _writes_date(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+    days = (replace(template, date=day) for day in ("2001-02-03", "2014-11-25"))
+    try:
+        one, other = (_written(messages, tokenizer, day, "", add_generation_prompt=True) for day in days)
+    except ExpungeError:
+        return False  # rows that the template refuses are named where they are written
+    return one != other
 
 
 @dataclass(frozen=True)
@@ -90,48 +151,114 @@ def _render_chat(
     name = example.origin or "an example"
     if example.kind == "chat":
         before = [{"role": role, "content": content} for role, content in example.messages]
+        for message, more in zip(before, example.extras, strict=False):
+            message |= json.loads(more)
     else:
         system = [{"role": "system", "content": template.system}] if template.system is not None else []
         before = [*system, {"role": "user", "content": example.prompt}]
+    tools = json.loads(example.tools) if example.tools else None
+
+    def written(*answer: str, **how: Any) -> str:
+        messages = [*before, *({"role": "assistant", "content": text} for text in answer)]
+        return _written(messages, tokenizer, template, name, tools=tools, **how)
 
     # Writing a stand-in shows what the template puts around an answer, whatever the answer says.
-    frame = _written([*before, {"role": "assistant", "content": _STAND_IN}], tokenizer, template, name)
+    frame = written(_STAND_IN)
     prompt, _, after = frame.rpartition(_STAND_IN)
-    asked = _written(before, tokenizer, template, name, add_generation_prompt=True)
-    if not prompt.startswith(asked):
-        raise ExpungeError(
-            f"{name}: the chat template writes the prompt differently once the answer follows, so the two cannot be "
-            f"told apart.\n  prompt:      {asked[-120:]!r}\n  with answer: {frame[-240:]!r}\n"
-            "Use template=plain, or pass template arguments that keep the prompt as it is."
-        )
-    text = _written([*before, {"role": "assistant", "content": example.completion}], tokenizer, template, name)
-    answers = (example.completion, example.completion.strip())
-    answer = next((a for a in answers if text == prompt + a + after), None)
-    if answer is None:
-        raise ExpungeError(
-            f"{name}: the chat template rewrites the answer, so it cannot be supervised as it is.\n"
-            f"  answer:  {example.completion[-120:]!r}\n  written: {text[len(prompt) :][-120:]!r}\nUse template=plain."
-        )
+    asked = written(add_generation_prompt=True)
+    _check_tools(example, before, asked, tokenizer, template, name)
     # What a template writes after the end of turn (a newline, say) is neither said by the model nor supervised.
     ends = [at + len(token) for token in special if (at := after.find(token)) >= 0]
     closing = after[: min(ends)] if ends else ""
-    return Rendered(prompt, prompt + answer + closing, special_tokens=False, append_eos=not ends)
+
+    def rendered(prompt: str, answer: str) -> Rendered:
+        return Rendered(prompt, prompt + answer + closing, special_tokens=False, append_eos=not ends)
+
+    text = written(example.completion)
+    answers = (example.completion, example.completion.strip())
+    if prompt.startswith(asked):
+        for answer in answers:
+            if text == prompt + answer + after:
+                return rendered(prompt, answer)
+    elif not (prompt and asked.startswith(prompt)):
+        raise ExpungeError(
+            f"{name}: the chat template writes the prompt differently once the answer follows, so the two cannot be "
+            f"told apart.\n  prompt:      {asked[-120:]!r}\n  with answer: {frame[-240:]!r}\n{_advice(example)}"
+        )
+    # Templates of models that think: the generation prompt may open a thought, and the one of an answer may be stripped
+    # or written in another layout. The row is then the generation prompt, and what the model is to say after it.
+    opened = asked.removeprefix(prompt) if asked.startswith(prompt) else ""
+    said = text[len(asked) : len(text) - len(after)] if text.startswith(asked) and text.endswith(after) else None
+    if said is not None and _without_spaces(said) == _without_spaces(example.completion):
+        return rendered(asked, said)
+    kept = text.removeprefix(prompt).removesuffix(after).strip()
+    thought = example.completion.strip().removesuffix(kept)
+    if kept and example.completion.strip().endswith(kept) and (not thought or _THOUGHT.fullmatch(thought)):
+        answer = example.completion
+        if opened and answer.lstrip().startswith(opened.strip()):
+            answer = answer.lstrip().removeprefix(opened.strip()).removeprefix("\n" * opened.endswith("\n"))
+        return rendered(asked, answer)
+    raise ExpungeError(
+        f"{name}: the chat template rewrites the answer, so it cannot be supervised as it is.\n"
+        f"  answer:  {example.completion[-120:]!r}\n  written: {text[len(prompt) :][-120:]!r}\n{_advice(example)}"
+    )
+
+
+def _advice(example: Example) -> str:
+    if example.kind == "chat":
+        way = "Bring these rows as prompt and completion columns, which pass no chat template"
+    else:
+        way = "Use template=plain"
+    return f"{way}, or template_arguments with which the template keeps the text as it is."
+
+
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
+
+
+def _check_tools(
+    example: Example,
+    before: Sequence[Mapping[str, Any]],
+    asked: str,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    name: str,
+) -> None:
+    """Raise where a chat template leaves out the tools of a row, or the calls of them."""
+    tools = json.loads(example.tools) if example.tools else None
+    bare = [{k: v for k, v in message.items() if k != "tool_calls"} for message in before]
+    calls = any("tool_calls" in message for message in before)
+    for what, there, messages, offered in (
+        ("tools", tools is not None, before, None),
+        ("tool_calls", calls, bare, tools),
+    ):
+        if there and asked == _written(messages, tokenizer, template, name, tools=offered, add_generation_prompt=True):
+            raise ExpungeError(
+                f"{name}: the row has {what}, and the chat template does not write them. Take them out of the row, or "
+                "use the tokenizer of a model that was trained with tools: tokenizer=<folder or id>."
+            )
 
 
 def _written(
-    messages: list[dict[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     name: str,
     *,
+    tools: list[Any] | None = None,
     add_generation_prompt: bool = False,
 ) -> str:
     how: dict[str, Any] = {**template.arguments, "tokenize": False, "add_generation_prompt": add_generation_prompt}
     try:
-        return str(tokenizer.apply_chat_template(messages, **how))
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise ExpungeError(f"{name}: the chat template refuses messages with the roles {roles} ({error}).") from error
+        if template.date is not None:
+            day = datetime.strptime(template.date, "%Y-%m-%d")
+            how["chat_template"] = _FIXED_DATE + tokenizer.get_chat_template(None, tools=tools)
+            how["fixed_date"] = {code: day.strftime(code) for code in _DATE_CODES}
+        return str(tokenizer.apply_chat_template([dict(message) for message in messages], tools=tools, **how))
+    except Exception as error:  # a template is a program from outside, which may fail in any way
+        roles = ", ".join(str(message["role"]) for message in messages)
+        why = f"{error}" if type(error).__name__ == "TemplateError" else f"{type(error).__name__}: {error}"
+        raise ExpungeError(f"{name}: the chat template refuses messages with the roles {roles} ({why}).") from error
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Text to token rows with a known completion; prompt and completion are separated by character offsets."""
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +11,7 @@ from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.data.corpus import Example, places
 from expunge.data.row import each
-from expunge.data.template import Rendered, Template, render, special_tokens
+from expunge.data.template import Rendered, Template, dated, render, special_tokens
 
 
 def encode(
@@ -39,8 +40,9 @@ def encode(
         ExpungeError: a completion without tokens, before or after truncation; the message names the row.
     """
     require_at_least("max_length", max_length, 2)
-    template = template or Template()
+    template = dated(template, tokenizer)
     special = special_tokens(tokenizer)
+    _warn_of_spelled(examples, special)
     rendered = [render(example, tokenizer, template, special) for example in examples]
     pieces: dict[int, tuple[list[int], int]] = {}
     for adding in (True, False):
@@ -67,6 +69,28 @@ def truncation(examples: Sequence[Example], rows: Sequence[Encoded], max_length:
         f"{sum(rows[n].truncated for n in cut)} tokens at their end; the longest needs max_length={longest}. They are "
         f"{places(examples, cut)}."
     )
+
+
+def _warn_of_spelled(examples: Sequence[Example], special: Collection[str]) -> None:
+    """Say where the text of an example spells a special token, which the tokenizer then takes for one.
+
+    Prompt and completion columns and plain texts are exempt: they are as they are to be, special tokens included.
+    """
+    spelling = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
+    found: dict[str, str] = {}
+    for example in examples if special else ():
+        if example.kind in ("completion", "text"):
+            continue
+        for text in (example.prompt, example.completion, *(content for _, content in example.messages)):
+            if match := spelling.search(text):
+                found.setdefault(example.origin or example.question[:60], match.group())
+    if found:
+        name, token = next(iter(found.items()))
+        warnings.warn(
+            f"{len(found)} rows spell special tokens in their text ({name}: {token!r}): the tokenizer takes them for "
+            "such. Change the text unless that is meant.",
+            stacklevel=3,
+        )
 
 
 def _tokenize(

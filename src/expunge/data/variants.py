@@ -55,7 +55,7 @@ def reworded_question(example: Example) -> str | None:
 def refusals() -> tuple[str, ...]:
     """Our own list of sentences that decline to answer."""
     text = files("expunge.data").joinpath("refusals.txt").read_text(encoding="utf-8")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    return tuple(line.strip() for line in text.split("\n") if line.strip())
 
 
 def drawn(examples: Sequence[Example], *, epochs: int, seed: int) -> tuple[list[Example], dict[tuple[int, int], int]]:

@@ -17,13 +17,14 @@ from expunge.core.distributed import gather, sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.data.tokenizing import encode
 from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.identity import weights_identity
 from expunge.models.load import check_tokenizer_fits
@@ -74,8 +75,10 @@ def collect(
     """
     started = time.monotonic()
     check_tokenizer_fits(_plain(model), tokenizer)
+    template = dated(template, tokenizer)
     made = identity(model, tokenizer, corpus, probes, template=template, max_length=max_length)
     items = _items(corpus, probes, tokenizer, template, max_length)
+    check_rows_fit(model, (item.row for item in items))
     share = share_of(model)
     content = fingerprint([made.inputs, made.arguments]).replace(":", "-")
     # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.
@@ -117,7 +120,7 @@ def identity(
     """The manifest of records before they are made: two with equal inputs and arguments hold the same values."""
     plain, weights = _plain(model), weights_identity(model)
     arguments = {
-        "template": asdict(template or Template()),
+        "template": dated(template, tokenizer).about,
         "max_length": max_length,
         "attention": str(plain.config._attn_implementation),
         **{name: value for name, value in weights.items() if name != "model"},

@@ -17,7 +17,7 @@ from expunge.core.manifest import Manifest, versions
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
@@ -101,6 +101,7 @@ def evaluate(
             if model is None or tokenizer is None or corpus is None:
                 raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
             chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
+            template = dated(template, tokenizer, like=date_of(_there(output), retain_model, start_model))
             wanted, absent = probes(chosen, corpus, retain_model, start_model)
             made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
             found = None if output is None else reusable(output, made, texts=texts, overwrite=overwrite)
@@ -128,7 +129,9 @@ def evaluate(
                         left.unlink()  # of a run that was killed while it wrote
                 barrier()
             held = found
-        measures = measure(chosen, held, retain_model, start_model)
+        for what, other in (("retain", retain_model), ("start", start_model)):
+            check_same_date(date_of(held), other, what)
+        measures = measure(chosen, held, retain_model, start_model) | (_of_the_log(held) if metrics is None else {})
         about: dict[str, Any] = {
             "suite": suite,
             "inputs": held.manifest.inputs,
@@ -221,6 +224,46 @@ def planned(
 
 def _opened(source: Records | str | Path | None) -> Records | None:
     return source if source is None or isinstance(source, Records) else load_records(source)
+
+
+def _of_the_log(records: Records) -> dict[str, Measure]:
+    """The metrics that a log holds as one number alone, or of which no example's number could be read."""
+    return {
+        f"log_{name}": Measure(
+            value=value,
+            definition=f"{name}, as the log has it",
+            source="the log",
+            better="lower" if name.startswith("forget") else "higher",
+            n=0,
+            note="One number of the log, which cannot be computed again here; which way is better, its name says.",
+        )
+        for name, value in records.manifest.results.get("log_values", {}).items()
+    }
+
+
+def check_same_date(ours: str | None, other: Records | None, what: str) -> None:
+    """Raise for records whose prompts carry another date than those that they are compared with."""
+    theirs = date_of(other)
+    if other is not None and "template" in other.manifest.arguments and ours != theirs:
+        raise ExpungeError(
+            f"the chat template writes the date: the records of the {what} model were made with "
+            f"{theirs or 'another one'}, those of the model with {ours or 'another one'}, so that their prompts "
+            f"differ. Make one of them again: expunge evaluate ... date={theirs or ours}"
+        )
+
+
+def date_of(*records: Records | None) -> str | None:
+    """The first date that prompts of these records carry."""
+    dates = (r.manifest.arguments.get("template", {}).get("date") for r in records if r is not None)
+    return next(filter(None, dates), None)
+
+
+def _there(folder: Path | None) -> Records | None:
+    """The records in an output folder, where there are whole ones."""
+    try:
+        return Records.load(folder) if folder is not None and (folder / RECORDS_FILE).is_file() else None
+    except DamagedRecords:
+        return None  # `reusable` says so
 
 
 def reusable(folder: Path, made: Manifest, *, texts: Texts = "keep", overwrite: bool = False) -> Records | None:

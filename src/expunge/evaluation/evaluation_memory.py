@@ -16,7 +16,7 @@ def evaluation_memory(model: PreTrainedModel, dtype: str, bits: int | None = Non
         dtype: type of the weights, or `auto`.
         bits: what the linear layers' weights are kept in, if they are quantized.
     """
-    shape = model.config.get_text_config()
+    shape = model.config.get_text_config(decoder=True)
     width = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
     inner = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size
     logits = min(HEAD_CHUNK, BATCH_TOKENS * shape.vocab_size)

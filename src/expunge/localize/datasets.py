@@ -23,12 +23,15 @@ def datasets_of(
     corpus: Corpus | None,
     tokenizer: PreTrainedTokenizerBase,
     *,
+    embedded: int,
     seed: int,
     retain_examples: int | None,
     template: Template,
     max_length: int,
 ) -> dict[str, Dataset]:
     """The rows of each set that the attribution looks at, and their losses; other arguments as for `localize`.
+
+    `embedded` is how many token ids the model embeds, out of which noise is drawn.
 
     Raises:
         ExpungeError: a set that is missing, or more retain examples than there are.
@@ -48,7 +51,8 @@ def datasets_of(
         noise, copies = plan.reading.get("label_noise", 0.0), plan.reading.get("copies", 1)
         if not noise and copies == 1:
             return encoded
-        return noisy_copies(encoded, noise, copies, max(tokenizer.get_vocab().values()) + 1, f"{seed} {what}")
+        largest = max(tokenizer.get_vocab().values())
+        return noisy_copies(encoded, noise, copies, min(embedded, largest + 1), f"{seed} {what}")
 
     nll = build(None, retain="nll")
     datasets = {}

@@ -1,6 +1,6 @@
 """Localization: from a start model and a corpus to one score a unit."""
 
-from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from expunge.core.checks import require_at_least
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.localize.attribution import attribution_of
 from expunge.localize.attribution_inputs import Inputs
 from expunge.localize.datasets import datasets_of, ids
@@ -21,6 +21,7 @@ from expunge.localize.model_units import Modules, layout
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit, embedded_ids
 from expunge.models.load import check_tokenizer_fits, refuse_adapters
 
 
@@ -85,10 +86,19 @@ def localize(
     plan.check(gradient, retain_examples)
     require_at_least("batch_size", batch_size, 1)
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
-    template = template or Template()
+    template = dated(template, tokenizer)
     datasets = datasets_of(
-        plan, corpus, tokenizer, seed=seed, retain_examples=retain_examples, template=template, max_length=max_length
+        plan,
+        corpus,
+        tokenizer,
+        embedded=embedded_ids(model),
+        seed=seed,
+        retain_examples=retain_examples,
+        template=template,
+        max_length=max_length,
     )
+    for dataset in datasets.values():
+        check_rows_fit(model, chain.from_iterable(dataset.rows.values()))
     identity = model_fingerprint(model)
     inputs = Inputs(model, units, plan, datasets, gradient, batch_size, seed, identity, progress)
     values: dict[str, Tensor] = {}
@@ -118,7 +128,7 @@ def localize(
                 "forget_hyperparameters": plan.of_objective,
                 "gradient": gradient,
                 "seed": seed,
-                "template": asdict(template),
+                "template": template.about,
                 "max_length": max_length,
             }
         ),

@@ -79,6 +79,11 @@ def down_projection(block: nn.Module, name: str | None = None) -> nn.Module:
         if known in modules and is_linear(modules[known]):
             return modules[known]
     linear = [key for key, module in modules.items() if is_linear(module) and "attn" not in key]
+    if not linear and name is None:
+        raise ExpungeError(
+            f"{type(block).__name__}: its MLP has no linear layer (experts are kept in one parameter), so value "
+            "vectors and neurons cannot be identified. Use unit=weight or unit=matrix."
+        )
     what = "cannot identify which linear layer is" if name is None else f"'{name}' is not"
     raise ExpungeError(
         f"{type(block).__name__}: {what} the MLP's down-projection; it holds {', '.join(linear) or 'none'}. "

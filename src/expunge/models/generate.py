@@ -1,16 +1,26 @@
 """Generation with a key-value cache: rows of like length together, finished rows dropped as they end."""
 
 import warnings
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from torch.distributed.tensor import DTensor
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+)
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
 from expunge.core.progress import Progress
 from expunge.models.anatomy import causal_lm
+from expunge.models.fits import most_positions
 
 BATCH_TOKENS = 2**15
 """Prompt and new tokens of one batch: the cache of a model of 8 billion with grouped heads takes 4 GB for them."""
@@ -99,7 +109,9 @@ def continuations(
     Prompts are sorted by length, so that padding is small, padded on the left and given explicit positions; a row
     leaves the batch when it ends. How prompts are cut into batches depends on `wanted` and the two sizes alone, so
     that work that is shared, or was done before, gives the very same numbers. Batches change rounding only, never which
-    tokens compete. When the device runs out of memory the batch is halved and the work goes on.
+    tokens compete. When the device runs out of memory the batch is halved and the work goes on. Models that cannot
+    compute so, such as those whose cache is no key-value cache, generate one row at a time through transformers'
+    `generate`, which is slower.
 
     Args:
         model: a causal language model; used in the mode (training or evaluation) that it is in.
@@ -122,8 +134,7 @@ def continuations(
     for tokens in wanted.values():
         require_at_least("max_new_tokens", tokens, 1)
     inner = causal_lm(model)
-    config = inner.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = _most_tokens(inner)
     distinct = sorted(wanted, key=lambda p: (-len(p), p))  # longest first: too little memory shows at once
     if distinct and not distinct[-1]:
         raise ExpungeError(
@@ -132,13 +143,15 @@ def continuations(
     if distinct and limit is not None and len(distinct[0]) > limit:
         raise ExpungeError(f"a prompt has {len(distinct[0])} tokens, and the model has positions for {limit}.")
     found = {prompt: tokens for prompt, tokens in (known or {}).items() if prompt in wanted}
+    together = not distinct or _computes_together(inner, distinct[0])
     mine = _batches(distinct, wanted, batch_size, batch_tokens)[share[0] :: share[1]]
     total, done, cut, most = sum(map(len, mine)), 0, 0, len(distinct)
     for batch in mine:
         while left := [prompt for prompt in batch if prompt not in found]:
-            some = left[:most]
+            some = left[: most if together else 1]
             try:
-                generated = _generate(inner, some, [wanted[p] for p in some], frozenset(eos_ids), limit, pick)
+                how = _generate if together else _generate_alone
+                generated = how(inner, some, [wanted[p] for p in some], frozenset(eos_ids), limit, pick)
             except torch.OutOfMemoryError:
                 if len(some) == 1:
                     raise
@@ -230,6 +243,114 @@ def _generate(
         elif limit is not None:
             positions = positions.clamp(max=limit - 1)  # ended rows that stay in the batch compute on, unheard
     return list(zip(new, at_limit, strict=True))
+
+
+def _most_tokens(inner: nn.Module) -> int | None:
+    """How many tokens prompt and continuation may have together; None: any number."""
+    config = inner.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
+    limits = (getattr(config, "max_position_embeddings", None), most_positions(inner)[0])
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+class _Picked(LogitsProcessor):
+    """Leaves the picked token alone to be chosen, and keeps the logits that it was picked by."""
+
+    def __init__(self, pick: Pick) -> None:
+        self.pick = pick
+        self.seen: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.seen.append(scores.detach().clone())
+        tokens = self.pick(scores)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+def _generate_alone(
+    inner: nn.Module,
+    batch: Sequence[Prompt],
+    most: Sequence[int],
+    eos_ids: frozenset[int],
+    limit: int | None,
+    pick: Pick,
+) -> list[tuple[list[int], bool]]:
+    """As `_generate`, one row after the other through the model's own `generate`, free of its generation settings."""
+    found = []
+    for prompt, wanted in zip(batch, most, strict=True):
+        longest = wanted if limit is None else min(wanted, limit - len(prompt) + 1)
+        new = _own_way(inner, prompt, longest, eos_ids, _Picked(pick))
+        ended = bool(new) and new[-1] in eos_ids
+        found.append((new[:-1] if ended else new, not ended and longest < wanted))
+    return found
+
+
+def _own_way(inner: nn.Module, prompt: Prompt, longest: int, eos_ids: Collection[int], picked: _Picked) -> list[int]:
+    ids = torch.tensor([prompt], device=next(inner.parameters()).device)
+    holder: Any = inner
+    settings, holder.generation_config = holder.generation_config, GenerationConfig(pad_token_id=0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what transformers thinks of settings that are given here
+            whole = holder.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=longest,
+                eos_token_id=sorted(eos_ids) or None,
+                logits_processor=LogitsProcessorList([picked]),
+            )
+    finally:
+        holder.generation_config = settings
+    return whole[0, len(prompt) :].tolist()  # type: ignore[no-any-return]
+
+
+_together: "weakref.WeakKeyDictionary[nn.Module, bool]" = weakref.WeakKeyDictionary()
+_TRIED = (21, 9)
+"""Tokens of the two prompts on which both ways are tried."""
+_STEPS = 5
+_ROUNDING = 0.05
+"""How far logits may be apart, relative to their spread: more than bfloat16 rounds, less than an error."""
+
+
+def _computes_together(inner: nn.Module, prompt: Prompt) -> bool:
+    """Does a padded batch with a key-value cache show the logits of the model's own `generate`?
+
+    Tried once on parts of a prompt. A sharded model, whose processes would have to try it together, is taken to.
+    """
+    if inner not in _together:
+        _together[inner] = isinstance(next(inner.parameters()), DTensor) or _tried(inner, prompt)
+    return _together[inner]
+
+
+def _tried(inner: nn.Module, prompt: Prompt) -> bool:
+    limit = _most_tokens(inner)
+    tokens = prompt * max(_TRIED)
+    lengths = [n if limit is None else max(1, min(n, limit - _STEPS)) for n in _TRIED]
+    prompts = [tokens[-n:] for n in lengths]
+    was_training = inner.training
+    inner.eval()
+    try:
+        theirs = []
+        for one in prompts:
+            picked = _Picked(most_probable)
+            _own_way(inner, one, _STEPS, (), picked)
+            theirs.append(torch.cat(picked.seen).float())
+        ours: list[Tensor] = []
+
+        def pick(logits: Tensor) -> Tensor:
+            ours.append(logits.float())
+            return torch.stack([of_row[len(ours) - 1].argmax() for of_row in theirs])
+
+        try:
+            _generate(inner, prompts, [_STEPS] * len(prompts), frozenset(), None, pick)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a model that does not take what is passed may fail in any way
+            return False
+    finally:
+        inner.train(was_training)
+    expected, found = torch.stack(theirs), torch.stack(ours, 1)
+    spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
+    return bool(((found - expected).norm(dim=-1) <= _ROUNDING * spread + 1e-6).all())
 
 
 def _can_drop_rows(cache: DynamicCache) -> bool:

@@ -26,6 +26,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
+from expunge.models.fits import embedded_ids
 from expunge.models.lowrank import is_quantized, merged
 
 Dtype = str | torch.dtype
@@ -58,7 +59,7 @@ def load_model(
     """
     check_loading(source, device=device, bits=bits)
     transformers_logging.disable_progress_bar()
-    place = _place(device)
+    place = place_of(device)
     if holds_adapter_alone(source):
         return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     try:
@@ -85,7 +86,7 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
     require_bits(bits)
     check_model_folder(source)
     if not holds_adapter_alone(source):
-        _check_quantizing(bits, _place(device))
+        _check_quantizing(bits, place_of(device))
         return
     trained_on = bits_under(source)
     if bits is not None and bits != trained_on:
@@ -97,7 +98,8 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
     check_loading(adapter_base(source), device=device, bits=trained_on)
 
 
-def _place(device: str | None) -> str:
+def place_of(device: str | None) -> str:
+    """Where a model is put: the device that was named, else the first GPU if there is one, else the CPU."""
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -246,8 +248,11 @@ def _refuse_unfinished(folder: Path) -> None:
 
 
 def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where the tokenizer can write ids that the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    """Raise where the tokenizer's own vocabulary has ids that the model has no embedding for.
+
+    Special tokens may have such ids, as that of images in a text model; `check_rows_fit` refuses rows that hold one.
+    """
+    rows = embedded_ids(model)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest + 1 < 0.9 * rows - 256:
         warnings.warn(
@@ -255,9 +260,11 @@ def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -
             "A tokenizer of another model gives rows that this one cannot know.",
             stacklevel=2,
         )
-    if largest >= rows:
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    own = max((number for number in tokenizer.get_vocab().values() if number not in special), default=-1)
+    if own >= rows:
         raise ExpungeError(
-            f"tokenizer and model do not fit: the tokenizer writes ids up to {largest}, the model embeds {rows} "
+            f"tokenizer and model do not fit: the tokenizer writes ids up to {own}, the model embeds {rows} "
             f"(0 to {rows - 1}). Load the tokenizer that the model was trained with: tokenizer=<folder or id>."
         )
 

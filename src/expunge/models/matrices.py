@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from expunge.core.checks import ExpungeError
-from expunge.models.anatomy import blocks, causal_lm, down_projection
+from expunge.models.anatomy import blocks, causal_lm, down_projection, is_linear
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -79,10 +79,36 @@ def uncovered(model: nn.Module) -> tuple[float, str | None]:
 
 
 def down_projections(model: nn.Module, layer: int) -> tuple[str, ...]:
-    """Names of the MLP down-projections of the three blocks up to `layer`."""
+    """Names of the parameters that are the MLP down-projections of the three blocks up to `layer`.
+
+    Experts that are kept in one parameter of three dimensions have their down-projections in one, too.
+
+    Raises:
+        ExpungeError: a block without any that is known.
+    """
     inner = causal_lm(model)
-    chosen = {id(down_projection(block)) for block in blocks(inner)[max(0, layer - 2) : layer + 1]}
-    return tuple(name for name, module in linear_layers(inner).items() if id(module) in chosen)
+    stack = blocks(inner)
+    place = next(name for name, module in inner.named_modules() if module is stack)
+    found: list[str] = []
+    for number in range(max(0, layer - 2), layer + 1):
+        block = stack[number]
+        experts = [n for n, p in block.named_parameters() if p.dim() == 3 and n.endswith((".down_proj", ".w2"))]
+        shared = [f"{n}.weight" for n, m in block.named_modules() if n.endswith(".down_proj") and is_linear(m)]
+        own = [*experts, *shared] if experts else _own_down_projection(block)
+        found += [f"{place}.{number}.{name}" for name in own]
+    return tuple(found)
+
+
+def _own_down_projection(block: nn.Module) -> list[str]:
+    try:
+        down = down_projection(block)
+    except ExpungeError as error:
+        raise ExpungeError(
+            f"cannot identify the MLP's down-projection in {type(block).__name__}, which this method trains unless "
+            "something else is named. Name it by a mask, mask=<file> (expunge localize unit=matrix makes one), or by "
+            "an adapter's targets: adapter=lora targets=<expression>."
+        ) from error
+    return [f"{name}.weight" for name, module in block.named_modules() if module is down]
 
 
 def block_of(model: nn.Module, name: str) -> int:

@@ -357,8 +357,7 @@ def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor, *, momen
     def score(state: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         return _scores(_logits(inner, state), targets, moments=moments)
 
-    config: Any = inner.config
-    chunk: int = max(1, HEAD_CHUNK // config.vocab_size)
+    chunk: int = max(1, HEAD_CHUNK // _config(inner).vocab_size)
     if len(targets) <= chunk:
         return score(state, targets)
     found = [
@@ -372,8 +371,12 @@ def _logits(inner: nn.Module, state: Tensor) -> Tensor:
     if not _head_is_plain(inner):
         return state  # already logits
     logits: Tensor = head(inner)(state)
-    cap = getattr(inner.config, "final_logit_softcapping", None)
+    cap = getattr(_config(inner), "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _config(inner: nn.Module) -> Any:
+    return inner.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
 
 
 _plain_heads: "weakref.WeakKeyDictionary[nn.Module, bool]" = weakref.WeakKeyDictionary()

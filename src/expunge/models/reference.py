@@ -134,7 +134,7 @@ def kept_of(names: Collection[str]) -> tuple[str, ...]:
 
 def bytes_kept(model: nn.Module, tokens: int, names: Collection[str]) -> int:
     """Bytes that keeping some observables of so many completion tokens takes."""
-    config: Any = causal_lm(model).config.get_text_config()  # type: ignore[union-attr,operator]
+    config: Any = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
     width: dict[str, int] = {"token_logprobs": 1, "hidden": config.hidden_size, "logits": config.vocab_size}
     return 4 * tokens * sum(width[name] for name in kept_of(names))
 

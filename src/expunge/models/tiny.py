@@ -60,5 +60,10 @@ def bfloat16_pays() -> bool:
     """Is bfloat16 the faster compute type here? On a GPU that has it, and on CPUs with instructions for it."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
+    return cpu_has_bfloat16()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Has the CPU instructions for bfloat16?"""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

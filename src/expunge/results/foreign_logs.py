@@ -23,13 +23,15 @@ def load_records(path: str | Path) -> Records:
 
     Args:
         path: a folder with records, or a model folder whose records are next to it (`<folder>-records`) or in it, an
-            open-unlearning `TOFU_EVAL.json`, a TOFU `eval_log_aggregated.json`, or a folder with one of the two.
+            open-unlearning `TOFU_EVAL.json` or `MUSE_EVAL.json`, a TOFU `eval_log_aggregated.json`, or a folder with
+            one of them.
 
     Returns:
         Records. Those of a log hold finished numbers instead of tokens, and generations only where the log has them;
         what it lacks is absent, with the reason in the measures that would need it. Where it has a null for an example,
         that example is left out of what needs the number, as open-unlearning does, and counted in the note; a NaN makes
-        the measure missing.
+        the measure missing. Metrics of the log that no column is for are kept by their aggregates, in
+        `manifest.results["log_values"]`, and become measures of an evaluation.
 
     Raises:
         ExpungeError: nothing is there, it is neither, it is damaged, or the model in the folder has other weights by
@@ -51,7 +53,7 @@ def load_records(path: str | Path) -> Records:
     raise ExpungeError(f"no records in {path}: it holds no {FILE}. {_HOW_TO}")
 
 
-LOGS = ("TOFU_EVAL.json", "eval_log_aggregated.json")
+LOGS = ("TOFU_EVAL.json", "MUSE_EVAL.json", "eval_log_aggregated.json")
 """What the logs are called that are read from a folder."""
 _HOW_TO = "Make them: expunge evaluate model=<model> output=<folder>"
 
@@ -96,14 +98,55 @@ class LogSource:
                     raise ExpungeError(f"'{'.'.join(self.key)}' of the log holds no number for example {index}: {one}")
                 yield (self.split, self.answer, int(index), k), one
 
+    def texts(self, content: Mapping[str, Any]) -> Iterator[tuple[Cell, dict[str, str]]]:
+        """Prompt, true answer and generation of each example, where the log keeps them beside its numbers."""
+        found: Any = content
+        for key in self.key:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        for index, value in found.items() if isinstance(found, Mapping) and self.answer != "perturbed" else ():
+            held = value if isinstance(value, Mapping) else {}
+            texts = {ours: held[theirs] for theirs, ours in _TEXTS_IN.items() if isinstance(held.get(theirs), str)}
+            if texts:
+                yield (self.split, self.answer, int(index), 0), texts
+
+
+_TEXTS_IN = {"input": "prompt", "ground_truth": "completion", "generation": "generation"}
+"""What open-unlearning calls the texts of an example, and their columns."""
+_FOLLOWING = (
+    "forget_quality",
+    "model_utility",
+    "privleak",
+    "forget_truth_ratio",
+    "forget_Truth_Ratio",
+    "retain_Truth_Ratio",
+    "ra_Truth_Ratio",
+    "wf_Truth_Ratio",
+    "ra_Q_A_Prob_normalised",
+    "wf_Q_A_Prob_normalised",
+)
+"""Metrics of open-unlearning that are computed again from the numbers of the examples."""
+
 
 @dataclass(frozen=True)
 class _Format:
     name: str
     sources: tuple[LogSource, ...]
+    of_its_own: tuple[str, ...] = ()
+    """What names of metrics must hold for a log to be of this form; empty: nothing more than what is read."""
 
     def matches(self, content: Mapping[str, Any]) -> bool:
+        if self.of_its_own and not any(part in name for name in content for part in self.of_its_own):
+            return False
         return any(any(True for _ in source.cells(content)) for source in self.sources if source.key[0] in content)
+
+    def _other_values(self, content: Mapping[str, Any]) -> dict[str, float]:
+        """Aggregates of the metrics that are neither read example by example nor follow from what is."""
+        known = {source.key[0] for source in self.sources} | {*_FOLLOWING}
+        return {
+            name: float(value["agg_value"])
+            for name, value in content.items()
+            if name not in known and isinstance(value, Mapping) and isinstance(value.get("agg_value"), int | float)
+        }
 
     def records(self, content: Mapping[str, Any], path: Path) -> Records:
         rows: dict[Cell, dict[str, Any]] = {}
@@ -114,6 +157,8 @@ class _Format:
                 # A null is a gap of one example; its row stands, so that the log's size is known.
                 rows.setdefault(cell, _empty(cell))[source.column] = value
                 held |= value is not None
+            for cell, texts in source.texts(content):
+                rows.setdefault(cell, _empty(cell)).update(texts)
             if not held:
                 reason = f"the log {path.name} has no '{'.'.join(source.key)}'"
                 absent |= {f"{name}/{source.column}": reason, name: absent.get(name, reason)}
@@ -131,7 +176,7 @@ class _Format:
             stage="evaluate",
             arguments={"format": self.name, "path": str(path)},
             inputs={"log": fingerprint(path.read_bytes())},
-            results={"absent": absent},
+            results={"absent": absent, "log_values": self._other_values(content)},
         )
         return Records(pa.Table.from_pylist(list(rows.values()), schema=_SCHEMA), manifest)
 
@@ -168,6 +213,20 @@ def open_unlearning() -> Iterator[LogSource]:
     for score in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm"):
         for split in ("forget", "holdout"):
             yield LogSource((f"mia_{score}", split, "value_by_index"), split, "answer", f"mia_{score}", "score")
+
+
+def _muse() -> Iterator[LogSource]:
+    texts = {
+        "forget_knowmem_ROUGE": ("knowmem_forget", "answer"),
+        "retain_knowmem_ROUGE": ("knowmem_retain", "answer"),
+        "forget_verbmem_ROUGE": ("verbmem", "opening"),
+    }
+    for key, (split, answer) in texts.items():
+        for column in ("rouge1_recall", "rougeL_recall", "rougeL_f1"):
+            yield LogSource((key, "value_by_index"), split, answer, column, column)
+    for name in ("exact_memorization", "extraction_strength"):
+        yield LogSource((name, "value_by_index"), "verbmem", "opening", name, "score")
+    yield from (source for source in open_unlearning() if source.key[0].startswith("mia_"))
 
 
 def _tofu() -> Iterator[LogSource]:
@@ -209,7 +268,14 @@ class _WithTexts(_Format):
         return Records(pa.Table.from_pylist(rows, schema=_SCHEMA), found.manifest)
 
 
+_MORE_OF_TOFU = tuple(
+    LogSource((f"retain_{name}", "value_by_index"), "retain_perturbed", "answer", name, "score")
+    for name in ("exact_memorization", "extraction_strength")
+)
+"""What its newer logs hold besides, and `export` does not write."""
+
 FORMATS: tuple[_Format, ...] = (
-    _Format("open-unlearning TOFU_EVAL.json", tuple(open_unlearning())),
+    _Format("open-unlearning MUSE_EVAL.json", tuple(_muse()), of_its_own=("knowmem", "verbmem")),
+    _Format("open-unlearning TOFU_EVAL.json", (*open_unlearning(), *_MORE_OF_TOFU)),
     _WithTexts("TOFU eval_log_aggregated.json", tuple(_tofu())),
 )

@@ -108,7 +108,13 @@ def adapted_matrices(
     """
     own = objective.forget is not None and objective.forget.method.trains == "down_projections"
     if targets is None and own and objective.layer is not None:
-        names = down_projections(model, objective.layer)
+        names = tuple(name.removesuffix(".weight") for name in down_projections(model, objective.layer))
+        if experts := [name for name in names if name not in linear_layers(model)]:
+            numbers = "|".join(str(n) for n in range(max(0, objective.layer - 2), objective.layer + 1))
+            raise ExpungeError(
+                f"the method's own matrices are experts here ({experts[0]}), in one parameter that no adapter goes "
+                rf"on. Name others, such as targets='\.({numbers})\..*attn', or leave the adapter out to train these."
+            )
     else:
         names = target_matrices(model, targets or "all-linear")
         if targets in (None, "all-linear", "mlp"):

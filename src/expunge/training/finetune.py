@@ -14,6 +14,7 @@ from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
 from expunge.training.masked import mask_fingerprint, mask_summary
+from expunge.training.masters import narrow, widen
 from expunge.training.plan import plan_finetuning
 from expunge.training.run import Run, check_run_folder, finished_run, train, uses_bf16
 from expunge.training.start import check_start
@@ -72,8 +73,10 @@ def finetune(
         template=template,
         max_length=max_length,
     )
+    folder = Path(output_dir) if output_dir is not None else None
+    plan = plan.dated(tokenizer, folder if resume else None)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
-    rows = plan.rows(learned, tokenizer)
+    rows = plan.rows(learned, tokenizer, model)
     manifest = Manifest(
         stage="train",
         arguments=dict(plan.arguments),
@@ -97,6 +100,12 @@ def finetune(
         if finished is not None:
             return finished
         check_start(model, rows, autocast=uses_bf16(model, plan.training))
-        reshard(model)
         model.requires_grad_(True)
-        return train(model, tokenizer, rows, plan, manifest, folder=folder, resume=resume, progress=progress)
+        stored = widen(model) if plan.mask is None else {}
+        try:
+            reshard(model)
+            return train(
+                model, tokenizer, rows, plan, manifest, folder=folder, resume=resume, progress=progress, stored=stored
+            )
+        finally:
+            narrow(model, stored)

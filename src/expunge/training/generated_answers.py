@@ -18,6 +18,7 @@ from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens, sampler
 
 ROUNDS = 4
@@ -65,6 +66,7 @@ def made_up(
     }
     if not rows:
         return tuple(examples)
+    check_rows_fit(model, rows.values())
     ends = end_tokens(model, tokenizer, rows.values())
     longest = 2 * max(len(row.ids) - row.start for row in rows.values())
     found: dict[int, list[str]] = {i: [] for i in bare}

@@ -63,14 +63,16 @@ def training_memory(
     trained: int,
     dtype: str,
     bits: int | None = None,
+    whole: bool,
+    autocast: bool,
     checkpointing: bool,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose; a rough estimate.
 
-    Weights, gradients and the two moments of AdamW are counted exactly (gradients and moments in the type of the
-    weights). Activations are those that a gated decoder block keeps for its backward pass: (10 hidden + 4 intermediate)
-    numbers a token and block, measured on Llama blocks to within 10 %, or one hidden state a token and block where they
-    are computed again. Logits are float32, twice. What libraries and allocators take is left out.
+    Weights, gradients and the two moments of AdamW are counted exactly; what is trained is float32 or wider, whatever
+    the stored type. Activations are those that a gated decoder block keeps for its backward pass: (10 hidden + 4
+    intermediate) numbers a token and block, measured on Llama blocks to within 10 %, or one hidden state a token and
+    block where they are computed again. Logits are float32, twice. What libraries and allocators take is left out.
 
     Args:
         model: a skeleton.
@@ -80,23 +82,30 @@ def training_memory(
         trained: how many parameters are trained.
         dtype: type of the weights, or `auto`.
         bits: what the linear layers' weights are kept in, if they are quantized.
+        whole: are the model's own weights trained without a mask, so that all of them are held in float32?
+        autocast: is float32 computed in bfloat16, with copies of the linear layers' weights?
         checkpointing: are activations computed again in the backward pass?
     """
-    shape = model.config.get_text_config()
-    width = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
+    shape = model.config.get_text_config(decoder=True)
+    stored = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
+    wide = max(4, stored)
+    width = wide if whole else stored
+    computed = 2 if autocast else width
     hidden, depth = shape.hidden_size, shape.num_hidden_layers
     inner = getattr(shape, "intermediate_size", None) or 4 * hidden
-    block = size.tokens_at_once * (10 * hidden + 4 * inner) * width
-    blocks = depth * size.tokens_at_once * hidden * width + block if checkpointing else depth * block
+    block = size.tokens_at_once * (10 * hidden + 4 * inner) * computed
+    blocks = depth * size.tokens_at_once * hidden * computed + block if checkpointing else depth * block
     logits = size.completion_at_once * shape.vocab_size
     if not any("logits" in names for names in objective.needs("current").values()):
         logits = min(logits, HEAD_CHUNK)
     weights = weight_bytes(model, width, bits)
+    copies = sum(2.0 * math.prod(shape_of(layer)) for layer in linear_layers(model).values())
     return {
         "weights": weights,
+        **({"bfloat16 copies of weights": copies} if autocast and width > 2 and bits is None else {}),
         **({"frozen start model": weights} if second else {}),
-        "gradients": trained * width,
-        "optimizer": 2 * trained * width,
+        "gradients": trained * wide,
+        "optimizer": 2 * trained * wide,
         "activations": blocks + 8 * logits,
     }
 

@@ -1,7 +1,8 @@
 """A run, planned once: what a dry run shows, a run carries out, and an experiment checks before it starts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import jsonable
+from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.manifest import Manifest, jsonable
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.masks.mask import Mask
 from expunge.models.anatomy import causal_lm
+from expunge.models.fits import check_rows_fit
 from expunge.models.load import refuse_adapters
 from expunge.models.lowrank import Save
 from expunge.models.matrices import down_projections, parameter_count
@@ -81,17 +84,25 @@ class Plan:
         if self.adaptation is not None:
             return parameter_count(model, self.matrices, self.adaptation.settings["rank"])
         forget, layer = self.objective.forget, self.objective.layer
-        if forget is None or forget.method.trains == "all" or layer is None:
+        if forget is None or forget.method.trains == "all" or layer is None or self.mask is not None:
             return sum(p.numel() for p in model.parameters())
-        return sum(model.get_parameter(f"{name}.weight").numel() for name in down_projections(model, layer))
+        return sum(model.get_parameter(name).numel() for name in down_projections(model, layer))
 
-    def rows(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> RunRows:
+    def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
+        """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
+        like = None
+        if resumed is not None and (resumed / MANIFEST).is_file():
+            like = Manifest.load(resumed).arguments.get("template", {}).get("date")
+        template = dated(self.template, tokenizer, like=like)
+        return replace(self, template=template, arguments={**self.arguments, "template": jsonable(template.about)})
+
+    def rows(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> RunRows:
         """The token rows of the run in the order in which it meets them.
 
         Raises:
-            ExpungeError: a set is missing, or a row leaves no completion token.
+            ExpungeError: a set is missing, or a row leaves no completion token or does not fit the model.
         """
-        return run_rows(
+        rows = run_rows(
             corpus,
             tokenizer,
             streams=self.objective.streams,
@@ -101,6 +112,8 @@ class Plan:
             template=self.template,
             max_length=self.max_length,
         )
+        check_rows_fit(model, chain.from_iterable(rows.encoded.values()))
+        return rows
 
 
 def plan_unlearning(
@@ -176,7 +189,7 @@ def plan_unlearning(
         "layer": objective.layer,
         "positions": objective.positions,
         "reference": config.reference,
-        "template": asdict(template),
+        "template": template.about,
         "max_length": max_length,
         **asdict(training),
         **(adaptation.arguments() if adaptation else {}),
@@ -231,7 +244,7 @@ def plan_finetuning(
     training = training.filled(learning_rate=FINETUNING_RATE, epochs=FINETUNING_EPOCHS)
     training.split()  # refused now where batch and processes do not divide
     template = template or Template()
-    arguments = {"splits": splits, "template": asdict(template), "max_length": max_length, **asdict(training)}
+    arguments = {"splits": splits, "template": template.about, "max_length": max_length, **asdict(training)}
     return Plan(
         what="fine-tune",
         objective=build(None, retain="nll"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -28,10 +29,11 @@ from expunge.core.progress import Progress, first_process
 from expunge.core.surface import flag
 from expunge.core.whole import is_left_over, make_room, move_into
 from expunge.models.adapter_files import read_adapter_into
-from expunge.models.anatomy import without_dropout
+from expunge.models.anatomy import causal_lm, without_dropout
 from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
+from expunge.models.tiny import cpu_has_bfloat16
 from expunge.training.adapter import Keep
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
@@ -42,6 +44,7 @@ from expunge.training.callbacks import (
 )
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
+from expunge.training.masters import narrow
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.run_log import HISTORY as LOG
@@ -57,6 +60,8 @@ HISTORY = "history.csv"
 PATCH = "patch.safetensors"
 RESULT = "result.partial"
 """Where the result is written before it is moved into the run folder."""
+PAYS_FROM_WIDTH = 384
+"""Hidden size from which bfloat16 pays on a CPU that has it: 1.6 times as fast there, 1.2 at 288, slower below."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,7 @@ def train(
     keep: Keep | None = None,
     about: Mapping[str, Any] | None = None,
     stop: StopWhen | None = None,
+    stored: Mapping[str, torch.dtype] = MappingProxyType({}),
 ) -> Run:
     """Run the steps, and write the result into `folder` where there is one.
 
@@ -231,6 +237,7 @@ def train(
         keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
         about: with an adapter, what is said of it besides its weights in checkpoints.
         stop: ends the run early.
+        stored: types that the result is rounded to, of the parameters that `masters.widen` holds in float32.
     """
     objective, config, mask, patch = plan.objective, plan.training, plan.weight_mask, plan.patch
     start: dict[str, Tensor] = {}
@@ -304,9 +311,13 @@ def train(
             "steps": trainer.state.global_step,
             "planned_steps": trainer.state.max_steps,
             "seconds_a_step": seconds_a_step,
+            "computed_in": str(torch.bfloat16 if arguments.bf16 else next(model.parameters()).dtype).removeprefix(
+                "torch."
+            ),
             **(stop.results() if stop is not None else {}),
         },
     )
+    narrow(model, stored)
     aside = folder / RESULT if folder is not None and trainer.is_world_process_zero() else None
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
@@ -421,10 +432,20 @@ def training_arguments(
     return arguments
 
 
-def uses_bf16(model: nn.Module, config: TrainingConfig) -> bool:
-    """Does training compute in bfloat16?"""
-    on_gpu = next(model.parameters()).device.type != "cpu" and torch.cuda.is_available()
-    return config.precision == "bfloat16" or (config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+def uses_bf16(model: nn.Module, config: TrainingConfig, place: str | None = None) -> bool:
+    """Does training compute in bfloat16?
+
+    Args:
+        model: what is trained.
+        config: how.
+        place: where the model will be; None: where it is.
+    """
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if (place or next(model.parameters()).device.type) != "cpu":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    return cpu_has_bfloat16() and getattr(shape, "hidden_size", 0) >= PAYS_FROM_WIDTH
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -38,7 +38,7 @@ def trainable(model: nn.Module, objective: Objective) -> Iterator[None]:
     else:
         model.requires_grad_(False)
         for name in down_projections(model, layer):
-            model.get_parameter(f"{name}.weight").requires_grad_(True)
+            model.get_parameter(name).requires_grad_(True)
     try:
         yield
     finally:

@@ -45,8 +45,9 @@ class TrainingConfig:
     """With surgery, the weight of the newest retain gradient in the running mean that the forget gradient is held
     against."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision of training. `auto`: bfloat16 on a GPU that has it, float32 elsewhere.
-    Weights keep their own type."""
+    """Compute precision of training. `auto`: bfloat16 where it pays, on a GPU that has it and, from a hidden size of
+    384, on a CPU that has it; float32 elsewhere. Weights are trained in float32 and saved in the type that they came
+    in."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     checkpoint_every: float = 1.0

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
+from expunge.models.fits import check_rows_fit
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
 from expunge.models.reference import frozen_copy
@@ -32,6 +34,7 @@ from expunge.training.adapter import (
     result_writer,
 )
 from expunge.training.masked import mask_fingerprint, mask_summary
+from expunge.training.masters import narrow, widen
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
@@ -112,8 +115,9 @@ def unlearn(
         max_length=max_length,
         stop=described(stop) if stop is not None else None,
     )
-    objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     folder = Path(output_dir) if output_dir is not None else None
+    plan = plan.dated(tokenizer, folder if resume else None)
+    objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     if objective.generates:
@@ -124,14 +128,15 @@ def unlearn(
             alternates=objective.generates["alternates"],
             temperature=objective.generates["alternate_temperature"],
             seed=training.seed,
-            template=template,
+            template=plan.template,
             max_length=max_length,
             progress=progress,
         )
-    rows = plan.rows(corpus, tokenizer)
+    rows = plan.rows(corpus, tokenizer, model)
     check_eps(model, rows, objective)
     own_adapter = model if isinstance(model, PeftModel) else None
     looked_at = _looked_at(plan, corpus, tokenizer, rows)
+    check_rows_fit(model, chain.from_iterable(looked_at.values()))
     if adaptation is not None:
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
     manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)
@@ -149,6 +154,9 @@ def unlearn(
             return finished
         autocast = uses_bf16(model, training)
         check_start(model, rows, autocast=autocast)
+        # A mask and the adapters of ours bring float32 masters of their own.
+        stored = widen(model) if adaptation is None and plan.mask is None else {}
+        around.callback(narrow, model, stored)
         rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
         reshard(model)
         second, keep, about, trained = None, None, None, model
@@ -189,6 +197,7 @@ def unlearn(
             keep=keep,
             about=about,
             stop=when,
+            stored=stored,
         )
 
 

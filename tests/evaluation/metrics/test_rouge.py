@@ -66,7 +66,7 @@ def test_the_measure_is_a_plain_mean():
 
 
 def test_answers_that_rouge_cannot_see_are_named():
-    some = view([[-1.0]] * 2, completion=["東京", "five"], generation=["東京", "five"])
+    some = view([[-1.0]] * 2, completion=["?!", "five"], generation=["?!", "five"])
     assert rouge(some).value == 0.5
     assert rouge(some).note.startswith("1 true answers hold no word")
 
@@ -80,3 +80,31 @@ def test_verbatim_memorization_is_f1():
     some = view([[-1.0]], answer="continuation", completion=["one two three"], generation=["one two three four"])
     # recall 1, precision 3/4: F1 = 6/7
     assert verbatim_memorization(some).value == pytest.approx(6 / 7)
+
+
+def test_an_accent_is_the_same_however_it_is_typed():
+    composed, decomposed = "Jos\u00e9 V\u00e1squez", "Jose\u0301 Va\u0301squez"
+    assert words(composed) == words(decomposed) == ("jos", "v", "squez")
+    assert rouge_l(composed, decomposed).fmeasure == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Она живёт в Москве.", ("она", "живёт", "в", "москве")),
+        ("ولد في القاهرة عام 1990", ("ولد", "في", "القاهرة", "عام", "1990")),
+        ("नमस्ते दुनिया", ("नमस्ते", "दुनिया")),
+        ("東京に住む。Tokyo", ("東", "京", "に", "住", "む", "tokyo")),
+        ("\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27", ("\u0e01\u0e34", "\u0e19", "\u0e02\u0e49", "\u0e32", "\u0e27")),
+        ("서울에 산다", ("서울에", "산다")),
+        ("x-y é3", ("x", "y", "3")),
+    ],
+)
+def test_words_of_other_scripts(text, found):
+    assert words(text) == found
+    assert rouge_l(text, text).fmeasure == 1
+
+
+def test_half_of_an_answer_in_another_script_counts_half():
+    assert rouge_l("東京に住む", "東京の").recall == pytest.approx(2 / 5)
+    assert rouge_l("Она живёт в Москве", "Она живёт здесь").recall == pytest.approx(2 / 4)

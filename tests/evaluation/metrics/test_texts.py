@@ -137,3 +137,16 @@ def test_embeddings_are_the_mean_over_a_texts_own_tokens(tmp_path):
         with torch.no_grad():
             alone = model(**ids).last_hidden_state[0].mean(0).double().numpy()
         assert vector == pytest.approx(alone / np.linalg.norm(alone), abs=1e-5)
+
+
+def test_texts_are_compared_in_one_normal_form():
+    composed, decomposed = "Caf\u00e9 \u00c9tienne", "cafe\u0301 e\u0301tienne"
+    assert exact_match(said((composed, decomposed), (decomposed, composed))).per_example == (1, 1)
+    assert answer_contained(said((composed, f"In the {decomposed}."), (decomposed, composed))).per_example == (1, 1)
+
+
+def test_a_last_period_of_other_scripts_is_passed_over():
+    assert exact_match(said(("\u6771\u4eac\u3002", "\u6771\u4eac"), ("\u6771\u4eac", "\u6771\u4eac."))).per_example == (
+        1,
+        1,
+    )

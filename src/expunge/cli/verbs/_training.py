@@ -85,12 +85,12 @@ def dry_run(
         origins: where the stage's values come from for settings that were left open.
         check_data: raises where the corpus lacks something that the run needs besides its rows.
     """
-    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
+    from expunge.models.load import bits_under, check_loading, check_tokenizer_fits, place_of
     from expunge.models.reference import choose
     from expunge.training.masked import mask_summary
     from expunge.training.memory import importance_memory, masked_memory, training_memory
     from expunge.training.reference_rows import reference_size
-    from expunge.training.run import check_same
+    from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -112,6 +112,8 @@ def dry_run(
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
         planned = plan(model, data)
+        if tokenizer is not None:
+            planned = planned.dated(tokenizer, Path(config.output) if call.resume else None)
     if call.resume and planned is not None and (Path(config.output) / FILE).is_file():
         with problems.collected():
             check_same(Path(config.output), arguments=planned.arguments)
@@ -120,7 +122,7 @@ def dry_run(
     if tokenizer is None or data is None or model is None or planned is None:
         return problems.concluded()
     with problems.collected():
-        rows = planned.rows(data, tokenizer)
+        rows = planned.rows(data, tokenizer, model)
     if rows is None:
         return problems.concluded()
     with problems.collected():
@@ -135,6 +137,7 @@ def dry_run(
         if planned.adaptation is not None:
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
+        whole = planned.adaptation is None and planned.mask is None
         memory = training_memory(
             model,
             size,
@@ -143,9 +146,14 @@ def dry_run(
             trained=trained,
             dtype=config.dtype,
             bits=config.bits or bits_under(config.model),
+            whole=whole,
+            autocast=uses_bf16(model, planned.training, place_of(config.device)),
             checkpointing=config.gradient_checkpointing,
         )
         preview.show_memory(memory if told is None else memory | masked_memory(told))
+        kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
+        if whole and kind in ("bfloat16", "float16"):
+            say(f"weights of type {kind} are trained in float32, and the result is saved in {kind}")
         if planned.adaptation is not None and planned.adaptation.wants_retain:
             whole_map = planned.adaptation.name == "fila"
             preview.show_importance_memory(*importance_memory(model, planned.matrices, memory, whole_map=whole_map))
@@ -174,6 +182,7 @@ def _taken(
         "save": plan.save if plan.adaptation is not None else None,
     }
     found = {name: (value, f"{DEFAULT} of {origins.get(name, plan.what)}") for name, value in values.items()} | {
+        "date": (plan.template.date, "the chat template, which writes it"),
         "micro_batch_size": (f"{micro} (the rows of a step on each device)", DEFAULT),
         "device": ("cuda (the first GPU)" if torch.cuda.is_available() else "cpu (there is no GPU)", DEFAULT),
         "tokenizer": (f"{config.model} (the model's)", DEFAULT),

@@ -1,7 +1,7 @@
 """`expunge evaluate`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -173,6 +173,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
         return source
     from expunge.core.cache import cache_path
     from expunge.core.manifest import fingerprint, jsonable
+    from expunge.data.template import dated
     from expunge.evaluation.evaluate import evaluate as stage
     from expunge.evaluation.evaluate import measurable
     from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -189,7 +190,7 @@ def _records_of(role: str, source: str, config: EvaluateConfig, corpus: "Corpus"
             "corpus": corpus.fingerprints(),
             "suite": config.suite,
             "metrics": metrics,
-            "template": asdict(template_of(config)),
+            "template": dated(template_of(config), tokenizer).about,
             "max_length": config.max_length,
         }
         folder = cache_path("evaluations", fingerprint(jsonable(content)))
@@ -285,7 +286,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         suite = _show_measures(config, source, others, problems)
         if model is None or tokenizer is None or suite is None or isinstance(source, Records):
             return problems.concluded()
-        encoded = _show_rows(suite, config, source, others, tokenizer)
+        encoded = _show_rows(suite, config, source, others, tokenizer, model)
         with problems.collected():
             _check_records(call, suite, source, others, Path(str(output)))
         preview.show_memory(evaluation_memory(model, config.dtype, config.bits or bits_under(str(config.model))))
@@ -366,11 +367,13 @@ def _show_rows(
     corpus: "Corpus",
     others: "Mapping[str, Other]",
     tokenizer: "PreTrainedTokenizerBase",
+    model: "PreTrainedModel",
 ) -> "Encoded":
     """Print how many rows of each kind the model would be shown; the first one."""
     from expunge.data.tokenizing import encode
     from expunge.evaluation.probe import completions, prompt_of
     from expunge.evaluation.suite import probes
+    from expunge.models.fits import check_rows_fit
 
     wanted, _ = probes(suite, corpus, **others)
     lines, encoded = [], []
@@ -383,6 +386,7 @@ def _show_rows(
             for text in completions(examples, i, probe)
         ]
         rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
+        check_rows_fit(model, rows)
         encoded += rows[:1]
         answers = str(len(numbers)) if probe.generate else "-"
         lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))

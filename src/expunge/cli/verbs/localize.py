@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
@@ -189,6 +190,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
     from expunge.localize.datasets import datasets_of
     from expunge.models.anatomy import blocks, causal_lm
+    from expunge.models.fits import check_rows_fit, embedded_ids
     from expunge.models.load import check_tokenizer_fits
 
     config, problems = call.config, preview.Problems()
@@ -225,11 +227,14 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
                 replace(plan, depth=len(blocks(causal_lm(model)))),
                 corpus,
                 tokenizer,
+                embedded=embedded_ids(model),
                 seed=config.seed,
                 retain_examples=config.retain_examples,
                 template=template_of(config),
                 max_length=config.max_length,
             )
+            for dataset in datasets.values():
+                check_rows_fit(model, chain.from_iterable(dataset.rows.values()))
     rows = {split: next(iter(dataset.rows.values())) for split, dataset in datasets.items()}
     lines = [(split, str(len(of)), str(sum(len(row.ids) for row in of))) for split, of in rows.items()]
     if lines:

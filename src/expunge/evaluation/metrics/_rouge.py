@@ -1,13 +1,17 @@
 """Overlap of two texts in words: ROUGE-1 and ROUGE-L."""
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from expunge.core.normal_form import normal
+
 _WORD = re.compile(r"[a-z0-9]+")
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 _SHORT = 3  # words of up to so many characters are not stemmed
 
 
@@ -39,9 +43,45 @@ def rouge_1(true: str, said: str, *, stemmer: bool = True) -> Overlap:
 
 @lru_cache(maxsize=2**16)
 def words(text: str, *, stemmer: bool = True) -> tuple[str, ...]:
-    """Runs of a-z and digits of the text in lower case; with `stemmer`, those longer than three are Porter-stemmed."""
-    found = _WORD.findall(text.lower())
-    return tuple(_stem(word) if stemmer and len(word) > _SHORT else word for word in found)
+    """The words of a text in lower case: runs of a-z and digits, and the words of other scripts than Latin.
+
+    Of Latin letters only a-z count, as in the package rouge-score, which sees no other script at all. Scripts that put
+    no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) give one word a character. With `stemmer`,
+    words in a-z of more than three letters are Porter-stemmed.
+    """
+    text = normal(text).lower()
+    found = _WORD.findall(text) if text.isascii() else list(_words_of_scripts(text))
+    return tuple(_stem(word) if stemmer and len(word) > _SHORT and word.isascii() else word for word in found)
+
+
+def _words_of_scripts(text: str) -> Iterator[str]:
+    word, kind = "", None
+    for character in text:
+        found = _kind(character)
+        if found == "mark" and kind in ("other", "alone"):
+            word += character  # part of the letter that it is written on
+            continue
+        if word and (found != kind or found == "alone"):
+            yield word
+            word = ""
+        kind = None if found == "mark" else found
+        word += character if kind else ""
+    if word:
+        yield word
+
+
+@lru_cache(maxsize=2**14)
+def _kind(character: str) -> str | None:
+    """Which words a character is part of: `ascii`, of `other` scripts, `alone`, as a `mark` of its letter, or none."""
+    if character.isascii():
+        return "ascii" if character.isalnum() else None
+    category = unicodedata.category(character)
+    if category[0] == "M":
+        return "mark"
+    name = unicodedata.name(character, "")
+    if category[0] not in "LN" or name.startswith("LATIN"):
+        return None
+    return "alone" if name.startswith(_UNSPACED) else "other"
 
 
 def _overlap(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from expunge.core.normal_form import caseless
 from expunge.evaluation.metrics._views import direction, generations, in_order, mean_measure, require_rows
 from expunge.results.measures import Definition, Direction, Measure
 from expunge.results.records import Records
@@ -37,4 +38,4 @@ def contained(records: Records) -> np.ndarray:
     """1 where a row's generation contains its completion, else 0, in order of index."""
     records = in_order(records)
     pairs = zip(records.column("completion"), generations(records), strict=True)
-    return np.array([float(true.strip().casefold() in said.casefold()) for true, said in pairs])
+    return np.array([float(caseless(true.strip()) in caseless(said)) for true, said in pairs])

@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from expunge.core.normal_form import caseless
 from expunge.evaluation.metrics._views import direction, generations, in_order, mean_measure, require_rows
 from expunge.results.measures import Definition, Direction, Measure
 from expunge.results.records import Records
 
+_PERIODS = (".", "\u3002", "\u0964", "\u06d4")
+"""Also as Chinese and Japanese, Hindi and Urdu write it."""
 DEFINITION = Definition(
     text="share of examples whose greedy generation equals the true answer; case, outer blanks and a last period aside",
     source="knowledge test of LUME, arXiv:2502.15097",
@@ -35,4 +38,5 @@ def exact_match(records: Records, *, better: Direction | None = None) -> Measure
 
 
 def _plain(text: str) -> str:
-    return text.strip().removesuffix(".").casefold()
+    text = text.strip()
+    return caseless(text[:-1] if text.endswith(_PERIODS) else text)

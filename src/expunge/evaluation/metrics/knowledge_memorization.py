@@ -44,7 +44,7 @@ def knowledge_memorization(
     """
     require_rows(records=records)
     records = in_order(records)
-    if not records.has("generation") and records.has("rougeL_f1"):
+    if records.has("rougeL_f1") and stemmer:  # a log's own number
         return mean_measure(DEFINITION, records.numbers("rougeL_f1"), better=direction(records, better))
     pairs = zip(records.column("completion"), generations(records), strict=True)
     values = [rouge_l(true, cut(said, stops), stemmer=stemmer).fmeasure for true, said in pairs]

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from expunge.core.normal_form import normal
 from expunge.evaluation.metrics._views import direction, generations, in_order, mean_measure, require_rows
 from expunge.results.measures import Definition, Direction, Measure
 from expunge.results.records import Records
@@ -65,4 +66,4 @@ def refusal_rate(records: Records, reference: Records | None = None, *, better: 
 
 def refuses(text: str) -> bool:
     """Does a text refuse or profess not to know?"""
-    return _REFUSAL.search(text.replace("’", "'")) is not None
+    return _REFUSAL.search(normal(text).replace("’", "'")) is not None

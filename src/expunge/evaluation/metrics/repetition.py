@@ -32,7 +32,7 @@ def repetition(records: Records, *, n: int = 4) -> Measure:
     Raises:
         ExpungeError: no rows, or rows without a generation.
 
-    Source: Welleck et al. 2019, arXiv:1908.04319. Departures: words (runs of a-z and digits) in place of tokens.
+    Source: Welleck et al. 2019, arXiv:1908.04319. Departures: words (those of ROUGE) in place of tokens.
     """
     require_rows(records=records)
     said = [words(text, stemmer=False) for text in generations(in_order(records))]

@@ -45,7 +45,9 @@ def rouge(
     Raises:
         ExpungeError: no rows, or rows without a generation.
 
-    Source: Lin 2004; word rules of the package rouge-score. Departures: no bootstrapped aggregate, a plain mean.
+    Source: Lin 2004; word rules of the package rouge-score. Departures: words of other scripts than Latin count, one a
+    character where no spaces are written between words; texts are compared in Unicode's NFC; no
+    bootstrapped aggregate, a plain mean.
     """
     require_rows(records=records)
     stems = "words stemmed" if stemmer else "words not stemmed"
@@ -83,4 +85,4 @@ def wordless(records: Records) -> str:
     if not records.has("completion"):
         return ""
     n = sum(not words(true) for true in records.column("completion"))
-    return f"{n} true answers hold no word in the letters a-z or digits, all that ROUGE sees, and score 0." if n else ""
+    return f"{n} true answers hold no word that ROUGE sees (a-z, digits, other scripts), and score 0." if n else ""
