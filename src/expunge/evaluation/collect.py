@@ -25,7 +25,7 @@ from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forc
 from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens
-from expunge.models.load import check_tokenizer_fits
+from expunge.models.load import check_loaded, check_tokenizer_fits
 from expunge.results.records import Records
 
 CUT_AFTER = 50
@@ -72,6 +72,7 @@ def collect(
             fit.
     """
     started = time.monotonic()
+    check_loaded(model, tokenizer)
     check_tokenizer_fits(_plain(model), tokenizer)
     made = identity(model, tokenizer, corpus, probes, template=template, max_length=max_length)
     items = _items(corpus, probes, tokenizer, template, max_length)

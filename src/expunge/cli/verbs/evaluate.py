@@ -220,6 +220,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
     from expunge.evaluation.evaluate import FILE
     from expunge.evaluation.evaluation_memory import evaluation_memory
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
+    from expunge.models.skeleton import skeleton
     from expunge.results.foreign_logs import load_records
     from expunge.results.records import Records
 
@@ -241,7 +242,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             source = corpus_of(config, call.resolved.extra)
         with problems.collected():
-            model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
+            model = skeleton(config.model, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:
                 check_tokenizer_fits(model, tokenizer)
         with problems.collected():
