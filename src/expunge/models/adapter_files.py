@@ -121,9 +121,7 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = Fal
         raise ExpungeError(f"{folder / WEIGHTS} is damaged: it is no whole safetensors file ({error}).") from error
     except Exception as error:  # a configuration of wrong values makes PEFT raise anything
         why = " ".join(str(error).split("\n\t")[:2])  # of what may be a line for each weight
-        raise ExpungeError(
-            f"the adapter in {folder} does not fit the model: {why} ({type(error).__name__})"
-        ) from error
+        raise ExpungeError(f"the adapter in {folder} does not fit the model: {why} ({type(error).__name__})") from error
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     check_adapter(folder, stored, expected, (f"base_model.model.{name}" for name in of_model))
     return adapted
