@@ -9,7 +9,7 @@ from expunge.core.checks import ExpungeError, nearest
 
 _REFERENCE = re.compile(r"\\\$\{|\$\{([^${}]*)\}|\$\{")
 """An escaped `${`, a reference, or a `${` that is never closed."""
-MOST_REFERENCES = 10_000
+MOST_REFERENCES = 1000
 """Of one configuration, those within what they name counted: a few lines can double a text with each line."""
 
 
