@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import read_object
 
 FILE = "manifest.json"
 _PACKAGES = ("expunge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
@@ -54,12 +55,18 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
-        """Read the manifest of the artifact in `folder`."""
+        """Read the manifest of the artifact in `folder`.
+
+        Raises:
+            ExpungeError: there is none, it is damaged, or others made it.
+        """
         path = Path(folder) / FILE
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
         known = cls.__dataclass_fields__
+        if not (isinstance(content.get("stage"), str) and isinstance(content.get("arguments"), dict)):
+            raise ExpungeError(f"{path} is no manifest that expunge wrote: it lacks the stage or its arguments.")
         return cls(**{k: v for k, v in content.items() if k in known})
 
 

@@ -14,6 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expunge.core.checks import ExpungeError, nearest
+from expunge.core.json_text import parse_json
+
+PARQUET_ROWS = 128
+LARGEST_TABLE = 4_000_000_000
+"""Bytes that a Parquet file may unpack to."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def read_objects(rows: object, name: str) -> list[Row]:
 
 def _json(path: Path) -> list[Row]:
     try:
-        content = json.loads(_decoded(path))
+        content = parse_json(_decoded(path), path.name)
     except json.JSONDecodeError as error:
         hint = " Is it one object a line? Then call it .jsonl." if error.msg == "Extra data" else ""
         raise ExpungeError(
@@ -173,11 +178,21 @@ def _csv(path: Path) -> list[Row]:
 
 
 def _parquet(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    size = 0
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ExpungeError(f"{path.name}: broken Parquet ({error}).") from error
-    return [Row(f"{path.name}, row {n}", values) for n, values in enumerate(table.to_pylist(), start=1)]
+        # Few rows at once: a small file can hold one long text a million times over.
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=PARQUET_ROWS):
+            size += batch.nbytes
+            if size > LARGEST_TABLE:
+                raise ExpungeError(
+                    f"{path.name}, of {path.stat().st_size / 1e6:.1f} MB, unpacks to more than "
+                    f"{LARGEST_TABLE / 1e9:.0f} GB. Keep only the rows and columns that are to be used."
+                )
+            rows += [Row(f"{path.name}, row {n}", values) for n, values in enumerate(batch.to_pylist(), len(rows) + 1)]
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise ExpungeError(f"{path.name}: broken Parquet, or too large to unpack ({error}).") from error
+    return rows
 
 
 def _text_lines(path: Path) -> list[Row]:
@@ -205,7 +220,7 @@ def _decoded(path: Path) -> str:
 
 def _parsed(text: str, origin: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text, origin)
     except json.JSONDecodeError as error:
         raise ExpungeError(
             f"{origin}: broken JSON ({error.msg} at column {error.colno}). It reads {text.strip()[:60]!r}."

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.core.checks import ExpungeError, nearest, unknown
+from expunge.core.json_text import parse_json
 from expunge.data.corpus import Example, ExampleKind
 from expunge.data.reading import Row
 
@@ -156,7 +157,7 @@ def _unflattened(value: Any, where: str) -> Any:
     if not (isinstance(value, str) and value.lstrip().startswith("[")):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value, where)
     except json.JSONDecodeError as error:
         raise ExpungeError(
             f"{where} begins like a JSON list, but is broken ({error.msg} at column {error.colno})."

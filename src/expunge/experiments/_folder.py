@@ -26,8 +26,8 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: b
     if check_folder(folder, manifest, overwrite=overwrite, resume=resume):
         return folder
     if folder.exists() and any(folder.iterdir()):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder.resolve())  # where a link of the user's own leads; the link stays
+    folder.resolve().mkdir(parents=True, exist_ok=True)
     manifest.save(folder)
     return folder
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import parse_json
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.results.records import FILE, LOG_NUMBERS, SCHEMA, Records
 
@@ -55,7 +56,7 @@ _HOW_TO = "Make them: expunge evaluate model=<model> output=<folder>"
 
 def _from_log(path: Path) -> Records:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"), str(path))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ExpungeError(f"{path} is neither a folder with records nor a JSON log: {error}.") from error
     for form in FORMATS:

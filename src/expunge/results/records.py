@@ -213,7 +213,11 @@ class Records:
                 f"no records at {folder}: expected the file {path}. Make them: expunge evaluate model=... "
                 f"output={folder}"
             )
-        return cls(pq.read_table(path), Manifest.load(folder))
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ExpungeError(f"the records in {path} are damaged ({error}). Make them again.") from error
+        return cls(table, Manifest.load(folder))
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self.table.column_names:

@@ -103,7 +103,8 @@ def open_folder(
             model = load_model(folder) if own_adapter is None else _as_finished(own_adapter, folder)
             return Run(model, read_history(folder / HISTORY), before, folder, checkpoints(folder))
     elif used:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.resolve())  # where a link of the user's own leads; the link stays
+        folder.resolve().mkdir()
     manifest.save(folder)
     return None
 
