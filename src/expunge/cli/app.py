@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from expunge import __version__
 from expunge.cli.console import complain, say
 from expunge.cli.verb import USER_ERROR, forgiving_output, register
 from expunge.cli.verbs import (
@@ -25,6 +24,7 @@ from expunge.cli.verbs import (
     train,
     unlearn,
 )
+from expunge.core.manifest import versions
 from expunge.core.progress import first_process
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> bool:
     if asked:
-        say(f"expunge {__version__}")
+        say(f"expunge {versions().get('expunge', 'not installed')}")
         raise typer.Exit
     return asked
 

@@ -4,8 +4,8 @@ import errno
 import platform
 import traceback
 
-from expunge import __version__
 from expunge.core.format import legible
+from expunge.core.manifest import versions
 
 _DISK: dict[int, str] = {
     errno.EACCES: "no permission for {path}. Change its permissions, or name another place",
@@ -63,10 +63,11 @@ def answer(error: Exception, verb: str) -> str | None:
 def fault(error: Exception) -> str:
     """A fault of ours: the traceback, and what to do with it."""
     lines = legible("".join(traceback.format_exception(error)))
+    ours = f"expunge {versions().get('expunge', '(not installed)')}"
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     return (
-        f"{lines}\nThis is a fault in expunge {__version__} ({system}), not in your input. Please report it with the "
-        "lines above and the command that gave them."
+        f"{lines}\nThis is a fault in {ours} ({system}), not in your input. Please report it with the lines above and "
+        "the command that gave them."
     )
 
 

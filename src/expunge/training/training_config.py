@@ -12,6 +12,7 @@ from expunge.core.checks import ExpungeError, require_at_least, require_between
 from expunge.core.progress import processes
 
 LARGEST_RATE = 1.0
+MOST_EPOCHS = 100_000
 LARGEST_SEED = 2**32 - 1
 """What numpy's generators, which transformers seeds, take."""
 MOST_RETAIN_ROWS = 1000
@@ -71,8 +72,8 @@ class TrainingConfig:
                 f"learning_rate must be between 0 and 1; got {self.learning_rate!r}. Full-parameter training "
                 "of models of 1 to 8 billion parameters uses 1e-6 to 5e-5, models of a few million 1e-4 to 1e-3."
             )
-        if self.epochs is not None and not self.epochs > 0:
-            raise ExpungeError(f"epochs must be above 0; got {self.epochs!r}.")
+        if self.epochs is not None and not 0 < self.epochs <= MOST_EPOCHS:
+            raise ExpungeError(f"epochs must be above 0 and at most {MOST_EPOCHS}; got {self.epochs!r}.")
         require_between("seed", self.seed, 0, LARGEST_SEED)
         require_at_least("batch_size", self.batch_size, 1)
         require_between("retain_per_forget", self.retain_per_forget, 1, MOST_RETAIN_ROWS)
