@@ -114,7 +114,7 @@ def read_yaml(text: str, source: str, *, lines: bool = True) -> tuple[Any, dict[
     except (yaml.YAMLError, ValueError) as error:
         raise ExpungeError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from error
     except RecursionError:
-        raise ExpungeError(f"{source}: values nest more than {DEEPEST} deep.") from None
+        raise ExpungeError(f"{source}: values nest more than {DEEPEST} deep, in {text[:20]!r}...") from None
     marks: dict[Where, Mark] = {}
     count = 0
 

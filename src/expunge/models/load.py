@@ -89,8 +89,7 @@ def configuration(source: str | Path, *, trust_remote_code: bool = False) -> Pre
         ExpungeError: there is none, it is damaged, or it is of another kind of model.
     """
     with refused(f"cannot read the configuration of the model '{source}'", source):
-        if (path := Path(source) / "config.json").is_file():
-            read_object(path)  # what is wrong with its JSON, which transformers does not say
+        check_model_folder(source)
         config: PretrainedConfig = AutoConfig.from_pretrained(str(source), trust_remote_code=trust_remote_code)
         check_causal(source, config)
     return config
@@ -295,6 +294,9 @@ def check_model_folder(source: str | Path) -> None:
         return
     if not folder.is_dir():
         raise ExpungeError(f"'{source}' is a file; a model is a folder with config.json and model.safetensors.")
+    for name in ("config.json", "adapter_config.json"):
+        if (folder / name).is_file():
+            read_object(folder / name)  # what is wrong with its JSON, which the libraries do not say
     files = sorted(p.name for p in folder.iterdir())
     if not {"config.json", "adapter_config.json"} & set(files):
         _refuse_unfinished(folder)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns, number, one_line, power_of_ten
+from expunge.core.json_text import read_object
 from expunge.core.nested import finite
 
 Direction = Literal["lower", "higher", "near"]
@@ -153,7 +154,7 @@ class Evaluation(Mapping[str, Measure]):
         path = Path(path)
         if not path.is_file():
             raise ExpungeError(f"no evaluation at {path}. Make one: expunge evaluate model=... forget=... output=...")
-        content = json.loads(path.read_text("utf-8"))
+        content = read_object(path)
         measures = {}
         for name, fields in content.pop("measures").items():
             interval = fields.pop("interval")

@@ -13,7 +13,7 @@ from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.output import check_output_file
+from expunge.core.output import check_output_file, check_place
 from expunge.core.progress import Progress, shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
@@ -98,6 +98,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
         _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
+    check_place(output)
     corpus = corpus_of(config, call.resolved.extra)
     with shown() as report:
         others: dict[str, Any] = {
@@ -237,6 +238,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
     if config.model is not None:
         with problems.collected():
             output = str(output_folder(config))
+            check_place(Path(output))
         with problems.collected():
             tokenizer = tokenizer_of(config.model, config)
         with problems.collected():
