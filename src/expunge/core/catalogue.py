@@ -126,6 +126,8 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     if kind not in KINDS:
         raise unknown("kind of thing", kind, KINDS)
     entry = KINDS[kind]
+    if not isinstance(name, str):
+        raise ExpungeError(f"{entry.what}: a name is text, such as '{names(kind)[0]}'; got {name!r}.")
     if ":" in name:
         _gate.get()(entry.what, name)
         return _outside(entry, name)

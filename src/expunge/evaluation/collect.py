@@ -16,7 +16,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.distributed import gather, sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus, Example
+from expunge.data.corpus import Corpus, Example, check_corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.partial import Partial
@@ -73,6 +73,7 @@ def collect(
     """
     started = time.monotonic()
     check_loaded(model, tokenizer)
+    check_corpus(corpus)
     check_tokenizer_fits(_plain(model), tokenizer)
     made = identity(model, tokenizer, corpus, probes, template=template, max_length=max_length)
     items = _items(corpus, probes, tokenizer, template, max_length)

@@ -15,10 +15,11 @@ from expunge.core.distributed import barrier, is_main
 from expunge.core.manifest import versions
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
+from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Sample
 from expunge.results.records import FILE as RECORDS_FILE
@@ -90,6 +91,8 @@ def evaluate(
     else:
         if model is None or tokenizer is None or corpus is None:
             raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
+        check_loaded(model, tokenizer)
+        check_corpus(corpus)
         chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
         wanted, absent = probes(chosen, corpus, retain_model, start_model)
         made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)

@@ -262,6 +262,8 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     Raises:
         ExpungeError: there is none; the message says which option names another place.
     """
+    if not isinstance(source, str | Path):
+        raise ExpungeError(f"a tokenizer is loaded from a folder or a hub id; got {type(source).__name__}.")
     if holds_adapter_alone(source) and not any(Path(source).glob("tokenizer*")):
         return load_tokenizer(adapter_base(source), trust_remote_code=trust_remote_code)
     try:
@@ -334,14 +336,20 @@ def _refuse_unfinished(folder: Path) -> None:
 
 def check_loaded(model: object, tokenizer: object) -> None:
     """Raise unless it is a loaded model and a loaded tokenizer, and not a name of one."""
-    if not isinstance(model, nn.Module):
-        raise ExpungeError(
-            f"model must be a loaded model; got {_described(model)}. Load it first: expunge.load_model(<folder or id>)."
-        )
+    check_model(model)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ExpungeError(
             f"tokenizer must be a loaded tokenizer; got {_described(tokenizer)}. Load it first: "
             "expunge.load_tokenizer(<folder or id>)."
+        )
+
+
+def check_model(model: object, what: str = "model") -> None:
+    """Raise unless it is a loaded model, and not a name of one."""
+    if not isinstance(model, nn.Module):
+        raise ExpungeError(
+            f"{what} must be a loaded model; got {_described(model)}. Load it first: "
+            "expunge.load_model(<folder or id>)."
         )
 
 

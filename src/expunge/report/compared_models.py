@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.report.text import one_line
@@ -43,10 +43,25 @@ def gather(sources: Source | Iterable[Source]) -> tuple[Evaluation, ...]:
     Raises:
         ExpungeError: there is nothing to report; a path holds no evaluation; a file is not one.
     """
-    listed = [sources] if isinstance(sources, Evaluation | str | Path) else list(sources)
+    return tuple(
+        source if isinstance(source, Evaluation) else _read(Path(source)) for source in listed_sources(sources)
+    )
+
+
+def listed_sources(sources: Source | Iterable[Source]) -> list[Source]:
+    """The sources of a report as a list.
+
+    Raises:
+        ExpungeError: there is none, or something else than an evaluation or a path.
+    """
+    single = isinstance(sources, Evaluation | str | Path) or not isinstance(sources, Iterable)
+    listed: list[Any] = [sources] if single else list(sources)  # type: ignore[arg-type]
     if not listed:
         raise ExpungeError(f"a report needs at least one evaluation; got none. {_CURE}")
-    return tuple(source if isinstance(source, Evaluation) else _read(Path(source)) for source in listed)
+    for source in listed:
+        if not isinstance(source, Evaluation | str | Path):
+            raise ExpungeError(f"a report takes evaluations and paths of them; got {source!r}. {_CURE}")
+    return listed
 
 
 def _read(path: Path) -> Evaluation:

@@ -34,6 +34,8 @@ def load_records(path: str | Path) -> Records:
     Raises:
         ExpungeError: nothing is there, or it is neither.
     """
+    if not isinstance(path, str | Path):
+        raise ExpungeError(f"records are read from a path; got {type(path).__name__}. {_HOW_TO}")
     path = Path(path)
     if path.is_file() and path.name != FILE:
         return _from_log(path)

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -57,6 +57,7 @@ def finetune(
         ExpungeError: unknown settings or splits, a folder in use, a non-finite loss.
     """
     check_tokenizer_fits(model, tokenizer)
+    check_corpus(corpus)
     plan = plan_finetuning(
         model,
         splits,
