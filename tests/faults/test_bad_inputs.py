@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 import zoo
 from expunge.cli import main
+from expunge.data import reading
 from expunge.models.adapter_files import write_adapter
 from expunge.models.load import load_model, save_model
 from expunge.models.lowrank import attach
@@ -124,7 +125,7 @@ def both(*steps: Setup) -> Setup:
 
 def bomb() -> None:
     """A small Parquet file of one long text, many times over."""
-    long = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 5_000_000]))
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"question": long, "answer": long}), "bomb.parquet")
 
 
@@ -429,10 +430,80 @@ def test_files(spoil: Setup, words: list[str], said: str, here: Path, capsys: py
     refused(words, said, here, capsys)
 
 
-@pytest.mark.slow
-def test_a_parquet_bomb(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_parquet_bomb(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LARGEST_TABLE", 50_000_000)
     bomb()
-    refused(unlearn(forget="bomb.parquet"), "bomb.parquet", here, capsys)
+    assert Path("bomb.parquet").stat().st_size < 1_000_000
+    refused(unlearn(forget="bomb.parquet"), "bomb.parquet, of 0.0 MB, unpacks to more than 0 GB", here, capsys)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (configured("model", num_hidden_layers=5), "the files lack 18 weights of LlamaForCausalLM"),
+        (cut("model/model.safetensors"), "model/model.safetensors is damaged"),
+        (nothing, ""),
+    ],
+)
+@pytest.mark.parametrize("words", [unlearn, evaluate])
+def test_a_dry_run_says_it_too(
+    words: Callable[[], list[str]], spoil: Setup, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil()
+    before = contents(here)
+    with pytest.raises(SystemExit) as caught:
+        main([*words(), "--dry-run"])
+    out, err = capsys.readouterr()
+    assert caught.value.code == (1 if said else 0), (out, err)
+    assert said in out if said else "Everything is there" in out
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("errors", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("verb", [unlearn, evaluate])
+def test_a_disk_that_refuses(
+    verb: Callable[[], list[str]],
+    errors: OSError,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise errors
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SystemExit) as caught:
+        main(verb())
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and "Traceback" not in err
+    assert ("no permission" in err) == (errors.errno == 13) and ("disk is full" in err) == (errors.errno == 28)
+
+
+def test_code_of_a_configuration_runs_when_it_is_allowed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.yaml").write_text("method: zoo:bare_loss")
+    base = [word for word in unlearn() if not word.startswith("method=")]
+    for more in (["--config", "c.yaml", "--allow-code"], ["method=zoo:bare_loss"]):
+        with pytest.raises(SystemExit):
+            main([*base, "--dry-run", *more])
+        assert "running code from zoo:bare_loss\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main([*base, "--dry-run", "--config", "c.yaml"])
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and "--allow-code" in err and "running" not in err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_folder_behind_a_link_is_replaced_where_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("disk/run").mkdir(parents=True)
+    Path("disk/run/manifest.json").write_text('{"stage": "unlearn", "arguments": {}}')
+    Path("disk/run/old").touch()
+    Path("out").symlink_to("disk/run")
+    with pytest.raises(SystemExit) as caught:
+        main([*unlearn(), "--overwrite"])
+    assert caught.value.code == 0, capsys.readouterr()
+    assert Path("out").is_symlink() and Path("disk/run/model.safetensors").is_file()
+    assert not Path("disk/run/old").exists()
 
 
 def refused(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

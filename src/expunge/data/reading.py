@@ -17,7 +17,7 @@ from expunge.core.checks import ExpungeError, nearest
 from expunge.core.json_text import parse_json
 
 PARQUET_ROWS = 128
-LARGEST_TABLE = 4_000_000_000
+LARGEST_TABLE = 2_000_000_000
 """Bytes that a Parquet file may unpack to."""
 
 
