@@ -91,3 +91,26 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def bare_loss(logprobs: torch.Tensor) -> torch.Tensor:
     """A loss from outside that forgets to say that it is a sequence mean."""
     return logprobs
+
+
+def bare_adapter(model: PreTrainedModel, matrices: list[str]) -> None:
+    """An adapter from outside."""
+
+
+def bare_attribution(weights: torch.Tensor) -> torch.Tensor:
+    """An attribution from outside."""
+    return weights
+
+
+def bare_suite(splits: list[str]) -> None:
+    """A suite from outside."""
+
+
+def bare_attack(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> PreTrainedModel:
+    """An attack from outside."""
+    return model
+
+
+def bare_source(*, rows: int = 3) -> Corpus:
+    """A source from outside, or an experiment."""
+    return corpus(rows)

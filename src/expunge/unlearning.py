@@ -115,8 +115,10 @@ class Unlearning:
             ExpungeError: an unknown method or retain loss, a model that cannot be loaded, a loaded model without
                 tokenizer.
         """
-        name = method if ":" in method else method.lower().replace("-", "_").replace(" ", "_")
-        name = ALIASES.get(name, name)
+        name = method
+        if isinstance(method, str) and ":" not in method:
+            name = method.lower().replace("-", "_").replace(" ", "_")
+            name = ALIASES.get(name, name)
         if adaptive and name not in ("rmu", "adaptive_rmu"):
             raise ExpungeError(f"adaptive=True belongs to method='rmu'; the method is {method!r}.")
         self.method = "adaptive_rmu" if adaptive else name

@@ -1,5 +1,7 @@
 """The application: verbs, mistakes, bugs, interruptions."""
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+import torch
+from safetensors import SafetensorError
 
+import expunge
 from expunge.core.checks import ExpungeError
 
 
@@ -66,12 +72,71 @@ def test_ctrl_c_is_a_line(call: Callable[..., Any], stage_raises: Any, interrupt
     assert call(*WORDS) == (130, "", said)
 
 
-def test_a_bug_keeps_its_traceback(stage_raises: Any) -> None:
-    from expunge.cli import main
+def test_a_bug_shows_its_traceback_and_says_that_it_is_one(call: Callable[..., Any], stage_raises: Any) -> None:
+    stage_raises(KeyError("ours \x1b[2J"))
+    code, out, err = call(*WORDS)
+    assert (code, out) == (70, "") and err.startswith("Traceback (most recent call last):") and "ours" in err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"This is a fault in expunge {expunge.__version__} (") and "Please report it" in last
+    assert "\x1b" not in err
 
-    stage_raises(KeyError("ours"))
-    with pytest.raises(KeyError, match="ours"):
-        main(list(WORDS))
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "o/p"), "error: unlearn: no permission for 'o/p'."),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: unlearn: the disk is full, at "),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "n" * 400),
+            f": '{'n' * 200}...'. Choose a shorter one.",
+        ),
+        (OSError(errno.ELOOP, "Too many levels", "o"), "'o' is a symbolic link that leads back to itself"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "f/x"), "'f/x' is a file where a folder must be"),
+        (OSError(errno.ETIMEDOUT, "Timed out", "f"), "error: unlearn: Timed out: 'f'."),
+        (OSError("of a library"), "error: unlearn: of a library: of a library."),
+        (MemoryError(), "error: unlearn: out of memory (no details). Use less at once"),
+        (torch.OutOfMemoryError("tried 9 GiB"), "error: unlearn: out of memory (tried 9 GiB)."),
+        (SafetensorError("header too large"), "error: unlearn: a weight file is damaged or cannot be written: header"),
+        (pa.ArrowInvalid("no magic bytes"), "error: unlearn: a Parquet file is damaged or too large: no magic bytes"),
+        (json.JSONDecodeError("Expecting value", "", 0), "error: unlearn: a JSON file is damaged: Expecting value"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start"), "error: unlearn: a text is not UTF-8: "),
+    ],
+)
+def test_what_disks_and_libraries_raise_is_a_message(
+    call: Callable[..., Any], stage_raises: Any, error: Exception, said: str
+) -> None:
+    stage_raises(error)
+    code, out, err = call(*WORDS)
+    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_and_version(call: Callable[..., Any], word: str) -> None:
+    assert call("--version") == (0, f"expunge {expunge.__version__}\n", "")
+    code, out, _ = call(word)
+    assert code == 0 and "--version" in out and "--install-completion" in out
+    assert call("unlearn", word).code == call("mask", word).code == 0
+    code, _, err = call()
+    assert code == 2 and err.startswith("Usage: expunge")
+
+
+def test_settings_complete_in_the_shell(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]) -> None:
+    monkeypatch.setenv("_EXPUNGE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "expunge unlearn learn")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert call().out.split() == ["learning_rate="]
+
+
+def test_nothing_reaches_the_terminal_as_a_command_to_it(call: Callable[..., Any]) -> None:
+    for words in (("un\x1b[31mlearn",), ("unlearn", "model=\x1b[2J", "output=o", "x=\x9b1m"), ("list", "\x1b]0;t\x07")):
+        code, out, err = call(*words)
+        assert code == 2 and not {"\x1b", "\x9b", "\x07"} & {*out, *err}
+
+
+def test_recipes_are_experiments(call: Callable[..., Any]) -> None:
+    found = call("list", "recipes")
+    assert found == call("list", "experiments") and "locality" in found.out
+    assert "expunge experiment NAME --help" in found.out
 
 
 def test_the_installed_program(tmp_path: Path) -> None:

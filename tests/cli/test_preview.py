@@ -1,21 +1,9 @@
 """What a dry run estimates."""
 
-from pathlib import Path
-
 import pytest
 
-from expunge.cli.preview import Problems, in_units, marked_text, skeleton
+from expunge.cli.preview import Problems, in_units, marked_text
 from expunge.core.checks import ExpungeError
-from expunge.models.load import load_model
-
-
-def test_a_skeleton_has_shapes_and_no_weights(model_folder: Path, tmp_path: Path) -> None:
-    found, real = skeleton(str(model_folder), trust_remote_code=False), load_model(model_folder)
-    shapes = {name: (p.shape, p.dtype) for name, p in real.named_parameters()}
-    assert {name: (p.shape, p.dtype) for name, p in found.named_parameters()} == shapes
-    assert all(p.is_meta for p in found.parameters())
-    with pytest.raises(ExpungeError, match="no model folder"):
-        skeleton(str(tmp_path / "nowhere"), trust_remote_code=False)
 
 
 def test_marks_stand_around_what_is_supervised_and_nothing_is_invisible() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expunge.config.references import filled_in
 from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import REQUIRED, Setting
 from expunge.core.checks import ExpungeError, require_positive
@@ -193,7 +194,7 @@ class TestTypes:
         file = written(tmp_path_factory.mktemp("text"), f"loss: {json.dumps(text)}")
         assert made(files=(file,)).config.loss == text
 
-    @given(st.floats(allow_nan=False, min_value=1e-300, max_value=1e300), st.integers())
+    @given(st.floats(allow_nan=False, min_value=1e-300, max_value=1e300), st.integers(1 - 2**63, 2**63 - 1))
     def test_numbers_come_through_unchanged(self, rate: float, seed: int) -> None:
         found = made(f"rate={rate!r}", f"seed={seed}").config
         assert (found.rate, found.seed) == (rate, seed)
@@ -332,3 +333,18 @@ class TestFurtherSettings:
     def test_of_two_with_one_name_the_first_counts(self) -> None:
         other = Setting(name="beta", type=str, default="x", default_origin="default of kl")
         assert made("beta=1", extra_settings=lambda values: [BETA, other]).extra == {"beta": 1.0}
+
+
+def test_references_that_double_with_each_line_are_bounded() -> None:
+    lines = ["a0=x", *(f"a{n}=${{a{n - 1}}}${{a{n - 1}}}" for n in range(1, 40))]
+    tree = dict(line.split("=", 1) for line in lines)
+    with pytest.raises(ExpungeError, match="more than 1000 references"):
+        filled_in(tree, {})
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-Infinity", "1e999"])
+def test_numbers_that_are_none(value: str) -> None:
+    assert failure(f"rate={value}").endswith("Numbers must be finite and below 2^63.")
+    assert failure(f"seed={'9' * 5000}").startswith(
+        f"seed must be a whole number; got '{'9' * 60}'... (5000 characters)"
+    )

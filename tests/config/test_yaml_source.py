@@ -93,3 +93,21 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
 def test_question_marks_on_the_command_line() -> None:
     with pytest.raises(ExpungeError, match=r"command line: \?\?\? stands for a value"):
         read_override("model=???")
+
+
+def test_aliases_of_aliases_are_bounded() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+    )
+    with pytest.raises(ExpungeError, match=r"^run\.yaml, line \d+: more than 10000 values"):
+        read_yaml(bomb, "run.yaml")
+
+
+def test_deep_brackets_are_a_message() -> None:
+    with pytest.raises(ExpungeError, match=r"^run\.yaml: values nest more than 32 deep"):
+        read_yaml("[" * 5000, "run.yaml")
+
+
+def test_control_characters_are_a_message() -> None:
+    with pytest.raises(ExpungeError, match=r"^run\.yaml: not valid YAML: .*special characters"):
+        read_yaml("a: \x1b[31m", "run.yaml")

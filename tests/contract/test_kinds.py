@@ -18,9 +18,18 @@ from expunge.core.catalogue import KINDS, names, resolve
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.evaluation.suite import Suite
+from expunge.localize.attribution import INPUTS
 from expunge.models.matrices import target_matrices
 
 ALL = [(kind, name) for kind in KINDS for name in names(kind)]
+OUTSIDE = {
+    **dict.fromkeys(("methods", "retain_losses", "metrics"), zoo.bare_loss),
+    "adapters": zoo.bare_adapter,
+    "attributions": zoo.bare_attribution,
+    "suites": zoo.bare_suite,
+    "attacks": zoo.bare_attack,
+    **dict.fromkeys(("sources", "experiments"), zoo.bare_source),
+}
 SPLITS = ("forget", "retain", "holdout", "retain_perturbed", "real_authors", "world_facts", "world")
 
 
@@ -48,12 +57,53 @@ def test_settings_are_explained(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_code_of_others_joins_by_path_and_by_entry_point(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve(kind, "zoo:bare_loss") is zoo.bare_loss
-    theirs = EntryPoint("theirs", "zoo:bare_loss", KINDS[kind].group)
+    path = f"zoo:{OUTSIDE[kind].__name__}"
+    assert resolve(kind, path) is OUTSIDE[kind]
+    theirs = EntryPoint("theirs", path, KINDS[kind].group)
     monkeypatch.setattr(catalogue, "entry_points", lambda *, group: [theirs] if group == KINDS[kind].group else [])
-    assert "theirs" in names(kind) and resolve(kind, "theirs") is zoo.bare_loss
+    assert "theirs" in names(kind) and resolve(kind, "theirs") is OUTSIDE[kind]
     with pytest.raises(ExpungeError, match="thiers"):
         resolve(kind, "thiers")
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_ours_have_the_signature_that_others_must_have(kind: str, name: str) -> None:
+    catalogue._check_signature(KINDS[kind], name, resolve(kind, name))
+
+
+def test_what_may_be_shown_is_what_there_is() -> None:
+    assert KINDS["attributions"].inputs == (*INPUTS,)
+
+
+@pytest.mark.parametrize(
+    "path", ["os:abort", "os:_exit", "shutil:rmtree", "subprocess:run", "builtins:exec", "os:times"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_of_another_kind_are_not_called(kind: str, path: str) -> None:
+    if kind == "metrics" and path not in ("os:abort", "os:times"):
+        pytest.skip("a metric may call its inputs as it likes; it is called with records alone")
+    with pytest.raises(ExpungeError, match="is not called"):
+        resolve(kind, path)
+
+
+@pytest.mark.parametrize("name", ["os:", ":abort", "os:a b", "a/b:c", "os:path:join", "..os:abort"])
+def test_names_of_outside_code_have_one_form(name: str) -> None:
+    with pytest.raises(ExpungeError, match=r"named as package\.module:function"):
+        resolve("methods", name)
+
+
+def test_a_gate_is_asked_before_anything_is_imported() -> None:
+    asked = []
+
+    def gate(what: str, path: str) -> None:
+        asked.append((what, path))
+        raise ExpungeError("closed")
+
+    with catalogue.guarded(gate), pytest.raises(ExpungeError, match="closed"):
+        resolve("methods", "no_such_module:f")
+    assert asked == [("unlearning method", "no_such_module:f")]
+    with pytest.raises(ExpungeError, match="cannot import the module 'no_such_module'"):
+        resolve("methods", "no_such_module:f")
 
 
 @pytest.mark.parametrize("name", names("suites"))

@@ -70,7 +70,7 @@ def test_require() -> None:
     ("check", "good", "bad", "message"),
     [
         (lambda v: require_positive("beta", v, hint="Use 0.1."), 1e-9, 0, "beta must be above 0; got 0. Use 0.1."),
-        (lambda v: require_positive("beta", v), math.inf, -1.5, "beta must be above 0; got -1.5."),
+        (lambda v: require_positive("beta", v), 1e300, -1.5, "beta must be above 0; got -1.5."),
         (lambda v: require_at_least("n", v, 1), 1, 0, "n must be at least 1; got 0."),
         (lambda v: require_at_least("n", v, 1, hint="Rows."), 2, 0.5, "n must be at least 1; got 0.5. Rows."),
         (lambda v: require_between("p", v, 0, 1), 0, -0.1, "p must be between 0 and 1; got -0.1."),

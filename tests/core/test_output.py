@@ -30,9 +30,9 @@ def test_a_folder_in_use(tmp_path: Path, resume: bool | None, message: str) -> N
     assert check_output(tmp_path, overwrite=False, resume=True)
 
 
-def test_a_file_in_the_place_of_a_folder_is_in_use(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ExpungeError, match=r"the output file .*file is in use"):
+    with pytest.raises(ExpungeError, match="must be a folder, and is a file"):
         check_output(tmp_path / "file", overwrite=False)
 
 
@@ -69,3 +69,37 @@ def test_what_the_first_process_writes_is_not_in_use(tmp_path: Path, monkeypatch
     monkeypatch.setenv("RANK", "1")
     assert not check_output(tmp_path, overwrite=False)
     check_output_file(tmp_path / "manifest.json", overwrite=False)
+
+
+def test_nothing_is_written_through_links_that_somebody_planted(tmp_path: Path) -> None:
+    victim, run = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    (run / "deep").mkdir(parents=True)
+    (run / "deep" / "history.csv").symlink_to(victim)
+    Manifest(stage="unlearn", arguments={}).save(run)
+    for how in ({"overwrite": True}, {"overwrite": False, "resume": True}):
+        with pytest.raises(ExpungeError, match=r"holds a symbolic link, .*history\.csv to .*victim"):
+            check_output(run, **how)
+    (tmp_path / "report.html").symlink_to(victim)
+    (tmp_path / "dangling.html").symlink_to(tmp_path / "nowhere" / "file")
+    for name, said in (("report.html", "is a symbolic link to .*victim"), ("dangling.html", "leads nowhere")):
+        for overwrite in (False, True):
+            with pytest.raises(ExpungeError, match=said):
+                check_output_file(tmp_path / name, overwrite=overwrite)
+    assert victim.read_text() == "precious"
+
+
+def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place, said in (
+        (tmp_path / "file" / "run", "would be below .*file, which is a file"),
+        (tmp_path / "loop", "nowhere"),
+    ):
+        with pytest.raises(ExpungeError, match=said):
+            check_output(place, overwrite=False)
+        with pytest.raises(ExpungeError, match=said):
+            check_output_file(place, overwrite=False)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ExpungeError, match="no permission for"):
+        check_output(tmp_path / "new" / "run", overwrite=False)

@@ -115,12 +115,12 @@ def test_the_base_is_loaded_in_the_type_it_was_trained_in(start: Path, tmp_path:
 @pytest.fixture
 def pretended_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading with bits as it looks from outside: coarser weights of a model that says that it is quantized."""
-    plainly: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_pretrained
+    plainly: Callable[..., tuple[PreTrainedModel, dict[str, Any]]] = AutoModelForCausalLM.from_pretrained
 
-    def from_pretrained(source: str, **given: Any) -> PreTrainedModel:
+    def from_pretrained(source: str, **given: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
         how = given.pop("quantization_config", None)
         given.pop("device_map", None)
-        model = plainly(source, **given)
+        model, found = plainly(source, **given)
         if how is not None:
             with torch.no_grad():
                 for name, p in model.named_parameters():
@@ -129,7 +129,7 @@ def pretended_bits(monkeypatch: pytest.MonkeyPatch) -> None:
             model.config.quantization_config = how
             model.is_quantized = True
             model.hf_quantizer = SimpleNamespace(is_trainable=True, is_qat_trainable=False)
-        return model
+        return model, found
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     monkeypatch.setattr("expunge.models.load._check_quantizing", lambda bits, place: None)

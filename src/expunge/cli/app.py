@@ -3,10 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from expunge.cli.verb import forgiving_output, register
+from expunge.cli.console import complain, say
+from expunge.cli.verb import USER_ERROR, forgiving_output, register
 from expunge.cli.verbs import (
     compare,
     data,
@@ -22,16 +24,35 @@ from expunge.cli.verbs import (
     train,
     unlearn,
 )
+from expunge.core.manifest import versions
 from expunge.core.progress import first_process
 
 app = typer.Typer(
     help="expunge removes chosen knowledge from a language model and measures the effect.",
     epilog="expunge VERB --help lists the settings of a verb.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        say(f"expunge {versions().get('expunge', 'not installed')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 for verb in (
     demo.VERB,
     train.VERB,
@@ -77,4 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forgiving_output()
     if not first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - for as long as the process lives
-    app(args=arguments, prog_name="expunge")
+    try:
+        code = app(args=arguments, prog_name="expunge", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        said = error.format_message()  # of the words before a verb was found: none, or no such command or option
+        complain(said if said.startswith("Usage: ") else f"error: {said}\nexpunge --help lists the commands.")
+        code = USER_ERROR
+    sys.exit(code)

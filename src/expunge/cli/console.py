@@ -1,22 +1,32 @@
-"""What the command line says: results on stdout, warnings on stderr; plain lines without a terminal."""
+"""What the command line says: results on stdout, warnings on stderr; plain lines without a terminal.
+
+Everything that is said goes through here (progress: core/progress.py), and what models, data, files and their names
+could make a terminal do is made visible instead.
+"""
 
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from expunge.core.format import legible
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 
 def say(text: str = "") -> None:
     """A line of results."""
-    print(text, flush=True)
+    print(legible(text), flush=True)
 
 
 def complain(text: str) -> None:
     """A line about something wrong, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(legible(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -46,7 +56,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequ
 
     Args:
         header: one word a column.
-        rows: cells as text, shown as they are.
+        rows: cells as text; markup in them is shown as it is.
         numeric: columns that are set flush right.
     """
     from expunge.core.format import columns, drawn_table
@@ -61,30 +71,42 @@ def heading(text: str) -> None:
     """A line above a group of lines."""
     say()
     if sys.stdout.isatty():
-        from rich.console import Console
         from rich.text import Text
 
-        Console().print(Text(text, style="bold"))
+        draw(Text(text, style="bold"))
     else:
         say(text)
 
 
-def draw(renderable: object) -> None:
+@dataclass(frozen=True)
+class _Legible:
+    """Something that rich can draw, with the text in it made legible."""
+
+    inner: "RenderableType"
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.segment import Segment
+
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(legible(segment.text), segment.style)
+
+
+def draw(renderable: "RenderableType") -> None:
     """Something that rich can draw; as wide as it needs where there is no terminal."""
     from rich.console import Console
 
     from expunge.core.format import UNBOUNDED
 
-    (Console() if sys.stdout.isatty() else Console(width=UNBOUNDED)).print(renderable)
+    (Console() if sys.stdout.isatty() else Console(width=UNBOUNDED)).print(_Legible(renderable))
 
 
-def draw_split(renderable: object) -> None:
+def draw_split(renderable: "RenderableType") -> None:
     """Something that cuts itself at the width there is: of the terminal, else of COLUMNS, else 80."""
     from rich.console import Console
 
     if sys.stdout.isatty():
-        Console().print(renderable)
+        Console().print(_Legible(renderable))
         return
     text = StringIO()
-    Console(file=text, width=shutil.get_terminal_size().columns, color_system=None).print(renderable)
+    Console(file=text, width=shutil.get_terminal_size().columns, color_system=None).print(_Legible(renderable))
     say("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

@@ -12,6 +12,7 @@ FLAGS = {
     "dry_run": "Show the resolved settings and what would happen, check settings and data, and stop.",
     "overwrite": "Replace what an earlier run wrote into the output folder.",
     "resume": "Resume the interrupted run in the output folder.",
+    "allow_code": "Run code of yours that a configuration file names as package.module:function.",
     "help": "Show this text.",
 }
 

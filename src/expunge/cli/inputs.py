@@ -39,9 +39,10 @@ class LoadingConfig:
 
 def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
     """A model and a tokenizer that fits it."""
-    from expunge.models.load import check_model_folder, check_tokenizer_fits, load_model
+    from expunge.models.load import check_loading, check_tokenizer_fits, load_model
 
-    check_model_folder(source)  # first: a missing folder lacks a tokenizer too, which is not what is wrong
+    # First: a missing folder lacks a tokenizer too, which is not what is wrong.
+    check_loading(source, device=config.device, bits=config.bits)
     tokenizer = tokenizer_of(source, config)
     model = load_model(
         source, dtype=config.dtype, device=config.device, bits=config.bits, trust_remote_code=config.trust_remote_code

@@ -12,7 +12,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.format import counted
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from expunge.core.batch import Encoded
     from expunge.data.corpus import Corpus
@@ -86,25 +86,6 @@ def marked_text(pieces: Sequence[tuple[str, bool]]) -> str:
         visible = legible(text).replace("\t", "\\t").replace("\n", "\\n")
         shown_pieces.append((f"«{visible}»" if supervised else visible) + ("\n" if "\n" in text else ""))
     return "".join(shown_pieces)
-
-
-def skeleton(source: str, *, trust_remote_code: bool) -> "PreTrainedModel":
-    """A model without weights, from its configuration alone, or that of an adapter's start model."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from expunge.models.load import adapter_base, check_model_folder, holds_adapter_alone
-
-    check_model_folder(source)
-    if holds_adapter_alone(source):
-        return skeleton(adapter_base(source), trust_remote_code=trust_remote_code)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ExpungeError(f"cannot read the configuration of the model '{source}': {error}") from error
-    return model
 
 
 def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig") -> "Work":

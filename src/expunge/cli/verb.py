@@ -1,6 +1,7 @@
 """A verb: words become one checked configuration, and that one call; errors become messages and exit codes."""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,18 +12,24 @@ import typer
 
 from expunge.cli.arguments import parse
 from expunge.cli.console import complain, plain_warnings, say
+from expunge.cli.errors import answer, fault
 from expunge.cli.help import help_text
 from expunge.config import presets
 from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import Setting, settings
+from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import locked
+from expunge.core.progress import first_process
 from expunge.core.surface import command_line
 
 T = TypeVar("T")
 
 USER_ERROR = 2
+FAULT = 70
+"""Of ours: an error that nobody foresaw."""
 INTERRUPTED = 130
+FLAGS_OF_ALL = ("allow_code", "help")
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,10 @@ class Verb(Generic[T]):
 def register(app: typer.Typer, verb: Verb[Any]) -> None:
     """Add a verb to a typer application."""
 
+    def complete(incomplete: str) -> list[str]:
+        known = (f"{setting.name}=" for setting in (*verb.own_settings, *settings(verb.config)))
+        return [word for word in known if word.startswith(incomplete)]
+
     @app.command(
         verb.name.rpartition(" ")[2],
         help=verb.about,
@@ -93,16 +104,17 @@ def register(app: typer.Typer, verb: Verb[Any]) -> None:
         add_help_option=False,
         context_settings={"ignore_unknown_options": True},
     )
-    def command(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    def command(words: Annotated[list[str] | None, typer.Argument(autocompletion=complete)] = None) -> None:
         raise typer.Exit(execute(verb, words or []))
 
 
 def execute(verb: Verb[Any], words: Sequence[str]) -> int:
     """Run a verb on the words that followed it; the exit code.
 
-    What the user can mend becomes a message and 2, Ctrl-C becomes 130; anything else is a bug and keeps its traceback.
+    What the user can mend becomes a message and 2, Ctrl-C becomes 130; anything else is a fault of ours, which shows
+    its traceback and says so.
     """
-    with plain_warnings(), command_line():
+    with plain_warnings(), command_line(), catalogue.guarded(_gate(words)):
         try:
             if verb.choose is not None:
                 verb, words = verb.choose(words)
@@ -110,14 +122,43 @@ def execute(verb: Verb[Any], words: Sequence[str]) -> int:
         except ExpungeError as error:
             complain(f"error: {error}")
             return USER_ERROR
+        except BrokenPipeError:
+            raise  # whoever read the output has stopped, which is no error
+        except Exception as error:
+            if (said := answer(error, verb.name)) is None:
+                complain(fault(error))
+                return FAULT
+            complain(f"error: {said}")
+            return USER_ERROR
         except KeyboardInterrupt as interrupt:
             complain(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
             return INTERRUPTED
 
 
+def _gate(words: Sequence[str]) -> catalogue.Gate:
+    """Lets in code from outside that the words name, or any with --allow-code, and names it before it runs.
+
+    What a configuration file, a manifest or a log names is text of others until the one who types says otherwise.
+    """
+    free, said = "--allow-code" in words or "--allow_code" in words, set[str]()
+
+    def gate(what: str, path: str) -> None:
+        named = re.compile(rf"(?<!\w){re.escape(path)}(?!\w)")
+        if not free and not any(named.search(word) for word in words):
+            raise ExpungeError(
+                f"the {what} {path} is code from outside that a file names, and not this command. Read that code; to "
+                "run it, name it in the command, or add --allow-code."
+            )
+        if path not in said and first_process():
+            said.add(path)
+            complain(f"running code from {path}")
+
+    return gate
+
+
 def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
     known = {s.name: s for s in (*verb.own_settings, *settings(verb.config))}
-    flags = (*verb.flags, "help")
+    flags = (*verb.flags, *FLAGS_OF_ALL)
     words = ["--help" if word == "-h" else word for word in words]
     arguments = parse(words, known=known, flags=flags, positional=bool(verb.positional))
     if "help" in arguments.flags:

@@ -1,5 +1,6 @@
 """Values of a configuration: from text to the declared type of a setting."""
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,10 @@ from expunge.config.yaml_source import Mark, Marks, Where, origin, read_yaml
 from expunge.core.checks import ExpungeError
 
 NULL = ("null", "~", "")
+LARGEST = 2**63
+"""Whole numbers from here on fit into no tensor."""
+LONGEST_SHOWN = 60
+"""Characters of a value that a message shows."""
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 _WORDS: dict[Any, str] = {
@@ -70,13 +75,29 @@ def convert(value: Any, kind: Any, where: Where, marks: Marks) -> Any:
             return _read(value, member, where, marks, quoted)
         except _Mismatch:
             continue
-    shown = repr(value) if isinstance(value, str) else f"a {'mapping' if isinstance(value, Mapping) else 'list'}"
-    came_from = origin(where, marks)
-    wanted = describe(kind)
-    if " or " not in wanted:
-        wanted = " or ".join(wanted.rsplit(" | ", 1))
-    wanted = f"a {wanted}" if wanted.startswith(_COUNTABLE) else wanted.replace(" | ", ", ")
-    raise ExpungeError(f"{'.'.join(map(str, where))} must be {wanted}; got {shown} (from {came_from}).")
+    came_from, hint = origin(where, marks), ""
+    if isinstance(value, str):
+        cut = len(value) > LONGEST_SHOWN
+        shown = f"{value[:LONGEST_SHOWN]!r}" + (f"... ({len(value)} characters)" if cut else "")
+        hint = " Numbers must be finite and below 2^63." if _is_too_large(value) else ""
+    else:
+        shown = f"a {'mapping' if isinstance(value, Mapping) else 'list'}"
+    raise ExpungeError(f"{'.'.join(map(str, where))} must be {wanted(kind)}; got {shown} (from {came_from}).{hint}")
+
+
+def wanted(kind: Any) -> str:
+    """What a value of a type must be, within a sentence: `a number or null`, `linear, constant or cosine`."""
+    words = describe(kind)
+    if " or " not in words:
+        words = " or ".join(words.rsplit(" | ", 1))
+    return f"a {words}" if words.startswith(_COUNTABLE) else words.replace(" | ", ", ")
+
+
+def _is_too_large(text: str) -> bool:
+    try:
+        return not abs(float(text)) < LARGEST
+    except ValueError:
+        return False
 
 
 class _Mismatch(Exception):
@@ -106,10 +127,7 @@ def _read(value: Any, kind: Any, where: Where, marks: Marks, quoted: bool) -> An
         choices = dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False)
         value = value.lower()
     elif kind in _LAST:
-        try:
-            return kind(value)
-        except ValueError:
-            raise _Mismatch from None
+        return _plain(value, kind)
     else:
         raise _Mismatch
     if value not in choices:
@@ -129,7 +147,18 @@ def _guess(value: Any, where: Where, marks: Marks, quoted: bool) -> Any:
         return value == "true"
     for kind in (int, float):
         try:
-            return kind(value)
-        except ValueError:
+            return _plain(value, kind)
+        except _Mismatch:
             continue
     return value
+
+
+def _plain(text: str, kind: Any) -> Any:
+    """Text as a number, path or text; numbers that no computation can hold are none."""
+    try:
+        found = kind(text)
+    except ValueError:
+        raise _Mismatch from None
+    if (kind is int and abs(found) >= LARGEST) or (kind is float and not math.isfinite(found)):
+        raise _Mismatch
+    return found

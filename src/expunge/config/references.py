@@ -9,6 +9,8 @@ from expunge.core.checks import ExpungeError, nearest
 
 _REFERENCE = re.compile(r"\\\$\{|\$\{([^${}]*)\}|\$\{")
 """An escaped `${`, a reference, or a `${` that is never closed."""
+MOST_REFERENCES = 1000
+"""Of one configuration, those within what they name counted: a few lines can double a text with each line."""
 
 
 def filled_in(tree: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
@@ -17,8 +19,10 @@ def filled_in(tree: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
     A value that is nothing but a reference may stand for a mapping or a list; within other text it must name text.
 
     Raises:
-        ExpungeError: a reference that names nothing, or itself, or is not closed; the message says where it is.
+        ExpungeError: a reference that names nothing, or itself, or is not closed, or more references, those within what
+            they name counted, than a configuration has; the message says where it is.
     """
+    count = 0
 
     def fill(value: Any, where: Where, through: tuple[Where, ...] = ()) -> Any:
         if isinstance(value, Mapping):
@@ -33,6 +37,10 @@ def filled_in(tree: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
                 return "${"
             if match[1] is None:
                 raise _refused(where, "a ${ is not closed", marks)
+            nonlocal count
+            count += 1
+            if count > MOST_REFERENCES:
+                raise _refused(where, f"the configuration fills in more than {MOST_REFERENCES} references", marks)
             target, found = tuple(match[1].split(".")), _lookup(tree, match[1])
             if found is None:
                 near = nearest(match[1], tree)

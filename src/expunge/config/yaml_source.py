@@ -14,6 +14,8 @@ Where = tuple[str | int, ...]
 
 COMMAND_LINE = "command line"
 DEEPEST = 32
+MOST_VALUES = 10_000
+"""Of one file, aliases written out: a few lines of aliases of aliases stand for more than any memory holds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def read_file(path: Path) -> list[Layer]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ExpungeError(f"no configuration file at '{path}'.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ExpungeError(f"cannot read the configuration file '{path}': {error}.") from error
     tree, marks = read_yaml(text, str(path))
     if not isinstance(tree, dict):
@@ -128,13 +130,17 @@ def read_yaml(text: str, source: str, *, lines: bool = True) -> tuple[Any, dict[
         lines: name lines in the marks too.
 
     Raises:
-        ExpungeError: broken YAML, a key given twice, a merge key, or a tag that asks for more than plain values.
+        ExpungeError: broken YAML, a key given twice, a merge key, a tag that asks for more than plain values, or more
+            values, aliases written out, than a configuration has.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ExpungeError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from error
+    except RecursionError:
+        raise ExpungeError(f"{source}: values nest more than {DEEPEST} deep, in {text[:20]!r}...") from None
     marks: dict[Where, Mark] = {}
+    count = 0
 
     def place(node: yaml.Node) -> str:
         return f"{source}, line {node.start_mark.line + 1}" if lines else source
@@ -142,8 +148,15 @@ def read_yaml(text: str, source: str, *, lines: bool = True) -> tuple[Any, dict[
     def read(node: yaml.Node, where: Where, came_from: str) -> Any:
         if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
             raise ExpungeError(f"{came_from}: a configuration holds plain values only; the tag {node.tag} is not read.")
+        nonlocal count
+        count += 1
         if len(where) > DEEPEST:
             raise ExpungeError(f"{came_from}: values nest more than {DEEPEST} deep; does an alias refer to itself?")
+        if count > MOST_VALUES:
+            raise ExpungeError(
+                f"{came_from}: more than {MOST_VALUES} values in one configuration, aliases written out; a file of "
+                "settings has a few dozen. Write them out without aliases."
+            )
         if isinstance(node, yaml.ScalarNode):
             _check_given(node.value, came_from)
             marks[where] = Mark(came_from, quoted=node.style is not None)

@@ -7,8 +7,11 @@ joins as `package.module:function`, or under a plain name through a Python entry
 import importlib
 import inspect
 import pkgutil
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -24,19 +27,46 @@ class Kind:
     what: str
     package: str
     group: str
+    inputs: tuple[str, ...] | None
+    """What its positional parameters may be called; None: anything."""
+    least: int = 1
+    """How many of them it has at least; of a kind that needs none, a function has settings."""
 
 
+_OBSERVED = ("logprobs", "token_logprobs", "logits", "hidden", "completion_mask", "targets", "counts")
+_SHOWN = tuple(
+    f"{model}{rows}{what}" for model in ("", "reference_") for rows in ("", "alternate_") for what in _OBSERVED
+)
+_STATISTICS = (
+    *("weights", "value_vectors", "forget_gradients", "retain_gradients", "forget_squares"),
+    *("mean_inputs", "mean_squared_inputs", "unit", "group", "seed"),
+)
+_ADAPTED = ("model", "matrices", "forget", "retain", "seed", "progress", "rows_at_once")
 KINDS: dict[str, Kind] = {
-    "methods": Kind("unlearning method", "expunge.objectives.forget", "expunge.objectives"),
-    "retain_losses": Kind("retain loss", "expunge.objectives.retain", "expunge.retain_losses"),
-    "adapters": Kind("adapter", "expunge.adapters", "expunge.adapters"),
-    "attributions": Kind("attribution", "expunge.localize.attributions", "expunge.attributions"),
-    "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics"),
-    "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites"),
-    "sources": Kind("data source", "expunge.data.sources", "expunge.sources"),
-    "attacks": Kind("attack", "expunge.attacks", "expunge.attacks"),
-    "experiments": Kind("experiment", "expunge.experiments", "expunge.experiments"),
+    "methods": Kind("unlearning method", "expunge.objectives.forget", "expunge.objectives", _SHOWN),
+    "retain_losses": Kind("retain loss", "expunge.objectives.retain", "expunge.retain_losses", _SHOWN),
+    "adapters": Kind("adapter", "expunge.adapters", "expunge.adapters", _ADAPTED, least=2),
+    "attributions": Kind("attribution", "expunge.localize.attributions", "expunge.attributions", _STATISTICS),
+    "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics", None),
+    "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites", ("splits",)),
+    "sources": Kind("data source", "expunge.data.sources", "expunge.sources", (), least=0),
+    "attacks": Kind("attack", "expunge.attacks", "expunge.attacks", ("model", "tokenizer", "corpus"), least=3),
+    "experiments": Kind("experiment", "expunge.experiments", "expunge.experiments", ("folder",), least=0),
 }
+
+Gate = Callable[[str, str], None]
+"""Called with (what it is, `package.module:function`) before code from outside is imported; raises to forbid it."""
+_gate: ContextVar[Gate] = ContextVar("gate", default=lambda what, path: None)
+
+
+@contextmanager
+def guarded(gate: Gate) -> Iterator[None]:
+    """Let a gate decide on each `package.module:function` that is asked for meanwhile."""
+    token = _gate.set(gate)
+    try:
+        yield
+    finally:
+        _gate.reset(token)
 
 
 @cache
@@ -90,14 +120,17 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         name: a name of that kind (`-` and `_` are the same), or `package.module:function` for code of your own.
 
     Raises:
-        ExpungeError: nothing has that name (the message holds the nearest known one), or its code cannot be
-            imported.
+        ExpungeError: nothing has that name (the message holds the nearest known one), its code cannot be imported, it
+            is no function of that kind, or the gate does not let it in.
     """
     if kind not in KINDS:
         raise unknown("kind of thing", kind, KINDS)
     entry = KINDS[kind]
+    if not isinstance(name, str):
+        raise ExpungeError(f"{entry.what}: a name is text, such as '{names(kind)[0]}'; got {name!r}.")
     if ":" in name:
-        return _outside(entry.what, name)
+        _gate.get()(entry.what, name)
+        return _outside(entry, name)
     plain, (theirs, clashes) = name.replace("-", "_"), _plugins(kind)
     if plain in clashes:
         warnings.warn(clashes[plain], stacklevel=2)
@@ -108,22 +141,47 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         raise unknown(entry.what, name, names(kind))
     plugin = theirs[plain]
     path = f"{plugin.module}:{plugin.attr}"
-    return _outside(entry.what, path, came_from=f" of an installed plug-in ({plugin.group})")
+    return _outside(entry, path, came_from=f" of an installed plug-in ({plugin.group})")
 
 
-def _outside(what: str, name: str, came_from: str = "") -> Callable[..., Any]:
+def _outside(kind: Kind, name: str, came_from: str = "") -> Callable[..., Any]:
     module_name, _, function_name = name.partition(":")
+    said = f"{kind.what} '{name}'{came_from}"
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise ExpungeError(f"{said}: code from outside is named as package.module:function.")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module of others raises while it is imported
         raise ExpungeError(
-            f"{what} '{name}'{came_from}: cannot import the module '{module_name}' ({error})."
+            f"{said}: cannot import the module '{module_name}' ({type(error).__name__}: {error})."
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         public = [k for k, v in vars(module).items() if inspect.isfunction(v) and not k.startswith("_")]
         raise unknown(f"function in '{module_name}'", function_name, public)
+    _check_signature(kind, said, function)
     return function  # type: ignore[no-any-return]
+
+
+def _check_signature(kind: Kind, said: str, function: Callable[..., Any]) -> None:
+    """Raise for what is no function of a kind, before anything calls it."""
+    try:
+        inputs = needs(function)
+    except (TypeError, ValueError):
+        raise ExpungeError(f"{said}: its parameters cannot be read, so it is not called.") from None
+    strange = [] if kind.inputs is None else [name for name in inputs if name not in kind.inputs]
+    if not strange and len(inputs) >= kind.least and (inputs or hyperparameters(function)):
+        return
+    taken = f"its positional parameters are {', '.join(inputs)}" if inputs else "it has no positional parameter"
+    wanted = "what it reads" if kind.inputs is None else ", ".join(kind.inputs[:8]) + (", ..." * (len(kind.inputs) > 8))
+    must = (
+        f"it must have at least {kind.least}, named {wanted}"
+        if wanted and kind.least
+        else "it must have settings alone"
+    )
+    raise ExpungeError(
+        f"{said} is no {kind.what}, and is not called: {taken}; {must}. Settings are keyword-only parameters."
+    )
 
 
 def hyperparameters(function: Callable[..., Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Errors that say what was asked, what came, and what to do."""
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Real
 
 MOST_LISTED = 25
 """Known names that an error lists although it names the nearest one."""
@@ -41,20 +43,36 @@ def require(condition: bool, message: str) -> None:
         raise ExpungeError(message)
 
 
+def require_number(name: str, value: object) -> None:
+    """Raise unless `value` is a number; True and False are none."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ExpungeError(f"{name} must be a number; got {value!r}.")
+
+
+def require_finite(name: str, value: float) -> None:
+    """Raise for what is no number, and for infinity; NaN is left to the check of its size."""
+    require_number(name, value)
+    if math.isinf(value):
+        raise ExpungeError(f"{name} must be a finite number; got {value!r}.")
+
+
 def require_positive(name: str, value: float, *, hint: str = "") -> None:
-    """Raise unless `value` is above 0; written so that NaN fails too."""
+    """Raise unless `value` is finite and above 0; written so that NaN fails too."""
+    require_finite(name, value)
     if not value > 0:
         raise ExpungeError(f"{name} must be above 0; got {value!r}.{' ' + hint if hint else ''}")
 
 
 def require_at_least(name: str, value: float, least: float, *, hint: str = "") -> None:
-    """Raise unless `value` is `least` or more; written so that NaN fails too."""
+    """Raise unless `value` is finite and `least` or more; written so that NaN fails too."""
+    require_finite(name, value)
     if not value >= least:
         raise ExpungeError(f"{name} must be at least {least}; got {value!r}.{' ' + hint if hint else ''}")
 
 
 def require_between(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
     """Raise unless `value` is in [low, high]; written so that NaN fails too."""
+    require_number(name, value)
     if not low <= value <= high:
         raise ExpungeError(f"{name} must be between {low} and {high}; got {value!r}.{' ' + hint if hint else ''}")
 

@@ -70,7 +70,7 @@ def one_line(text: str) -> str:
 
 
 def drawn_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> "Table":
-    """Rows in columns, for a rich console: text as it is, long cells folded.
+    """Rows in columns, for a rich console: markup as it is, control characters visible, long cells folded.
 
     Args:
         header: one word a column.
@@ -82,9 +82,9 @@ def drawn_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric
 
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for i, name in enumerate(header):
-        drawn.add_column(Text(name), justify="right" if i in numeric else "left", overflow="fold")
+        drawn.add_column(Text(legible(name)), justify="right" if i in numeric else "left", overflow="fold")
     for line in rows:
-        drawn.add_row(*map(Text, line))
+        drawn.add_row(*(Text(legible(cell)) for cell in line))
     return drawn
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import xxhash
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import parse_json
 from expunge.core.whole import write_whole
 
 FILE = "manifest.json"
@@ -93,7 +94,7 @@ class Manifest:
         Raises:
             ValueError: it is none.
         """
-        content = json.loads(text)
+        content = parse_json(text, FILE)
         known = cls.__dataclass_fields__
         found = {k: v for k, v in content.items() if k in known} if isinstance(content, dict) else {}
         objects = (found.get(name, {}) for name in ("arguments", "inputs", "results", "versions"))

@@ -1,5 +1,6 @@
 """Output that is there already: one place decides whether it may be replaced or gone on with, in one message."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def check_output(
 
     Raises:
         ExpungeError: the folder is in use and neither `overwrite` nor `resume` was given, it holds something that
-            `overwrite` must not replace, there is nothing to resume, or another process writes it now.
+            `overwrite` must not replace, there is nothing to resume, it cannot be written, or another process writes it
+            now.
     """
     if not first_process():
         return False  # the first process may have begun to write here
@@ -33,8 +35,11 @@ def check_output(
         raise ExpungeError(
             f"--overwrite replaces what is in {folder}, and --resume goes on with it: give one of the two."
         )
+    check_place(folder)
     check_free(folder)
-    if not folder.exists() or (folder.is_dir() and all(map(is_left_over, folder.iterdir()))):
+    if folder.exists() and not folder.is_dir():
+        raise ExpungeError(f"the output {folder} must be a folder, and is a file. Choose another output.")
+    if not folder.exists() or all(map(is_left_over, folder.iterdir())):
         if resume:
             raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without {flag('resume')}.")
         return False
@@ -45,6 +50,7 @@ def check_output(
             f"{flag('overwrite')} replaces earlier output of {' or '.join(stages)} only, and {folder} holds no {FILE} "
             "of one. Choose another output, or remove what is there yourself."
         )
+    check_links(folder)
     return True
 
 
@@ -53,11 +59,39 @@ def check_output_file(path: str | Path | None, *, overwrite: bool) -> None:
     if path is None or not first_process():
         return
     path = Path(path)
+    check_place(path)
     check_free(path)
+    if path.is_symlink():
+        raise ExpungeError(
+            f"the output {path} is a symbolic link to {path.readlink()}, and nothing is written through links. Name "
+            "the file itself, or remove the link."
+        )
     if path.is_dir():
         raise ExpungeError(f"the output {path} must be a file, and is a folder. Name a file in it: {path / '<name>'}")
     if path.exists() and not overwrite:
         raise in_use(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise where nothing can be written at a path: below a file, behind a broken link, or without permission."""
+    if path.is_symlink() and not path.exists():
+        raise ExpungeError(f"the output {path} is a symbolic link that leads nowhere. Choose another output.")
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if above != path and not above.is_dir():
+        raise ExpungeError(f"the output {path} would be below {above}, which is a file. Choose another output.")
+    if not os.access(above, os.W_OK):
+        raise ExpungeError(f"the output {path} cannot be written: no permission for {above}. Choose another output.")
+
+
+def check_links(folder: Path) -> None:
+    """Raise where a folder that is written into holds a symbolic link: what is written would land elsewhere."""
+    for place, folders, files in os.walk(folder):
+        for link in (Path(place) / name for name in (*folders, *files)):
+            if link.is_symlink():
+                raise ExpungeError(
+                    f"the output folder {folder} holds a symbolic link, {link} to {link.readlink()}, and nothing is "
+                    "written through links. Remove the link, or choose another output."
+                )
 
 
 def in_use(path: Path, how: str = "is in use", *, resumable: bool = False) -> ExpungeError:

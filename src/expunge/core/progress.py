@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from expunge.core.format import legible
+
 Progress = Callable[[str, int, int, str], None]
 """Called with (what is happening, steps done, steps in all, a few numbers or an empty text)."""
 
@@ -60,6 +62,7 @@ def shown() -> Iterator[Progress]:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int, numbers: str) -> None:
+            what, numbers = legible(what), legible(numbers)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, numbers=numbers)
             bars.update(tasks[what], completed=done, total=total, numbers=numbers)
@@ -92,7 +95,7 @@ class _PlainProgress:
 
 
 def _line(what: str, done: int, total: int, left: str, numbers: str) -> str:
-    return "  ".join(filter(None, (what, f"{done}/{total}", f"{left} left" if left else "", numbers)))
+    return legible("  ".join(filter(None, (what, f"{done}/{total}", f"{left} left" if left else "", numbers))))
 
 
 def _duration(seconds: float) -> str:

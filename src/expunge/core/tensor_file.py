@@ -1,7 +1,8 @@
 """Safetensors files as others may read them, and those of the cache, which are believed only where they are sound."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,7 +11,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from expunge.core.checks import ExpungeError
 from expunge.core.whole import whole_file
+
+
+@contextmanager
+def reading(path: str | Path, what: str) -> Iterator[None]:
+    """What a file that is damaged, or that others made, makes its reader raise, as one of our errors.
+
+    Args:
+        path: the file.
+        what: it should hold: `mask`.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ExpungeError(f"{path} is not a safetensors file, so it holds no {what}: {error}") from error
+    except ExpungeError:
+        raise
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ExpungeError(
+            f"{path} holds a damaged {what} ({type(error).__name__}: {error}). Make it again."
+        ) from error
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -201,6 +201,16 @@ def places(examples: Sequence[Example], numbers: Sequence[int]) -> str:
     return shown + (f" and {len(numbers) - PLACES} more" if len(numbers) > PLACES else "")
 
 
+def check_corpus(corpus: object) -> None:
+    """Raise unless it is a corpus, and not the name of one."""
+    if not isinstance(corpus, Corpus):
+        came = repr(corpus) if isinstance(corpus, str) else type(corpus).__name__
+        raise ExpungeError(
+            f"corpus must be a loaded corpus; got {came}. Load it first: expunge.load_corpus('files', "
+            "forget='forget.jsonl', retain='retain.jsonl')."
+        )
+
+
 def load_corpus(source: str = "files", *, reads: Collection[str] | None = None, **arguments: Any) -> Corpus:
     """Load a corpus from a source of the catalogue.
 

@@ -16,7 +16,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.distributed import gather, sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus, Example
+from expunge.data.corpus import Corpus, Example, check_corpus
 from expunge.data.template import Template, dated
 from expunge.data.tokenizing import encode
 from expunge.evaluation.partial import Partial
@@ -27,7 +27,7 @@ from expunge.models.fingerprint import tokenizer_fingerprint
 from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.identity import weights_identity
-from expunge.models.load import check_tokenizer_fits
+from expunge.models.load import check_loaded, check_tokenizer_fits
 from expunge.results.records import Records
 
 CUT_AFTER = 50
@@ -74,6 +74,8 @@ def collect(
             fit.
     """
     started = time.monotonic()
+    check_loaded(model, tokenizer)
+    check_corpus(corpus)
     check_tokenizer_fits(_plain(model), tokenizer)
     template = dated(template, tokenizer)
     made = identity(model, tokenizer, corpus, probes, template=template, max_length=max_length)

@@ -16,10 +16,11 @@ from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, versions
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
+from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Measure, Sample
 from expunge.results.records import FILE as RECORDS_FILE
@@ -100,8 +101,10 @@ def evaluate(
         else:
             if model is None or tokenizer is None or corpus is None:
                 raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
+            check_loaded(model, tokenizer)
+            check_corpus(corpus)
             chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
-            template = dated(template, tokenizer, like=date_of(_there(output), retain_model, start_model))
+            template = dated(template, tokenizer, like=date_of(there(output), retain_model, start_model))
             wanted, absent = probes(chosen, corpus, retain_model, start_model)
             made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
             found = None if output is None else reusable(output, made, texts=texts, overwrite=overwrite)
@@ -258,7 +261,7 @@ def date_of(*records: Records | None) -> str | None:
     return next(filter(None, dates), None)
 
 
-def _there(folder: Path | None) -> Records | None:
+def there(folder: Path | None) -> Records | None:
     """The records in an output folder, where there are whole ones."""
     try:
         return Records.load(folder) if folder is not None and (folder / RECORDS_FILE).is_file() else None

@@ -11,7 +11,7 @@ from expunge.core import catalogue
 from expunge.core.checks import require_at_least
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template, dated
 from expunge.localize.attribution import attribution_of
 from expunge.localize.attribution_inputs import Inputs
@@ -82,6 +82,7 @@ def localize(
     """
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
+    check_corpus(corpus)
     plan = planned(attribution, unit, hyperparameters, forget_objective, depth=len(blocks(causal_lm(model))))
     plan.check(gradient, retain_examples)
     require_at_least("batch_size", batch_size, 1)

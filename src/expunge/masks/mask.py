@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from expunge.core.checks import ExpungeError, nearest
 from expunge.core.manifest import Manifest
+from expunge.core.tensor_file import reading
 from expunge.masks.storage import pack, popcount, read_header, unpack, write
 from expunge.masks.top_k import top
 from expunge.masks.units import Layout, Part
@@ -236,9 +237,9 @@ class Mask:
             ExpungeError: there is no such file, or it holds no mask of ours.
         """
         layout, manifest, _ = read_header(Path(path), FORMAT, "mask")
-        with safe_open(path, framework="pt") as file:
+        with reading(path, "mask"), safe_open(path, framework="pt") as file:
             bits = {group: file.get_tensor(group) for group in layout.groups}
-        return cls(layout, bits, manifest)
+            return cls(layout, bits, manifest)
 
 
 def _derived(how: str, *masks: Mask, seed: int | None = None, **more: Any) -> Manifest | None:

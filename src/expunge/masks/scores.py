@@ -17,6 +17,7 @@ from torch import Tensor
 
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import Manifest, jsonable
+from expunge.core.tensor_file import reading
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack, read_header, write
 from expunge.masks.top_k import CHUNK, top
@@ -186,16 +187,17 @@ class Scores:
         path = Path(path)
         layout, manifest, header = read_header(path, FORMAT, "scores")
         values: dict[str, Tensor] = {}
-        for number in range(int(header["shards"])):
-            file = _shard(path, number)
-            found = read_header(file, FORMAT, "scores")[2]
-            expected = {**header, "shard": str(number)}
-            if any(found[key] != expected[key] for key in ("layout", "shard", "shards")):
-                raise ExpungeError(f"{file} does not belong to the scores at {path}; store them again.")
-            with safe_open(file, framework="pt") as opened:
-                values |= {group: opened.get_tensor(group) for group in json.loads(found["groups"])}
-        scope: Any = header["scope"]
-        return cls(layout, values, scope, manifest)
+        with reading(path, "scores"):
+            for number in range(int(header["shards"])):
+                file = _shard(path, number)
+                found = read_header(file, FORMAT, "scores")[2]
+                expected = {**header, "shard": str(number)}
+                if any(found[key] != expected[key] for key in ("layout", "shard", "shards")):
+                    raise ExpungeError(f"{file} does not belong to the scores at {path}; store them again.")
+                with safe_open(file, framework="pt") as opened:
+                    values |= {group: opened.get_tensor(group) for group in json.loads(found["groups"])}
+            scope: Any = header["scope"]
+            return cls(layout, values, scope, manifest)
 
 
 def check_count(count: int | None, groups: Mapping[str, int], scope: str | None) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.core.tensor_file import save_tensors
+from expunge.core.tensor_file import reading, save_tensors
 from expunge.masks.units import Layout
 
 
@@ -59,14 +59,12 @@ def read_header(path: Path, form: str, what: str) -> tuple[Layout, Manifest | No
     """
     if not path.is_file():
         raise ExpungeError(f"no {what} at {path}. Make one: expunge localize model=... forget=... output=...")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except SafetensorError as error:
-        raise ExpungeError(f"{path} is not a safetensors file, so it holds no {what}: {error}") from error
+    with reading(path, what), safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
     if header.get("format") != form:
         raise ExpungeError(
             f"{path} holds no {what}: its format is {header.get('format')!r}, and '{form}' is read here."
         )
-    manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
-    return Layout.from_json(json.loads(header["layout"])), manifest, header
+    with reading(path, what):
+        manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
+        return Layout.from_json(json.loads(header["layout"])), manifest, header

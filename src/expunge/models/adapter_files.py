@@ -7,19 +7,23 @@ one holds all four factors as they are, so that runs resume to the same bits.
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import read_object
 from expunge.core.tensor_file import save_tensors
 from expunge.core.whole import write_whole
 from expunge.models.fingerprint import model_fingerprint
+from expunge.models.fit import check_adapter
 from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
 
 CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "adapter.json"
@@ -87,7 +91,7 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = Fal
         force: load it on other weights too.
 
     Raises:
-        ExpungeError: no adapter there, or the base is not the model that it was trained on.
+        ExpungeError: no adapter there, one that is damaged, or the base is not the model that it was trained on.
     """
     if not isinstance(base, PreTrainedModel):
         raise ExpungeError(
@@ -106,11 +110,25 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, *, force: bool = Fal
                 f"the adapter in {folder} was trained on another model ({about['base']}, this one is {now}), and on "
                 "other weights it is a different change. Load its own start model, or say force=True."
             )
-    with without_known_warnings():
-        return PeftModel.from_pretrained(base, str(folder))
+    read_object(folder / CONFIG)
+    of_model = set(base.state_dict())
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            stored = set(file.keys())
+        with without_known_warnings(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error, two lines below
+            adapted = PeftModel.from_pretrained(base, str(folder))
+    except SafetensorError as error:
+        raise ExpungeError(f"{folder / WEIGHTS} is damaged: it is no whole safetensors file ({error}).") from error
+    except Exception as error:  # a configuration of wrong values makes PEFT raise anything
+        why = " ".join(str(error).split("\n\t")[:2])  # of what may be a line for each weight
+        raise ExpungeError(f"the adapter in {folder} does not fit the model: {why} ({type(error).__name__})") from error
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    check_adapter(folder, stored, expected, (f"base_model.model.{name}" for name in of_model))
+    return adapted
 
 
 def about_adapter(folder: str | Path) -> dict[str, Any]:
     """What made a stored adapter; empty for adapters from elsewhere."""
     path = Path(folder) / ABOUT
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}

@@ -1,8 +1,9 @@
 """Load and save models and tokenizers; safetensors only, no remote code unless asked for."""
 
 import importlib.util
-import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -11,9 +12,11 @@ from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,13 +24,16 @@ from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits
+from expunge.core.json_text import read_object
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
+from expunge.models.fit import check_causal, check_weights
 from expunge.models.fits import embedded_ids
 from expunge.models.lowrank import is_quantized, merged
+from expunge.models.weight_files import headers, weight_files
 
 Dtype = str | torch.dtype
 
@@ -53,26 +59,70 @@ def load_model(
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
-        ExpungeError: a folder without configuration or without safetensors weights, an id that is not available, an
-            adapter whose base is missing or another model, bits that the base of an adapter did not have, or bits
-            without bitsandbytes or a GPU.
+        ExpungeError: a folder without configuration or without safetensors weights, weights that do not fit the
+            configuration, a model that is no causal language model, an id that is not available, an adapter whose base
+            is missing or another model, bits that the base of an adapter did not have, bits without bitsandbytes or a
+            GPU, or a device that is not there.
     """
     check_loading(source, device=device, bits=bits)
-    transformers_logging.disable_progress_bar()
     place = place_of(device)
     if holds_adapter_alone(source):
         return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
+    config = configuration(source, trust_remote_code=trust_remote_code)
+    with refused(f"cannot load the model '{source}'", source), quiet():
+        model, found = AutoModelForCausalLM.from_pretrained(
             str(source),
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are reported with the others; `check_weights` refuses them
             **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
         )
-    except (OSError, ValueError) as error:
-        raise ExpungeError(f"cannot load the model '{source}': {_why(source, error)}") from error
-    return (model if bits is not None else model.to(place)).eval()
+        check_weights(source, type(model).__name__, found)
+        return (model if bits is not None else model.to(place)).eval()  # type: ignore[no-any-return]
+
+
+def configuration(source: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a causal language model.
+
+    Raises:
+        ExpungeError: there is none, it is damaged, or it is of another kind of model.
+    """
+    with refused(f"cannot read the configuration of the model '{source}'", source):
+        check_model_folder(source)
+        config: PretrainedConfig = AutoConfig.from_pretrained(str(source), trust_remote_code=trust_remote_code)
+        check_causal(source, config)
+    return config
+
+
+@contextmanager
+def refused(what: str, source: str | Path) -> Iterator[None]:
+    """What a model's files make transformers raise, as one of our errors.
+
+    Args:
+        what: could not be done, for the message.
+        source: folder or hub id.
+    """
+    try:
+        yield
+    except ExpungeError:
+        raise
+    except Exception as error:  # a configuration of wrong values raises anything: TypeError, ZeroDivisionError, ...
+        raise ExpungeError(f"{what}: {_why(source, error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its report of weights that do not fit, which become an error."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def check_loading(source: str | Path, *, device: str | None = None, bits: int | None = None) -> None:
@@ -87,6 +137,8 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
     check_model_folder(source)
     if not holds_adapter_alone(source):
         _check_quantizing(bits, place_of(device))
+        check_device(device)
+        headers(weight_files(source))  # all there, and whole
         return
     trained_on = bits_under(source)
     if bits is not None and bits != trained_on:
@@ -96,6 +148,23 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
             "bits out. To put it on them all the same: expunge.load_adapter(model, folder, force=True)."
         )
     check_loading(adapter_base(source), device=device, bits=trained_on)
+
+
+def check_device(device: str | None) -> None:
+    """Raise unless models can be put on a device; None is the one that is taken by itself."""
+    if device is None:
+        return
+    try:
+        asked = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ExpungeError(f"device must be such as cpu, cuda or cuda:1; got {device!r}.") from None
+    if asked.type == "cpu":
+        return
+    kind = torch.get_device_module(asked.type) if asked.type != "meta" else None
+    count = kind.device_count() if kind is not None and kind.is_available() else 0
+    if (asked.index or 0) >= count:
+        there = ["cpu", *(f"{asked.type}:{i}" for i in range(count))]
+        raise ExpungeError(f"device must be one of this computer; got {device!r}. Available: {', '.join(there)}.")
 
 
 def place_of(device: str | None) -> str:
@@ -134,19 +203,32 @@ def holds_adapter_alone(source: str | Path) -> bool:
 
 
 def adapter_base(folder: str | Path) -> str:
-    """The start model that an adapter on disk names: folder or hub id.
+    """The start model that an adapter on disk names: folder or hub id, or the folder of another adapter.
 
     Raises:
-        ExpungeError: it names none.
+        ExpungeError: it names none, or the adapters name each other in a circle.
     """
-    told = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-    base = told.get("base_model_name_or_path")
-    if not base:
+    base = _named_base(folder)
+    seen, at = {Path(folder).resolve()}, base
+    while holds_adapter_alone(at):
+        if Path(at).resolve() in seen:
+            raise ExpungeError(
+                f"the adapter in {folder} stands on no start model: base_model_name_or_path in its adapter_config.json "
+                f"leads back to {at}. Write the folder or hub id of its start model there."
+            )
+        seen.add(Path(at).resolve())
+        at = _named_base(at)
+    return base
+
+
+def _named_base(folder: str | Path) -> str:
+    base = read_object(Path(folder) / "adapter_config.json").get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise ExpungeError(
             f"the adapter in {folder} does not name its start model. Load that yourself, then "
             "expunge.load_adapter(model, folder)."
         )
-    return str(base)
+    return base
 
 
 def bits_under(source: str | Path) -> int | None:
@@ -183,11 +265,13 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     Raises:
         ExpungeError: there is none; the message says which option names another place.
     """
+    if not isinstance(source, str | Path):
+        raise ExpungeError(f"a tokenizer is loaded from a folder or a hub id; got {type(source).__name__}.")
     if holds_adapter_alone(source) and not any(Path(source).glob("tokenizer*")):
         return load_tokenizer(adapter_base(source), trust_remote_code=trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the files of a tokenizer make the libraries raise anything, `Exception` itself too
         raise ExpungeError(
             f"cannot load a tokenizer from '{source}': {_why(source, error)}\n"
             "If it is elsewhere, name it: tokenizer=<folder or id>."
@@ -196,14 +280,17 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
 
 
 def _why(source: str | Path, error: Exception) -> str:
+    text = str(error).strip() or "no reason given"
     if Path(source).exists():
-        return str(error)
+        return text if isinstance(error, OSError | ValueError) else f"{text} ({type(error).__name__})"
     # What comes from far away speaks of connections first, where mostly a name is wrong.
-    return f"no folder of that name is here, and the hub gave nothing ({str(error).splitlines()[0]})"
+    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]})"
 
 
 def check_model_folder(source: str | Path) -> None:
     """Raise unless `source` is a hub id or a folder with a configuration and safetensors weights."""
+    if not isinstance(source, str | Path):
+        raise ExpungeError(f"a model is loaded from a folder or a hub id; got {type(source).__name__}.")
     folder = Path(source)
     if not folder.exists():
         looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
@@ -212,6 +299,9 @@ def check_model_folder(source: str | Path) -> None:
         return
     if not folder.is_dir():
         raise ExpungeError(f"'{source}' is a file; a model is a folder with config.json and model.safetensors.")
+    for name in ("config.json", "adapter_config.json"):
+        if (folder / name).is_file():
+            read_object(folder / name)  # what is wrong with its JSON, which the libraries do not say
     files = sorted(p.name for p in folder.iterdir())
     if not {"config.json", "adapter_config.json"} & set(files):
         _refuse_unfinished(folder)
@@ -247,11 +337,35 @@ def _refuse_unfinished(folder: Path) -> None:
     )
 
 
+def check_loaded(model: object, tokenizer: object) -> None:
+    """Raise unless it is a loaded model and a loaded tokenizer, and not a name of one."""
+    check_model(model)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ExpungeError(
+            f"tokenizer must be a loaded tokenizer; got {_described(tokenizer)}. Load it first: "
+            "expunge.load_tokenizer(<folder or id>)."
+        )
+
+
+def check_model(model: object, what: str = "model") -> None:
+    """Raise unless it is a loaded model, and not a name of one."""
+    if not isinstance(model, nn.Module):
+        raise ExpungeError(
+            f"{what} must be a loaded model; got {_described(model)}. Load it first: "
+            "expunge.load_model(<folder or id>)."
+        )
+
+
+def _described(value: object) -> str:
+    return repr(value) if value is None or isinstance(value, str | Path) else type(value).__name__
+
+
 def check_tokenizer_fits(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where the tokenizer's own vocabulary has ids that the model has no embedding for.
+    """Raise where the tokenizer has ids that the model has no embedding for, or one of the two is not loaded.
 
     Special tokens may have such ids, as that of images in a text model; `check_rows_fit` refuses rows that hold one.
     """
+    check_loaded(model, tokenizer)
     rows = embedded_ids(model)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest + 1 < 0.9 * rows - 256:

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.core.tensor_file import save_tensors
+from expunge.core.tensor_file import reading, save_tensors
 from expunge.masks.storage import pack, unpack
 from expunge.masks.units import Part
 from expunge.models.fingerprint import model_fingerprint
@@ -140,22 +140,19 @@ class Patch:
         """
         if not Path(path).is_file():
             raise ExpungeError(f"no patch at {path}. Make one: expunge patch create base=... model=... output={path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise ExpungeError(
-                        f"{path} holds no patch: its format is {header.get('format')!r}, and '{FORMAT}' is read here."
-                    )
-                parts = {n: Part(tuple(s), cut, n, dim) for n, (s, cut, dim) in json.loads(header["parts"]).items()}
-                changes = {
-                    name: Change(part, file.get_tensor(f"{name}:bits"), file.get_tensor(f"{name}:flips"))
-                    for name, part in parts.items()
-                }
-        except SafetensorError as error:
-            raise ExpungeError(f"{path} is not a safetensors file, so it holds no patch: {error}") from error
-        manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
-        return cls(changes, header["base"], header["result"], manifest)
+        with reading(path, "patch"), safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise ExpungeError(
+                    f"{path} holds no patch: its format is {header.get('format')!r}, and '{FORMAT}' is read here."
+                )
+            parts = {n: Part(tuple(s), cut, n, dim) for n, (s, cut, dim) in json.loads(header["parts"]).items()}
+            changes = {
+                name: Change(part, file.get_tensor(f"{name}:bits"), file.get_tensor(f"{name}:flips"))
+                for name, part in parts.items()
+            }
+            manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
+            return cls(changes, header["base"], header["result"], manifest)
 
 
 def make_patch(base: nn.Module, result: nn.Module, *, manifest: Manifest | None = None) -> Patch:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive, unknown
+from expunge.core.checks import (
+    ExpungeError,
+    require_at_least,
+    require_between,
+    require_finite,
+    require_positive,
+    unknown,
+)
 from expunge.objectives.method import Method, method_of
 
 Stream = str
@@ -349,4 +356,6 @@ def _loss(
         fits, what = TYPES.get(kinds.get(key), (object, ""))
         if not isinstance(value, fits) or (isinstance(value, bool) and fits not in (bool, object)):
             raise ExpungeError(f"{name}: {key} must be {what}; got {value!r}.")
+        if isinstance(value, float):
+            require_finite(f"{name}: {key}", value)
     return Loss(name=str(name), function=function, own=own, hyperparameters=values)

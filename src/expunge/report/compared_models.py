@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.report.text import one_line
@@ -48,17 +48,30 @@ def gather(sources: Source | Iterable[Source]) -> tuple[Evaluation, ...]:
         ExpungeError: there is nothing to report; a path holds no evaluation; a file is not one, or is not of the model
             or the records next to it.
     """
-    listed = [sources] if isinstance(sources, Evaluation | str | Path) else list(sources)
-    if not listed:
-        raise ExpungeError(f"a report needs at least one evaluation; got none. {_CURE}")
     found: dict[object, Evaluation] = {}
-    for number, source in enumerate(listed):
+    for number, source in enumerate(listed_sources(sources)):
         if isinstance(source, Evaluation):
             found[number] = source
         else:
             file = _file(Path(source))
             found.setdefault(file.resolve(), _read(file, Path(source)))
     return tuple(found.values())
+
+
+def listed_sources(sources: Source | Iterable[Source]) -> list[Source]:
+    """The sources of a report as a list.
+
+    Raises:
+        ExpungeError: there is none, or something else than an evaluation or a path.
+    """
+    single = isinstance(sources, Evaluation | str | Path) or not isinstance(sources, Iterable)
+    listed: list[Any] = [sources] if single else list(sources)  # type: ignore[arg-type]
+    if not listed:
+        raise ExpungeError(f"a report needs at least one evaluation; got none. {_CURE}")
+    for source in listed:
+        if not isinstance(source, Evaluation | str | Path):
+            raise ExpungeError(f"a report takes evaluations and paths of them; got {source!r}. {_CURE}")
+    return listed
 
 
 def _file(path: Path) -> Path:

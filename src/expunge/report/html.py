@@ -11,7 +11,7 @@ from expunge.core.manifest import versions
 from expunge.core.output import check_output_file
 from expunge.core.whole import write_whole
 from expunge.masks.mask_fingerprint import Fingerprint
-from expunge.report.compared_models import Model, Source, assign_roles, gather
+from expunge.report.compared_models import Model, Source, assign_roles, gather, listed_sources
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
 from expunge.report.mask_figures import fingerprints, trained_in
 from expunge.report.samples import by_split, side_by_side
@@ -69,7 +69,7 @@ def report(
     path = Path(path)
     check_texts(texts)
     check_output_file(path, overwrite=overwrite)
-    sources = [evaluations] if isinstance(evaluations, Evaluation | str | Path) else list(evaluations)
+    sources = listed_sources(evaluations)
     given = {mask.places for mask in masks}
     trained = [mask for mask in trained_in(sources) if mask.places not in given]
     text = page(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import read_json
 from expunge.core.whole import write_whole
 from expunge.results.measures import Evaluation
 
@@ -173,4 +174,4 @@ def _read(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ExpungeError(f"no curve at {path}. Make some: expunge compare runs/*")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)

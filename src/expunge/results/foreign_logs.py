@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import parse_json
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.results.places import check_own, places
 from expunge.results.records import FILE, LOG_NUMBERS, SCHEMA, Records
@@ -37,6 +38,8 @@ def load_records(path: str | Path) -> Records:
         ExpungeError: nothing is there, it is neither, it is damaged, or the model in the folder has other weights by
             now.
     """
+    if not isinstance(path, str | Path):
+        raise ExpungeError(f"records are read from a path; got {type(path).__name__}. {_HOW_TO}")
     path = Path(path)
     if path.is_file() and path.name != FILE:
         return _from_log(path)
@@ -60,7 +63,7 @@ _HOW_TO = "Make them: expunge evaluate model=<model> output=<folder>"
 
 def _from_log(path: Path) -> Records:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"), str(path))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ExpungeError(f"{path} is neither a folder with records nor a JSON log: {error}.") from error
     for form in FORMATS:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns, number, one_line, power_of_ten
+from expunge.core.json_text import read_object
 from expunge.core.nested import finite
 from expunge.core.whole import write_whole
 from expunge.results.texts import Texts, text_hash
@@ -187,7 +188,7 @@ class Evaluation(Mapping[str, Measure]):
         path = Path(path)
         if not path.is_file():
             raise ExpungeError(f"no evaluation at {path}. Make one: expunge evaluate model=... forget=... output=...")
-        content = json.loads(path.read_text("utf-8"))
+        content = read_object(path)
         measures = {}
         for name, known in content.pop("measures").items():
             interval = known.pop("interval")

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -63,6 +63,7 @@ def finetune(
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     check_tokenizer_fits(model, tokenizer)
+    check_corpus(corpus)
     plan = plan_finetuning(
         model,
         splits,

@@ -11,6 +11,7 @@ from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
 from expunge.core.logprobs import IGNORED
 from expunge.models.anatomy import blocks, causal_lm
+from expunge.models.load import check_model
 from expunge.models.observe import Observed, observe
 from expunge.models.reference import kept_of
 from expunge.objectives.combine import Loss, Need, Objective, Side, Stream, Term, build
@@ -184,6 +185,9 @@ def compute_loss(
         ExpungeError: an unknown name, rows or a reference model that the method needs and that are missing, a row
             without supervised tokens.
     """
+    for name, one in (("model", model), ("reference", reference)):
+        if one is not None or name == "model":
+            check_model(one, name)
     if retain is None and retain_loss is None:
         retain_loss = "none"
     depth = len(blocks(causal_lm(model)))
@@ -200,6 +204,8 @@ def compute_loss(
 
 
 def _checked(name: str, batch: Mapping[str, Tensor]) -> Batch:
+    if not isinstance(batch, Mapping):
+        raise ExpungeError(f"the {name} batch must be a dictionary of tensors; got {type(batch).__name__}.")
     absent = [key for key in ("input_ids", "labels") if key not in batch]
     if absent:
         raise ExpungeError(f"the {name} batch lacks {', '.join(absent)}; it holds {', '.join(batch)}.")

@@ -7,10 +7,16 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from expunge.config.field_types import check_types
 from expunge.core.checks import ExpungeError, require_at_least, require_between
 from expunge.core.progress import processes
 
 LARGEST_RATE = 1.0
+MOST_EPOCHS = 100_000
+LARGEST_SEED = 2**32 - 1
+"""What numpy's generators, which transformers seeds, take."""
+MOST_RETAIN_ROWS = 1000
+"""For one forget row; a step computes them all."""
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
@@ -62,16 +68,17 @@ class TrainingConfig:
     """Random seed of row order, pairing and sampling."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.learning_rate is not None and not 0 < self.learning_rate < LARGEST_RATE:
             raise ExpungeError(
                 f"learning_rate must be between 0 and 1; got {self.learning_rate!r}. Full-parameter training "
                 "of models of 1 to 8 billion parameters uses 1e-6 to 5e-5, models of a few million 1e-4 to 1e-3."
             )
-        if self.epochs is not None and not self.epochs > 0:
-            raise ExpungeError(f"epochs must be above 0; got {self.epochs!r}.")
-        require_at_least("seed", self.seed, 0)
+        if self.epochs is not None and not 0 < self.epochs <= MOST_EPOCHS:
+            raise ExpungeError(f"epochs must be above 0 and at most {MOST_EPOCHS}; got {self.epochs!r}.")
+        require_between("seed", self.seed, 0, LARGEST_SEED)
         require_at_least("batch_size", self.batch_size, 1)
-        require_at_least("retain_per_forget", self.retain_per_forget, 1)
+        require_between("retain_per_forget", self.retain_per_forget, 1, MOST_RETAIN_ROWS)
         require_between("weight_decay", self.weight_decay, 0, 1)
         if self.warmup is not None:
             require_at_least("warmup", self.warmup, 0)

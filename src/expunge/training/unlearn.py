@@ -16,7 +16,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
@@ -102,6 +102,7 @@ def unlearn(
             "expunge.measured_rule(model, tokenizer, corpus, [condition])."
         )
     check_tokenizer_fits(model, tokenizer)
+    check_corpus(corpus)
     plan = plan_unlearning(
         model,
         config,

@@ -6,6 +6,7 @@ No torch here, so that the command line can read it in no time.
 from dataclasses import dataclass
 from typing import Literal
 
+from expunge.config.field_types import check_types
 from expunge.core.checks import ExpungeError, require_at_least, require_positive, unknown
 
 
@@ -40,6 +41,7 @@ class UnlearnConfig:
     """Epochs between two evaluations of the stop rule."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("gamma", "alpha"):
             if getattr(self, name) is not None:
                 require_at_least(name, getattr(self, name), 0)

@@ -87,6 +87,7 @@ def dry_run(
     """
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits, place_of
     from expunge.models.reference import choose
+    from expunge.models.skeleton import skeleton
     from expunge.training.masked import mask_summary
     from expunge.training.memory import importance_memory, masked_memory, training_memory
     from expunge.training.reference_rows import reference_size
@@ -108,7 +109,7 @@ def dry_run(
     with problems.collected():
         check_source()
         check_loading(config.model, device=config.device, bits=config.bits)
-        model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
+        model = skeleton(config.model, trust_remote_code=config.trust_remote_code)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
         planned = plan(model, data)

@@ -14,6 +14,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.output import check_place
 from expunge.core.progress import Progress, shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
@@ -103,6 +104,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
         return 0
     output = output_folder(config)
     _note_texts(config, output)
+    check_place(output)
     corpus = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
     with shown() as report:
         others: dict[str, Any] = {
@@ -249,6 +251,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
     from expunge.evaluation.evaluate import check_rescored
     from expunge.evaluation.evaluation_memory import evaluation_memory
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits
+    from expunge.models.skeleton import skeleton
     from expunge.results.foreign_logs import load_records
     from expunge.results.records import Records
 
@@ -266,6 +269,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
     if config.model is not None:
         with problems.collected():
             output = str(output_folder(config))
+            check_place(Path(output))
             check_free(Path(output))
             _note_texts(config, Path(output))
         with problems.collected():
@@ -273,7 +277,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             source = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
         with problems.collected():
-            model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
+            model = skeleton(config.model, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:
                 check_tokenizer_fits(model, tokenizer)
         with problems.collected():
@@ -345,10 +349,11 @@ def _check_records(
     call: Call[EvaluateConfig], suite: "Suite", corpus: "Corpus", others: "Mapping[str, Other]", output: Path
 ) -> None:
     """Raise where the run would refuse the records in the output folder; only then are weights read, to compare."""
+    from expunge.data.template import dated
     from expunge.evaluation.collect import identity
-    from expunge.evaluation.evaluate import reusable
+    from expunge.evaluation.evaluate import date_of, reusable, there
     from expunge.evaluation.suite import probes
-    from expunge.results.records import FILE
+    from expunge.results.records import FILE, Records
 
     config = call.config
     if call.overwrite or not (output / FILE).exists():
@@ -356,7 +361,9 @@ def _check_records(
     assert config.model is not None
     model, tokenizer = load(config.model, config)
     wanted, _ = probes(suite, corpus, **others)
-    template, longest = template_of(config), config.max_length
+    like = [other for other in others.values() if isinstance(other, Records)]
+    template = dated(template_of(config), tokenizer, like=date_of(there(output), *like))
+    longest = config.max_length
     made = identity(model, tokenizer, corpus, wanted, template=template, max_length=longest)
     reusable(output, made, texts=config.texts)
 

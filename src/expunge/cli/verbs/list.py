@@ -14,6 +14,7 @@ from expunge.core import catalogue
 from expunge.core.checks import unknown
 
 PRESETS = "presets"
+ALIASES = {"recipes": "experiments"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ListConfig:
 
 def list_names(call: Call[ListConfig]) -> int:
     """List the names of a kind, with one line each; without a kind, list the kinds; with a name, show its settings."""
-    kinds = [word.replace("-", "_") for word in call.positional]
+    kinds = [ALIASES.get(word, word.replace("-", "_")) for word in call.positional]
     if len(kinds) == 2 and kinds[0] in catalogue.KINDS and kinds[1] not in catalogue.KINDS:
         return _describe(kinds[0], call.positional[1])
     if len(kinds) == 2 and kinds[0] == PRESETS:
@@ -40,6 +41,8 @@ def list_names(call: Call[ListConfig]) -> int:
             table(("name", "what it is"), [(name, presets.about(name)) for name in presets.names()])
         elif kind in catalogue.KINDS:
             table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
+            if kind == "experiments":
+                say("\nexpunge experiment NAME --help lists the settings of one.")
             for note in catalogue.hidden(kind).values():
                 complain(f"warning: {note}")
         else:

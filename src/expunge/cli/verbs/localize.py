@@ -192,6 +192,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     from expunge.models.anatomy import blocks, causal_lm
     from expunge.models.fits import check_rows_fit, embedded_ids
     from expunge.models.load import check_tokenizer_fits
+    from expunge.models.skeleton import skeleton
 
     config, problems = call.config, preview.Problems()
     plan = corpus = tokenizer = units = model = None
@@ -208,7 +209,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
         if plan is not None and plan.splits:
             corpus = corpus_of(config, call.resolved.extra, reads=plan.splits)
     with problems.collected():
-        model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
+        model = skeleton(config.model, trust_remote_code=config.trust_remote_code)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
         if plan is not None:
