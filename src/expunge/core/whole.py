@@ -1,0 +1,90 @@
+"""Files and folders that are there whole or not at all, also after a kill or a power failure."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file aside, then give it its name.
+
+    Args:
+        path: in a folder that is there; what has this name is replaced.
+        text: written as UTF-8.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_names(path.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into; on leaving, it takes the name `folder` in one step, with all that is in it on disk.
+
+    Whatever has this name is replaced. Where the block raises, nothing is changed. A kill at the very end can leave
+    nothing under the name, but never a mixture. The caller holds the folder's lock: what killed processes left aside
+    is removed.
+
+    Args:
+        folder: its parent is made where it is missing.
+    """
+    folder = folder.resolve()  # of a symbolic link the target is replaced, and the link stays
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(folder)
+    aside, before = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("partial", "replaced"))
+    aside.mkdir()
+    try:
+        yield aside
+        sync_folder(aside)
+        if folder.exists():
+            folder.rename(before)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        if before.exists() and not folder.exists():
+            before.rename(folder)
+        raise
+    _sync_names(folder.parent)
+    _remove_left(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have everything in a folder on disk."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            _sync_names(path)
+    _sync_names(folder)
+
+
+def _remove_left(folder: Path) -> None:
+    left = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(partial|replaced)")
+    for path in [path for path in folder.parent.iterdir() if left.fullmatch(path.name)]:
+        shutil.rmtree(path)
+
+
+def _sync_names(folder: Path) -> None:
+    """Have the names in a folder on disk; not every system lets a folder be opened for that."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(opened)
+    except OSError:
+        pass
+    finally:
+        os.close(opened)

@@ -1,0 +1,71 @@
+"""Files and folders that are there whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from expunge.core.whole import whole_folder, write_whole
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    write_whole(path, "old\n")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_whole(path, "new\n")
+    assert path.read_text() == "old\n" and list(tmp_path.iterdir()) == [path]
+    write_whole(path, "new\n")
+    assert path.read_bytes() == b"new\n"
+
+
+def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "records"
+    with whole_folder(folder) as aside:
+        (aside / "a").write_text("1")
+        assert not folder.exists()
+    with pytest.raises(RuntimeError), whole_folder(folder) as aside:
+        (aside / "b").write_text("2")
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["a"] and list(folder.parent.iterdir()) == [folder]
+    with whole_folder(folder) as aside:
+        (aside / "b" / "c").mkdir(parents=True)
+    assert [path.name for path in folder.iterdir()] == ["b"] and list(folder.parent.iterdir()) == [folder]
+
+
+def test_what_killed_writers_left_is_removed_and_that_of_similar_names_stays(tmp_path: Path) -> None:
+    for name in (".records.12.partial", ".records.12.replaced", ".records.v2.12.partial", ".records.12"):
+        (tmp_path / name).mkdir()
+    with whole_folder(tmp_path / "records"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"records", ".records.v2.12.partial", ".records.12"}
+
+
+def test_of_a_link_the_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with whole_folder(tmp_path / "link") as aside:
+        (aside / "a").write_text("1")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target" / "a").is_file()
+
+
+def test_where_the_new_name_cannot_be_given_the_old_folder_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError), whole_folder(folder):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["records"] and (folder / "a").is_file()
