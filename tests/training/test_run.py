@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import versions
+from made_masks import made_mask
 
 SETTINGS: dict[str, Any] = {"method": "npo", "epochs": 4, "batch_size": 3, "learning_rate": 1e-3}
 
@@ -119,16 +124,215 @@ def test_ctrl_c_leaves_a_loadable_checkpoint_and_the_run_goes_on_from_it(tmp_pat
         assert torch.equal(p, q), name
 
 
-def test_a_checkpoint_that_was_cut_off_is_not_taken(tmp_path: Path) -> None:
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
+    ("checkpoints/checkpoint-6/complete.json", Path.unlink, "it has no complete.json, so writing it was cut off"),
+    ("checkpoints/checkpoint-6/complete.json", torn, "its complete.json is damaged"),
+    ("checkpoints/checkpoint-6/trainer_state.json", Path.unlink, "its file trainer_state.json is missing"),
+    ("checkpoints/checkpoint-6/trainer_state.json", torn, r"trainer_state.json has \d+ bytes, and \d+ were written"),
+    ("checkpoints/checkpoint-6/optimizer.pt", flipped, "the content of its file optimizer.pt is not what was written"),
+    ("history.jsonl", cut_short, "history.jsonl holds 4 steps before something is missing"),
+]
+
+
+@pytest.mark.parametrize(("file", "harm", "said"), DAMAGE, ids=[f"{f}-{h.__name__}" for f, h, _ in DAMAGE])
+def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
+    tmp_path: Path, file: str, harm: Callable[[Path], None], said: str
+) -> None:
     with pytest.raises(Killed):
         unlearn(tmp_path / "run", progress=killed_after(7), keep_checkpoints=0)
-    latest = max((tmp_path / "run/checkpoints").iterdir(), key=lambda p: int(p.name.split("-")[1]))
-    (latest / "trainer_state.json").unlink()
-    unlearn(tmp_path / "run", resume=True, keep_checkpoints=0)
+    harm(tmp_path / "run" / file)
+    with pytest.warns(UserWarning, match=f"checkpoint-6 is not used: .*{said}"):
+        resumed = unlearn(tmp_path / "run", resume=True, keep_checkpoints=0)
     whole = unlearn(tmp_path / "whole", keep_checkpoints=0)
     a, b = load_file(tmp_path / "run/model.safetensors"), load_file(tmp_path / "whole/model.safetensors")
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert [p.name for p in whole.checkpoints] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert all(torch.equal(a[name], b[name]) for name in a) and resumed.history == whole.history
+    assert [p.name for p in resumed.checkpoints] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert not (tmp_path / "run/history.jsonl").exists()
+
+
+@pytest.mark.parametrize("harm", [torn, Path.unlink])
+def test_a_run_without_its_manifest_goes_on_by_what_its_checkpoint_says(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    with pytest.raises(Killed):
+        unlearn(tmp_path / "run", progress=killed_after(5))
+    harm(tmp_path / "run/manifest.json")
+    with (
+        pytest.warns(UserWarning, match=r"manifest.json.*Using what the checkpoint .*checkpoint-4 says of the run"),
+        pytest.raises(ExpungeError, match="its arguments were others: learning_rate"),
+    ):
+        unlearn(tmp_path / "run", resume=True, learning_rate=2e-3)
+    with pytest.warns(UserWarning, match="Using what the checkpoint"):
+        assert unlearn(tmp_path / "run", resume=True).history == unlearn(None).history
+    assert expunge.Manifest.load(tmp_path / "run").results["finished"]
+
+
+def test_a_torn_manifest_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        unlearn(tmp_path / "run", progress=killed_after(1))
+    torn(tmp_path / "run/manifest.json")
+    with pytest.raises(ExpungeError, match=r"manifest.json is damaged, or no manifest of expunge"):
+        unlearn(tmp_path / "run", resume=True)
+
+
+def test_the_state_of_a_checkpoint_does_not_grow_with_the_history(tmp_path: Path) -> None:
+    unlearn(tmp_path / "run", keep_checkpoints=0)
+    states = [json.loads(p.read_text()) for p in sorted((tmp_path / "run/checkpoints").glob("*/trainer_state.json"))]
+    assert [state["global_step"] for state in states] == [2, 4, 6] and not any(s["log_history"] for s in states)
+
+
+def test_the_columns_of_the_history_keep_their_order_when_a_run_is_resumed(tmp_path: Path) -> None:
+    whole = unlearn(tmp_path / "whole")
+    with pytest.raises(Killed):
+        unlearn(tmp_path / "run", progress=killed_after(5))
+    unlearn(tmp_path / "run", resume=True)
+    assert (tmp_path / "run/history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+    assert list(whole.history[0])[:3] == ["loss", "forget_loss", "retain_loss"]
+
+
+def test_other_versions_are_said_once_and_kept_in_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = versions()
+    with monkeypatch.context() as then, pytest.raises(Killed):
+        then.setattr("expunge.core.manifest.versions", lambda: now | {"torch": "2.6.0"})
+        unlearn(tmp_path / "run", progress=killed_after(3))
+    with (
+        pytest.warns(
+            UserWarning, match=rf"resumed under other versions: torch 2.6.0 then, {re.escape(now['torch'])} now"
+        ),
+        pytest.raises(Killed),
+    ):
+        unlearn(tmp_path / "run", progress=killed_after(5), resume=True)
+    run = unlearn(tmp_path / "run", resume=True)
+    assert run.manifest.results["earlier_versions"] == [now | {"torch": "2.6.0"}] and run.manifest.versions == now
+
+
+def test_resuming_and_replacing_at_once_is_refused(tmp_path: Path) -> None:
+    unlearn(tmp_path / "run")
+    with pytest.raises(ExpungeError, match=r"--overwrite replaces .* and --resume goes on with it: give one of the two"):
+        unlearn(tmp_path / "run", resume=True, overwrite=True)
+
+
+def test_a_kill_while_a_finished_run_is_tidied_up_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optimizer and scheduler went first, and `--resume` took what was left for a whole checkpoint."""
+    whole = unlearn(tmp_path / "whole")
+
+    rmtree = shutil.rmtree
+
+    def killed(path: Path | str, **how: Any) -> None:
+        if Path(path) != tmp_path / "run/checkpoints":
+            return rmtree(path, **how)
+        for name in ("optimizer.pt", "scheduler.pt"):
+            (tmp_path / "run/checkpoints/checkpoint-6" / name).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("shutil.rmtree", killed)
+        unlearn(tmp_path / "run")
+    resumed = unlearn(tmp_path / "run", resume=True)
+    assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_rule_that_ends_a_run_where_a_checkpoint_is_due_ends_a_resumed_one_there_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rule(model: Any, step: int) -> str | None:
+        return "enough" if step == 4 else None
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    whole = unlearn(None, stop=rule)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("expunge.training.run.save_model", killed)
+        unlearn(tmp_path / "run", stop=rule)
+    resumed = unlearn(tmp_path / "run", stop=rule, resume=True)
+    assert resumed.history == whole.history and len(whole.history) == 4
+
+
+def test_a_run_that_is_refused_late_leaves_the_old_one_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlearn(tmp_path / "old")
+    before = {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()}
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise ExpungeError("refused")
+
+    monkeypatch.setattr("expunge.training.run.reached_parameters", refused)
+    mask = made_mask(zoo.tiny_model())
+    for folder, how in ((tmp_path / "new", {}), (tmp_path / "old", {"overwrite": True})):
+        with pytest.raises(ExpungeError, match="refused"):
+            unlearn(folder, mask=mask, **how)
+    assert not (tmp_path / "new").exists()
+    assert before == {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()}
+
+
+def test_a_link_to_a_run_is_replaced_where_it_points(tmp_path: Path) -> None:
+    unlearn(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    unlearn(tmp_path / "link", overwrite=True, learning_rate=2e-3)
+    assert (tmp_path / "link").is_symlink()
+    assert expunge.Manifest.load(tmp_path / "run").arguments["learning_rate"] == 2e-3
+
+
+def broken_model() -> Any:
+    model = zoo.tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("stage", [expunge.unlearn, expunge.finetune])
+def test_a_broken_start_model_is_refused_before_anything_is_written(tmp_path: Path, stage: Any) -> None:
+    method = {"method": "npo"} if stage is expunge.unlearn else {}
+    with pytest.raises(ExpungeError, match=r"start model is broken: model.layers.1.mlp.up_proj.weight"):
+        stage(broken_model(), zoo.tokenizer(), zoo.corpus(), output_dir=tmp_path / "run", **method)
+    overflows = zoo.tiny_model()
+    with torch.no_grad():
+        overflows.lm_head.weight.fill_(1e38)
+    with pytest.raises(ExpungeError, match=r"no finite loss on the first .* row .*the learning rate has no part"):
+        stage(overflows, zoo.tokenizer(), zoo.corpus(), output_dir=tmp_path / "run", **method)
+    assert not list(tmp_path.iterdir())
+
+
+def spoiled_at(step: int, value: float) -> Any:
+    """A rule that never stops a run, but has a step leave other weights."""
+
+    def rule(model: Any, done: int) -> str | None:
+        if done == step:
+            with torch.no_grad():
+                model.lm_head.weight.fill_(value)
+        return None
+
+    return rule
+
+
+@pytest.mark.parametrize(("value", "error"), [(float("inf"), "step 4 of 8 left weights that"), (1e38, "step 5 of 8")])
+def test_the_weights_that_are_called_good_are_finite_and_give_a_finite_loss(
+    tmp_path: Path, value: float, error: str
+) -> None:
+    """Step 4 ends in weights that overflow, at once or in the next step: checkpoint 2 is the last good one."""
+    with pytest.raises(ExpungeError, match=rf"{error}.*last good weights are in .*checkpoint-2\."):
+        unlearn(tmp_path / "run", stop=spoiled_at(4, value), stop_every=0.5)
+    good = AutoModelForCausalLM.from_pretrained(tmp_path / "run/checkpoints/checkpoint-2")
+    assert all(p.isfinite().all() for p in good.parameters())
 
 
 def test_missing_sets_are_named() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from expunge.core.checks import ExpungeError
+from expunge.core.whole import write_whole
 
 FILE = "manifest.json"
 _PACKAGES = ("expunge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
@@ -49,18 +50,33 @@ class Manifest:
         """Write `manifest.json` into `folder`, which is made where it is missing."""
         path = Path(folder) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n")
         return path
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
-        """Read the manifest of the artifact in `folder`."""
+        """Read the manifest of the artifact in `folder`.
+
+        Raises:
+            ExpungeError: there is none, or the file is damaged or something else.
+        """
         path = Path(folder) / FILE
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ExpungeError(f"{path} is damaged, or no manifest of expunge: {error}.") from error
         known = cls.__dataclass_fields__
-        return cls(**{k: v for k, v in content.items() if k in known})
+        found = {k: v for k, v in content.items() if k in known} if isinstance(content, dict) else {}
+        objects = (found.get(name, {}) for name in ("arguments", "inputs", "results", "versions"))
+        if (
+            not isinstance(found.get("stage"), str)
+            or "arguments" not in found
+            or not all(isinstance(value, dict) for value in objects)
+        ):
+            raise ExpungeError(f"{path} is no manifest of expunge: its fields are others.")
+        return cls(**found)
 
 
 def versions() -> dict[str, str]:

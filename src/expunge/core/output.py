@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from expunge.core.checks import ExpungeError
+from expunge.core.lock import check_free
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.progress import first_process
 
@@ -21,11 +22,16 @@ def check_output(
 
     Raises:
         ExpungeError: the folder is in use and neither `overwrite` nor `resume` was given, it holds something that
-            `overwrite` must not replace, or there is nothing to resume.
+            `overwrite` must not replace, there is nothing to resume, or another process writes it now.
     """
     if not first_process():
         return False  # the first process may have begun to write here
     folder = Path(folder)
+    if overwrite and resume:
+        raise ExpungeError(
+            f"--overwrite replaces what is in {folder}, and --resume goes on with it: give one of the two."
+        )
+    check_free(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         if resume:
             raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")
@@ -45,6 +51,7 @@ def check_output_file(path: str | Path | None, *, overwrite: bool) -> None:
     if path is None or not first_process():
         return
     path = Path(path)
+    check_free(path)
     if path.is_dir():
         raise ExpungeError(f"the output {path} must be a file, and is a folder. Name a file in it: {path / '<name>'}")
     if path.exists() and not overwrite:
@@ -70,5 +77,5 @@ def stage_of(folder: Path) -> str | None:
     """The stage that wrote a folder; None where no manifest of ours says so."""
     try:
         return Manifest.load(folder).stage if (folder / FILE).is_file() else None
-    except (AttributeError, TypeError, ValueError):
+    except ExpungeError:
         return None  # others call their files manifest.json, too

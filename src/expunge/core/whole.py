@@ -59,6 +59,33 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     _remove_left(folder)
 
 
+def move_into(aside: Path, folder: Path) -> None:
+    """Move everything in a folder, once it is on disk, into another one; what has the same names is replaced.
+
+    Args:
+        aside: on the same file system; gone afterwards.
+        folder: that it goes into.
+    """
+    sync_folder(aside)
+    for path in sorted(aside.iterdir()):
+        target = folder / path.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        path.replace(target)
+    aside.rmdir()
+    _sync_names(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; its name goes first, so that a kill leaves no part of it under the name.
+
+    The caller holds the folder's lock.
+    """
+    folder = folder.resolve()
+    folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.replaced"))
+    _remove_left(folder)
+
+
 def sync_folder(folder: Path) -> None:
     """Have everything in a folder on disk."""
     for path in folder.rglob("*"):

@@ -232,7 +232,7 @@ def _refuse_unfinished(folder: Path) -> None:
         return
     try:
         made = Manifest.load(folder)
-    except (TypeError, ValueError):
+    except ExpungeError:
         return  # others call their files manifest.json, too
     if made.stage not in ("train", "unlearn") or made.results.get("finished"):
         return

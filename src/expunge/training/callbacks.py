@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -39,27 +38,22 @@ class ReportProgress(TrainerCallback):
 
 
 class CheckpointAtEpochs(TrainerCallback):
-    """Saves whenever a multiple of `every` epochs is reached.
+    """Saves whenever a multiple of `every` epochs is reached."""
 
-    The tokenizer is saved with it, so that a checkpoint loads alone.
-    """
-
-    def __init__(self, *, rows_per_epoch: int, batch_size: int, every: float, tokenizer: Any) -> None:
-        self.rows_per_epoch, self.batch_size, self.every, self.tokenizer = rows_per_epoch, batch_size, every, tokenizer
+    def __init__(self, *, rows_per_epoch: int, batch_size: int, every: float) -> None:
+        self.rows_per_epoch, self.batch_size, self.every = rows_per_epoch, batch_size, every
 
     def _passed(self, step: int) -> int:
         return math.floor(step * self.batch_size / (self.rows_per_epoch * self.every) + 1e-9)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint where a multiple was passed; the last step needs none."""
-        reached = self.every > 0 and self._passed(state.global_step) > self._passed(state.global_step - 1)
-        if reached and state.global_step < state.max_steps:
-            control.should_save = True
+        """Ask for a checkpoint where a multiple was passed; the last step needs none.
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the tokenizer next to the checkpoint."""
-        if state.is_world_process_zero:
-            self.tokenizer.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        Nor does one at which a rule ends the run: from a checkpoint there, a killed run would go on.
+        """
+        reached = self.every > 0 and self._passed(state.global_step) > self._passed(state.global_step - 1)
+        if reached and state.global_step < state.max_steps and not control.should_training_stop:
+            control.should_save = True
 
 
 class StopWhenAsked(TrainerCallback):

@@ -5,16 +5,18 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from expunge.models.load import check_tokenizer_fits
+from expunge.models.load import check_tokenizer_fits, reshard
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.plan import plan_finetuning
-from expunge.training.run import Run, open_folder, train
+from expunge.training.run import Run, check_run_folder, finished_run, train, uses_bf16
+from expunge.training.start import check_start
 from expunge.training.training_config import TrainingConfig
 
 
@@ -56,6 +58,9 @@ def finetune(
     Raises:
         ExpungeError: unknown settings or splits, a folder in use, a non-finite loss.
     """
+    folder = Path(output_dir) if output_dir is not None else None
+    if folder is not None:
+        check_run_folder(folder, overwrite=overwrite, resume=resume)
     check_tokenizer_fits(model, tokenizer)
     plan = plan_finetuning(
         model,
@@ -85,10 +90,11 @@ def finetune(
             **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
         },
     )
-    folder = Path(output_dir) if output_dir is not None else None
-    if folder is not None and (
-        finished := open_folder(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
-    ):
-        return finished
-    model.requires_grad_(True)
-    return train(model, tokenizer, rows, plan, manifest, folder=folder, progress=progress)
+    with locked(folder):
+        finished = finished_run(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
+        if finished is not None:
+            return finished
+        check_start(model, rows, autocast=uses_bf16(model, plan.training))
+        reshard(model)
+        model.requires_grad_(True)
+        return train(model, tokenizer, rows, plan, manifest, folder=folder, resume=resume, progress=progress)

@@ -5,11 +5,12 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from expunge.core.checkpoints import FOLDER, checkpoints
+from expunge.core.checkpoints import FOLDER, checkpoints, manifest_of, step
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
 from expunge.core.nested import flattened
 from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
+from expunge.core.whole import move_into, remove_folder
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
@@ -40,15 +42,19 @@ from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
+from expunge.training.run_log import HISTORY as LOG
+from expunge.training.run_log import RunLog, resumable
 from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
 from expunge.training.tracking import PROJECT, run_name, tracked
-from expunge.training.trainer import NonFiniteLoss, ObjectiveTrainer
+from expunge.training.trainer import NonFiniteLoss, NonFiniteWeights, ObjectiveTrainer
 from expunge.training.training_config import TrainingConfig
 
 CHECKPOINTS = FOLDER
 HISTORY = "history.csv"
 PATCH = "patch.safetensors"
+RESULT = "result.partial"
+"""Where the result is written before it is moved into the run folder."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Run:
     """Checkpoints that were kept, in order of steps."""
 
 
-def open_folder(
-    folder: Path,
+def finished_run(
+    folder: Path | None,
     manifest: Manifest,
     *,
     overwrite: bool,
@@ -75,10 +81,10 @@ def open_folder(
     patch: bool = False,
     own_adapter: PeftModel | None = None,
 ) -> Run | None:
-    """Make the run folder ready; return the finished run where `resume` finds one.
+    """Check the run folder; the finished run that `resume` finds there, if it does. Nothing is written.
 
     Args:
-        folder: made where it is missing.
+        folder: of the run; None where nothing is kept.
         manifest: of the run that is asked for.
         overwrite: replace what is there.
         resume: go on with what is there.
@@ -89,23 +95,61 @@ def open_folder(
         ExpungeError: the folder is in use and neither `overwrite` nor `resume` was said; it holds something that is not
             a run of ours; or the run in it was made with other settings or inputs.
     """
-    if not first_process():
+    if folder is None or not first_process():
         return None  # the main process answers for the folder; an error there ends the others, too
-    used = check_run_folder(folder, overwrite=overwrite, resume=resume)
-    if used and resume:
-        before = check_same(folder, arguments=manifest.arguments, inputs=manifest.inputs)
-        if before.results.get("finished"):
-            if patch and not (folder / PATCH).is_file():
-                raise ExpungeError(
-                    f"the run in {folder} is finished and left no patch. Make one of the two models: "
-                    f"expunge patch create base=... model={folder} output=patch.safetensors"
-                )
-            model = load_model(folder) if own_adapter is None else _as_finished(own_adapter, folder)
-            return Run(model, read_history(folder / HISTORY), before, folder, checkpoints(folder))
-    elif used:
-        shutil.rmtree(folder)
+    if not check_run_folder(folder, overwrite=overwrite, resume=resume) or not resume:
+        return None
+    before = check_same(folder, arguments=manifest.arguments, inputs=manifest.inputs)
+    if not before.results.get("finished"):
+        return None
+    if patch and not (folder / PATCH).is_file():
+        raise ExpungeError(
+            f"the run in {folder} is finished and left no patch. Make one of the two models: "
+            f"expunge patch create base=... model={folder} output=patch.safetensors"
+        )
+    _clean_up(folder, before)
+    model = load_model(folder) if own_adapter is None else _as_finished(own_adapter, folder)
+    return Run(model, read_history(folder / HISTORY), before, folder, checkpoints(folder))
+
+
+def _open_folder(folder: Path, manifest: Manifest, *, resume: bool) -> Manifest:
+    """Make the run folder ready for the first step; the manifest with what it takes over from a run to be resumed."""
+    if resume:
+        manifest = _resumed(manifest, manifest_of(folder))
+    elif folder.exists():
+        remove_folder(folder)
+    folder.resolve().mkdir(parents=True, exist_ok=True)
     manifest.save(folder)
-    return None
+    return manifest
+
+
+def _resumed(manifest: Manifest, before: Manifest) -> Manifest:
+    """A manifest that also says with which other versions the run was begun; warns of them."""
+    earlier = list(before.results.get("earlier_versions", []))
+    names = [
+        name
+        for name in sorted({*before.versions, *manifest.versions})
+        if before.versions.get(name) != manifest.versions.get(name)
+    ]
+    if names:
+        changed = [
+            f"{n} {before.versions.get(n, 'missing')} then, {manifest.versions.get(n, 'missing')} now" for n in names
+        ]
+        warnings.warn(
+            f"the run is resumed under other versions: {'; '.join(changed)}. It goes on, but need not end with the "
+            "weights of an undisturbed run; its manifest lists both.",
+            stacklevel=2,
+        )
+        earlier.append(before.versions)
+    return replace(manifest, results=manifest.results | ({"earlier_versions": earlier} if earlier else {}))
+
+
+def _clean_up(folder: Path, manifest: Manifest) -> None:
+    """Remove what a finished run needs no longer; a kill meanwhile loses nothing."""
+    (folder / LOG).unlink(missing_ok=True)
+    shutil.rmtree(folder / RESULT, ignore_errors=True)
+    if manifest.arguments["keep_checkpoints"] == 1:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
@@ -133,7 +177,7 @@ def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[st
     Raises:
         ExpungeError: something was another then; micro-batches and checkpoints may change.
     """
-    before = Manifest.load(folder)
+    before = manifest_of(folder)
     compared = [("arguments", before.arguments, arguments)]
     if inputs is not None:
         compared.append(("inputs", before.inputs, inputs))
@@ -161,6 +205,8 @@ def train(
     *,
     reference: nn.Module | None = None,
     folder: Path | None = None,
+    resume: bool = False,
+    beside: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
     about: Mapping[str, Any] | None = None,
@@ -175,7 +221,10 @@ def train(
         plan: the losses, how to train, and what may change: its mask, else every parameter that has gradients.
         manifest: stored with the result.
         reference: the frozen start model, where one is held.
-        folder: run folder, already opened; None keeps the result in memory only.
+        folder: run folder, checked and locked; what is in it is replaced just before the first step. None keeps the
+            result in memory only.
+        resume: go on with the run in that folder instead.
+        beside: writes into the opened folder what else belongs to the run.
         progress: called at each step.
         keep: writes the trained model and returns what the run hands back; None writes it whole and returns it.
         about: with an adapter, what is said of it besides its weights in checkpoints.
@@ -184,8 +233,9 @@ def train(
     objective, config, mask, patch = plan.objective, plan.training, plan.weight_mask, plan.patch
     start: dict[str, Tensor] = {}
     with ExitStack() as around:
-        scratch = (folder or Path(around.enter_context(tempfile.TemporaryDirectory()))) / CHECKPOINTS
-        name = run_name(folder) if config.report_to and folder is not None and first_process() else None
+        scratch = Path(around.enter_context(tempfile.TemporaryDirectory()))  # the Trainer makes its folder at once
+        latest, rows_before = resumable(folder) if folder is not None and resume else (None, [])
+        name = run_name(folder, resume=resume) if config.report_to and folder is not None and first_process() else None
         arguments = training_arguments(rows, config, scratch, model, name=name)
         trainer = ObjectiveTrainer(
             model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
@@ -200,15 +250,12 @@ def train(
         trainer.add_callback(clock)
         trainer.add_callback(WarnOfCollapse())
         if folder is not None:
-            every = config.checkpoint_every
+            per_epoch, every = rows.pairs.n_forget, config.checkpoint_every
             trainer.add_callback(
-                CheckpointAtEpochs(
-                    rows_per_epoch=rows.pairs.n_forget, batch_size=config.batch_size, every=every, tokenizer=tokenizer
-                )
+                CheckpointAtEpochs(rows_per_epoch=per_epoch, batch_size=config.batch_size, every=every)
             )
         if progress is not None:
             trainer.add_callback(ReportProgress(plan.what, progress))
-        latest = checkpoints(scratch.parent)[-1:] if folder is not None else []
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
         if folder is not None:
@@ -219,25 +266,30 @@ def train(
             trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
             if patch:
                 start = trainer.selected.values()
-        done = int(latest[0].name.rpartition("-")[2]) if latest else 0
-        around.enter_context(tracked(trainer, folder, done=done))
+        if folder is not None:
+            if trainer.is_world_process_zero():
+                manifest = _open_folder(folder, manifest, resume=resume)
+                if beside is not None:
+                    beside(folder)
+            trainer.args.output_dir = str(folder / CHECKPOINTS)
+            trainer.run_log = RunLog(folder, tokenizer, manifest, rows_before, keep=config.keep_checkpoints)
+            if trainer.is_world_process_zero():
+                trainer.run_log.begin()
+        around.enter_context(tracked(trainer, folder, done=len(rows_before)))
         if config.surgery == "gru":
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
-            trainer.train(resume_from_checkpoint=str(latest[0]) if latest else None)
-        except (NonFiniteLoss, NoValue) as error:
+            trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+        except (NonFiniteLoss, NonFiniteWeights, NoValue) as error:
             if folder is None:
                 raise
-            # The Trainer saves between steps only; this is the state before the step that was refused.
-            trainer._save_checkpoint(model, None)
-            tokenizer.save_pretrained(scratch / f"checkpoint-{trainer.state.global_step}")
-            raise type(error)(
-                f"{error} The last good weights are in {scratch / f'checkpoint-{trainer.state.global_step}'}."
-            ) from error
+            raise type(error)(f"{error} {_last_good(trainer, folder, error)}") from error
     model.eval()
     history = [row for row in trainer.state.log_history if "loss" in row]
-    if asked.asked and trainer.state.global_step < trainer.state.max_steps:
-        where = scratch / f"checkpoint-{trainer.state.global_step}"
+    ended = trainer.state.global_step == trainer.state.max_steps or (stop is not None and stop.reason is not None)
+    if asked.asked and not ended:
+        assert trainer.run_log is not None
+        where = trainer.run_log.checkpoint(trainer.state.global_step)
         raise KeyboardInterrupt(
             f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint {where} "
             "loads as a model, and the same command with --resume goes on from it"
@@ -254,22 +306,42 @@ def train(
             **(stop.results() if stop is not None else {}),
         },
     )
-    kept: list[Path] = []
-    main = trainer.is_world_process_zero()
+    aside = folder / RESULT if folder is not None and trainer.is_world_process_zero() else None
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
     if keep is not None:
-        model = keep(model, folder if main else None)
-    elif folder is not None and main:
-        save_model(model, tokenizer, folder)
-    if folder is not None and main:
-        write_history(history, folder / HISTORY)
-        if patch and trainer.selected is not None:
-            put_back = trainer.selected.with_values(start)
-            patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(folder / PATCH)
-        if config.keep_checkpoints == 1:
-            shutil.rmtree(scratch, ignore_errors=True)
-        kept = checkpoints(folder)
-        manifest.save(folder)  # last: `finished` is only true once everything else is there
-    return Run(model, history, manifest, folder, kept)
+        model = keep(model, aside)
+    elif aside is not None:
+        save_model(model, tokenizer, aside)
+    if folder is None or aside is None:
+        return Run(model, history, manifest, folder)
+    write_history(history, aside / HISTORY)
+    if patch and trainer.selected is not None:
+        put_back = trainer.selected.with_values(start)
+        patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(aside / PATCH)
+    move_into(aside, folder)
+    manifest.save(folder)  # `finished` is true once everything else is there, and checkpoints go after that
+    _clean_up(folder, manifest)
+    return Run(model, history, manifest, folder, checkpoints(folder))
+
+
+def _last_good(trainer: ObjectiveTrainer, folder: Path, error: ExpungeError) -> str:
+    """Save the weights of a run that failed if they are good, and say where the last good ones are."""
+    step_now = trainer.state.global_step
+    if step_now == 0:
+        return ""
+    good = isinstance(error, NoValue) or (isinstance(error, NonFiniteLoss) and error.gradient_alone)
+    if good:
+        try:
+            # The Trainer saves between steps only; this is the state before the step that was refused.
+            trainer._save_checkpoint(cast(nn.Module, trainer.model), None)
+        except NonFiniteWeights:
+            good = False
+    found = [path for path in checkpoints(folder) if step(path) < step_now + good]
+    if found:
+        return f"The last good weights are in {found[-1]}."
+    return f"No checkpoint from before step {step_now} is left, so the start model has the last good weights."
 
 
 def _check_engine(trainer: ObjectiveTrainer, *, patch: bool) -> None:
@@ -335,8 +407,7 @@ def training_arguments(
         remove_unused_columns=False,
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        save_strategy="no",  # our callback says when
-        save_total_limit=config.keep_checkpoints or None,
+        save_strategy="no",  # our callback says when, and our log which stay
         report_to=list(config.report_to) or "none",
         run_name=name,
         project=PROJECT,

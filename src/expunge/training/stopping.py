@@ -183,6 +183,7 @@ class StopWhen(TrainerCallback):
             model.train(training)
         if self.reason is not None:
             control.should_training_stop = True
+            control.should_save = False  # from a checkpoint here, a killed run would go on beyond the end
 
     def results(self) -> dict[str, Any]:
         """For a manifest: why the run stopped, if it did, and what was measured at the last look, and when."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from expunge.core.checks import ExpungeError
+from expunge.core.whole import write_whole
 from expunge.training.trainer import ObjectiveTrainer
 from expunge.training.training_config import TrainingConfig
 
@@ -26,13 +27,12 @@ def check_tracking(config: TrainingConfig, output_dir: str | Path | None) -> Non
         )
 
 
-def run_name(folder: Path) -> str:
+def run_name(folder: Path, *, resume: bool) -> str:
     """The name of a run in trackers: its folder's, made unique. A resumed run keeps it, so that rows are appended."""
     kept = folder / FOLDER / _RUN_NAME
-    if not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(f"{folder.resolve().name}-{secrets.token_hex(3)}\n", encoding="utf-8")
-    return kept.read_text(encoding="utf-8").strip()
+    if resume and kept.is_file():
+        return kept.read_text(encoding="utf-8").strip()
+    return f"{folder.resolve().name}-{secrets.token_hex(3)}"
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def tracked(trainer: ObjectiveTrainer, folder: Path | None, *, done: int) -> Ite
 
     Args:
         trainer: its own callbacks feed the trackers.
-        folder: the run folder.
+        folder: the run folder, opened.
         done: steps that are not run again; what a killed run has logged beyond them is replaced in TensorBoard.
     """
     kinds = (TensorBoardCallback, TrackioCallback, WandbCallback)
@@ -49,6 +49,8 @@ def tracked(trainer: ObjectiveTrainer, folder: Path | None, *, done: int) -> Ite
     if folder is None or not trackers or not trainer.is_world_process_zero():
         yield
         return
+    (folder / FOLDER).mkdir(exist_ok=True)
+    write_whole(folder / FOLDER / _RUN_NAME, f"{trainer.args.run_name}\n")
     for tracker in trackers:
         # By default TensorBoard's files would go with the checkpoints, which are removed when the run ends.
         if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:

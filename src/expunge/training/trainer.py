@@ -14,17 +14,29 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import barrier
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
 from expunge.training.rows import RunRows
+from expunge.training.run_log import RunLog
+from expunge.training.start import non_finite_parameter
 from expunge.training.surgery import Surgery
 
 
 class NonFiniteLoss(ExpungeError):
     """The loss or its gradient is no longer a finite number; the weights are still those before the step."""
+
+    def __init__(self, message: str, *, gradient_alone: bool = False) -> None:
+        super().__init__(message)
+        self.gradient_alone = gradient_alone
+        """Are the losses finite, so that the weights are good?"""
+
+
+class NonFiniteWeights(ExpungeError):
+    """A step left weights that are not finite."""
 
 
 class ObjectiveTrainer(Trainer):
@@ -63,6 +75,10 @@ class ObjectiveTrainer(Trainer):
         """What may change, where a mask says so; set before training."""
         self.surgery = surgery
         self.about = about
+        self.run_log: RunLog | None = None
+        """Of the run folder, where there is one; set before training."""
+        self.unproven = False
+        """Is there a checkpoint that no step has started from yet?"""
         self.numbers: dict[str, float] = {}
         """The history row of the step in progress."""
         self.step = _StepSums()
@@ -140,6 +156,41 @@ class ObjectiveTrainer(Trainer):
         sums, sets = self.step, self.objective.retain_sets
         return sum(weight * float(sums.values[name] / sums.denominators[name]) for name, weight in sets.items())
 
+    def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
+        done: tuple[int, int] = super()._init_training_state(*arguments)
+        if self.run_log is not None:
+            self.state.log_history = [dict(row) for row in self.run_log.rows]
+        return done
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        # History is appended to a file of its own: in the state of the Trainer it would be written anew each time.
+        assert self.run_log is not None
+        if (name := non_finite_parameter(self.model)) is not None:
+            raise NonFiniteWeights(
+                f"step {self.state.global_step} of {self.state.max_steps} left weights that are not finite ({name}); "
+                "they are not saved. Try a lower learning_rate, or weights in bfloat16 or float32 where they are "
+                "float16."
+            )
+        number, writes = self.state.global_step, self.is_world_process_zero()
+        if writes:
+            self.run_log.clear(number)
+        barrier()
+        rows, self.state.log_history = self.state.log_history, []
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.state.log_history = rows
+        barrier()
+        if writes:
+            self.run_log.close(number, steps=self.state.max_steps)
+        self.unproven = True
+
+    def proven(self) -> None:
+        """A step has started well from the last checkpoint: older ones may go."""
+        if self.unproven and self.run_log is not None and self.is_world_process_zero():
+            self.run_log.rotate()
+        self.unproven = False
+
     # Called when a checkpoint is written and read: the running mean of surgery is state like the optimizer's moments.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -209,6 +260,8 @@ class ObjectiveTrainer(Trainer):
             super().log(logs, start_time)
         finally:
             self.state.epoch = whole
+        if "loss" in logs and self.run_log is not None and self.is_world_process_zero():
+            self.run_log.add(self.state.log_history[-1])
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the estimate of transformers reads `input_ids` of a flat batch, and ours holds streams."""
@@ -279,11 +332,18 @@ class _GuardAndLog(TrainerCallback):
             row["learning_rate"] = float(trainer.lr_scheduler.get_last_lr()[0])  # the one that this step takes
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
         if bad:
+            first = (
+                "No step has been taken yet, so this is about the start model or its precision, not the learning rate: "
+                "load it in bfloat16 or float32, and evaluate it."
+            )
+            later = f"Try a lower learning_rate, a smaller max_grad_norm (now {args.max_grad_norm:g}), or fewer epochs."
             raise NonFiniteLoss(
                 f"step {state.global_step + 1} of {state.max_steps} was stopped before it changed the weights: "
                 f"{', '.join(bad)} (learning rate {row.get('learning_rate', args.learning_rate):.2g}). "
-                f"Try a lower learning_rate, a smaller max_grad_norm (now {args.max_grad_norm:g}), or fewer epochs."
+                f"{later if state.global_step else first}",
+                gradient_alone=all(math.isfinite(value) for name, value in row.items() if name != "gradient_norm"),
             )
+        trainer.proven()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.trainer.log(dict(self.trainer.numbers))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.config.signature import shows_settings
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
+from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
@@ -34,7 +36,8 @@ from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
-from expunge.training.run import Run, check_run_folder, open_folder, train, uses_bf16
+from expunge.training.run import Run, check_run_folder, finished_run, train, uses_bf16
+from expunge.training.start import check_start
 from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable
 from expunge.training.training_config import TrainingConfig
@@ -134,8 +137,9 @@ def unlearn(
     if adaptation is not None:
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
     manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)
-    if folder is not None and (
-        finished := open_folder(
+    with ExitStack() as around:
+        around.enter_context(locked(folder))
+        finished = finished_run(
             folder,
             manifest,
             overwrite=overwrite,
@@ -143,14 +147,12 @@ def unlearn(
             patch=patch,
             own_adapter=own_adapter if plan.save == "adapter" else None,
         )
-    ):
-        return finished
-    if folder is not None and objective.generates:
-        generated_answers.write(corpus["forget"], folder)
-    autocast = uses_bf16(model, training)
-    rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
-    reshard(model)
-    with ExitStack() as around:
+        if finished is not None:
+            return finished
+        autocast = uses_bf16(model, training)
+        check_start(model, rows, autocast=autocast)
+        rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
+        reshard(model)
         second, keep, about, trained = None, None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
@@ -184,6 +186,8 @@ def unlearn(
             manifest,
             reference=second,
             folder=folder,
+            resume=resume,
+            beside=partial(generated_answers.write, corpus["forget"]) if objective.generates else None,
             progress=progress,
             keep=keep,
             about=about,

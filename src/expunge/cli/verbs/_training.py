@@ -1,6 +1,6 @@
 """What `train` and `unlearn` share: their settings, their dry run, and what they say at the end."""
 
-import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ from expunge.cli.console import say
 from expunge.cli.inputs import LoadingConfig, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.config.settings import DEFAULT
-from expunge.core.checkpoints import checkpoints
+from expunge.core.checkpoints import manifest_of, step, steps_of
 from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.format import counted
-from expunge.core.manifest import FILE, Manifest
+from expunge.core.manifest import FILE
 from expunge.core.output import check_output
 from expunge.data.data_config import DataConfig
 from expunge.training.training_config import TrainingConfig
@@ -223,17 +223,18 @@ def note_mask(config: RunConfig, model: "PreTrainedModel") -> None:
 
 def say_resumed(folder: str | Path) -> None:
     """Say what --resume does with what is in a run folder."""
+    from expunge.training.run_log import resumable
+
     folder = Path(folder)
-    if not (folder / FILE).is_file():
-        return  # no run of ours, which the stage refuses
-    latest = checkpoints(folder)[-1:]
-    if Manifest.load(folder).results.get("finished"):
+    with warnings.catch_warnings(action="ignore"):  # the stage says them
+        finished = manifest_of(folder).results.get("finished")
+        latest, _ = resumable(folder, digests=False)
+    if finished:
         say(f"resume: the run in {folder} is finished already: nothing to do")
-    elif latest:
-        state = json.loads((latest[0] / "trainer_state.json").read_text(encoding="utf-8"))
-        say(f"resume: going on from step {state['global_step']} of {state['max_steps']}")
+    elif latest is not None:
+        say(f"resume: going on from step {step(latest)} of {steps_of(latest)}")
     else:
-        say("resume: no checkpoint yet: starting from the first step")
+        say("resume: no whole checkpoint: starting from the first step")
 
 
 def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:

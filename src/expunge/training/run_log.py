@@ -1,0 +1,116 @@
+"""What a run leaves in its folder while it goes on: history rows as they come, and whole checkpoints."""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from expunge.core.checkpoints import FOLDER, checkpoints, close, sound, step
+from expunge.core.manifest import Manifest
+from expunge.core.whole import write_whole
+
+HISTORY = "history.jsonl"
+"""History rows of an unfinished run, one JSON object a line, appended at each step."""
+
+
+class RunLog:
+    """Writes history and checkpoints of a run. Of several processes the first alone writes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        manifest: Manifest,
+        rows: Sequence[Mapping[str, float]] = (),
+        *,
+        keep: int,
+    ) -> None:
+        """Write into a run folder.
+
+        Args:
+            folder: of the run.
+            tokenizer: saved with each checkpoint, so that it loads alone.
+            manifest: of the run.
+            rows: the history up to the checkpoint that the run goes on from.
+            keep: checkpoints that stay, the latest; 0: all.
+        """
+        self.history = folder / HISTORY
+        self.folder, self.tokenizer, self.manifest, self.rows, self.keep = folder, tokenizer, manifest, rows, keep
+
+    def begin(self) -> None:
+        """Have the history hold the rows so far; those to come are appended."""
+        write_whole(self.history, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append one history row."""
+        with self.history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def checkpoint(self, number: int) -> Path:
+        """Where the checkpoint of a step goes."""
+        return self.folder / FOLDER / f"checkpoint-{number}"
+
+    def clear(self, number: int) -> None:
+        """Make room for a checkpoint: what a killed run left in its place goes."""
+        shutil.rmtree(self.checkpoint(number), ignore_errors=True)
+
+    def close(self, number: int, *, steps: int) -> None:
+        """Declare a checkpoint whole that the trainer has written.
+
+        Args:
+            number: its step.
+            steps: of the whole run.
+        """
+        self.tokenizer.save_pretrained(self.checkpoint(number))
+        with self.history.open("rb") as file:
+            os.fsync(file.fileno())  # a checkpoint is of use only with the history up to it
+        close(self.checkpoint(number), self.manifest, steps=steps)
+
+    def rotate(self) -> None:
+        """Remove all checkpoints but the last whole ones."""
+        if not self.keep:
+            return
+        kept = checkpoints(self.folder)[-self.keep :]
+        for path in (self.folder / FOLDER).iterdir():
+            if path not in kept:
+                shutil.rmtree(path)
+
+
+def resumable(folder: Path, *, digests: bool = True) -> tuple[Path | None, list[dict[str, float]]]:
+    """The checkpoint that a run goes on from, with its history up to there; (None, []) where it begins anew.
+
+    Warns of later checkpoints that cannot be used.
+
+    Args:
+        folder: of the run.
+        digests: also compare the content of the files, which reads them.
+    """
+    rows = _rows(folder / HISTORY)
+    for path in sound(folder, digests=digests):
+        if step(path) <= len(rows):
+            return path, rows[: step(path)]
+        warnings.warn(
+            f"the checkpoint {path} is not used: {folder / HISTORY} holds {len(rows)} steps before something is "
+            "missing.",
+            stacklevel=2,
+        )
+    return None, []
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    """Rows of steps 1, 2, ... up to the first that is missing or damaged."""
+    rows: list[dict[str, float]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                row = json.loads(line)
+                if row["step"] != len(rows) + 1:
+                    break
+            except (ValueError, TypeError, KeyError):
+                break
+            rows.append(row)
+    return rows
