@@ -294,7 +294,7 @@ def test_the_adapter_is_written_before_it_is_merged(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("expunge.training.adapter.merged", out_of_memory)
     with pytest.raises(MemoryError):
         unlearn("lora", epochs=1, output_dir=tmp_path, save="both")
-    expunge.load_adapter(zoo.tiny_model(), tmp_path / "adapter")
+    expunge.load_adapter(zoo.tiny_model(), tmp_path / "result.partial/adapter")
 
 
 def mask_of(unit: str, chosen: set[str]) -> Mask:

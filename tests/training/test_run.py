@@ -222,7 +222,7 @@ def test_other_versions_are_said_once_and_kept_in_the_manifest(tmp_path: Path, m
 
 def test_resuming_and_replacing_at_once_is_refused(tmp_path: Path) -> None:
     unlearn(tmp_path / "run")
-    with pytest.raises(ExpungeError, match=r"--overwrite replaces .* and --resume goes on with it: give one of the two"):
+    with pytest.raises(ExpungeError, match=r"--overwrite replaces .* and --resume goes on with it: give one"):
         unlearn(tmp_path / "run", resume=True, overwrite=True)
 
 
