@@ -1,5 +1,6 @@
 """`expunge unlearn adapter=...`: runs, what a dry run says, and a run that stops by what it measured."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.models.load import load_model
 from expunge.training.memory import importance_memory
+from expunge.training.run import read_history
 
 
 @pytest.fixture
@@ -229,7 +231,9 @@ def test_resuming_says_what_it_does_and_what_differs(
     words += ("adapter=lora", "save=adapter", "epochs=2", "keep_checkpoints=0", "checkpoint_every=1")
     assert call(*words).code == 0
     manifest = Manifest.load(tmp_path / "run")
-    replace(manifest, results={}).save(tmp_path / "run")
+    replace(manifest, results={}).save(tmp_path / "run")  # as if it had been killed after its last step
+    rows = read_history(tmp_path / "run/history.csv")
+    (tmp_path / "run/history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     differs = call(*words, "rank=4", "--resume")
     assert differs.code == 2 and "adapter_settings.rank: 8 then, 4 now" in differs.err and "{" not in differs.err
     told = call(*words, "--resume")
@@ -237,7 +241,7 @@ def test_resuming_says_what_it_does_and_what_differs(
     replace(manifest, results={}).save(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
     told = call(*words, "--resume")
-    assert told.code == 0 and "resume: no checkpoint yet: starting from the first step" in told.out
+    assert told.code == 0 and "resume: no whole checkpoint: starting from the first step" in told.out
 
 
 def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(

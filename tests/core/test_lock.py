@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,11 @@ def test_an_output_is_refused_while_another_process_writes_it_and_free_once_that
     check_free(tmp_path / "run")
     with locked(tmp_path / "run"):
         check_free(tmp_path / "run")  # our own
-        with pytest.raises(ExpungeError, match=f"process {os.getpid()} "), locked(tmp_path / "run"):
+        with locked(tmp_path / "run"):
             pass
+        with ThreadPoolExecutor() as pool, pytest.raises(ExpungeError, match=f"process {os.getpid()} "):
+            pool.submit(check_free, tmp_path / "run").result()
+        assert lock_file(tmp_path / "run").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"link"}
 
 
@@ -67,7 +71,10 @@ def test_a_lock_of_another_host_is_never_taken_over(tmp_path: Path) -> None:
 def test_a_lock_is_released_where_the_work_fails(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), locked(tmp_path / "deep" / "run"):
         raise RuntimeError
-    assert not list((tmp_path / "deep").iterdir())
+    assert not list(tmp_path.iterdir())
+    with locked(tmp_path / "deep" / "run"):
+        (tmp_path / "deep" / "run").mkdir()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
 
 
 def test_only_the_first_process_of_a_launcher_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

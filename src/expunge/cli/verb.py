@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ from expunge.cli.help import help_text
 from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import Setting, settings
 from expunge.core.checks import ExpungeError
+from expunge.core.lock import locked
 
 T = TypeVar("T")
 
@@ -135,7 +137,20 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         extra_settings=lambda values: [*verb.own_settings, *verb.extra_settings(values)],
         unknown_hint=verb.unknown_hint,
     )
-    return verb.run(Call(resolved, tuple(arguments.positional), frozenset(arguments.flags)))
+    call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
+    with ExitStack() as held:
+        for output in _outputs(call):
+            held.enter_context(locked(output))
+        return verb.run(call)
+
+
+def _outputs(call: Call[Any]) -> list[str]:
+    """The files and folders that a verb writes, which one process at a time may do."""
+    if call.dry_run:
+        return []
+    values = {setting.name: setting.default for setting in call.resolved.known} | call.resolved.extra
+    named = (getattr(call.config, name, values.get(name)) for name in ("output", "scores"))
+    return sorted({path for path in named if isinstance(path, str)})
 
 
 def _named(verb: Verb[Any], known: dict[str, Setting], overrides: Sequence[str]) -> list[Setting]:

@@ -1,7 +1,8 @@
 """One writer for each output: a lock file beside it, with the process that holds it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 
@@ -11,47 +12,56 @@ from expunge.core.checks import ExpungeError
 from expunge.core.progress import first_process
 
 
-def lock_file(path: Path) -> Path:
+def lock_file(path: str | Path) -> Path:
     """Where the lock of an output file or folder is: beside it, so that the output may be replaced under the lock."""
-    path = path.resolve()
+    path = Path(path).resolve()
     return path.with_name(f".{path.name}.lock")
 
 
+_HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
+"""Lock files that this thread holds."""
+
+
 @contextmanager
-def locked(path: Path | None) -> Iterator[None]:
-    """Hold the lock of an output meanwhile; its parent folder is made where it is missing.
+def locked(path: str | Path | None) -> Iterator[None]:
+    """Hold the lock of an output meanwhile; what holds it already may ask again.
 
     A lock left by a process that has ended is taken over, if it ran on this host. Of the processes that a launcher
-    started the first holds the lock for all. There is nothing to lock for None.
+    started the first holds the lock for all. There is nothing to lock for None. Folders that are made for the lock file
+    are removed again where they stay empty.
 
     Raises:
         ExpungeError: another process, or another thread of this one, holds it.
     """
-    if path is None or not first_process():
+    if path is None or not first_process() or (file := lock_file(path)) in _HELD.get():
         yield
         return
-    file = lock_file(path)
+    made = [folder for folder in file.parents if not folder.exists()]
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLock(file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise _held(path, file) from None
+    before = _HELD.set(_HELD.get() | {file})
     try:
         yield
     finally:
+        _HELD.reset(before)
         lock.release()
+        for folder in made:
+            with suppress(OSError):  # it is in use
+                folder.rmdir()
 
 
-def check_free(path: Path) -> None:
-    """Raise where another process holds the lock of an output; what this process holds itself is free for it."""
-    file = lock_file(path)
-    if file.exists() and not SoftFileLock(file).is_lock_held_by_us:
+def check_free(path: str | Path) -> None:
+    """Raise where another process, or another thread, holds the lock of an output."""
+    if lock_file(path).exists():
         with locked(path):
             pass
 
 
-def _held(path: Path, file: Path) -> ExpungeError:
+def _held(path: str | Path, file: Path) -> ExpungeError:
     try:
         pid, host = file.read_text(encoding="utf-8").split("\n")[:2]
         since = datetime.fromtimestamp(file.stat().st_mtime).isoformat(" ", "seconds")

@@ -7,6 +7,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.lock import check_free
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.progress import first_process
+from expunge.core.whole import is_left_over
 
 
 def check_output(
@@ -32,7 +33,7 @@ def check_output(
             f"--overwrite replaces what is in {folder}, and --resume goes on with it: give one of the two."
         )
     check_free(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(is_left_over, folder.iterdir()))):
         if resume:
             raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")
         return False

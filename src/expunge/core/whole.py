@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LEFT = re.compile(r"\..+\.\d+\.partial")
+
+
+def is_left_over(path: Path) -> bool:
+    """Is this what a killed process left of a file that was to be written whole?"""
+    return _LEFT.fullmatch(path.name) is not None and path.is_file()
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file aside, then give it its name.

@@ -25,7 +25,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.nested import flattened
 from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
-from expunge.core.whole import move_into, remove_folder
+from expunge.core.whole import is_left_over, move_into, remove_folder
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
@@ -148,6 +148,8 @@ def _clean_up(folder: Path, manifest: Manifest) -> None:
     """Remove what a finished run needs no longer; a kill meanwhile loses nothing."""
     (folder / LOG).unlink(missing_ok=True)
     shutil.rmtree(folder / RESULT, ignore_errors=True)
+    for path in filter(is_left_over, folder.iterdir()):
+        path.unlink()
     if manifest.arguments["keep_checkpoints"] == 1:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
