@@ -7,6 +7,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from expunge.core.whole import whole_file
+
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write one safetensors file, whole or not at all, also when two runs write it at once.
@@ -16,10 +18,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         path: in a folder that is there.
         metadata: for the header.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(dict(tensors), partial, dict(metadata) if metadata is not None else None)
-    give_usual_mode(partial)
-    partial.replace(path)
+    with whole_file(path) as aside:
+        save_file(dict(tensors), aside, dict(metadata) if metadata is not None else None)
+        give_usual_mode(aside)
 
 
 def give_usual_mode(*files: Path) -> None:

@@ -22,11 +22,23 @@ def write_whole(path: Path, text: str) -> None:
         path: in a folder that is there; what has this name is replaced.
         text: written as UTF-8.
     """
+    with whole_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write; on leaving, it takes the name `path` in one step, with all that is in it on disk.
+
+    Where the block raises, as on a full disk, what has this name stays as it was.
+
+    Args:
+        path: in a folder that is there; what has this name is replaced.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
+        yield aside
+        with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)
     except BaseException:
