@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from expunge.core.whole import whole_folder, write_whole
+from expunge.core.whole import is_left_over, move_into, make_room, whole_folder, write_whole
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +69,30 @@ def test_where_the_new_name_cannot_be_given_the_old_folder_is_back(
     with pytest.raises(OSError), whole_folder(folder):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["records"] and (folder / "a").is_file()
+
+
+def test_a_folder_is_removed_with_what_killed_processes_left_of_it(tmp_path: Path) -> None:
+    for name in ("run", ".run.12.replaced", ".run.v2.12.replaced"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("1")
+    make_room(tmp_path / "run")
+    make_room(tmp_path / "run")
+    make_room(tmp_path / "deep" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == [".run.v2.12.replaced"]
+
+
+def test_what_is_moved_into_a_folder_replaces_the_same_names_alone(tmp_path: Path) -> None:
+    for name in ("run/adapter", "run/checkpoints", "run/result.partial/adapter"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "run/adapter/old").write_text("1")
+    (tmp_path / "run/result.partial/adapter/new").write_text("2")
+    (tmp_path / "run/result.partial/model").write_text("3")
+    move_into(tmp_path / "run/result.partial", tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").rglob("*")} == {"adapter", "new", "model", "checkpoints"}
+
+
+def test_left_overs_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in (".a.json.12.partial", ".a.json.partial", "a.12.partial"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".folder.12.partial").mkdir()
+    assert [path.name for path in tmp_path.iterdir() if is_left_over(path)] == [".a.json.12.partial"]

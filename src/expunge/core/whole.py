@@ -95,14 +95,16 @@ def move_into(aside: Path, folder: Path) -> None:
     _sync_names(folder)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder; its name goes first, so that a kill leaves no part of it under the name.
+def make_room(folder: Path) -> None:
+    """Have a folder missing or empty: its name goes first, so that a kill leaves no part of it under the name.
 
-    The caller holds the folder's lock.
+    An empty folder stays, as it may be a mounted one. The caller holds the folder's lock: what killed processes left of it is removed, too.
     """
     folder = folder.resolve()
-    folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.replaced"))
-    _remove_left(folder)
+    if folder.exists() and any(folder.iterdir()):
+        folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.replaced"))
+    if folder.parent.exists():
+        _remove_left(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,13 +1,13 @@
 """The output folder of an experiment, and how its files are written."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.nested import finite
 from expunge.core.output import check_output, in_use, stage_of
+from expunge.core.whole import make_room
 
 
 def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: bool = False) -> Path:
@@ -25,9 +25,8 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: b
     folder = Path(folder)
     if check_folder(folder, manifest, overwrite=overwrite, resume=resume):
         return folder
-    if folder.exists() and any(folder.iterdir()):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_room(folder)
+    folder.resolve().mkdir(parents=True, exist_ok=True)
     manifest.save(folder)
     return folder
 

@@ -25,7 +25,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.nested import flattened
 from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
-from expunge.core.whole import is_left_over, move_into, remove_folder
+from expunge.core.whole import is_left_over, move_into, make_room
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
@@ -116,8 +116,8 @@ def _open_folder(folder: Path, manifest: Manifest, *, resume: bool) -> Manifest:
     """Make the run folder ready for the first step; the manifest with what it takes over from a run to be resumed."""
     if resume:
         manifest = _resumed(manifest, manifest_of(folder))
-    elif folder.exists():
-        remove_folder(folder)
+    else:
+        make_room(folder)
     folder.resolve().mkdir(parents=True, exist_ok=True)
     manifest.save(folder)
     return manifest
