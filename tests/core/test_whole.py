@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from expunge.core.whole import is_left_over, move_into, make_room, whole_folder, write_whole
+from expunge.core.whole import is_left_over, make_room, move_into, whole_folder, write_whole
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,8 @@ def move_into(aside: Path, folder: Path) -> None:
 def make_room(folder: Path) -> None:
     """Have a folder missing or empty: its name goes first, so that a kill leaves no part of it under the name.
 
-    An empty folder stays, as it may be a mounted one. The caller holds the folder's lock: what killed processes left of it is removed, too.
+    An empty folder stays, as it may be a mounted one. The caller holds the folder's lock: what killed processes left of
+    it is removed, too.
     """
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):

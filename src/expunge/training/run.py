@@ -25,7 +25,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.nested import flattened
 from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
-from expunge.core.whole import is_left_over, move_into, make_room
+from expunge.core.whole import is_left_over, make_room, move_into
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
