@@ -81,3 +81,10 @@ def test_only_the_first_process_of_a_launcher_locks(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("RANK", "1")
     with locked(tmp_path / "run"):
         assert not lock_file(tmp_path / "run").exists()
+
+
+def test_links_that_point_at_each_other_are_no_output(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    with pytest.raises((ExpungeError, OSError), match="one"), locked(tmp_path / "one" / "run"):
+        pass

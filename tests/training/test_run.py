@@ -148,6 +148,24 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
 ]
 
 
+def test_ctrl_c_in_the_last_step_ends_the_run_as_usual_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(what: str, done: int, total: int, text: str) -> None:
+        if what == "npo" and done == total:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("expunge.training.run.save_model", killed)
+        unlearn(tmp_path / "run", progress=interrupt)
+    resumed, whole = unlearn(tmp_path / "run", resume=True), unlearn(None)
+    assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
+    assert resumed.history == whole.history
+
+
 @pytest.mark.parametrize(("file", "harm", "said"), DAMAGE, ids=[f"{f}-{h.__name__}" for f, h, _ in DAMAGE])
 def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
     tmp_path: Path, file: str, harm: Callable[[Path], None], said: str

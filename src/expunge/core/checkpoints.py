@@ -1,6 +1,7 @@
 """Checkpoints of a run: where they are, and which are whole."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -58,6 +59,19 @@ def close(checkpoint: Path, manifest: Manifest, *, steps: int) -> None:
     sync_folder(checkpoint)
     content = {"steps": steps, "manifest": asdict(manifest), "files": listed}
     write_whole(checkpoint / CLOSING, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def rotate(run: Path, *, keep: int) -> None:
+    """Remove all checkpoints of a run but the last whole ones.
+
+    Args:
+        run: the run folder.
+        keep: how many stay, 1 or more.
+    """
+    kept = checkpoints(run)[-keep:]
+    for path in _written(run):
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def steps_of(checkpoint: Path) -> int:

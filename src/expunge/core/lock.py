@@ -14,7 +14,10 @@ from expunge.core.progress import first_process
 
 def lock_file(path: str | Path) -> Path:
     """Where the lock of an output file or folder is: beside it, so that the output may be replaced under the lock."""
-    path = Path(path).resolve()
+    try:
+        path = Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # links that point at each other
+        raise ExpungeError(f"the output {path} cannot be located: {error}. Choose another output.") from error
     return path.with_name(f".{path.name}.lock")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from expunge.core.checkpoints import FOLDER, checkpoints, close, sound, step
+from expunge.core.checkpoints import FOLDER, close, rotate, sound, step
 from expunge.core.manifest import Manifest
 from expunge.core.whole import write_whole
 
@@ -71,13 +71,9 @@ class RunLog:
         close(self.checkpoint(number), self.manifest, steps=steps)
 
     def rotate(self) -> None:
-        """Remove all checkpoints but the last whole ones."""
-        if not self.keep:
-            return
-        kept = checkpoints(self.folder)[-self.keep :]
-        for path in (self.folder / FOLDER).iterdir():
-            if path not in kept:
-                shutil.rmtree(path)
+        """Remove the checkpoints that are not to be kept."""
+        if self.keep:
+            rotate(self.folder, keep=self.keep)
 
 
 def resumable(folder: Path, *, digests: bool = True) -> tuple[Path | None, list[dict[str, float]]]:
