@@ -38,8 +38,9 @@ def unlearn(folder: Path, **how: Any) -> Any:
 
 
 def finetune(folder: Path, **how: Any) -> Any:
+    settings = {**SETTINGS, "epochs": 1, "checkpoint_every": 0.5, **how}
     return expunge.finetune(
-        zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), splits=("forget",), output_dir=folder, **SETTINGS, **how
+        zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), splits=("forget",), output_dir=folder, **settings
     )
 
 

@@ -52,8 +52,8 @@ class TrainingConfig:
     checkpoint_every: float = 1.0
     """Epochs between checkpoints that a killed run resumes from; 0 writes none."""
     keep_checkpoints: int = 1
-    """How many of them are kept, the latest: 1 is for resuming only and goes when the run ends; 0 keeps all. An older one
-    goes once a step has started well from the newer one."""
+    """How many of them are kept, the latest: 1 is for resuming only and goes when the run ends; 0 keeps all. An older
+    one goes once a step has started well from the newer one."""
     report_to: tuple[Tracker, ...] = ()
     """Experiment trackers that get each history row while the run goes on. Their files are in the run folder; trackio
     keeps its own store."""
