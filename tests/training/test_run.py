@@ -342,15 +342,20 @@ def spoiled_at(step: int, value: float) -> Any:
     return rule
 
 
-@pytest.mark.parametrize(("value", "error"), [(float("inf"), "step 4 of 8 left weights that"), (1e38, "step 5 of 8")])
+@pytest.mark.parametrize(
+    ("step", "value", "error"),
+    [(4, float("inf"), "step 4 of 8 left weights"), (4, 1e38, "step 5 of 8"), (8, float("nan"), "step 8 of 8 left")],
+)
 def test_the_weights_that_are_called_good_are_finite_and_give_a_finite_loss(
-    tmp_path: Path, value: float, error: str
+    tmp_path: Path, step: int, value: float, error: str
 ) -> None:
-    """Step 4 ends in weights that overflow, at once or in the next step: checkpoint 2 is the last good one."""
-    with pytest.raises(ExpungeError, match=rf"{error}.*last good weights are in .*checkpoint-2\."):
-        unlearn(tmp_path / "run", stop=spoiled_at(4, value), stop_every=0.5)
-    good = AutoModelForCausalLM.from_pretrained(tmp_path / "run/checkpoints/checkpoint-2")
+    """Weights overflow in a step, or give no loss in the next one: the last checkpoint before is a good one."""
+    last = {4: 2, 8: 6}[step]
+    with pytest.raises(ExpungeError, match=rf"{error}.*last good weights are in .*checkpoint-{last}\."):
+        unlearn(tmp_path / "run", stop=spoiled_at(step, value), stop_every=0.5)
+    good = AutoModelForCausalLM.from_pretrained(tmp_path / f"run/checkpoints/checkpoint-{last}")
     assert all(p.isfinite().all() for p in good.parameters())
+    assert not (tmp_path / "run/model.safetensors").exists()
 
 
 def test_missing_sets_are_named() -> None:

@@ -282,6 +282,7 @@ def train(
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
             trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+            trainer.check_weights()
         except (NonFiniteLoss, NonFiniteWeights, NoValue) as error:
             if folder is None:
                 raise

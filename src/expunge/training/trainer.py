@@ -165,12 +165,7 @@ class ObjectiveTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         # History is appended to a file of its own: in the state of the Trainer it would be written anew each time.
         assert self.run_log is not None
-        if (name := non_finite_parameter(self.model)) is not None:
-            raise NonFiniteWeights(
-                f"step {self.state.global_step} of {self.state.max_steps} left weights that are not finite ({name}); "
-                "they are not saved. Try a lower learning_rate, or weights in bfloat16 or float32 where they are "
-                "float16."
-            )
+        self.check_weights()
         number, writes = self.state.global_step, self.is_world_process_zero()
         if writes:
             self.run_log.clear(number)
@@ -184,6 +179,15 @@ class ObjectiveTrainer(Trainer):
         if writes:
             self.run_log.close(number, steps=self.state.max_steps)
         self.unproven = True
+
+    def check_weights(self) -> None:
+        """Raise `NonFiniteWeights` where the last step left weights that are not finite."""
+        if (name := non_finite_parameter(self.model)) is not None:
+            raise NonFiniteWeights(
+                f"step {self.state.global_step} of {self.state.max_steps} left weights that are not finite ({name}); "
+                "they are not saved. Try a lower learning_rate, or weights in bfloat16 or float32 where they are "
+                "float16."
+            )
 
     def proven(self) -> None:
         """A step has started well from the last checkpoint: older ones may go."""
