@@ -2,6 +2,7 @@
 
 import inspect
 import zlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from expunge.core.catalogue import names, needs, resolve
 from expunge.core.checks import ExpungeError
 from expunge.evaluation import judges
+from expunge.results.measures import Direction
 from expunge.results.records import SCHEMA, Records
 from made_records import MANIFEST, view
 
@@ -72,7 +74,7 @@ def test_the_metrics_are_there():
 def test_a_measure_says_what_it_is(name):
     measure = resolve("metrics", name)(**arguments(name))
     assert measure.value is not None and np.isfinite(measure.value)
-    assert measure.better in ("lower", "higher", "near")
+    assert measure.better in get_args(Direction)
     assert measure.definition and measure.source
     assert measure.n >= EXAMPLES
     low, high = measure.interval

@@ -12,7 +12,7 @@ from expunge.results.records import Records
 DEFINITION = Definition(
     text="share of the greedy generations that refuse or profess not to know, recognized by phrases",
     source="this package; phrases in the module refusal_rate",
-    better=None,
+    better="near",
     reads=("generation",),
     mean=True,
 )
