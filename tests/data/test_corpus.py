@@ -1,6 +1,5 @@
 """The corpus: splits, fingerprints, duplicates, and how a source is found."""
 
-import warnings
 from dataclasses import replace
 
 import pytest
@@ -30,17 +29,40 @@ def test_an_empty_split_is_an_error():
         Corpus({"forget": (ONE,), "retain": ()})
 
 
-def test_examples_in_both_sets_are_warned_of_with_their_count():
-    with pytest.warns(UserWarning, match="2 of 3 forget examples are in the retain set too"):
-        Corpus({"forget": (ONE, TWO, THREE), "retain": (replace(ONE, origin="elsewhere"), THREE)})
+def test_examples_in_both_sets_are_noted_with_their_count():
+    corpus = Corpus({"forget": (ONE, TWO, THREE), "retain": (replace(ONE, origin="r.jsonl, line 7"), THREE)})
+    (note,) = corpus.notes
+    assert note.startswith("2 of 3 forget examples are in the retain set too (prompt and completion alike)")
+    assert "r.jsonl, line 7; '" in note
 
 
 def test_the_same_question_with_another_answer_is_no_duplicate():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        corpus = Corpus({"forget": (ONE,), "retain": (qa("1?", "uno"),)})
-    assert corpus.shared("forget", "retain") == 0
-    assert corpus.shared("forget", "holdout") == 0
+    assert Corpus({"forget": (ONE,), "retain": (qa("1?", "uno"),)}).notes == ()
+
+
+def test_rows_that_repeat_another_one_are_noted():
+    rows = tuple(replace((ONE, TWO)[n % 2], origin=f"f.csv, row {n + 1}") for n in range(14))
+    (note,) = Corpus({"forget": rows}).notes
+    assert note == (
+        "12 of 14 forget rows repeat another row of the set, so that it counts more than once: "
+        "f.csv, row 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 2 more."
+    )
+
+
+def test_rows_that_are_nearly_the_same_in_two_sets_are_noted():
+    long = "The river Arvo springs below the old mill, runs past seven villages and meets the sea near the harbor town"
+    forget = (
+        qa("Where does it run?", long, origin="f.jsonl, line 1"),
+        qa("And who?", "Belda.", origin="f.jsonl, line 2"),
+    )
+    retain = (
+        qa("Where does it run?", long.replace("seven", "six") + "!", origin="r.jsonl, line 1"),
+        qa("Where does the road run?", "Up the hill and past the old mill, then on.", origin="r.jsonl, line 2"),
+        qa("and who", "Belda", origin="r.jsonl, line 3"),
+    )
+    (note,) = Corpus({"forget": forget, "retain": retain}).notes
+    assert note.startswith("2 of 3 retain rows are nearly the same as a forget row")
+    assert "f.jsonl, line 1 and r.jsonl, line 1; f.jsonl, line 2 and r.jsonl, line 3." in note
 
 
 def test_fingerprints_tell_content_not_origin():

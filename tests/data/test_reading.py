@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.data.reading import Row, read_dataset, read_file, read_json_lines, read_objects
+from expunge.data.reading import read_dataset, read_file, read_objects
+from expunge.data.row import Row
 
 ROWS = [{"question": "Où, “a” or b?", "n": 1}, {"question": "line\nbreak\u2028and more", "n": None}]
 
@@ -56,7 +57,12 @@ def test_parquet_keeps_lists_and_nulls(tmp_path):
 
 
 def test_json_lines_are_read_whatever_the_suffix(tmp_path):
-    assert values(read_json_lines(written(tmp_path, "f.json", '{"a": 1}\n{"a": 2}\n'))) == [{"a": 1}, {"a": 2}]
+    for name in ("f.json", "f.jsonl", "f.ndjson"):
+        rows = read_file(written(tmp_path, name, '{"a": 1}\n{"a": 2}'))  # no line feed after the last
+        assert values(rows) == [{"a": 1}, {"a": 2}]
+        assert rows[1].origin == f"{name}, line 2"
+    assert values(read_file(written(tmp_path, "f.json", '{"a": [1]}\n'))) == [{"a": [1]}]
+    assert values(read_file(written(tmp_path, "f.jsonl", '[\n{"a": 1},\n{"a": 2}\n]\n'))) == [{"a": 1}, {"a": 2}]
 
 
 def test_a_missing_file_names_those_like_it(tmp_path):
@@ -70,15 +76,58 @@ def test_a_missing_file_names_those_like_it(tmp_path):
         read_file(tmp_path / "nowhere" / "f.csv")
 
 
-def test_a_folder_is_no_file(tmp_path):
-    written(tmp_path, "f.csv", "a\n1\n")
-    with pytest.raises(ExpungeError, match=r"is a folder; name a file in it\. The folder .* holds f\.csv"):
-        read_file(tmp_path)
+def test_a_folder_is_all_of_its_files(tmp_path):
+    for name, content in (("b.csv", "a\n2\n"), ("a.jsonl", '{"a": "1"}'), ("notes.md", "x"), (".hidden.csv", "a\n3\n")):
+        written(tmp_path, name, content)
+    with pytest.warns(UserWarning, match=r"read as one set, of a\.jsonl, b\.csv; not read: notes\.md\."):
+        rows = read_file(tmp_path)
+    assert values(rows) == [{"a": "1"}, {"a": "2"}]
+    assert [row.origin for row in rows] == ["a.jsonl, line 1", "b.csv, row 1"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExpungeError, match=r"empty' is a folder without a data file"):
+        read_file(tmp_path / "empty")
+
+
+def test_a_folder_of_a_saved_dataset_is_read(tmp_path):
+    content = [{"a": "one", "b": ["x"]}, {"a": "two", "b": []}]
+    datasets.Dataset.from_list(content).save_to_disk(tmp_path / "saved")
+    rows = read_file(tmp_path / "saved")
+    assert values(rows) == content
+    assert rows[1].origin == "saved, row 2"
+    assert values(read_file(next((tmp_path / "saved").glob("*.arrow")))) == content
+    both = datasets.DatasetDict({name: datasets.Dataset.from_list(content) for name in ("test", "train")})
+    both.save_to_disk(tmp_path / "splits")
+    with pytest.raises(ExpungeError, match=r"splits test, train\. Name the folder of one: .*splits/test"):
+        read_file(tmp_path / "splits")
+    assert values(read_file(tmp_path / "splits" / "train")) == content
+
+
+def test_compressed_files_are_read_as_what_they_hold(tmp_path):
+    for name, plain in (("f.jsonl", b'{"a": "1"}'), ("f.csv", b"a\n1\n")):
+        for suffix, compression in ((".gz", "gzip"), (".zst", "zstd")):
+            with pa.output_stream(str(tmp_path / (name + suffix)), compression=compression) as stream:
+                stream.write(plain)
+            assert values(read_file(tmp_path / (name + suffix))) == [{"a": "1"}]
+    with pytest.raises(ExpungeError, match=r"g\.jsonl\.gz: broken gzip content"):
+        read_file(written(tmp_path, "g.jsonl.gz", "plain"))
+
+
+@pytest.mark.parametrize("sign, words", [(";", "';'"), ("\t", "tabs"), ("|", r"'\|'")])
+def test_other_separators_are_found_and_said(tmp_path, sign, words):
+    text = f'question{sign}answer\n"Who, and{sign} when?"{sign}He, then.\n'
+    with pytest.warns(UserWarning, match=rf"f\.csv: read with {words} between its cells"):
+        rows = read_file(written(tmp_path, "f.csv", text))
+    assert values(rows) == [{"question": f"Who, and{sign} when?", "answer": "He, then."}]
+    assert values(read_file(written(tmp_path, "g.tsv", text.replace(sign, "\t")))) == [
+        {"question": "Who, and\t when?", "answer": "He, then."}
+    ]
 
 
 def test_an_unknown_suffix_names_the_known(tmp_path):
-    with pytest.raises(ExpungeError, match=r"'f\.tsv': cannot read \.tsv; known are \.json, .* \.txt"):
-        read_file(written(tmp_path, "f.tsv", "a"))
+    with pytest.raises(
+        ExpungeError, match=r"'f\.xlsx': cannot read \.xlsx; known are \.json, .* \.txt, each also .*\.gz"
+    ):
+        read_file(written(tmp_path, "f.xlsx", "a"))
 
 
 @pytest.mark.parametrize("name", ["f.json", "f.jsonl", "f.csv", "f.parquet"])
@@ -106,9 +155,36 @@ def test_broken_json_names_its_line(tmp_path):
         read_file(written(tmp_path, "f.json", '[{"a": 1},\n]'))
 
 
-def test_json_lines_called_json_are_told_to_change_their_name(tmp_path):
-    with pytest.raises(ExpungeError, match=r"line 2: .*Extra data.*one object a line\? Then call it \.jsonl"):
-        read_file(written(tmp_path, "f.json", '{"a": 1}\n{"a": 2}'))
+def test_files_that_were_joined_without_a_line_feed_are_told_so(tmp_path):
+    for name in ("f.json", "f.jsonl"):
+        path = written(tmp_path, name, '{"a": 1}\n{"a": 2}{"a": 3}\n{"a": 4}\n')
+        with pytest.raises(
+            ExpungeError, match=r"line 2: two JSON objects on one line; the second begins at column 9\. .*joi"
+        ):
+            read_file(path)
+
+
+def test_all_broken_lines_are_named_at_once(tmp_path):
+    path = written(tmp_path, "f.jsonl", '{"a": 1}\n{"a": 2,}\n[3]\n')
+    with pytest.raises(
+        ExpungeError,
+        match=r"(?s)2 of 3 rows of f\.jsonl cannot be used:\n  f\.jsonl, line 2: broken.*\n  f\.jsonl, line 3: a row",
+    ):
+        read_file(path)
+    with pytest.raises(ExpungeError, match=r"(?s)2 of 3 rows of f\.csv .*row 1: 1 cells.*row 3: 3 cells"):
+        read_file(written(tmp_path, "f.csv", "q,a\n1\n1,2\n1,2,3\n"))
+
+
+def test_json_that_no_parser_takes_is_an_error(tmp_path):
+    with pytest.raises(ExpungeError, match=r"f\.jsonl, line 1: JSON that nests too deeply"):
+        read_file(written(tmp_path, "f.jsonl", '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"))
+    with pytest.raises(ExpungeError, match=r"f\.json: JSON with a number that cannot be read"):
+        read_file(written(tmp_path, "f.json", '[{"a": ' + "1" * 5000 + "}]"))
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    rows = read_file(written(tmp_path, "f.txt", "one\u2028still one\x0b, still\r\ntwo"))
+    assert values(rows) == [{"text": "one\u2028still one\x0b, still"}, {"text": "two"}]
 
 
 def test_an_object_around_the_array_is_not_guessed_at(tmp_path):

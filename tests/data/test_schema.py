@@ -1,11 +1,20 @@
 """What columns mean, and what is said where they are not there."""
 
+import contextvars
+
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.surface import command_line
 from expunge.data.corpus import Example
-from expunge.data.reading import Row
+from expunge.data.row import Row
 from expunge.data.schema import check_columns, examples
+
+
+@pytest.fixture(autouse=True)
+def at_a_command_line():
+    with command_line():
+        yield
 
 
 def rows(*values, flat=False):
@@ -113,7 +122,8 @@ def test_a_missing_column_says_what_there_is_and_how_to_map():
         read({"question": "Who?", "answr": "He.", "id": 3})
     assert str(caught.value) == (
         "forget (f.jsonl) has no column 'answer'; it holds question, answr, id. Say which of them it is: "
-        "columns.answer=answr. Rows need question + answer, prompt + completion, messages, or text."
+        "columns.answer=answr. Rows need question + answer, prompt + completion, messages, text, or the forms of "
+        "Alpaca and ShareGPT."
     )
 
 
@@ -121,7 +131,7 @@ def test_columns_like_none_of_ours_are_asked_for_as_question_and_answer():
     with pytest.raises(
         ExpungeError,
         match=r"no column 'question' and no 'answer'; it holds q, response\. .*"
-        r"columns\.question=q columns\.answer=<column>",
+        r"columns\.question=q 'columns\.answer=<column>'",
     ):
         read({"q": "Who?", "response": "He."})
 
@@ -202,14 +212,14 @@ def test_plain_text_has_no_question_to_paraphrase():
 @pytest.mark.parametrize(
     "messages, message",
     [
-        ("Who?", r"must be a list of \{role, content\}; got str"),
+        ("Who?", r"must be a list of \{role, content\} or \{from, value\}; got str"),
         ([{"role": "user"}], "message 1: needs role and content"),
         (["Who?"], "message 1: needs role and content; got 'Who"),
         ([{"role": "user", "content": None}], "message 1, content must be a text; got null"),
         ([{"role": "", "content": "Who?"}], "message 1, role is empty"),
         (CHAT[:2], "must end with a message of the assistant .* the roles are system, user"),
         (CHAT[2:], "that answers one before it; the roles are assistant"),
-        ([], "the roles are none"),
+        ([], "must be a list .* got nothing"),
     ],
 )
 def test_malformed_messages_are_named(messages, message):
@@ -231,3 +241,47 @@ def test_a_mapped_column_must_be_in_one_of_the_sets():
 def test_a_mapped_name_must_be_one_of_ours():
     with pytest.raises(ExpungeError, match=r"no column name is called 'anser' \(from columns\.anser=q\).*'answer'"):
         check_columns({"forget": rows({"q": "Who?"})}, {"anser": "q"})
+
+
+def test_from_python_advice_is_python():
+    with pytest.raises(ExpungeError, match=r"'question'.* it is: columns={'question': '<column>'}\. Rows need"):
+        contextvars.Context().run(read, {"said": "Who?", "answer": "He."})
+
+
+ALPACA = {"instruction": "Name the author.", "input": "The book is Night Rain.", "output": "Ann Lee."}
+
+
+def test_alpaca_rows_are_questions_with_their_input():
+    without = ALPACA | {"input": ""}
+    for columns in ({}, {"question": "instruction", "answer": "output"}):
+        found = read(ALPACA, without, **columns)
+        assert [e.prompt for e in found] == ["Name the author.\nThe book is Night Rain.", "Name the author."]
+        assert {(e.kind, e.completion) for e in found} == {("qa", "Ann Lee.")}
+    with pytest.raises(
+        ExpungeError, match=r"several ways: instruction \+ output; text\. .*columns.question=instruction"
+    ):
+        read(ALPACA | {"text": "Name the author. ..."})
+
+
+def test_a_column_that_belongs_to_the_prompt_is_joined_or_warned_of():
+    values = {"question": "Who?", "context": "In 1956.", "answer": "He."}
+    with pytest.warns(UserWarning, match=r"the column 'context' is not read\. .*: columns\.input=context\."):
+        read(values)
+    assert read(values, input="context")[0].prompt == "Who?\nIn 1956."
+    with pytest.warns(UserWarning, match=r"the column 'system' is not read\. .*messages"):
+        read({"messages": CHAT, "system": "Be brief."})
+
+
+def test_sharegpt_conversations_are_messages():
+    talk = [{"from": "system", "value": "Hm."}, {"from": "human", "value": "Who?"}, {"from": "gpt", "value": "He."}]
+    assert read({"conversations": talk}) == read({"messages": CHAT})
+
+
+def test_all_faulty_rows_are_named_at_once_the_first_twenty_with_a_count():
+    values = [{"question": "Who?", "answer": "" if n % 2 else "He."} for n in range(100)]
+    with pytest.raises(ExpungeError) as caught:
+        read(*values)
+    lines = str(caught.value).split("\n")
+    assert lines[0] == "50 of 100 rows of forget (f.jsonl) cannot be used:"
+    assert lines[1] == "  f.jsonl, line 2: 'answer' is empty. Fill it in, or take the row out."
+    assert len(lines) == 22 and lines[-1] == "  and 30 more"

@@ -1,7 +1,7 @@
 """The corpus: named splits of examples, before any tokenizer has seen them."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,11 @@ from typing import Any, Literal
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, unknown
 from expunge.core.manifest import fingerprint
+from expunge.core.surface import assigned
+from expunge.data.similar import nearly_the_same, repeated
+
+PLACES = 10
+"""Rows that a note names."""
 
 ExampleKind = Literal["qa", "completion", "chat", "text"]
 
@@ -62,18 +67,13 @@ class Corpus:
     name: str = "corpus"
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Arguments of `load_corpus` that give this corpus again; empty where there are none, as for rows in memory."""
+    apart: tuple[str, ...] = field(default=("retain", "holdout"), compare=False)
+    """Splits in which no forget row should be."""
 
     def __post_init__(self) -> None:
         empty = [name for name, examples in self.splits.items() if not examples]
         if empty:
             raise ExpungeError(f"the corpus '{self.name}' has no example in {', '.join(empty)}.")
-        shared = self.shared("forget", "retain")
-        if shared:
-            warnings.warn(
-                f"{shared} of {len(self.splits['forget'])} forget examples are in the retain set too (prompt and "
-                "completion alike): they are pushed both ways at once. Remove them from one of the two.",
-                stacklevel=3,  # past the generated __init__
-            )
 
     def __getitem__(self, split: str) -> tuple[Example, ...]:
         """The examples of a split; the error names the splits that are there."""
@@ -95,27 +95,104 @@ class Corpus:
         """Fingerprint of every split."""
         return {split: self.fingerprint(split) for split in self.splits}
 
-    def shared(self, one: str, other: str) -> int:
-        """How many examples of `one` stand in `other` too, compared by what is asked and supervised."""
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains on these data, or measures with them, should look at: sentences that name the rows.
 
-        def content(example: Example) -> tuple[Any, ...]:
-            return (example.messages, example.prompt, example.completion)
+        Rows that repeat another one of their set; forget rows that are in other sets too, or nearly so; conversations
+        of which only some answers are supervised.
+        """
+        apart = [name for name in self.apart if {"forget", name} <= {*self.splits}]
+        notes = [
+            *(_repeats(name, examples) for name, examples in self.splits.items()),
+            *(note for name in apart for note in _overlap(self.splits["forget"], name, self.splits[name])),
+            *(_unsupervised(name, examples) for name, examples in self.splits.items()),
+        ]
+        return tuple(note for note in notes if note)
 
-        if one not in self.splits or other not in self.splits:
-            return 0
-        known = {content(e) for e in self.splits[other]}
-        return sum(content(e) in known for e in self.splits[one])
+
+def _content(example: Example) -> tuple[Any, ...]:
+    return (example.messages, example.prompt, example.completion)
 
 
-def load_corpus(source: str = "files", **arguments: Any) -> Corpus:
+def _written(example: Example) -> str:
+    return "\n".join([*(text for _, text in example.messages), example.prompt, example.completion])
+
+
+def _repeats(name: str, examples: Sequence[Example]) -> str:
+    found = repeated([_content(example) for example in examples])
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(examples)} {name} rows repeat another row of the set, so that it counts more than once: "
+        f"{places([examples[n] for n, _ in found])}."
+    )
+
+
+def _overlap(forget: Sequence[Example], name: str, others: Sequence[Example]) -> Iterator[str]:
+    """Sentences on the rows of another set that are in the forget set too, or nearly."""
+    pairs = nearly_the_same([_written(e) for e in forget], [_written(e) for e in others])
+    same = [(n, m) for n, m in pairs if _content(forget[n]) == _content(others[m])]
+    near = [(n, m) for n, m in pairs if _content(forget[n]) != _content(others[m])]
+    cure = (
+        "they are pushed both ways at once. Remove them from one of the two"
+        if name != "holdout"
+        else "they are no unseen texts to compare with. Remove them from the holdout set"
+    )
+    if same:
+        count = len({n for n, _ in same})
+        yield (
+            f"{count} of {len(forget)} forget examples are in the {name} set too (prompt and completion alike): {cure}."
+            f" They are {places([others[m] for _, m in same])}."
+        )
+    if near:
+        shown = "; ".join(f"{places([forget[n]])} and {places([others[m]])}" for n, m in near[:PLACES])
+        more = f"; and {len(near) - PLACES} more" if len(near) > PLACES else ""
+        yield (
+            f"{len(near)} of {len(others)} {name} rows are nearly the same as a forget row, so that one set "
+            f"{'holds' if name == 'holdout' else 'keeps'} what the other removes. Compare {shown}{more}."
+        )
+
+
+def _unsupervised(name: str, examples: Sequence[Example]) -> str:
+    """A sentence on conversations with answers that no row of the set supervises."""
+    supervised = {(e.messages, e.completion) for e in examples}
+    found = [
+        example
+        for example in examples
+        if any(
+            role == "assistant" and n > 0 and (example.messages[:n], text) not in supervised
+            for n, (role, text) in enumerate(example.messages)
+        )
+    ]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(examples)} {name} rows hold several answers of the assistant, and only the last is "
+        f"supervised: {places(found)}. To supervise all: {assigned(turns='all')}."
+    )
+
+
+def places(examples: Sequence[Example]) -> str:
+    """Where examples stand, the first ten: `forget.jsonl, line 3, 5, 9`."""
+    found: dict[str, list[str]] = {}
+    for example in examples[:PLACES]:
+        where, _, position = example.origin.rpartition(" ")
+        found.setdefault(where or repr(_written(example)[:40]), []).append(position)
+    shown = "; ".join(f"{where} {', '.join(positions)}".rstrip() for where, positions in found.items())
+    return shown + (f" and {len(examples) - PLACES} more" if len(examples) > PLACES else "")
+
+
+def load_corpus(source: str = "files", *, reads: Collection[str] | None = None, **arguments: Any) -> Corpus:
     """Load a corpus from a source of the catalogue.
 
     Args:
         source: `files` for your own data, `synthetic`, `tofu`, or `package.module:function`.
-        arguments: what that source takes; for `files`: `forget`, `retain`, `holdout`, `columns`.
+        reads: names of the sets that are read of your own data; the others are not checked. None: all.
+        arguments: what that source takes; for `files`: `forget`, `retain`, `holdout`, `columns`, ...
 
     Returns:
-        The corpus, with a warning where forget and retain share examples.
+        The corpus, with a warning for each of its `notes`.
 
     Raises:
         ExpungeError: an unknown source or argument, or data that cannot be read; the message says what to mend.
@@ -125,7 +202,10 @@ def load_corpus(source: str = "files", **arguments: Any) -> Corpus:
     for name in arguments:
         if name not in known:
             raise unknown(f"argument of the source '{source}'", name, known)
-    corpus: Corpus = function(**arguments)
+    own = {"reads": reads} if "reads" in known else {}
+    corpus: Corpus = function(**arguments, **own)
+    for note in corpus.notes:
+        warnings.warn(note, stacklevel=2)
     if all(isinstance(value, str | Path | int | float | Mapping) for value in arguments.values()):
-        object.__setattr__(corpus, "origin", {"source": source, **arguments})  # a copy would repeat the warnings
+        return replace(corpus, origin={"source": source, **arguments})
     return corpus

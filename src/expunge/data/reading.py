@@ -1,89 +1,91 @@
-"""Rows of files, datasets and Python lists, each with a name for messages; what they mean is in `schema`."""
+"""Rows of files, folders, datasets and Python lists, each with a name for messages; what they mean is in `schema`."""
 
-import csv
-import io
-import json
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from expunge.core.checks import ExpungeError, nearest
+from expunge.data.formats import COMPRESSED, READERS, content, decoded, format_of, passages
+from expunge.data.row import Row, as_row, each, some
+
+SAVED_DATASET, SAVED_SPLITS = "state.json", "dataset_dict.json"
+"""What `save_to_disk` of the `datasets` library leaves in a folder: of one dataset, of several splits."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row as it was written."""
-
-    origin: str
-    """Where it stands: `forget.jsonl, line 3`."""
-    values: Mapping[str, Any]
-    flat: bool = False
-    """Can its cells hold nothing but text, as in CSV? An empty one then means that there is nothing."""
+def is_readable(path: Path) -> bool:
+    """Does the name of a file say a format that is read here?"""
+    return format_of(path) in READERS
 
 
 def read_file(path: Path) -> list[Row]:
-    """Rows of a .json (an array of objects), .jsonl, .csv, .parquet or .txt file (a plain text a line).
+    """Rows of one file, or of all files of a folder.
+
+    A file is a .json (an array of objects, or an object a line), .jsonl, .csv (cells between commas, semicolons, tabs
+    or bars, as the first line has them), .tsv, .parquet, .arrow or .txt file (a plain text a line); each also
+    compressed, as .gz or .zst. A folder is one that `save_to_disk` of the `datasets` library wrote, or holds such files
+    side by side.
 
     Raises:
-        ExpungeError: the file is missing, empty, of another format or broken; the message names the line.
+        ExpungeError: the file is missing, empty, of another format or broken; the message names the lines.
     """
     path = path.expanduser()
-    reader = READERS.get(path.suffix.lower())
     if not path.exists():
         raise ExpungeError(f"no file at '{path}'. {_neighbors(path)}")
     if path.is_dir():
-        raise ExpungeError(f"'{path}' is a folder; name a file in it. {_neighbors(path / '-')}")
-    if reader is None:
+        return some(_folder(path), str(path))
+    if not is_readable(path):
         raise ExpungeError(
-            f"'{path.name}': cannot read {path.suffix or 'a file without suffix'}; known are {', '.join(READERS)}."
+            f"'{path.name}': cannot read {path.suffix or 'a file without suffix'}; known are {', '.join(READERS)}, "
+            f"each also with {' or '.join(COMPRESSED)}."
         )
     if path.stat().st_size == 0:
         raise ExpungeError(f"'{path}' is empty (0 bytes).")
-    return _some(reader(path), str(path))
-
-
-def read_json_lines(path: Path) -> list[Row]:
-    """Rows of a file with one JSON object a line, whatever its suffix; blank lines are passed over.
-
-    Raises:
-        ExpungeError: a line that is no JSON object; the message holds its number and the parser's words.
-    """
-    rows = []
-    for number, line in enumerate(_decoded(path).split("\n"), start=1):
-        if line.strip():
-            origin = f"{path.name}, line {number}"
-            rows.append(_object(_parsed(line, origin), origin))
-    return _some(rows, str(path))
+    return some(READERS[format_of(path)](content(path), path.name), str(path))
 
 
 def read_passages(path: Path, longest: int) -> list[Row]:
-    """One running text, cut at line ends into passages of at most `longest` characters; longer lines at blanks.
-
-    Nothing but the breaks between passages is left out. Only a word that is longer by itself exceeds the length.
+    """One running text, cut into passages of at most `longest` characters, as `passages` does.
 
     Raises:
         ExpungeError: the file is no UTF-8, or holds nothing but blanks.
     """
-    passages: list[str] = []
-    for piece in _pieces(_decoded(path), longest):
-        if passages and len(passages[-1]) + len(piece) <= longest:
-            passages[-1] += piece
-        else:
-            passages.append(piece)
-    kept = [text.strip() for text in passages if text.strip()]
-    return _some([Row(f"{path.name}, passage {n}", {"text": text}) for n, text in enumerate(kept, start=1)], str(path))
+    found = passages(decoded(content(path), path.name), longest)
+    return some([Row(f"{path.name}, passage {n}", {"text": text}) for n, text in enumerate(found, start=1)], str(path))
 
 
-def _pieces(text: str, longest: int) -> Iterator[str]:
-    """Lines, and the words of lines that are too long, each with the blanks that follow it."""
-    for line in text.splitlines(keepends=True):
-        yield from [line] if len(line) <= longest else re.findall(r"\s*\S+\s*", line)
+def _folder(path: Path) -> list[Row]:
+    if (path / SAVED_SPLITS).is_file():
+        splits = sorted(p.name for p in path.iterdir() if (p / SAVED_DATASET).is_file())
+        if len(splits) != 1:
+            raise ExpungeError(
+                f"'{path}' holds a dataset with the splits {', '.join(splits) or 'none'}. Name the folder of one: "
+                f"{path / (splits or ['<split>'])[0]}"
+            )
+        path = path / splits[0]
+    if (path / SAVED_DATASET).is_file():
+        return _saved_dataset(path)
+    files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    read = [p for p in files if p.is_file() and is_readable(p)]
+    if not read:
+        raise ExpungeError(f"'{path}' is a folder without a data file. {_neighbors(path / '-')}")
+    others = [p.name for p in files if p not in read]
+    not_read = f"; not read: {_listed(others)}" if others else ""
+    warnings.warn(f"{path}: read as one set, of {_listed([p.name for p in read])}{not_read}.", stacklevel=2)
+    return [row for file in read for row in read_file(file)]
+
+
+def _listed(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _saved_dataset(path: Path) -> list[Row]:
+    import datasets  # takes a second to import, which those with files need not wait for
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise ExpungeError(f"'{path}' holds a saved dataset that cannot be read: {error}") from error
+    return [as_row(row, f"{path.name}, row {n}") for n, row in enumerate(found, start=1)]
 
 
 def read_dataset(name: str) -> list[Row]:
@@ -110,14 +112,14 @@ def read_dataset(name: str) -> list[Row]:
                 f"the dataset '{name}' has the splits {', '.join(found)}; name one: {identifier}:{next(iter(found))}."
             )
         found = next(iter(found.values()))
-    return _some([_object(row, f"{name}, row {n}") for n, row in enumerate(found, start=1)], f"the dataset '{name}'")
+    return some([as_row(row, f"{name}, row {n}") for n, row in enumerate(found, start=1)], f"the dataset '{name}'")
 
 
 def read_objects(rows: object, name: str) -> list[Row]:
     """Rows of a Python list of dictionaries or of a `datasets.Dataset`.
 
     Raises:
-        ExpungeError: not something to iterate over, a dictionary of splits, empty, or an entry that is no dictionary.
+        ExpungeError: not something to iterate over, a dictionary of splits, empty, or entries that are no dictionaries.
     """
     if isinstance(rows, Mapping):
         raise ExpungeError(
@@ -128,114 +130,7 @@ def read_objects(rows: object, name: str) -> list[Row]:
         raise ExpungeError(
             f"{name} must be a path, a dataset id, a list of dictionaries or a dataset; got {type(rows).__name__}."
         )
-    return _some([_object(row, f"{name}, entry {n}") for n, row in enumerate(rows, start=1)], name)
-
-
-def _json(path: Path) -> list[Row]:
-    try:
-        content = json.loads(_decoded(path))
-    except json.JSONDecodeError as error:
-        hint = " Is it one object a line? Then call it .jsonl." if error.msg == "Extra data" else ""
-        raise ExpungeError(
-            f"{path.name}, line {error.lineno}: broken JSON ({error.msg} at column {error.colno}).{hint}"
-        ) from error
-    if not isinstance(content, list):
-        keys = f" with the keys {', '.join(map(str, content))}" if isinstance(content, dict) else ""
-        raise ExpungeError(
-            f"{path.name} must hold an array of objects, [{{...}}, ...]; it holds {_kind(content)}{keys}."
-        )
-    return [_object(value, f"{path.name}, entry {n}") for n, value in enumerate(content, start=1)]
-
-
-def _csv(path: Path) -> list[Row]:
-    text = _decoded(path)
-    before = csv.field_size_limit(sys.maxsize)  # texts may be longer than its 128 kB
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise ExpungeError(f"{path.name}: broken CSV ({error}).") from error
-    finally:
-        csv.field_size_limit(before)
-    header, *body = [line for line in lines if line] or [[]]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise ExpungeError(f"{path.name}: more than one column is called {', '.join(twice)}.")
-    rows = []
-    for number, cells in enumerate(body, start=1):
-        origin = f"{path.name}, row {number}"
-        if len(cells) != len(header):
-            raise ExpungeError(
-                f"{origin}: {len(cells)} cells, but {len(header)} columns ({', '.join(header)}). "
-                "A text with commas needs double quotes around it."
-            )
-        rows.append(Row(origin, dict(zip(header, cells, strict=True)), flat=True))
-    return rows
-
-
-def _parquet(path: Path) -> list[Row]:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ExpungeError(f"{path.name}: broken Parquet ({error}).") from error
-    return [Row(f"{path.name}, row {n}", values) for n, values in enumerate(table.to_pylist(), start=1)]
-
-
-def _text_lines(path: Path) -> list[Row]:
-    lines = enumerate(_decoded(path).splitlines(), start=1)
-    return [Row(f"{path.name}, line {n}", {"text": line}) for n, line in lines if line.strip()]
-
-
-READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".json": _json,
-    ".jsonl": read_json_lines,
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".txt": _text_lines,
-}
-
-
-def _decoded(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ExpungeError(
-            f"{path.name} is not UTF-8 text (byte {error.start}: {error.reason}). Save it as UTF-8."
-        ) from error
-
-
-def _parsed(text: str, origin: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ExpungeError(
-            f"{origin}: broken JSON ({error.msg} at column {error.colno}). It reads {text.strip()[:60]!r}."
-        ) from error
-
-
-def _object(value: Any, origin: str) -> Row:
-    if not isinstance(value, Mapping):
-        raise ExpungeError(
-            f"{origin}: a row must be an object with named values; got {_kind(value)} ({str(value)[:60]!r})."
-        )
-    return Row(origin, value)
-
-
-def _kind(value: Any) -> str:
-    words = {
-        dict: "an object",
-        list: "an array",
-        str: "a text",
-        int: "a number",
-        float: "a number",
-        bool: "true or false",
-    }
-    return "nothing (null)" if value is None else words.get(type(value), f"a {type(value).__name__}")
-
-
-def _some(rows: list[Row], where: str) -> list[Row]:
-    if not rows:
-        raise ExpungeError(f"{where} holds no rows.")
-    return rows
+    return some(each(enumerate(rows, start=1), lambda item: as_row(item[1], f"{name}, entry {item[0]}"), name), name)
 
 
 def _neighbors(path: Path) -> str:
@@ -246,6 +141,5 @@ def _neighbors(path: Path) -> str:
     near = nearest(path.name, names, n=3)
     if near:
         return f"Did you mean {' or '.join(repr(name) for name in near)}?"
-    usable = [name for name in names if Path(name).suffix.lower() in READERS]
-    shown = ", ".join(usable[:10]) + (", ..." if len(usable) > 10 else "")
-    return f"The folder '{folder}' holds {shown or 'no data file'}."
+    usable = [name for name in names if is_readable(Path(name))]
+    return f"The folder '{folder}' holds {_listed(usable) if usable else 'no data file'}."

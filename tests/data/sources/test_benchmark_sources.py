@@ -155,7 +155,8 @@ def test_running_text_of_muse_is_cut_at_line_ends(tmp_path):
         file.unlink()
     (folder / "raw" / "retain1.txt").write_text("kept\n")
     (folder / "raw" / "forget.txt").write_text("one two\nthree\n\n" + "word " * 5 + "\nlast")
-    texts = [e.completion for e in load_corpus("muse", path=folder, passage=14)["forget"]]
+    with pytest.warns(UserWarning, match=r"1 of 4 forget rows repeat another row .*: forget\.txt, passage 3\."):
+        texts = [e.completion for e in load_corpus("muse", path=folder, passage=14)["forget"]]
     # 8 + 6 characters fill the first; the long line is cut at blanks: "word word " with the blank line before it
     assert texts == ["one two\nthree", "word word", "word word", "word \nlast"]
     whole = load_corpus("muse", path=folder)["forget"]

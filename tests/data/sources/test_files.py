@@ -1,5 +1,6 @@
 """A corpus out of one's own files, as a user meets it."""
 
+import gzip
 import json
 import warnings
 
@@ -7,6 +8,7 @@ import datasets
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.surface import command_line
 from expunge.data.corpus import load_corpus
 from expunge.data.sources.files import files
 
@@ -52,11 +54,11 @@ def test_a_question_set_and_a_plain_text_set_go_together():
 
 
 def test_duplicate_rows_between_forget_and_retain_are_counted():
-    with pytest.warns(UserWarning, match="2 of 3 forget examples are in the retain set too"):
-        files(forget=QA, retain=QA[1:])
+    with pytest.warns(UserWarning, match=r"2 of 3 forget examples are in the retain set too .* retain, entry 1, 2\."):
+        load_corpus("files", forget=QA, retain=QA[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files(forget=QA[:1], retain=QA[1:])
+        load_corpus("files", forget=QA[:1], retain=QA[1:])
 
 
 def test_nothing_given_is_an_error():
@@ -104,8 +106,75 @@ def test_a_typing_slip_that_is_no_path_names_the_files_here(tmp_path, monkeypatc
 def test_a_wrong_column_is_named_with_its_set(tmp_path):
     path = jsonl(tmp_path / "forget.jsonl", QA)
     with pytest.raises(
-        ExpungeError, match=r"columns\.answer=anser: no such column\. Did you mean columns\.answer=answer\?"
+        ExpungeError, match=r"columns={'answer': 'anser'}: no such column\. Did you mean columns={'answer': 'answer'}\?"
     ):
         load_corpus("files", forget=str(path), columns={"answer": "anser"})
     with pytest.raises(ExpungeError, match=r"retain has no column 'answer'; it holds question, reply"):
         load_corpus("files", forget=str(path), retain=[{"question": "9?", "reply": "it is 9"}])
+
+
+def test_each_set_may_have_columns_of_its_own(tmp_path):
+    sets = {
+        "forget": jsonl(tmp_path / "f.jsonl", [{"q": "0?", "a": "it is 0"}]),
+        "retain": jsonl(tmp_path / "r.jsonl", [{"q": "1?", "a": "it is 1"}]),
+        "holdout": jsonl(tmp_path / "h.jsonl", [{"asked": "2?", "a": "it is 2"}]),
+    }
+    columns = {"question": "q", "answer": "a"}
+    with (
+        command_line(),
+        pytest.raises(ExpungeError, match=r"holdout .* has no column 'q'; .* 'columns\.holdout\.question=<column>'\."),
+    ):
+        load_corpus("files", **sets, columns=columns | {"holdout": {"answer": "a"}})
+    corpus = load_corpus("files", **sets, columns=columns | {"holdout": {"question": "asked"}})
+    assert {split: corpus[split][0].prompt for split in corpus} == {"forget": "0?", "retain": "1?", "holdout": "2?"}
+    with pytest.raises(ExpungeError, match=r"no set is called 'holdut' .*Did you mean 'holdout'"):
+        load_corpus("files", **sets, columns=columns | {"holdut": {"question": "asked"}})
+    with pytest.raises(ExpungeError, match=r"columns={'holdout': {'answer': 'q'}}: no such column"):
+        load_corpus("files", **sets, columns=columns | {"holdout": {"question": "asked", "answer": "q"}})
+
+
+def test_advice_on_columns_can_be_pasted_into_a_shell(tmp_path):
+    path = jsonl(tmp_path / "f.jsonl", [{"the question": "0?", "answer": "it is 0"}])
+    with command_line(), pytest.raises(ExpungeError, match=r"it is: 'columns\.question=the question'\."):
+        load_corpus("files", forget=path)
+
+
+def test_a_set_that_is_not_read_is_not_checked(tmp_path):
+    path = jsonl(tmp_path / "forget.jsonl", QA)
+    corpus = load_corpus(
+        "files",
+        forget=str(path),
+        holdout=str(tmp_path / "nowhere.jsonl"),
+        columns={"alternate": "refusal", "holdout": {"question": "q"}},
+        reads=["forget"],
+    )
+    assert list(corpus) == ["forget"] and corpus.origin["holdout"] == str(tmp_path / "nowhere.jsonl")
+    with pytest.raises(ExpungeError, match="this reads retain, and only forget came"):
+        load_corpus("files", forget=str(path), reads=["retain"])
+
+
+def test_every_answer_of_a_conversation_is_supervised_when_asked_for(tmp_path):
+    turns = [("human", "Who?"), ("gpt", "He."), ("human", "When?"), ("gpt", "Then."), ("human", "Thanks.")]
+    talk = [{"from": role, "value": text} for role, text in turns]
+    path = jsonl(tmp_path / "f.jsonl", [{"conversations": talk[:4]}, {"conversations": talk[2:4]}])
+    with pytest.warns(UserWarning, match=r"1 of 2 forget rows hold several answers .*f\.jsonl, line 1\. .*turns='all'"):
+        last = load_corpus("files", forget=path)
+    assert [(e.question, e.completion) for e in last["forget"]] == [("When?", "Then.")] * 2
+    jsonl(path, [{"conversations": talk}])
+    with pytest.raises(
+        ExpungeError, match=r"must end with a message of the assistant.*user, assistant, user, assistant, u"
+    ):
+        load_corpus("files", forget=path)
+    every = load_corpus("files", forget=path, turns="all")["forget"]
+    assert [(e.question, e.completion) for e in every] == [("Who?", "He."), ("When?", "Then.")]
+    assert every[1].messages == (("user", "Who?"), ("assistant", "He."), ("user", "When?"))
+    assert [e.origin for e in every] == ["f.jsonl, line 1, message 2", "f.jsonl, line 1, message 4"]
+
+
+def test_a_folder_and_compressed_files_are_sets(tmp_path):
+    (tmp_path / "parts").mkdir()
+    jsonl(tmp_path / "parts" / "b.jsonl", QA[1:])
+    (tmp_path / "parts" / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(QA[0]).encode()))
+    with pytest.warns(UserWarning, match=r"parts: read as one set, of a\.jsonl\.gz, b\.jsonl\."):
+        corpus = load_corpus("files", forget=str(tmp_path / "parts"))
+    assert [e.prompt for e in corpus["forget"]] == ["0?", "1?", "2?"]

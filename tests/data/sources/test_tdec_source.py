@@ -45,7 +45,8 @@ def test_texts_of_files_and_sets_beside_them(arrays: tuple[Path, np.ndarray]) ->
     folder, _ = arrays
     lines = [f'{n},books,"{text}"' for n, text in enumerate(TEXTS)]
     (folder / "texts.csv").write_text("doc_id,corpus,text\n" + "\n".join(lines) + "\n")
-    corpus = load(folder, forget="texts.csv", holdout="texts.csv", retain="suffix.npy", skip=1)
+    with pytest.warns(UserWarning, match="2 of 2 forget examples are in the holdout set too"):
+        corpus = load(folder, forget="texts.csv", holdout="texts.csv", retain="suffix.npy", skip=1)
     assert [e.completion for e in corpus["forget"]] == list(TEXTS[1:3])
     assert len(corpus["holdout"]) == 4 and len(corpus["retain"]) == 4
     renamed = (folder / "texts.csv").read_text().replace("corpus,text", "corpus,passage")

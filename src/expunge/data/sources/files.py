@@ -1,13 +1,15 @@
 """Your own data: files, dataset ids, Python lists."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require
+from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus
-from expunge.data.reading import READERS, Row, read_dataset, read_file, read_objects
-from expunge.data.schema import check_columns, examples
+from expunge.data.reading import is_readable, read_dataset, read_file, read_objects
+from expunge.data.row import Row
+from expunge.data.schema import Columns, Turns, check_columns, columns_of, examples
 
 Source = str | Path | Iterable[Any]
 
@@ -18,24 +20,31 @@ def files(
     retain: Source | None = None,
     holdout: Source | None = None,
     sets: Mapping[str, Source] | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
+    turns: Turns = "last",
+    reads: Collection[str] | None = None,
 ) -> Corpus:
     """A corpus out of your own data.
 
-    Each set is a .json (an array of objects), .jsonl, .csv or .parquet file, a .txt file (a plain text a line), a
-    dataset that the `datasets` library finds by `id`, `id:split` or `id:config:split`, a list of dictionaries, or a
-    `datasets.Dataset`. Rows hold `question` and `answer`; or `prompt` and `completion`, joined as they are; or
-    `messages`, a list of {role, content} of which the assistant's last is supervised; or `text`. Beside them they may
-    hold `paraphrased_question`, `paraphrased_answer`, `perturbed_answer` (a list of wrong answers) and `alternate` (an
-    answer to be preferred, or a list of them). In CSV, lists are written as JSON and an empty cell is no value.
+    Each set is a .json (an array of objects, or an object a line), .jsonl, .csv, .tsv, .parquet or .arrow file, a .txt
+    file (a plain text a line), each also compressed as .gz or .zst; a folder of such files, or one that `save_to_disk`
+    wrote; a dataset that the `datasets` library finds by `id`, `id:split` or `id:config:split`; a list of dictionaries;
+    or a `datasets.Dataset`. Rows hold `question` and `answer`; or `prompt` and `completion`, joined as they are; or
+    `messages`, a list of {role, content}; or `text`. The forms of Alpaca (`instruction`, `input`, `output`) and
+    ShareGPT (`conversations`) are read as questions and messages. Beside them rows may hold `paraphrased_question`,
+    `paraphrased_answer`, `perturbed_answer` (a list of wrong answers) and `alternate` (an answer to be preferred, or a
+    list of them). In CSV, lists are written as JSON and an empty cell is no value.
 
     Args:
         forget: what is to be forgotten.
         retain: what is to be kept.
         holdout: what no model was trained on.
         sets: more sets, by name: further retain sets, for example.
-        columns: our names to yours where they differ, for all sets: `{"question": "q", "answer": "a"}`. Each must be
-            found in at least one set.
+        columns: our names to yours where they differ, for all sets: `{"question": "q", "answer": "a"}`, or for one:
+            `{"holdout": {"question": "asked"}}`. Each must be found in at least one of its sets.
+        turns: Which messages of the assistant are supervised in a conversation: the `last`, or `all`, each as a row of
+            its own with everything before it.
+        reads: names of the sets that are read; the others are neither read nor checked. None: all.
 
     Returns:
         A corpus with those of the splits `forget`, `retain` and `holdout` that were given, and the further sets.
@@ -43,6 +52,7 @@ def files(
     Raises:
         ExpungeError: nothing given, or something that cannot be read; the message says what came and what to do.
     """
+    require(turns in ("last", "all"), f"turns must be last or all; got {turns!r}.")
     named: dict[str, Source | None] = {"forget": forget, "retain": retain, "holdout": holdout}
     given = {name: source for name, source in named.items() if source is not None}
     for name in sets or {}:
@@ -51,12 +61,23 @@ def files(
     given |= sets or {}
     if not given:
         raise ExpungeError("no data: name at least one of forget, retain and holdout (a file, a dataset id or a list).")
-    read = {_named(name, source): _rows(name, source) for name, source in given.items()}
-    check_columns(read, columns or {})
+    wanted = {name: source for name, source in given.items() if reads is None or name in reads}
+    if not wanted:
+        asked = " or ".join(assigned(**{name: "<file>"}) for name in reads or ())
+        raise ExpungeError(f"this reads {', '.join(reads or ())}, and only {', '.join(given)} came. Name it: {asked}")
+    read = {name: _rows(name, source) for name, source in wanted.items()}
+    check_columns(read, columns or {}, not_read=[name for name in given if name not in wanted])
     splits = {
-        name: examples(rows, what=what, columns=columns) for name, (what, rows) in zip(given, read.items(), strict=True)
+        name: examples(
+            rows,
+            what=_named(name, wanted[name]),
+            columns=columns_of(name, columns or {}),
+            of=name if len(given) > 1 else "",
+            turns=turns,
+        )
+        for name, rows in read.items()
     }
-    return Corpus(splits, name="files")
+    return Corpus(splits, name="files", apart=tuple(name for name in splits if name != "forget"))
 
 
 def _named(name: str, source: Source) -> str:
@@ -72,5 +93,5 @@ def _rows(name: str, source: Source) -> list[Row]:
 def _is_path(source: str) -> bool:
     # A dataset id has at most one slash, and neither a suffix of ours nor the beginning of a path.
     path = Path(source)
-    looks_local = source.startswith((".", "/", "~")) or path.suffix.lower() in READERS or source.count("/") > 1
+    looks_local = source.startswith((".", "/", "~")) or is_readable(path) or source.count("/") > 1
     return looks_local or path.expanduser().exists()

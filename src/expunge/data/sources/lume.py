@@ -6,7 +6,9 @@ from pathlib import Path
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.data.corpus import Corpus, Example
-from expunge.data.reading import READERS, Row, read_file
+from expunge.data.formats import READERS
+from expunge.data.reading import read_file
+from expunge.data.row import Row
 
 _NEEDED = ("id", "input", "output", "task")
 _PART = re.compile(r"(sc|qa)\d+$")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.data.corpus import Corpus, Example
-from expunge.data.reading import READERS, Row, read_dataset, read_file, read_passages
+from expunge.data.formats import READERS
+from expunge.data.reading import read_dataset, read_file, read_passages
+from expunge.data.row import Row
 
 HUB = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 SHOTS = 10

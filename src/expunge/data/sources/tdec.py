@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.data.corpus import Corpus, Example
-from expunge.data.reading import Row, read_file
+from expunge.data.reading import read_file
+from expunge.data.row import Row
 from expunge.data.schema import examples
 
 ARRAY = ".npy"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.data.corpus import Corpus
-from expunge.data.reading import Row, read_dataset, read_json_lines
+from expunge.data.reading import read_dataset, read_file
+from expunge.data.row import Row
 from expunge.data.schema import examples
 
 HUB = "locuslab/TOFU"
@@ -66,7 +67,7 @@ def _folder(folder: Path) -> tuple[Sequence[str], Read]:
     beside = folder.parent / "tofu_holdout"
     found = [*sorted(beside.glob("holdout*")), *sorted(folder.iterdir())]  # of two files of one name, the last counts
     files: Mapping[str, Path] = {p.stem: p for p in found if p.suffix in (".json", ".jsonl")}
-    return sorted(files), lambda name: read_json_lines(files[name])
+    return sorted(files), lambda name: read_file(files[name])
 
 
 def _hub() -> tuple[Sequence[str], Read]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError, unknown
 from expunge.data.corpus import Corpus, Example
-from expunge.data.reading import READERS, Row, read_dataset, read_file
+from expunge.data.formats import READERS
+from expunge.data.reading import read_dataset, read_file
+from expunge.data.row import Row
 from expunge.data.schema import examples
 
 HUB = "cais/wmdp"
