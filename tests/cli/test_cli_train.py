@@ -55,7 +55,7 @@ def test_a_split_that_is_not_there(call: Callable[..., Any], words: tuple[str, .
     code, out, _ = call(*words, f"data={data}/retain.jsonl", "splits=retian", "--dry-run")
     assert code == 2  # with data=, other splits cannot be meant
     code, out, _ = call(*words, f"retain={data}/retain.jsonl", "splits=retian", "--dry-run")
-    assert code == 1 and "no split 'retian'" in out
+    assert code == 1 and "reads the set retian" in out
 
 
 def test_a_dry_run_shows_the_defaults_of_fine_tuning(

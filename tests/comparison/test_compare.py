@@ -193,7 +193,7 @@ class TestErrors:
         manifest = Manifest.load(run)
         manifest.results.pop("finished")
         manifest.save(run)
-        with pytest.raises(ExpungeError, match="--resume"):
+        with pytest.raises(ExpungeError, match="resume=True"):
             compare(run)
 
     def test_data_that_are_gone(self, data, tmp_path):

@@ -17,8 +17,8 @@ def test_a_missing_or_empty_folder_is_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("resume", "message"),
     [
-        (None, "Choose another output, or replace it (--overwrite; in Python overwrite=True)."),
-        (False, "Choose another output, go on with what is there (--resume), or replace it (--overwrite; in Python"),
+        (None, "Choose another output, or replace it (overwrite=True)."),
+        (False, "Choose another output, go on with what is there (resume=True), or replace it (overwrite=True)"),
     ],
 )
 def test_a_folder_in_use(tmp_path: Path, resume: bool | None, message: str) -> None:
@@ -37,7 +37,7 @@ def test_a_file_in_the_place_of_a_folder_is_in_use(tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(ExpungeError, match=r"nothing to resume: .* Start without --resume"):
+    with pytest.raises(ExpungeError, match=r"nothing to resume: .* Start without resume=True"):
         check_output(tmp_path, overwrite=False, resume=True)
 
 

@@ -33,7 +33,7 @@ def test_examples_in_both_sets_are_noted_with_their_count():
     corpus = Corpus({"forget": (ONE, TWO, THREE), "retain": (replace(ONE, origin="r.jsonl, line 7"), THREE)})
     (note,) = corpus.notes
     assert note.startswith("2 of 3 forget examples are in the retain set too (prompt and completion alike)")
-    assert "r.jsonl, line 7; '" in note
+    assert "They are r.jsonl, line 7; row 2." in note
 
 
 def test_the_same_question_with_another_answer_is_no_duplicate():

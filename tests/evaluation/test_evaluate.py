@@ -35,7 +35,9 @@ def test_records_of_other_content_are_kept_unless_told(model, other_model, token
         lambda **o: evaluate(other_model, tokenizer, corpus, output_dir=tmp_path, **o),
         lambda **o: evaluate(other_model, tokenizer, corpus, output_dir=tmp_path, max_length=300, **o),
     ):
-        with pytest.raises(ExpungeError, match=r"holds records of something else \(.*model.* differ\)\. .*--overwrite"):
+        with pytest.raises(
+            ExpungeError, match=r"holds records of something else \(.*model.* differ\)\. .*overwrite=True"
+        ):
             changed()
     assert Evaluation.load(tmp_path / "evaluation.json") == before
     after = evaluate(other_model, tokenizer, corpus, output_dir=tmp_path, overwrite=True)
@@ -45,7 +47,7 @@ def test_records_of_other_content_are_kept_unless_told(model, other_model, token
 
 def test_an_evaluation_from_records_is_not_overwritten_either(model, tokenizer, corpus, tmp_path):
     evaluate(model, tokenizer, corpus, output_dir=tmp_path)
-    with pytest.raises(ExpungeError, match=r"evaluation.json is in use.*--overwrite"):
+    with pytest.raises(ExpungeError, match=r"evaluation.json is in use.*overwrite=True"):
         evaluate(records=tmp_path, suite="tofu", output_dir=tmp_path)
     assert evaluate(records=tmp_path, suite="tofu", output_dir=tmp_path, overwrite=True).suite == "tofu"
 

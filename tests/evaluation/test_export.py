@@ -108,7 +108,7 @@ def test_what_is_missing_is_left_out(tmp_path):
 def test_errors(tmp_path):
     held = view(certain(0.5))
     export(held, tmp_path)
-    with pytest.raises(ExpungeError, match="--overwrite"):
+    with pytest.raises(ExpungeError, match="overwrite=True"):
         export(held, tmp_path)
     export(held, tmp_path, overwrite=True)
     with pytest.raises(ExpungeError, match="open-unlearning"):

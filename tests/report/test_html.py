@@ -258,7 +258,7 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path: Path, models: list[Eva
 def test_a_report_is_not_overwritten_unasked(tmp_path: Path, make_model: Callable[..., Evaluation]) -> None:
     path = tmp_path / "report.html"
     path.write_text("mine")
-    with pytest.raises(ExpungeError, match=r"report\.html is in use.*--overwrite"):
+    with pytest.raises(ExpungeError, match=r"report\.html is in use.*overwrite=True"):
         report(make_model("NPO"), path)
     assert path.read_text() == "mine"
     assert "<h1>" in report(make_model("NPO"), path, overwrite=True).read_text(encoding="utf-8")

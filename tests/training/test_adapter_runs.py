@@ -226,7 +226,7 @@ def test_an_unfinished_run_is_told_from_a_wrong_folder(start: Path, tmp_path: Pa
 
     with pytest.raises(Killed):
         unlearn(load_model(start), epochs=2, output_dir=tmp_path / "killed", progress=progress)
-    with pytest.raises(ExpungeError, match=r"is an unfinished run.*--resume, or take its latest.*checkpoint-2"):
+    with pytest.raises(ExpungeError, match=r"is an unfinished run.*resume=True, or take its latest.*checkpoint-2"):
         load_model(tmp_path / "killed")
     load_model(tmp_path / "killed/checkpoints/checkpoint-2")
     shutil.rmtree(tmp_path / "killed/checkpoints")

@@ -86,7 +86,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 def test_folders_are_never_overwritten_unasked(tmp_path: Path) -> None:
     unlearn(tmp_path / "run")
-    with pytest.raises(ExpungeError, match=r"is in use.*--resume.*--overwrite"):
+    with pytest.raises(ExpungeError, match=r"is in use.*resume=True.*overwrite=True"):
         unlearn(tmp_path / "run")
     unlearn(tmp_path / "run", overwrite=True, learning_rate=2e-3)
     mine = tmp_path / "mine"
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_a_loadable_checkpoint_and_the_run_goes_on_from_it(tmp_pat
         if what == "npo" and done == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
         unlearn(tmp_path / "run", progress=interrupt, checkpoint_every=0)
     (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
     AutoModelForCausalLM.from_pretrained(checkpoint)

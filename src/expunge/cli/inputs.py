@@ -1,9 +1,10 @@
 """What most verbs read: a model with its tokenizer, a corpus, and how its examples are framed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from expunge.cli.console import say
 from expunge.config.convert import describe
 from expunge.config.settings import Setting, parameters, settings
 from expunge.core import catalogue
@@ -76,7 +77,7 @@ def source_settings(values: Mapping[str, Any]) -> list[Setting]:
                     f"the source {name} has a setting {setting.name} ({describe(setting.type)}), and so have the data "
                     f"settings ({ours}). Rename it in the source, such as {name.rpartition(':')[2]}_{setting.name}."
                 )
-        elif setting.name not in TrainingConfig.__dataclass_fields__:
+        elif setting.name not in (*TrainingConfig.__dataclass_fields__, "reads"):
             found.append(setting)
     return found
 
@@ -85,20 +86,43 @@ def _takes_text(kind: Any) -> bool:
     return any(word in describe(kind) for word in ("text", "path", "anything"))
 
 
-def corpus_of(config: CorpusConfig, more: Mapping[str, Any], **instead: Any) -> "Corpus":
+def corpus_of(
+    config: CorpusConfig, more: Mapping[str, Any], *, reads: Collection[str] | None = None, **instead: Any
+) -> "Corpus":
     """The corpus that the data settings name.
 
     Args:
         config: the data settings; those left at nothing are not passed on.
         more: further settings that were given; those of the source are picked from them.
+        reads: the sets that the verb reads of files; others are said not to be read, and not checked. None: all.
         instead: values that take the place of settings of the same name.
     """
     from expunge.data.corpus import load_corpus
 
-    asked = {name: getattr(config, name) for name in CorpusConfig.__dataclass_fields__ if name != "source"} | instead
-    given = {name: value for name, value in asked.items() if value}
+    given = data_given(config, more) | instead
+    source = given.pop("source", config.source)
+    if source == "files" and reads is not None:
+        named = [name for name in ("forget", "retain", "holdout") if name in given]
+        left_out = [name for name in (*named, *given.get("sets", {})) if name not in reads]
+        if left_out:
+            say(f"note: not read here, and not checked: {', '.join(left_out)}")
+    return load_corpus(source, reads=reads, **given)
+
+
+def data_given(config: CorpusConfig, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that name the data, as far as they were given: arguments of `load_corpus`."""
+    asked = {name: getattr(config, name) for name in CorpusConfig.__dataclass_fields__}
     own = {setting.name for setting in source_settings({"source": config.source})}
-    return load_corpus(config.source, **given, **{name: value for name, value in more.items() if name in own})
+    named = {name: value for name, value in asked.items() if value and (name, value) != ("source", "files")}
+    return named | {name: value for name, value in more.items() if name in own}
+
+
+def framed_data(config: DataConfig, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that name the data and say how they are framed, as far as they are not the defaults."""
+    plain, own = DataConfig(), {*DataConfig.__dataclass_fields__} - {*CorpusConfig.__dataclass_fields__}
+    framing = {name: getattr(config, name) for name in DataConfig.__dataclass_fields__ if name in own}
+    changed = {name: value for name, value in framing.items() if value != getattr(plain, name)}
+    return data_given(config, more) | changed
 
 
 def template_of(config: DataConfig) -> "Template":

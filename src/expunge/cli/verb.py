@@ -14,6 +14,7 @@ from expunge.cli.help import help_text
 from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import Setting, settings
 from expunge.core.checks import ExpungeError
+from expunge.core.surface import command_line
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ def execute(verb: Verb[Any], words: Sequence[str]) -> int:
 
     What the user can mend becomes a message and 2, Ctrl-C becomes 130; anything else is a bug and keeps its traceback.
     """
-    with plain_warnings():
+    with plain_warnings(), command_line():
         try:
             if verb.choose is not None:
                 verb, words = verb.choose(words)

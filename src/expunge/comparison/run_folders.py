@@ -10,6 +10,7 @@ from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, fingerprint
+from expunge.core.surface import flag
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.results.records import Records
 
@@ -44,13 +45,13 @@ def opened(runs: str | Path | Sequence[str | Path]) -> tuple[list[RunFolder], li
     found, others = [], []
     for path in dict.fromkeys(Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)):
         if not path.exists():
-            raise ExpungeError(f"no run at '{path}'. Make one: expunge unlearn ... output={path}")
+            raise ExpungeError(f"no run at '{path}'. Check the path, or make the run with unlearn.")
         manifest = Manifest.load(path) if (path / MANIFEST).is_file() else None
         if manifest is None or manifest.stage != "unlearn":
             others.append(str(path))
             continue
         if not manifest.results.get("finished"):
-            raise ExpungeError(f"the run in '{path}' is not finished. Go on with it: expunge unlearn ... --resume")
+            raise ExpungeError(f"the run in '{path}' is not finished. Run its command again with {flag('resume')}.")
         found.append(RunFolder(path, manifest))
     if not found:
         raise ExpungeError(

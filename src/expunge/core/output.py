@@ -6,6 +6,7 @@ from pathlib import Path
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.progress import first_process
+from expunge.core.surface import flag
 
 
 def check_output(
@@ -28,14 +29,14 @@ def check_output(
     folder = Path(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         if resume:
-            raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without --resume.")
+            raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without {flag('resume')}.")
         return False
     if not (overwrite or resume):
         raise in_use(folder, resumable=resume is not None)
     if not resume and stages is not None and stage_of(folder) not in stages:
         raise ExpungeError(
-            f"--overwrite replaces earlier output of {' or '.join(stages)} only, and {folder} holds no {FILE} of one. "
-            "Choose another output, or remove what is there yourself."
+            f"{flag('overwrite')} replaces earlier output of {' or '.join(stages)} only, and {folder} holds no {FILE} "
+            "of one. Choose another output, or remove what is there yourself."
         )
     return True
 
@@ -60,10 +61,8 @@ def in_use(path: Path, how: str = "is in use", *, resumable: bool = False) -> Ex
         resumable: can the stage go on with it?
     """
     kind = "folder" if path.is_dir() else "file"
-    cures = ["Choose another output", *(["go on with what is there (--resume)"] if resumable else [])]
-    return ExpungeError(
-        f"the output {kind} {path} {how}. {', '.join(cures)}, or replace it (--overwrite; in Python overwrite=True)."
-    )
+    cures = ["Choose another output", *([f"go on with what is there ({flag('resume')})"] if resumable else [])]
+    return ExpungeError(f"the output {kind} {path} {how}. {', '.join(cures)}, or replace it ({flag('overwrite')}).")
 
 
 def stage_of(folder: Path) -> str | None:

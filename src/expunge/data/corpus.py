@@ -125,7 +125,7 @@ def _repeats(name: str, examples: Sequence[Example]) -> str:
         return ""
     return (
         f"{len(found)} of {len(examples)} {name} rows repeat another row of the set, so that it counts more than once: "
-        f"{places([examples[n] for n, _ in found])}."
+        f"{places(examples, [n for n, _ in found])}."
     )
 
 
@@ -143,10 +143,10 @@ def _overlap(forget: Sequence[Example], name: str, others: Sequence[Example]) ->
         count = len({n for n, _ in same})
         yield (
             f"{count} of {len(forget)} forget examples are in the {name} set too (prompt and completion alike): {cure}."
-            f" They are {places([others[m] for _, m in same])}."
+            f" They are {places(others, [m for _, m in same])}."
         )
     if near:
-        shown = "; ".join(f"{places([forget[n]])} and {places([others[m]])}" for n, m in near[:PLACES])
+        shown = "; ".join(f"{places(forget, [n])} and {places(others, [m])}" for n, m in near[:PLACES])
         more = f"; and {len(near) - PLACES} more" if len(near) > PLACES else ""
         yield (
             f"{len(near)} of {len(others)} {name} rows are nearly the same as a forget row, so that one set "
@@ -158,8 +158,8 @@ def _unsupervised(name: str, examples: Sequence[Example]) -> str:
     """A sentence on conversations with answers that no row of the set supervises."""
     supervised = {(e.messages, e.completion) for e in examples}
     found = [
-        example
-        for example in examples
+        number
+        for number, example in enumerate(examples)
         if any(
             role == "assistant" and n > 0 and (example.messages[:n], text) not in supervised
             for n, (role, text) in enumerate(example.messages)
@@ -169,18 +169,18 @@ def _unsupervised(name: str, examples: Sequence[Example]) -> str:
         return ""
     return (
         f"{len(found)} of {len(examples)} {name} rows hold several answers of the assistant, and only the last is "
-        f"supervised: {places(found)}. To supervise all: {assigned(turns='all')}."
+        f"supervised: {places(examples, found)}. To supervise all: {assigned(turns='all')}."
     )
 
 
-def places(examples: Sequence[Example]) -> str:
-    """Where examples stand, the first ten: `forget.jsonl, line 3, 5, 9`."""
+def places(examples: Sequence[Example], numbers: Sequence[int]) -> str:
+    """Where some of the examples stand, the first ten: `forget.jsonl, line 3, 5, 9`; never what they say."""
     found: dict[str, list[str]] = {}
-    for example in examples[:PLACES]:
-        where, _, position = example.origin.rpartition(" ")
-        found.setdefault(where or repr(_written(example)[:40]), []).append(position)
-    shown = "; ".join(f"{where} {', '.join(positions)}".rstrip() for where, positions in found.items())
-    return shown + (f" and {len(examples) - PLACES} more" if len(examples) > PLACES else "")
+    for n in numbers[:PLACES]:
+        where, _, position = (examples[n].origin or f"row {n + 1}").rpartition(" ")
+        found.setdefault(where, []).append(position)
+    shown = "; ".join(f"{where} {', '.join(positions)}" for where, positions in found.items())
+    return shown + (f" and {len(numbers) - PLACES} more" if len(numbers) > PLACES else "")
 
 
 def load_corpus(source: str = "files", *, reads: Collection[str] | None = None, **arguments: Any) -> Corpus:

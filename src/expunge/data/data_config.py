@@ -16,15 +16,17 @@ class CorpusConfig:
     path: str | None = None
     """Folder of a benchmark's files, for sources that read one."""
     forget: str | None = None
-    """Forget set: a JSON, JSON lines, CSV or Parquet file or a dataset id (`files`), or a split's name (`tofu`)."""
+    """Forget set: a JSON, JSON lines, CSV, TSV or Parquet file, a folder of them or a dataset id (`files`), or the name
+    of a split (`tofu`)."""
     retain: str | None = None
     """Retain set, likewise."""
     holdout: str | None = None
     """Holdout set, never trained on, likewise."""
     sets: dict[str, str] = field(default_factory=dict)
     """More sets of your own by name, such as further retain sets: `sets.general=general.jsonl`."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Which column of your files holds what: `columns.question=q columns.answer=a`."""
+    columns: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    """Which column of your files holds what, in all sets (`columns.question=q`) or in one
+    (`columns.holdout.question=asked`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

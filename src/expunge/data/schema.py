@@ -78,10 +78,10 @@ def _settings(columns: Mapping[str, str], of: str) -> str:
     return assigned(columns={of: dict(columns)} if of else dict(columns))
 
 
-def columns_of(name: str, columns: Columns) -> dict[str, str]:
-    """The columns of one set: those of all sets, and its own in their place."""
-    own = columns.get(name, {})
-    shared = {ours: theirs for ours, theirs in columns.items() if isinstance(theirs, str)}
+def columns_of(name: str, rows: Sequence[Row], columns: Columns) -> dict[str, str]:
+    """The columns of one set: those of all sets, where it has them, and its own in their place."""
+    own, there = columns.get(name, {}), _columns(rows)
+    shared = {ours: theirs for ours, theirs in columns.items() if isinstance(theirs, str) and theirs in there}
     return shared | (dict(own) if isinstance(own, Mapping) else {})
 
 

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least
-from expunge.data.corpus import Example
+from expunge.data.corpus import Example, places
+from expunge.data.row import each
 from expunge.data.template import Rendered, Template, render, special_tokens
 
 
@@ -45,19 +46,27 @@ def encode(
     for adding in (True, False):
         where = [i for i, r in enumerate(rendered) if r.special_tokens is adding]
         pieces |= zip(where, _tokenize([rendered[i] for i in where], tokenizer, adding), strict=True)
-    rows = [
-        _finish(*pieces[i], rendered[i], example, tokenizer.eos_token_id, max_length)
-        for i, example in enumerate(examples)
-    ]
-    cut = [row for row in rows if row.truncated]
-    if cut:
-        longest = max(len(row.ids) + row.truncated for row in cut)
-        warnings.warn(
-            f"{len(cut)} of {len(rows)} rows are longer than max_length={max_length} and lost "
-            f"{sum(r.truncated for r in cut)} tokens at their end; the longest needs max_length={longest}.",
-            stacklevel=2,
-        )
+
+    def finished(i: int) -> Encoded:
+        return _finish(*pieces[i], rendered[i], examples[i], tokenizer.eos_token_id, max_length)
+
+    rows = each(range(len(examples)), finished, "the set")
+    if note := truncation(examples, rows, max_length):
+        warnings.warn(note, stacklevel=2)
     return rows
+
+
+def truncation(examples: Sequence[Example], rows: Sequence[Encoded], max_length: int) -> str:
+    """A sentence on the rows that lost their end, with their places; empty where none did."""
+    cut = [n for n, row in enumerate(rows) if row.truncated]
+    if not cut:
+        return ""
+    longest = max(len(rows[n].ids) + rows[n].truncated for n in cut)
+    return (
+        f"{len(cut)} of {len(rows)} rows are longer than max_length={max_length} and lost "
+        f"{sum(rows[n].truncated for n in cut)} tokens at their end; the longest needs max_length={longest}. They are "
+        f"{places(examples, cut)}."
+    )
 
 
 def _tokenize(

@@ -97,6 +97,8 @@ def collect(
         "generations": len({item.prompt_ids for item in items if item.answers}),
         "seconds": round(time.monotonic() - started, 2),
         "batch_size": batch_size,
+        "truncated": sum(item.row.truncated > 0 for item in items),
+        "data_notes": list(corpus.notes),
     }
     return Records.from_rows(rows, replace(made, results=results))
 

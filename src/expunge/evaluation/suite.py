@@ -90,6 +90,11 @@ class Suite:
         """Names of the measures."""
         return list(dict.fromkeys([*(one.name for one in self.entries), *(one.name for one in self.derived)]))
 
+    @property
+    def splits(self) -> set[str]:
+        """The sets that its measures are shown."""
+        return {view.probe.split for one in self.entries for view in (*one.views.values(), *one.requires)}
+
     def select(self, names: Sequence[str] | None) -> "Suite":
         """The suite with these measures only; None: all but those on request.
 

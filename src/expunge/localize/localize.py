@@ -135,6 +135,7 @@ def localize(
             "weights": sum(part.numel for part in units.parts.values()),
             "examples": {name: len(dataset) for name, dataset in datasets.items()},
             "shares": shares,
+            "data_notes": list(corpus.notes) if corpus is not None else [],
             "warnings": [
                 f"{100 * shares[name]:.1f} % of {name}: {text}"
                 for name, (limit, text) in attribution_of(plan.function).warns.items()

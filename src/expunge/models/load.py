@@ -23,6 +23,7 @@ from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
 from expunge.models.lowrank import is_quantized, merged
@@ -240,7 +241,7 @@ def _refuse_unfinished(folder: Path) -> None:
     beside = f", or take its latest checkpoint as the model, {latest[0]}" if latest else "; no checkpoint is there yet"
     raise ExpungeError(
         f"'{folder}' is an unfinished run, which holds no model. Go on with it by the same command with "
-        f"--resume{beside}."
+        f"{flag('resume')}{beside}."
     )
 
 

@@ -81,6 +81,7 @@ def finetune(
         },
         results={
             "rows": len(rows.encoded["retain"]),
+            "data_notes": list(rows.notes),
             "start_model": str(model.config._name_or_path),
             **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
         },

@@ -12,7 +12,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
 from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
-from expunge.data.tokenizing import encode
+from expunge.data.tokenizing import encode, truncation
 from expunge.data.variants import drawn
 from expunge.models.reference import ReferenceTable, attach
 from expunge.objectives.combine import Stream
@@ -38,6 +38,8 @@ class RunRows(Dataset[Item]):
     alternate_of: Mapping[tuple[int, int], int] = field(default_factory=dict)
     tables: Mapping[Stream, ReferenceTable] = field(default_factory=dict)
     """Precomputed reference values by stream."""
+    notes: Sequence[str] = ()
+    """What is to be known of the data, for the manifest: see `Corpus.notes`, and rows that lost their end."""
 
     @property
     def more_retained(self) -> list[Stream]:
@@ -132,4 +134,6 @@ def run_rows(
         epochs=epochs,
         seed=seed,
     )
-    return RunRows(pairs, anchor, encoded, where)
+    cut = (truncation(corpus[split], encoded[split], max_length) for split in splits)
+    notes = [*corpus.notes, *(note for note in cut if note)]
+    return RunRows(pairs, anchor, encoded, where, notes=notes)

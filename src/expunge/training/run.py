@@ -24,6 +24,7 @@ from expunge.core.manifest import Manifest
 from expunge.core.nested import flattened
 from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
+from expunge.core.surface import flag
 from expunge.models.adapter_files import read_adapter_into
 from expunge.models.anatomy import without_dropout
 from expunge.models.load import load_model, save_model
@@ -240,7 +241,7 @@ def train(
         where = scratch / f"checkpoint-{trainer.state.global_step}"
         raise KeyboardInterrupt(
             f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint {where} "
-            "loads as a model, and the same command with --resume goes on from it"
+            f"loads as a model, and the same call with {flag('resume')} goes on from it"
         )
     seconds_a_step = round(clock.seconds / clock.steps, 4) if clock.steps else None
     manifest = replace(

@@ -217,6 +217,7 @@ def _manifest(
             "rows": {s: len(r) for s, r in rows.encoded.items()},
             "start_model": str(model.config._name_or_path),
             "corpus": jsonable(corpus.origin),
+            "data_notes": list(rows.notes),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
             **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },

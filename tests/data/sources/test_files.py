@@ -122,10 +122,14 @@ def test_each_set_may_have_columns_of_its_own(tmp_path):
     columns = {"question": "q", "answer": "a"}
     with (
         command_line(),
-        pytest.raises(ExpungeError, match=r"holdout .* has no column 'q'; .* 'columns\.holdout\.question=<column>'\."),
+        pytest.raises(
+            ExpungeError, match=r"holdout .* has no column 'question'; .* 'columns\.holdout\.question=<column>'\."
+        ),
     ):
         load_corpus("files", **sets, columns=columns | {"holdout": {"answer": "a"}})
     corpus = load_corpus("files", **sets, columns=columns | {"holdout": {"question": "asked"}})
+    plain = load_corpus("files", **(sets | {"holdout": QA[2:]}), columns=columns)["holdout"]  # it has our names
+    assert [e.prompt for e in plain] == ["2?"]
     assert {split: corpus[split][0].prompt for split in corpus} == {"forget": "0?", "retain": "1?", "holdout": "2?"}
     with pytest.raises(ExpungeError, match=r"no set is called 'holdut' .*Did you mean 'holdout'"):
         load_corpus("files", **sets, columns=columns | {"holdut": {"question": "asked"}})
@@ -149,8 +153,10 @@ def test_a_set_that_is_not_read_is_not_checked(tmp_path):
         reads=["forget"],
     )
     assert list(corpus) == ["forget"] and corpus.origin["holdout"] == str(tmp_path / "nowhere.jsonl")
-    with pytest.raises(ExpungeError, match="this reads retain, and only forget came"):
+    with pytest.raises(ExpungeError, match=r"the set retain, and what came is forget\. Name it: retain='<file>'\."):
         load_corpus("files", forget=str(path), reads=["retain"])
+    with pytest.raises(ExpungeError, match=r"the set foret, and what came is forget\. Did you mean 'forget'\?"):
+        load_corpus("files", forget=str(path), reads=["foret"])
 
 
 def test_every_answer_of_a_conversation_is_supervised_when_asked_for(tmp_path):

@@ -17,6 +17,7 @@ from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.format import counted
 from expunge.core.manifest import FILE, Manifest
 from expunge.core.output import check_output
+from expunge.core.surface import words
 from expunge.data.data_config import DataConfig
 from expunge.training.training_config import TrainingConfig
 
@@ -236,12 +237,13 @@ def say_resumed(folder: str | Path) -> None:
         say("resume: no checkpoint yet: starting from the first step")
 
 
-def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
+def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None" = None) -> None:
     """Say what came out of a run and how to go on.
 
     Args:
         run: as it ended.
         what: was done: `unlearned with npo`.
+        data: settings of the data and of how they are framed, for the command that goes on.
         rule: that was to stop it.
     """
     last, results = run.history[-1] if run.history else {}, run.manifest.results
@@ -266,7 +268,7 @@ def conclude(run: "Run", what: str, rule: "Rule | None" = None) -> None:
         why = measured if look else "it was never measured, since stop_every is longer than the rest of the run"
         say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
     say(f"{_kept(run)}, history and manifest: {run.folder}")
-    say(f"next: expunge evaluate model={run.folder} ...")
+    say(f"next: expunge evaluate {words({'model': run.folder, **data})}")
 
 
 def _kept(run: "Run") -> str:

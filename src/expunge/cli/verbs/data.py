@@ -36,7 +36,7 @@ def show_mask(call: Call[ShowMaskConfig]) -> int:
     source = config.tokenizer or config.model
     if source is None:
         raise ExpungeError("name a tokenizer: tokenizer=<folder or hub id>, or model=<folder or hub id>.")
-    examples = corpus_of(config, call.resolved.extra)[config.split]
+    examples = corpus_of(config, call.resolved.extra, reads=[config.split])[config.split]
     require_between("row", config.row, 0, len(examples) - 1, hint=f"The {config.split} set has {len(examples)} rows.")
     tokenizer = tokenizer_of(source, config)
     chosen = examples[config.row : config.row + config.rows]

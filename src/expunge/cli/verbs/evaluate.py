@@ -98,7 +98,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
         _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
-    corpus = corpus_of(config, call.resolved.extra)
+    corpus = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
     with shown() as report:
         others: dict[str, Any] = {
             role: _records_of(role, source, config, corpus, report)
@@ -123,6 +123,17 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
     say(f"\nrecords and results: {output}")
     _export(call, output, output, others.get("reference"))
     return 0
+
+
+def _read_sets(config: EvaluateConfig) -> "set[str] | None":
+    """The sets that the measures named read; None: all, for all measures, and for other models to be measured too."""
+    if config.metrics is None or config.reference is not None or config.start is not None:
+        return None
+    from expunge.evaluation.suite import Suite
+
+    named = [name for name in ("forget", "retain", "holdout", *config.sets) if getattr(config, name, name) is not None]
+    suite: Suite = catalogue.resolve("suites", config.suite)(named)
+    return suite.select(config.metrics).splits
 
 
 def _export(
@@ -239,7 +250,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             tokenizer = tokenizer_of(config.model, config)
         with problems.collected():
-            source = corpus_of(config, call.resolved.extra)
+            source = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
         with problems.collected():
             model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:

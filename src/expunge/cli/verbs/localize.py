@@ -1,5 +1,6 @@
 """`expunge localize`."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.output import check_output_file
 from expunge.core.progress import shown
+from expunge.core.surface import words
 from expunge.data.data_config import DataConfig
 from expunge.masks.mask_fingerprint import plural
 
@@ -87,7 +89,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
     from expunge.localize.localize import localize as stage
     from expunge.masks.mask_fingerprint import fingerprint
 
-    corpus = corpus_of(config, extra) if plan.splits else None
+    corpus = corpus_of(config, extra, reads=plan.splits) if plan.splits else None
     model, tokenizer = load(config.model, config)
     _check_count(config, _units(config, plan, model))
     with shown() as report:
@@ -126,7 +128,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
     saved = mask.save(config.output)
     print_ = fingerprint(mask, config.attribution)
     say(f"mask: {saved}, {describe(print_.units, print_.share, mask.share().weights, print_.unit)}")
-    say(f"next: expunge mask info {saved} output=mask.svg")
+    say(f"next: expunge mask info {shlex.quote(str(saved))} {words({'output': saved.with_suffix('.svg')})}")
     return 0
 
 
@@ -200,7 +202,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
         tokenizer = tokenizer_of(config.model, config)
     with problems.collected():
         if plan is not None and plan.splits:
-            corpus = corpus_of(config, call.resolved.extra)
+            corpus = corpus_of(config, call.resolved.extra, reads=plan.splits)
     with problems.collected():
         model = preview.skeleton(config.model, trust_remote_code=config.trust_remote_code)
         if tokenizer is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from expunge.cli.inputs import corpus_of, load, source_settings, template_of
+from expunge.cli.inputs import corpus_of, framed_data, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
     RunConfig,
@@ -86,12 +86,14 @@ def train(call: Call[TrainConfig]) -> int:
             progress=report,
             **training_fields(config),
         )
-    conclude(run, "trained")
+    conclude(
+        run, "trained", framed_data(config, call.resolved.extra) | ({"retain": config.data} if config.data else {})
+    )
     return 0
 
 
 def _corpus(config: TrainConfig, extra: Mapping[str, Any]) -> "Corpus":
-    return corpus_of(config, extra, **({"retain": config.data} if config.data else {}))
+    return corpus_of(config, extra, reads=config.splits, **({"retain": config.data} if config.data else {}))
 
 
 def learned(config: TrainConfig, extra: Mapping[str, Any]) -> "Corpus":

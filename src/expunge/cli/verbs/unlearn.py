@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from expunge.cli.console import say
-from expunge.cli.inputs import corpus_of, load, source_settings, template_of
+from expunge.cli.inputs import corpus_of, framed_data, load, source_settings, template_of
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs._training import (
     RunConfig,
@@ -76,7 +76,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
     if call.dry_run:
         return dry_run(
             call,
-            corpus=lambda: corpus_of(config, extra),
+            corpus=lambda: corpus_of(config, extra, reads=read_sets(config)),
             plan=lambda model, corpus: planned(config, of_method, model, corpus),
             check_source=lambda: check_source(config, of_method),
             reference=config.reference,
@@ -89,7 +89,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
         say_resumed(config.output)
     from expunge.training.unlearn import unlearn as stage
 
-    corpus = corpus_of(config, extra)
+    corpus = corpus_of(config, extra, reads=read_sets(config))
     model, tokenizer = load(config.model, config)
     if config.adapter is None:
         note_small(config, model)
@@ -136,8 +136,18 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
             **of_method,
         )
     through = f" through {config.adapter}" if config.adapter else ""
-    conclude(run, f"unlearned with {config.method}{through}", rule)
+    conclude(run, f"unlearned with {config.method}{through}", framed_data(config, extra), rule)
     return 0
+
+
+def read_sets(config: UnlearnRunConfig) -> set[str] | None:
+    """The sets that a run reads; None: all, since a measure to stop by may read any."""
+    if config.stop:
+        return None
+    method = method_of(catalogue.resolve("methods", config.method))
+    retained = {*(config.retain_sets or ("retain",))} if (config.retain_loss or method.retain) != "none" else set()
+    looks = config.adapter and "retain" in catalogue.needs(catalogue.resolve("adapters", config.adapter))
+    return {"forget", *retained, *(["retain"] if looks else [])}
 
 
 def check_source(config: UnlearnRunConfig, given: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge.core.checks import ExpungeError, require
+from expunge.core.checks import ExpungeError, nearest, require
 from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus
 from expunge.data.reading import is_readable, read_dataset, read_file, read_objects
@@ -63,15 +63,17 @@ def files(
         raise ExpungeError("no data: name at least one of forget, retain and holdout (a file, a dataset id or a list).")
     wanted = {name: source for name, source in given.items() if reads is None or name in reads}
     if not wanted:
-        asked = " or ".join(assigned(**{name: "<file>"}) for name in reads or ())
-        raise ExpungeError(f"this reads {', '.join(reads or ())}, and only {', '.join(given)} came. Name it: {asked}")
+        asked = [*(reads or ())]
+        near = nearest(asked[0], given) if asked and asked[0] not in named else []
+        hint = f"Did you mean '{near[0]}'?" if near else f"Name it: {assigned(**dict.fromkeys(asked, '<file>'))}."
+        raise ExpungeError(f"this reads the set {', '.join(asked)}, and what came is {', '.join(given)}. {hint}")
     read = {name: _rows(name, source) for name, source in wanted.items()}
     check_columns(read, columns or {}, not_read=[name for name in given if name not in wanted])
     splits = {
         name: examples(
             rows,
             what=_named(name, wanted[name]),
-            columns=columns_of(name, columns or {}),
+            columns=columns_of(name, rows, columns or {}),
             of=name if len(given) > 1 else "",
             turns=turns,
         )
