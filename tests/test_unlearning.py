@@ -136,8 +136,72 @@ def test_errors(tmp_path: Path) -> None:
     it.load_data(forget_data=rows("forget"), retain_data=rows("retain"))
     with pytest.raises(ExpungeError, match="learning_rate must be between 0 and 1; got -1"):
         it.run(learning_rate=-1)
-    it.run(batch_size=6, num_epochs=1)
-    with pytest.raises(ExpungeError, match=r"is in use.*overwrite"):
-        it.run(batch_size=6, num_epochs=1)
     with pytest.raises(ExpungeError, match=r"no measure|Known"):
         it.evaluate(metrics=["forgot_quality"])
+
+
+def untrained(folder: Path, method: str = "grad_ascent", **settings: object) -> expunge.Unlearning:
+    it = expunge.Unlearning(method, zoo.tiny_model(), tokenizer=zoo.tokenizer(), output_dir=folder, **settings)
+    it.load_data(forget_data=rows("forget"), retain_data=rows("retain"))
+    return it
+
+
+def test_a_second_run_goes_into_a_numbered_folder(tmp_path: Path) -> None:
+    first = untrained(tmp_path / "out").run(batch_size=6, num_epochs=1)
+    second = untrained(tmp_path / "out")
+    with pytest.warns(
+        UserWarning, match=r"out is in use, so this run goes into .*out-2\. .*overwrite=True.*resume=True"
+    ):
+        run = second.run(batch_size=6, num_epochs=1)
+    assert (first.folder, run.folder) == (tmp_path / "out", tmp_path / "out-2")
+    assert second.save_model() == tmp_path / "out-2" / "final_model"
+    assert (tmp_path / "out-2" / "start_records").is_dir()
+    with pytest.warns(UserWarning, match="out-3"):
+        assert untrained(tmp_path / "out").run(batch_size=6, num_epochs=1).folder == tmp_path / "out-3"
+    assert untrained(tmp_path / "out").run(batch_size=6, num_epochs=1, resume=True).folder == tmp_path / "out-3"
+    assert untrained(tmp_path / "out").run(batch_size=6, num_epochs=1, overwrite=True).folder == tmp_path / "out"
+    with pytest.raises(ExpungeError, match=r"nothing to resume: .* Start without resume=True"):
+        untrained(tmp_path / "new").run(batch_size=6, num_epochs=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("ga", "grad_ascent"), ("Gradient-Ascent", "grad_ascent"), ("GD", "grad_diff"), ("KL", "kl_min")],
+)
+def test_other_names_of_methods(name: str, method: str) -> None:
+    assert expunge.Unlearning(name, zoo.tiny_model(), tokenizer=zoo.tokenizer()).method == method
+
+
+def test_perplexity_of_both_sets_and_forget_alone(tmp_path: Path) -> None:
+    it = untrained(tmp_path / "out")
+    both = it.evaluate(metrics=["perplexity"])
+    assert list(both) == ["perplexity"]
+    retain = it.evaluate(metrics="retain_perplexity")["retain_perplexity"]
+    assert both["perplexity"].details["retain"] == retain.value != both["perplexity"].value
+    assert it.evaluate()["retain_perplexity"].value == retain.value
+
+    it.load_data(forget_data=rows("forget"))
+    with pytest.warns(UserWarning, match=r"model_utility is not available\. Missing: .*add retain_data=<file>"):
+        found = it.evaluate(metrics=METRICS)
+    assert list(found) == METRICS
+    assert {name for name in found if found[name].value is None} == {"model_utility", "mia"}
+    assert it.evaluate()["forget_quality"].value == 0 and it.evaluate()["mia"].value is None
+    with pytest.raises(ExpungeError, match="model_utility is not available"):
+        it.evaluate(metrics=["model_utility"])
+
+
+def test_errors_speak_of_what_was_written(tmp_path: Path) -> None:
+    with pytest.raises(ExpungeError, match=r"^target_layer must be between 0 and 2; got 9"):
+        untrained(tmp_path / "out", "rmu", target_layer=9).run(batch_size=6, num_epochs=1)
+    with pytest.raises(ExpungeError, match=r"^num_epochs must be above 0; got 0"):
+        untrained(tmp_path / "out").run(batch_size=6, num_epochs=0)
+    it = expunge.Unlearning("grad_diff", zoo.tiny_model(), tokenizer=zoo.tokenizer(), output_dir=tmp_path / "out")
+    it.load_data(forget_data=rows("forget"))
+    with pytest.raises(ExpungeError, match=r"retain_data=<file>, or use retain_loss_type=none"):
+        it.run(batch_size=6, num_epochs=1)
+    with pytest.raises(ExpungeError, match=r"forget has no column 'question'.*columns={'question': '<column>'"):
+        it.load_data(forget_data=rows("forget", "asked"))
+    it.load_data(
+        forget_data=rows("forget", "asked"), retain_data=rows("retain"), columns={"forget": {"question": "asked"}}
+    )
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,12 @@
 """One object for the whole way: load, unlearn, evaluate, save."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +17,10 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.progress import shown
 from expunge.data.corpus import Corpus, load_corpus
+from expunge.data.schema import Columns, Turns
 from expunge.data.template import Template
 from expunge.evaluation.collect import collect
-from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.evaluate import evaluate, unavailable
 from expunge.evaluation.probe import Probe
 from expunge.models.load import check_tokenizer_fits, load_model, load_tokenizer, save_model
 from expunge.results.measures import Evaluation
@@ -24,9 +31,33 @@ from expunge.training.unlearn import unlearn
 Data = str | Path | Iterable[Mapping[str, Any]]
 
 START = "start_records"
+SUITE = "unlearun"
 
+ALIASES = {
+    "ga": "grad_ascent",
+    "gradient_ascent": "grad_ascent",
+    "gradascent": "grad_ascent",
+    "gd": "grad_diff",
+    "gradient_diff": "grad_diff",
+    "gradient_difference": "grad_diff",
+    "graddiff": "grad_diff",
+    "kl": "kl_min",
+    "kl_minimization": "kl_min",
+    "sim_npo": "simnpo",
+}
+"""Other packages' names of methods."""
 # Other packages' words for hyperparameters of ours.
 _RENAMED = {"steering_coeff": "coefficient", "target_layer": "layer"}
+# Words of this class for settings that messages call otherwise.
+_OWN_WORDS = {
+    "epochs": "num_epochs",
+    "micro_batch_size": "batch_size",
+    "warmup": "warmup_steps",
+    "retain_loss": "retain_loss_type",
+    "forget": "forget_data",
+    "retain": "retain_data",
+    "holdout": "holdout_data",
+}
 _RETAIN_LOSSES = {"nll": "nll", "kl": "kl", "embed_diff": "hidden", "hidden": "hidden", "none": "none"}
 
 
@@ -66,12 +97,14 @@ class Unlearning:
         """Load the model; nothing is written before `run`.
 
         Args:
-            method: `grad_ascent`, `grad_diff`, `dpo`, `rmu`, `simnpo`, or any other of `expunge list methods`.
+            method: `grad_ascent` (`ga`), `grad_diff` (`gd`), `dpo`, `rmu`, `simnpo`, or any other of `expunge list
+                methods`.
             model: folder, hub id, or a loaded model.
             tokenizer: folder, id or loaded tokenizer; None: the model's own.
             device: `auto` takes a GPU where there is one; else `cpu`, `cuda`, ...
             seed: of order and pairing.
-            output_dir: folder that `run` writes the run into.
+            output_dir: folder that `run` writes the run into; where it is in use, the first free one of
+                `<output_dir>-2`, `<output_dir>-3`, ...
             retain_loss_type: `NLL`, `KL`, `EMBED_DIFF` (hidden states) or `none`; None: the method's default.
             adaptive: with `rmu`: a target that grows with the hidden states (Adaptive RMU).
             gamma: weight of the forget loss; None: the method's default.
@@ -83,13 +116,15 @@ class Unlearning:
             ExpungeError: an unknown method or retain loss, a model that cannot be loaded, a loaded model without
                 tokenizer.
         """
-        name = method if ":" in method else method.lower()
+        name = method if ":" in method else method.lower().replace("-", "_").replace(" ", "_")
+        name = ALIASES.get(name, name)
         if adaptive and name not in ("rmu", "adaptive_rmu"):
             raise ExpungeError(f"adaptive=True belongs to method='rmu'; the method is {method!r}.")
         self.method = "adaptive_rmu" if adaptive else name
         catalogue.resolve("methods", self.method)
         renamed = _RENAMED | ({"steering_coeff": "scale"} if self.method == "adaptive_rmu" else {})
         self.hyperparameters = {renamed.get(name, name): value for name, value in hyperparameters.items()}
+        self._words = _OWN_WORDS | {renamed[name]: name for name in hyperparameters if name in renamed}
         self.retain_loss = _retain_loss(retain_loss_type)
         self.gamma, self.alpha, self.seed = gamma, alpha, seed
         self.output_dir = Path(output_dir)
@@ -104,6 +139,7 @@ class Unlearning:
         self.max_length = 512
         self.template = Template()
         self._start: Records | None = None
+        self._folder: Path | None = None
 
     def load_data(
         self,
@@ -114,18 +150,23 @@ class Unlearning:
         question_key: str = "question",
         answer_key: str = "answer",
         alternate_key: str = "alternate",
+        columns: Columns | None = None,
+        turns: Turns = "last",
         max_length: int = 512,
         template: Template | None = None,
     ) -> None:
         """Read the data sets.
 
         Args:
-            forget_data: JSON, JSON lines, CSV or Parquet file, dataset id, `datasets.Dataset` or list of dictionaries.
+            forget_data: JSON, JSON lines, CSV, TSV or Parquet file, a folder of them, dataset id, `datasets.Dataset` or
+                list of dictionaries.
             retain_data: likewise; needed by methods with a retain loss.
             holdout_data: likewise, never trained on; membership inference is measured against it where it is there.
             question_key: column that holds the question.
             answer_key: column that holds the answer.
             alternate_key: column with the answer to be preferred, for dpo; rows without one get a refusal.
+            columns: more names of columns, for all sets or for one: `{"holdout": {"question": "asked"}}`.
+            turns: which messages of the assistant are supervised in a conversation: the `last`, or `all`.
             max_length: longest row in tokens.
             template: how questions are framed; None: the tokenizer's chat template where it has one.
 
@@ -133,13 +174,16 @@ class Unlearning:
             ExpungeError: data that cannot be read; the message names file, line and column.
         """
         keys = {"question": question_key, "answer": answer_key, "alternate": alternate_key}
-        self.corpus = load_corpus(
-            "files",
-            forget=forget_data,
-            retain=retain_data,
-            holdout=holdout_data,
-            columns={ours: theirs for ours, theirs in keys.items() if ours != theirs},
-        )
+        named: Columns = {ours: theirs for ours, theirs in keys.items() if ours != theirs}
+        with self._own_words():
+            self.corpus = load_corpus(
+                "files",
+                forget=forget_data,
+                retain=retain_data,
+                holdout=holdout_data,
+                columns={**named, **(columns or {})},
+                turns=turns,
+            )
         self.max_length, self.template = max_length, template or Template()
         self._start = None
 
@@ -155,7 +199,7 @@ class Unlearning:
         resume: bool = False,
         **settings: Any,
     ) -> Run:
-        """Unlearn, and write the run into `output_dir`.
+        """Unlearn, and write the run into `output_dir`, or a numbered folder beside it where that one is in use.
 
         Args:
             batch_size: forget rows that a device computes at once.
@@ -164,16 +208,17 @@ class Unlearning:
             gradient_accumulation_steps: such batches in one optimizer step.
             warmup_steps: optimizer steps over which the learning rate rises.
             overwrite: replace an earlier run in `output_dir`.
-            resume: go on with a run that was stopped there.
+            resume: go on with a run that was stopped, the last one of `output_dir` and the numbered folders beside it.
             **settings: more fields of `expunge.training.training_config.TrainingConfig`, such as `weight_decay` or
                 `retain_per_forget`.
 
         Raises:
-            ExpungeError: data was not loaded, settings out of range, or `output_dir` in use.
+            ExpungeError: data was not loaded, or settings out of range.
         """
         corpus = self._loaded()
         rows = batch_size * gradient_accumulation_steps
-        with shown() as progress:
+        folder = self.output_dir if overwrite else run_folder(self.output_dir, resume=resume)
+        with shown() as progress, self._own_words():
             start = self._start_records()
             run = unlearn(
                 self.model,
@@ -183,7 +228,7 @@ class Unlearning:
                 retain=self.retain_loss,
                 gamma=self.gamma,
                 alpha=self.alpha,
-                output_dir=self.output_dir,
+                output_dir=folder,
                 overwrite=overwrite,
                 resume=resume,
                 template=self.template,
@@ -198,8 +243,8 @@ class Unlearning:
                 **self.hyperparameters,
                 **settings,
             )
-        self.model = run.model
-        start.save(self.output_dir / START)
+        self.model, self._folder = run.model, folder
+        start.save(folder / START)
         return run
 
     def evaluate(
@@ -216,8 +261,9 @@ class Unlearning:
         With records of one they are TOFU's. Each result names its definition.
 
         Args:
-            metrics: out of `perplexity`, `forget_quality`, `model_utility`, `rouge`, `verbatim_memorization`, `mia`;
-                None: all that the data allows.
+            metrics: out of `perplexity` (of the forget set, and of the retain set in its `details`), `forget_quality`,
+                `model_utility`, `rouge`, `verbatim_memorization`, `mia`, `retain_perplexity`, or any other that
+                `expunge.evaluate` knows; None: all. One that the data do not allow has no value, and its note says why.
             reference: records of a retain model, or their path.
             label: what to call the model in tables.
 
@@ -225,34 +271,58 @@ class Unlearning:
             An Evaluation: `results["forget_quality"].value`; a measure formats and compares as its number, too.
 
         Raises:
-            ExpungeError: data was not loaded, or a metric that was named is not available.
+            ExpungeError: data was not loaded, a metric is unknown, or none of those named is available.
         """
         corpus = self._loaded()
-        with shown() as progress:
-            return evaluate(
+        asked = [metrics] if isinstance(metrics, str) else metrics
+        with shown() as progress, self._own_words():
+            start = self._start_records()
+            absent = unavailable(corpus, suite=SUITE, metrics=asked, reference=reference, start=start) if asked else {}
+            there = None if asked is None else [name for name in asked if name not in absent] or asked
+            beside = there is not None and "perplexity" in there and "retain" in corpus
+            found = evaluate(
                 self.model,
                 self.tokenizer,
                 corpus,
-                suite="unlearun",
-                metrics=metrics,
+                suite=SUITE,
+                metrics=[*dict.fromkeys([*there, "retain_perplexity"])] if there is not None and beside else there,
                 reference=reference,
-                start=self._start_records(),
+                start=start,
                 template=self.template,
                 max_length=self.max_length,
                 label=label or self.method,
                 progress=progress,
             )
+        measures = {**found.measures, **absent}
+        for name, measure in measures.items():
+            if measure.value is None:
+                measures[name] = replace(measure, note=in_words_of(self._words, measure.note))
+        if absent:
+            lacking = "\n".join(f"{name} is not available. {measures[name].note}" for name in absent)
+            warnings.warn(lacking, stacklevel=2)
+        if "perplexity" in measures and "retain_perplexity" in measures:
+            kept, forgotten = measures["retain_perplexity"], measures["perplexity"]
+            if kept.value is not None:
+                details = {**forgotten.details, "retain": kept.value}
+                measures["perplexity"] = replace(forgotten, details=details)
+        if asked is None:
+            return replace(found, measures=measures)
+        if "retain_perplexity" not in asked:
+            measures.pop("retain_perplexity", None)
+        order = {name: position for position, name in enumerate(asked)}
+        names = sorted(measures, key=lambda name: order.get(name, len(order)))
+        return replace(found, measures={name: measures[name] for name in names})
 
     def save_model(self, path: str | Path | None = None) -> Path:
         """Write model and tokenizer as transformers reads them, and what later evaluations need of the start model.
 
         Args:
-            path: folder; None: `final_model` in `output_dir`.
+            path: folder; None: `final_model` in the folder of the last run.
 
         Raises:
             ExpungeError: the folder holds something else.
         """
-        folder = Path(path) if path is not None else self.output_dir / "final_model"
+        folder = Path(path) if path is not None else (self._folder or self.output_dir) / "final_model"
         if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
             raise ExpungeError(f"{folder} holds something other than a model; choose another folder.")
         save_model(self.model, self.tokenizer, folder)
@@ -271,6 +341,14 @@ class Unlearning:
         if (Path(path) / START).is_dir():
             self._start = Records.load(Path(path) / START)
 
+    @contextmanager
+    def _own_words(self) -> Iterator[None]:
+        """Within, errors call settings as this class does."""
+        try:
+            yield
+        except ExpungeError as error:
+            raise type(error)(in_words_of(self._words, str(error))) from error
+
     def _loaded(self) -> Corpus:
         if self.corpus is None:
             raise ExpungeError("no data yet: call load_data(forget_data=..., retain_data=...) first.")
@@ -286,6 +364,34 @@ class Unlearning:
             )
             self._start = _without_texts(found)
         return self._start
+
+
+def run_folder(folder: Path, *, resume: bool) -> Path:
+    """The folder itself where it is free, else the first free numbered one; with `resume` the last one in use.
+
+    Of several processes none can know what another has begun to write, so the folder itself is taken there.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return folder
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    last, free = None, folder
+    while free.exists() and (not free.is_dir() or any(free.iterdir())):
+        last, free = free, next(numbered)
+    if last is None or resume:
+        return last or free
+    warnings.warn(
+        f"{folder} is in use, so this run goes into {free}. To replace what is in {folder}, pass overwrite=True; to "
+        "go on with a run that was stopped, resume=True.",
+        stacklevel=3,
+    )
+    return free
+
+
+def in_words_of(words: Mapping[str, str], message: str) -> str:
+    """A message with other names of settings, where it begins with one or assigns it: `layer must be`, `epochs=3`."""
+    for ours, theirs in words.items():
+        message = re.sub(rf"(?m)^{ours}(?= must )|(?<![\w.=]){ours}(?==)", theirs, message)
+    return message
 
 
 def _without_texts(records: Records) -> Records:

@@ -20,7 +20,7 @@ from expunge.data.template import Template
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.results.foreign_logs import load_records
-from expunge.results.measures import Evaluation, Sample
+from expunge.results.measures import Evaluation, Measure, Sample
 from expunge.results.records import FILE as RECORDS_FILE
 from expunge.results.records import Records
 
@@ -155,6 +155,21 @@ def unmeasurable(corpus: Corpus, *, suite: str, metrics: Sequence[str]) -> dict[
         ExpungeError: a measure that the suite lacks.
     """
     return missing(_suite(suite, list(corpus), metrics), corpus, None, None)
+
+
+def unavailable(
+    corpus: Corpus, *, suite: str, metrics: Sequence[str], reference: Records | str | Path | None, start: Records | None
+) -> dict[str, Measure]:
+    """Those of these measures that the data and the other models do not allow: without a value, with the reason.
+
+    Raises:
+        ExpungeError: a measure that the suite lacks.
+    """
+    chosen = _suite(suite, list(corpus), metrics)
+    absent = missing(chosen, corpus, _opened(reference), start)
+    definitions = {one.name: one.definition for one in chosen.derived}
+    definitions |= {one.name: one.definition for one in reversed(chosen.entries)}
+    return {name: definitions[name].missing(note) for name, note in absent.items() if name in metrics}
 
 
 def _suite(name: str, splits: Sequence[str], metrics: Sequence[str] | None) -> Suite:

@@ -1,4 +1,4 @@
-"""The suite of `expunge.Unlearning`: six measures that need nothing but forget and retain data."""
+"""The suite of `expunge.Unlearning`: measures that need nothing but forget and retain data."""
 
 from collections.abc import Collection
 
@@ -38,6 +38,7 @@ def unlearun(splits: Collection[str]) -> Suite:
         "unlearun",
         (
             Entry(name="perplexity", metric=perplexity, views={"records": members}, better="higher"),
+            Entry(name="retain_perplexity", metric=perplexity, views={"records": retain}, better="lower"),
             Entry(name="forget_quality", metric=forget_quality, views=quality.views, note="TOFU's definition."),
             Entry(
                 name="forget_quality",
