@@ -131,9 +131,11 @@ def test_columns_like_none_of_ours_are_asked_for_as_question_and_answer():
     with pytest.raises(
         ExpungeError,
         match=r"no column 'question' and no 'answer'; it holds q, response\. .*"
-        r"columns\.question=q 'columns\.answer=<column>'",
+        r"columns\.question=q columns\.answer=response\.",
     ):
         read({"q": "Who?", "response": "He."})
+    with pytest.raises(ExpungeError, match=r"'columns\.question=<column>' 'columns\.answer=<column>'\."):
+        read({"first": "Who?", "second": "He."})
 
 
 def test_half_of_a_mapped_kind_asks_for_its_other_half():
@@ -257,6 +259,8 @@ def test_alpaca_rows_are_questions_with_their_input():
         found = read(ALPACA, without, **columns)
         assert [e.prompt for e in found] == ["Name the author.\nThe book is Night Rain.", "Name the author."]
         assert {(e.kind, e.completion) for e in found} == {("qa", "Ann Lee.")}
+    (found,) = read(ALPACA, prompt="instruction", completion="output")
+    assert (found.kind, found.prompt) == ("completion", "Name the author.\nThe book is Night Rain.")
     with pytest.raises(
         ExpungeError, match=r"several ways: instruction \+ output; text\. .*columns.question=instruction"
     ):

@@ -21,7 +21,7 @@ KINDS: dict[ExampleKind, tuple[str, ...]] = {
 VARIANTS = ("paraphrased_question", "paraphrased_answer", "perturbed_answer", "alternate")
 """Columns that any kind may have as well."""
 INPUT = "input"
-"""A column that belongs to a question, and follows it after a line feed."""
+"""A column that belongs to a question or prompt, and follows it after a line feed."""
 _PROMPT_COLUMNS = (INPUT, "context", "system", "history")
 LISTS = ("messages", "perturbed_answer", "alternate")
 """Columns that hold lists, which CSV writes as JSON."""
@@ -30,6 +30,11 @@ ALSO_CALLED: tuple[dict[str, str], ...] = (
     {"messages": "conversations"},  # ShareGPT
 )
 """Names that other formats have for columns of ours, which are understood where ours are not there."""
+_OTHER_WORDS = {
+    "question": ("instruction", "query", "problem", "user", "input"),
+    "answer": ("output", "response", "reply", "solution", "target", "completion", "assistant"),
+}
+"""Names under which columns are often found, for advice."""
 ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of roles."""
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
@@ -126,7 +131,7 @@ def _kind(rows: Sequence[Row], what: str, columns: Mapping[str, str], of: str) -
     for form in ALSO_CALLED:
         if not {*form} & {*columns, *there} and {*form.values()} <= {*there}:
             named |= form
-    if named.get("question") == "instruction" and INPUT in there:
+    if "instruction" in (named.get("question"), named.get("prompt")) and INPUT in there:
         named.setdefault(INPUT, INPUT)
     found = {kind: [n for n in names if named.get(n, n) in there] for kind, names in KINDS.items()}
     mapped = [kind for kind, names in found.items() if any(n in columns for n in names)]
@@ -144,9 +149,9 @@ def _kind(rows: Sequence[Row], what: str, columns: Mapping[str, str], of: str) -
 
 def _say_what_is_not_read(rows: Sequence[Row], what: str, kind: ExampleKind, named: Mapping[str, str], of: str) -> None:
     """Warn of columns that other programs make part of the prompt, where they hold something and are not read here."""
-    for column in _PROMPT_COLUMNS if kind in ("qa", "chat") else ():
+    for column in _PROMPT_COLUMNS if kind != "text" else ():
         if column not in named.values() and any(row.values.get(column) not in (None, "", []) for row in rows):
-            joined = kind == "qa" and column in (INPUT, "context") and INPUT not in named
+            joined = kind != "chat" and column in (INPUT, "context") and INPUT not in named
             cure = (
                 f"To put it after the question: {_settings({INPUT: column}, of)}"
                 if joined
@@ -157,8 +162,8 @@ def _say_what_is_not_read(rows: Sequence[Row], what: str, kind: ExampleKind, nam
 
 def _missing(what: str, there: Sequence[str], kind: ExampleKind, columns: Mapping[str, str], of: str) -> ExpungeError:
     absent = [n for n in KINDS[kind] if columns.get(n, n) not in there]
-    near = {n: nearest(n, there) for n in absent}
-    how = _settings({n: near[n][0] if near[n] else "<column>" for n in absent}, of)
+    likely = {n: [*nearest(n, there), *(name for name in _OTHER_WORDS.get(n, ()) if name in there)] for n in absent}
+    how = _settings({n: likely[n][0] if likely[n] else "<column>" for n in absent}, of)
     wanted = " and no ".join(f"'{columns.get(n, n)}'" for n in absent)
     return ExpungeError(
         f"{what} has no column {wanted}; it holds {', '.join(there) or 'none'}. Say which of them it is: {how}. "
@@ -179,7 +184,7 @@ def _example(row: Row, kind: ExampleKind, columns: Mapping[str, str]) -> Example
         return _with_variants(Example(kind=kind, completion=completion, messages=tuple(before)), row, columns)
     *asked, supervised = (_text(*_cell(row, name, columns)) for name in KINDS[kind])
     prompt = asked[0] if asked else ""
-    if kind == "qa" and INPUT in columns and not _blank(row.values.get(columns[INPUT])):
+    if kind in ("qa", "completion") and INPUT in columns and not _blank(row.values.get(columns[INPUT])):
         prompt += "\n" + _text(*_cell(row, INPUT, columns))
     return _with_variants(Example(kind=kind, prompt=prompt, completion=supervised), row, columns)
 
