@@ -164,6 +164,12 @@ def test_files_that_were_joined_without_a_line_feed_are_told_so(tmp_path):
             read_file(path)
 
 
+@pytest.mark.parametrize("content", ['{\n"a": 1\n}\n{\n"a": 2\n}', '[{"a": 1}]\n[{"a": 2}]'])
+def test_values_one_after_the_other_are_no_json_file(tmp_path, content):
+    with pytest.raises(ExpungeError, match=r"Extra data .* put all rows into one array, or each on one line"):
+        read_file(written(tmp_path, "f.json", content))
+
+
 def test_all_broken_lines_are_named_at_once(tmp_path):
     path = written(tmp_path, "f.jsonl", '{"a": 1}\n{"a": 2,}\n[3]\n')
     with pytest.raises(

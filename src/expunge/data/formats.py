@@ -99,13 +99,13 @@ def _json(data: bytes, name: str) -> list[Row]:
     try:
         found = _loaded(text, name)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+        several = error.msg == "Extra data"
+        first, _, _ = text.lstrip().partition("\n")
+        if several and first.startswith("{") and first.rstrip().endswith("}"):
             return json_lines(data, name)
-        hint = (
-            " Are these several arrays, one after the other? Join them into one." if error.msg == "Extra data" else ""
-        )
+        hint = " Several values stand one after the other: put all rows into one array, or each on one line."
         raise ExpungeError(
-            f"{name}, line {error.lineno}: broken JSON ({error.msg} at column {error.colno}).{hint}"
+            f"{name}, line {error.lineno}: broken JSON ({error.msg} at column {error.colno}).{hint if several else ''}"
         ) from error
     if isinstance(found, dict) and not any(_holds_rows(k, v) for k, v in found.items()):
         return [Row(f"{name}, line 1", found)]

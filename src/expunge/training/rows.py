@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.checks import ExpungeError
+from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus
 from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
@@ -116,7 +117,7 @@ def run_rows(
             how = {"forget": "forget=<file>.", "retain": "retain=<file>, or use retain_loss=none."}
             raise ExpungeError(
                 f"this needs the set '{split}', and the corpus '{corpus.name}' holds only {', '.join(corpus)}. "
-                f"Name one: {how.get(split, f'sets.{split}=<file>.')}"
+                f"Name one: {how.get(split, assigned(sets={split: '<file>'}))}"
             )
     encoded: dict[Stream, list[Encoded]] = {
         split: encode(corpus[split], tokenizer, template=template, max_length=max_length)  # type: ignore[arg-type]

@@ -57,7 +57,8 @@ def files(
     given = {name: source for name, source in named.items() if source is not None}
     for name in sets or {}:
         if name in (*named, "alternate"):
-            raise ExpungeError(f"sets.{name}: that name is in use. Say {name}=<file>, or call the set otherwise.")
+            hint = f"Name the file with {assigned(**{name: '<file>'})}, or choose" if name in named else "Choose"
+            raise ExpungeError(f"sets names a set '{name}', which is a name of ours. {hint} another name for the set.")
     given |= sets or {}
     if not given:
         raise ExpungeError("no data: name at least one of forget, retain and holdout (a file, a dataset id or a list).")
