@@ -1,5 +1,6 @@
 """Files, datasets and lists as rows; what is broken is named."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.data import formats
 from expunge.data.reading import read_dataset, read_file, read_objects
 from expunge.data.row import Row
 
@@ -182,9 +184,9 @@ def test_all_broken_lines_are_named_at_once(tmp_path):
 
 
 def test_json_that_no_parser_takes_is_an_error(tmp_path):
-    with pytest.raises(ExpungeError, match=r"f\.jsonl, line 1: JSON that nests too deeply"):
+    with pytest.raises(ExpungeError, match=r"f\.jsonl, line 1: its values nest too deep"):
         read_file(written(tmp_path, "f.jsonl", '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"))
-    with pytest.raises(ExpungeError, match=r"f\.json: JSON with a number that cannot be read"):
+    with pytest.raises(ExpungeError, match=r"f\.json: a number in it is too long"):
         read_file(written(tmp_path, "f.json", '[{"a": ' + "1" * 5000 + "}]"))
 
 
@@ -302,3 +304,12 @@ def test_a_text_file_holds_a_text_a_line(tmp_path):
     rows = read_file(written(tmp_path, "f.txt", "First, with commas.\n\n  Second.\n"))
     assert values(rows) == [{"text": "First, with commas."}, {"text": "  Second."}]
     assert rows[1].origin == "f.txt, line 3"
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "LARGEST", 10_000)
+    (tmp_path / "f.txt.gz").write_bytes(gzip.compress(b"one text again and again\n" * 1000))
+    pq.write_table(pa.Table.from_pylist([{"a": "one text"}] * 3000), tmp_path / "f.parquet")
+    for name in ("f.txt.gz", "f.parquet"):
+        with pytest.raises(ExpungeError, match=rf"{name}, of 0\.0 MB, unpacks to more than 0 GB"):
+            read_file(tmp_path / name)

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expunge.core.checks import ExpungeError
+from expunge.core.json_text import parse_json
 from expunge.data.row import Row, as_row, each, in_words
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 """Suffixes of compressed files, with pyarrow's names of the compressions."""
+ROWS_AT_ONCE, UNPACKED_AT_ONCE = 128, 1 << 24
+LARGEST = 4_000_000_000
+"""Bytes that a file may unpack to."""
 SEPARATORS = ",;\t|"
+_BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
 _CONVERSATIONS = ("messages", "conversations")
 
 
@@ -38,10 +43,13 @@ def content(path: Path) -> bytes:
     if compression is None:
         return path.read_bytes()
     try:
+        found, packed = bytearray(), path.stat().st_size
         with pa.input_stream(str(path), compression=compression) as stream:
-            found: bytes = stream.read()
-            return found
-    except (pa.ArrowException, OSError) as error:
+            while block := stream.read(UNPACKED_AT_ONCE):
+                found += block
+                check_unpacked(len(found), packed, path.name)
+        return bytes(found)
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise ExpungeError(f"{path.name}: broken {compression} content ({error}).") from error
 
 
@@ -68,7 +76,7 @@ def json_lines(data: bytes, name: str) -> list[Row]:
 def _line(number: int, line: str, name: str) -> Row:
     origin = f"{name}, line {number}"
     try:
-        return as_row(_loaded(line, origin), origin)
+        return as_row(parse_json(line, origin), origin)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and line[error.pos :].lstrip().startswith("{"):
             raise ExpungeError(
@@ -83,8 +91,8 @@ def _line(number: int, line: str, name: str) -> Row:
 def _json_lines_or_array(data: bytes, name: str) -> list[Row]:
     """A .jsonl file that begins like an array may be one."""
     try:
-        found = json.loads(data) if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else None
-    except (ValueError, RecursionError):
+        found = parse_json(decoded(data, name), name) if data.lstrip(_BEFORE_JSON).startswith(b"[") else None
+    except json.JSONDecodeError:
         found = None
     if isinstance(found, list) and all(isinstance(value, dict) for value in found):
         return _array(found, name)
@@ -97,7 +105,7 @@ def _json(data: bytes, name: str) -> list[Row]:
     if not text.strip():
         return []
     try:
-        found = _loaded(text, name)
+        found = parse_json(text, name)
     except json.JSONDecodeError as error:
         several = error.msg == "Extra data"
         first, _, _ = text.lstrip().partition("\n")
@@ -125,17 +133,6 @@ def _holds_rows(key: str, value: Any) -> bool:
 
 def _array(found: list[Any], name: str) -> list[Row]:
     return each(enumerate(found, start=1), lambda item: as_row(item[1], f"{name}, entry {item[0]}"), name)
-
-
-def _loaded(text: str, origin: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError as error:
-        raise ExpungeError(f"{origin}: JSON that nests too deeply to be read.") from error
-    except ValueError as error:
-        raise ExpungeError(f"{origin}: JSON with a number that cannot be read ({error}).") from error
 
 
 def _csv(data: bytes, name: str) -> list[Row]:
@@ -193,22 +190,36 @@ def _separated(text: str, name: str, separator: str) -> list[Row]:
 
 def _parquet(data: bytes, name: str) -> list[Row]:
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise ExpungeError(f"{name}: broken Parquet ({error}).") from error
-    return _rows_of(table, name)
+        # Few rows at once: a small file can hold one long text a million times over.
+        return _rows_of(pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=ROWS_AT_ONCE), data, name)
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise ExpungeError(f"{name}: broken Parquet, or too large to unpack ({error}).") from error
 
 
 def _arrow(data: bytes, name: str) -> list[Row]:
     try:
-        table = pa.ipc.open_stream(pa.BufferReader(data)).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise ExpungeError(f"{name}: broken Arrow stream ({error}).") from error
-    return _rows_of(table, name)
+        return _rows_of(pa.ipc.open_stream(pa.BufferReader(data)), data, name)
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise ExpungeError(f"{name}: broken Arrow stream, or too large to unpack ({error}).") from error
 
 
-def _rows_of(table: pa.Table, name: str) -> list[Row]:
-    return [Row(f"{name}, row {n}", values) for n, values in enumerate(table.to_pylist(), start=1)]
+def _rows_of(batches: Iterable[pa.RecordBatch], data: bytes, name: str) -> list[Row]:
+    rows: list[Row] = []
+    size = 0
+    for batch in batches:
+        size += batch.nbytes
+        check_unpacked(size, len(data), name)
+        rows += [Row(f"{name}, row {n}", values) for n, values in enumerate(batch.to_pylist(), len(rows) + 1)]
+    return rows
+
+
+def check_unpacked(size: int, packed: int, name: str) -> None:
+    """Raise where a file unpacks to more bytes than are taken."""
+    if size > LARGEST:
+        raise ExpungeError(
+            f"{name}, of {packed / 1e6:.1f} MB, unpacks to more than {LARGEST / 1e9:.0f} GB. Keep only the rows and "
+            "columns that are to be used."
+        )
 
 
 def _text_lines(data: bytes, name: str) -> list[Row]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError, nearest, unknown
+from expunge.core.json_text import parse_json
 from expunge.core.surface import assigned
 from expunge.data.corpus import Example, ExampleKind
 from expunge.data.row import Row, each
@@ -279,7 +280,7 @@ def _unflattened(value: Any, where: str) -> Any:
     if not (isinstance(value, str) and value.lstrip().startswith("[")):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value, where)
     except json.JSONDecodeError as error:
         raise ExpungeError(
             f"{where} begins like a JSON list, but is broken ({error.msg} at column {error.colno})."
