@@ -38,7 +38,6 @@ _OTHER_WORDS = {
 """Names under which columns are often found, for advice."""
 ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of roles."""
-_MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 _NAMES = (*(name for names in KINDS.values() for name in names), *VARIANTS, INPUT)
 _FORMS = "question + answer, prompt + completion, messages, text, or the forms of Alpaca and ShareGPT"
 
@@ -174,8 +173,8 @@ def _missing(what: str, there: Sequence[str], kind: ExampleKind, columns: Mappin
 
 def _example(row: Row, kind: ExampleKind, columns: Mapping[str, str]) -> Example:
     if kind == "chat":
-        cell, where = _cell(row, "messages", columns)
-        *before, (role, completion) = _messages(cell, where)
+        conversation, where = _conversation(row, columns)
+        *before, (role, completion) = _messages(conversation, where)
         if not before or role != "assistant":
             roles = ", ".join(role for role, _ in [*before, (role, completion)])
             raise ExpungeError(
@@ -192,8 +191,8 @@ def _example(row: Row, kind: ExampleKind, columns: Mapping[str, str]) -> Example
 
 def _turns(row: Row, columns: Mapping[str, str]) -> list[Example]:
     """An example for each message of the assistant that answers one before it."""
-    cell, where = _cell(row, "messages", columns)
-    messages = _messages(cell, where)
+    conversation, where = _conversation(row, columns)
+    messages = _messages(conversation, where)
     answers = [n for n, (role, _) in enumerate(messages) if role == "assistant" and n > 0]
     if not answers:
         raise ExpungeError(
@@ -287,17 +286,32 @@ def _unflattened(value: Any, where: str) -> Any:
         ) from error
 
 
-def _messages(value: Any, where: str) -> list[tuple[str, str]]:
-    """(role, content) of each message, in our words: ShareGPT's are `from` and `value`."""
+def _conversation(row: Row, columns: Mapping[str, str]) -> tuple[list[Any], str]:
+    """The messages of a row as they are, those of ShareGPT in our words, and where they stand."""
+    value, where = _cell(row, "messages", columns)
     if not isinstance(value, list | tuple) or not value:
         got = type(value).__name__ if value else "nothing"
         raise ExpungeError(f"{where} must be a list of {{role, content}} or {{from, value}}; got {got}.")
+    return [_in_our_words(message) for message in value], where
+
+
+def _in_our_words(message: Any) -> Any:
+    if not isinstance(message, Mapping) or not isinstance(message.get("from"), str) or "value" not in message:
+        return message
+    rest = {name: value for name, value in message.items() if name not in ("from", "value")}
+    return {"role": ROLES.get(message["from"], message["from"]), "content": message["value"], **rest}
+
+
+def _messages(messages: Sequence[Any], where: str) -> list[tuple[str, str]]:
+    """(role, content) of each message."""
     found = []
-    for number, message in enumerate(value, start=1):
-        here = f"{where}, message {number}"
-        keys = next((k for k in _MESSAGE_KEYS if isinstance(message, Mapping) and {*k} <= {*message}), None)
-        if keys is None:
-            raise ExpungeError(f"{here}: needs role and content; got {str(message)[:80]!r}.")
-        role, text = (_text(message[key], f"{here}, {key}") for key in keys)
-        found.append((ROLES.get(role, role) if keys[0] == "from" else role, text))
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise ExpungeError(f"{where}, message {number}: needs role and content; got {str(message)[:80]!r}.")
+        found.append(
+            (
+                _text(message["role"], f"{where}, message {number}, role"),
+                _text(message["content"], f"{where}, message {number}, content"),
+            )
+        )
     return found
