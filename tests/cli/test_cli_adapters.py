@@ -192,7 +192,8 @@ def test_mistakes_are_told(
 
 def test_a_run_stops_by_what_it_measured(call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path) -> None:
     unseen = tmp_path / "holdout.jsonl"
-    unseen.write_text('{"question": "Where does Cleo live?", "answer": "In a house by the sea."}\n' * 2)
+    row = '{"question": "Where does %s live?", "answer": "In a house by the sea."}\n'
+    unseen.write_text(row % "Cleo" + row % "Cleon")
     words += ("adapter=lora", f"holdout={unseen}", "learning_rate=1e-2", "stop_rows=2", "method=grad_ascent")
     told = call(*words, "stop=forget_probability<=0")
     assert told.code == 0, told.err

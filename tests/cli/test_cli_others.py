@@ -81,7 +81,10 @@ class TestShowMask:
         [
             (["forget={data}/forget.jsonl"], "name a tokenizer: tokenizer=<folder or hub id>"),
             (["model={model}", "forget={data}/forget.jsonl", "row=6"], "row must be between 0 and 5; got 6."),
-            (["model={model}", "forget={data}/forget.jsonl", "split=retain"], "no split 'retain'; it holds forget"),
+            (
+                ["model={model}", "forget={data}/forget.jsonl", "split=retain"],
+                "reads the set retain, and what came is forget",
+            ),
             (["model={model}", "forget={data}/forget.jsonl", "rows=0"], "rows must be at least 1; got 0."),
         ],
     )
