@@ -120,6 +120,7 @@ def test_other_separators_are_found_and_said(tmp_path, sign, words):
     with pytest.warns(UserWarning, match=rf"f\.csv: read with {words} between its cells"):
         rows = read_file(written(tmp_path, "f.csv", text))
     assert values(rows) == [{"question": f"Who, and{sign} when?", "answer": "He, then."}]
+    assert values(read_file(written(tmp_path, "h.csv", f"sep={sign}\r\n{text}"))) == values(rows)
     assert values(read_file(written(tmp_path, "g.tsv", text.replace(sign, "\t")))) == [
         {"question": "Who, and\t when?", "answer": "He, then."}
     ]

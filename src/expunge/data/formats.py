@@ -136,8 +136,10 @@ def _array(found: list[Any], name: str) -> list[Row]:
 
 
 def _csv(data: bytes, name: str) -> list[Row]:
-    """Comma-separated cells; other separators are found in the header, and said."""
+    """Comma-separated cells; another separator is named by a line that Excel puts first, else found in the header."""
     text = decoded(data, name)
+    if named := re.match(r"sep=([,;\t|])\r?\n", text):
+        return _separated(text[named.end() :], name, named[1])
     # Of equally many columns the comma's are taken, which comes first.
     separator = max(SEPARATORS, key=lambda sign: len(_header(text, sign)))
     if separator != ",":
