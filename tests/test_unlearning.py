@@ -199,7 +199,7 @@ def test_errors_speak_of_what_was_written(tmp_path: Path) -> None:
     it.load_data(forget_data=rows("forget"))
     with pytest.raises(ExpungeError, match=r"retain_data=<file>, or use retain_loss_type=none"):
         it.run(batch_size=6, num_epochs=1)
-    with pytest.raises(ExpungeError, match=r"forget has no column 'question'.*columns={'question': '<column>'"):
+    with pytest.raises(ExpungeError, match=r"forget has no column 'question'.* is: question_key='<column>'"):
         it.load_data(forget_data=rows("forget", "asked"))
     it.load_data(
         forget_data=rows("forget", "asked"), retain_data=rows("retain"), columns={"forget": {"question": "asked"}}

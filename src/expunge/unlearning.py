@@ -57,6 +57,7 @@ _OWN_WORDS = {
     "retain": "retain_data",
     "holdout": "holdout_data",
 }
+_ONE_COLUMN = re.compile(r"columns=\{'(question|answer|alternate)': ('[^']*')\}")
 _RETAIN_LOSSES = {"nll": "nll", "kl": "kl", "embed_diff": "hidden", "hidden": "hidden", "none": "none"}
 
 
@@ -390,7 +391,11 @@ def run_folder(folder: Path, *, resume: bool) -> Path:
 
 
 def in_words_of(words: Mapping[str, str], message: str) -> str:
-    """A message with other names of settings, where it begins with one or assigns it: `layer must be`, `epochs=3`."""
+    """A message with other names of settings, where it begins with one or assigns it: `layer must be`, `epochs=3`.
+
+    `columns={'question': 'q'}` becomes `question_key='q'`.
+    """
+    message = _ONE_COLUMN.sub(r"\1_key=\2", message)
     for ours, theirs in words.items():
         message = re.sub(rf"(?m)^{ours}(?= must )|(?<![\w.=]){ours}(?==)", theirs, message)
     return message
