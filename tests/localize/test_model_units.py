@@ -118,7 +118,7 @@ def test_an_mlp_that_is_not_known_can_be_named():
         block.mlp.mystery = block.mlp.down_proj
         del block.mlp.down_proj
         block.mlp.forward = lambda x, mlp=block.mlp: mlp.mystery(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x))
-    with pytest.raises(ExpungeError, match=r"cannot tell .* mlp\.gate_proj, mlp\.up_proj, mlp\.mystery\..*down_p"):
+    with pytest.raises(ExpungeError, match=r"cannot identify .* mlp\.gate_proj, mlp\.up_proj, mlp\.mystery\..*down_p"):
         layout(model)
     found = layout(model, unit="neuron", down_projection="mlp.mystery")
     assert "model.layers.0.mlp.mystery.weight" in found.parts and len(found.parts) == 9
