@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test check install clean
+.PHONY: demo test faults check install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/expunge demo --overwrite
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu and not network"
+
+faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow tests/faults
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks
