@@ -183,16 +183,26 @@ def _parquet(path: Path) -> list[Row]:
     try:
         # Few rows at once: a small file can hold one long text a million times over.
         for batch in pq.ParquetFile(path).iter_batches(batch_size=PARQUET_ROWS):
-            size += batch.nbytes
+            found = batch.to_pylist()
+            size += sum(map(_size, found))
             if size > LARGEST_TABLE:
                 raise ExpungeError(
                     f"{path.name}, of {path.stat().st_size / 1e6:.1f} MB, unpacks to more than "
                     f"{LARGEST_TABLE / 1e9:.0f} GB. Keep only the rows and columns that are to be used."
                 )
-            rows += [Row(f"{path.name}, row {n}", values) for n, values in enumerate(batch.to_pylist(), len(rows) + 1)]
+            rows += [Row(f"{path.name}, row {n}", values) for n, values in enumerate(found, len(rows) + 1)]
     except (pa.ArrowException, OSError, MemoryError) as error:
         raise ExpungeError(f"{path.name}: broken Parquet, or too large to unpack ({error}).") from error
     return rows
+
+
+def _size(value: Any) -> int:
+    """Roughly the bytes of a value as Python holds it; Arrow's own count takes a text that repeats once."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 8
 
 
 def _text_lines(path: Path) -> list[Row]:
