@@ -32,8 +32,6 @@ def list_names(call: Call[ListConfig]) -> int:
         if kind not in catalogue.KINDS:
             raise unknown("kind of thing", kind, catalogue.KINDS)
         table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
-        if kind == "experiments":
-            say("\nexpunge experiment NAME --help lists the settings of one.")
         for note in catalogue.hidden(kind).values():
             complain(f"warning: {note}")
     return 0
