@@ -125,7 +125,7 @@ def both(*steps: Setup) -> Setup:
 
 def bomb() -> None:
     """A small Parquet file of one long text, many times over."""
-    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 100_000]))
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"question": long, "answer": long}), "bomb.parquet")
 
 
