@@ -136,7 +136,7 @@ def test_nothing_reaches_the_terminal_as_a_command_to_it(call: Callable[..., Any
 def test_recipes_are_experiments(call: Callable[..., Any]) -> None:
     found = call("list", "recipes")
     assert found == call("list", "experiments") and "locality" in found.out
-    assert "expunge experiment NAME --help" in found.out
+    assert "ranks" in call("list", "recipes", "loku").out
 
 
 def test_the_installed_program(tmp_path: Path) -> None:

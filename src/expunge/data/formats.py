@@ -209,10 +209,20 @@ def _rows_of(batches: Iterable[pa.RecordBatch], data: bytes, name: str) -> list[
     rows: list[Row] = []
     size = 0
     for batch in batches:
-        size += batch.nbytes
+        found = batch.to_pylist()
+        size += sum(map(_size, found))
         check_unpacked(size, len(data), name)
-        rows += [Row(f"{name}, row {n}", values) for n, values in enumerate(batch.to_pylist(), len(rows) + 1)]
+        rows += [Row(f"{name}, row {n}", values) for n, values in enumerate(found, len(rows) + 1)]
     return rows
+
+
+def _size(value: Any) -> int:
+    """Roughly the bytes of a value as Python holds it; Arrow's own count takes a text that repeats once."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 8
 
 
 def check_unpacked(size: int, packed: int, name: str) -> None:

@@ -41,8 +41,6 @@ def list_names(call: Call[ListConfig]) -> int:
             table(("name", "what it is"), [(name, presets.about(name)) for name in presets.names()])
         elif kind in catalogue.KINDS:
             table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
-            if kind == "experiments":
-                say("\nexpunge experiment NAME --help lists the settings of one.")
             for note in catalogue.hidden(kind).values():
                 complain(f"warning: {note}")
         else:
