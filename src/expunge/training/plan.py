@@ -10,9 +10,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.checkpoints import checkpoints, manifest_of
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.manifest import Manifest, jsonable
+from expunge.core.manifest import jsonable
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template, dated
 from expunge.masks.mask import Mask
@@ -91,8 +92,8 @@ class Plan:
     def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
         """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
         like = None
-        if resumed is not None and (resumed / MANIFEST).is_file():
-            like = Manifest.load(resumed).arguments.get("template", {}).get("date")
+        if resumed is not None and ((resumed / MANIFEST).is_file() or checkpoints(resumed)):
+            like = manifest_of(resumed).arguments.get("template", {}).get("date")
         template = dated(self.template, tokenizer, like=like)
         return replace(self, template=template, arguments={**self.arguments, "template": jsonable(template.about)})
 

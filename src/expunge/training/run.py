@@ -318,6 +318,8 @@ def train(
         },
     )
     narrow(model, stored)
+    if stored:
+        trainer.check_weights()  # what float32 holds may be infinite in float16
     aside = folder / RESULT if folder is not None and trainer.is_world_process_zero() else None
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
