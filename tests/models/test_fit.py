@@ -97,6 +97,23 @@ def test_one_weight_too_few_is_enough(load: Any, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("architecture", ["gpt_neo", "gpt2", "gpt_neox", "llama"])
+def test_masks_and_frequencies_in_older_files_are_no_weights(load: Any, architecture: str, tmp_path: Path) -> None:
+    save_model(zoo.tiny_model(architecture), zoo.tokenizer(), tmp_path)
+    constants = {
+        "gpt_neo": "transformer.h.0.attn.attention.masked_bias",
+        "gpt2": "transformer.h.0.attn.bias",
+        "gpt_neox": "gpt_neox.layers.0.attention.bias",
+        "llama": "model.layers.0.self_attn.rotary_emb.inv_freq",
+    }
+    change_weights(tmp_path, lambda tensors: tensors.update({constants[architecture]: torch.ones(2)}))
+    load(tmp_path)
+    change_weights(tmp_path, lambda tensors: tensors.update({"more.weight": torch.ones(2)}))
+    with pytest.raises(ExpungeError, match="the files hold 1 weight that"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("spoil", [lambda content: content[:-100], lambda _: b"garbage" * 100])
 def test_damaged_weight_files(load: Any, spoil: Callable[[bytes], bytes], folder: Path) -> None:
     path = folder / "model.safetensors"

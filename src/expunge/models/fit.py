@@ -1,6 +1,8 @@
 """Do the weights in a model's files belong to its configuration? Nothing is drawn at random or left out in silence."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from expunge.core.checks import ExpungeError
+
+_MASKS = re.compile(r"\b(attn|attention)\.(masked_)?bias$|\brotary_emb\.inv_freq$")
+"""Causal masks and frequencies, which published files of GPT-Neo and others of its time hold: constants, no weights."""
 
 
 def check_weights(source: str | Path, model: str, found: Mapping[str, Collection[Any]]) -> None:
@@ -29,7 +34,9 @@ def check_weights(source: str | Path, model: str, found: Mapping[str, Collection
     ]
     faults = [
         _listed(f"the files lack {{}} of {model}", found["missing_keys"]),
-        _listed(f"the files hold {{}} that {model} does not have", found["unexpected_keys"]),
+        _listed(
+            f"the files hold {{}} that {model} does not have", filterfalse(_MASKS.search, found["unexpected_keys"])
+        ),
         _listed("{} of another shape", shapes),
     ]
     if any(faults):
