@@ -72,6 +72,8 @@ def _read(path: Path) -> Evaluation:
         raise ExpungeError(f"no evaluation at {path}: looked for {looked}. {_CURE}")
     try:
         evaluation = Evaluation.load(found)
+    except ExpungeError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ExpungeError(f"{found} is not an evaluation that expunge wrote ({what}). {_CURE}") from error
