@@ -82,7 +82,8 @@ def localize(
     """
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
-    check_corpus(corpus)
+    if corpus is not None:
+        check_corpus(corpus)
     plan = planned(attribution, unit, hyperparameters, forget_objective, depth=len(blocks(causal_lm(model))))
     plan.check(gradient, retain_examples)
     require_at_least("batch_size", batch_size, 1)

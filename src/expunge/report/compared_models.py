@@ -86,6 +86,8 @@ def _file(path: Path) -> Path:
 def _read(found: Path, named: Path) -> Evaluation:
     try:
         evaluation = Evaluation.load(found)
+    except ExpungeError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ExpungeError(f"{found} is not an evaluation that expunge wrote ({what}). {_CURE}") from error
