@@ -109,4 +109,4 @@ def draw_split(renderable: "RenderableType") -> None:
         return
     text = StringIO()
     Console(file=text, width=shutil.get_terminal_size().columns, color_system=None).print(_Legible(renderable))
-    say("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    say("\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n")))

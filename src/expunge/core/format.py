@@ -94,4 +94,4 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Se
 
     text = StringIO()
     Console(file=text, width=UNBOUNDED, color_system=None).print(drawn_table(header, rows, numeric=numeric))
-    return [line.rstrip() for line in text.getvalue().splitlines()]
+    return [line.rstrip() for line in text.getvalue().rstrip("\n").split("\n")]
