@@ -63,7 +63,7 @@ def test_a_dry_run_advises_on_the_set_that_is_wrong(call: Call, model_folder: Pa
     assert code == 1 and "no column 'answer'; it holds asked, said. Say which of them it is: 'columns.retain" in out
     assert call(*words, *COLUMNS, SAID, "--dry-run").code == 0
     code, _, err = call(*words, *COLUMNS, SAID, "turns=some", "--dry-run")
-    assert code == 2 and "turns: expected last | all, got 'some'" in err
+    assert code == 2 and "turns must be last or all; got 'some'" in err
 
 
 def test_an_evaluation_of_named_measures_reads_their_sets_alone(call: Call, model_folder: Path, folder: Path) -> None:

@@ -266,7 +266,7 @@ def test_train_unlearn_evaluate_report_for_real(
     measured = call("evaluate", f"model={run}", *sets, *how)
     assert measured.code == 0 and f"making them in {tmp_path}/retain-records" in measured.out
     assert "npo on twins, suite brief" in measured.out and f"records and results: {run}-records" in measured.out
-    assert (run / "records/evaluation.json").is_file()
+    assert (tmp_path / "run-records/evaluation.json").is_file()
 
     page = tmp_path / "page.html"
     reported = call("report", run, tmp_path / "retain", "--output", page, "retain=retain")

@@ -178,4 +178,7 @@ def test_code_of_others_runs_as_an_experiment(
 
 
 def test_a_plain_result_is_printed_as_it_is(plugin: str, call: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
-    assert call(f"{plugin}:untyped", f"output={tmp_path}", "times=1") == (0, "plain text\n")
+    assert call(f"{plugin}:untyped", f"output={tmp_path}", "times=1") == (
+        0,
+        "plain text\nrunning code from their_experiments:untyped\n",
+    )

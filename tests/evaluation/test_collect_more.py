@@ -160,7 +160,7 @@ def test_parts_of_other_content_are_not_used(model, other_model, tokenizer, corp
 
 def test_parts_are_gone_once_the_records_are_there(model, tokenizer, corpus, tmp_path):
     evaluate(model, tokenizer, corpus, output_dir=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "manifest.json", "records.parquet"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "records.parquet"]
 
 
 def test_merged_probes_ask_for_all_that_any_asks_for():

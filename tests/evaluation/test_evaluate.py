@@ -1,6 +1,7 @@
 """From a model or from records to an Evaluation: reuse, refusals, samples."""
 
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -148,8 +149,18 @@ def test_a_kill_at_any_write_leaves_no_records_of_another_model(
 
 
 def test_an_output_has_one_writer(model, tokenizer, corpus, tmp_path, monkeypatch):
-    with locked(tmp_path / "out"), pytest.raises(ExpungeError, match=r"out is being written by process"):
-        evaluate(model, tokenizer, corpus, output_dir=tmp_path / "out")
+    refused = []
+
+    def evaluated():
+        with pytest.raises(ExpungeError, match=r"out is being written by process") as error:
+            evaluate(model, tokenizer, corpus, output_dir=tmp_path / "out")
+        refused.append(error)
+
+    with locked(tmp_path / "out"):
+        other = threading.Thread(target=evaluated)
+        other.start()
+        other.join()
+    assert refused
 
 
 def test_damaged_records_are_replaced_with_overwrite(model, tokenizer, corpus, tmp_path):

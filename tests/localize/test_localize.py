@@ -116,7 +116,10 @@ def test_some_look_at_no_data():
         ({"attribution": "gradient", "retain_examples": 3}, "uses no retain examples"),
         ({"attribution": "activation", "positions": "some"}, "positions must be 'predicting' or 'all'"),
         ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must be between 0 and 1"),
-        ({"attribution": f"{__name__}:greedy"}, "no input of attributions is called 'logits'"),
+        (
+            {"attribution": f"{__name__}:greedy"},
+            "its positional parameters are logits; it must have at least 1, named weights",
+        ),
     ],
 )
 def test_what_is_refused(settings, message):

@@ -206,7 +206,7 @@ def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
     [
         ({"adapter": "lorra"}, "no adapter is called 'lorra'. Did you mean 'lora'"),
         ({"adapter": None, "targets": "mlp"}, "targets=mlp needs an adapter: adapter=lora"),
-        ({"adapter": None, "save": "both"}, "save=both is a setting of adapters"),
+        ({"adapter": None, "save": "both"}, "save=both needs an adapter"),
         ({"adapter": None, "rank": 8}, "rank"),
         ({"adapter": "fila", "dropout": 0.1}, "dropout"),
         ({"rank": 64}, "rank=64 is more than"),

@@ -104,7 +104,7 @@ def test_gradients_of_both_sets_flow():
     [
         ({"method": "rt_diff", "layer": 1}, "matches another model than the start model"),
         ({"method": "pdu", "eps": 1.0, "retain": "kl"}, "bounds the retain set's NLL"),
-        ({"method": "npo", "surgery": "gru", "alpha": 0.0}, "alpha=0 leaves none"),
+        ({"method": "npo", "surgery": "gru", "alpha": 0.0}, "alpha=0 removes that"),
         ({"method": "pdu", "eps": 1.0, "surgery": "gru"}, "weighs that gradient itself"),
         ({"method": "rmu", "positions": "holdin"}, "holdin"),
     ],

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import typer
@@ -20,6 +21,7 @@ from expunge.config.settings import Setting, settings
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import locked
+from expunge.core.output import check_place
 from expunge.core.progress import first_process
 from expunge.core.surface import command_line
 
@@ -185,6 +187,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
     call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
     with ExitStack() as held:
         for output in _outputs(call):
+            check_place(Path(output))
             held.enter_context(locked(output))
         return verb.run(call)
 

@@ -76,6 +76,10 @@ def check_place(path: Path) -> None:
     """Raise where nothing can be written at a path: below a file, behind a broken link, or without permission."""
     if path.is_symlink() and not path.exists():
         raise ExpungeError(f"the output {path} is a symbolic link that leads nowhere. Choose another output.")
+    try:
+        path.resolve()
+    except (OSError, RuntimeError):  # links that point at each other
+        raise ExpungeError(f"the output {path} is a symbolic link that leads nowhere. Choose another output.") from None
     above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if above != path and not above.is_dir():
         raise ExpungeError(f"the output {path} would be below {above}, which is a file. Choose another output.")

@@ -88,7 +88,7 @@ def evaluate(
     check_texts(texts)
     output = None if output_dir is None else Path(output_dir)
     retain_model, start_model = _opened(reference), _opened(start)
-    with locked(output):
+    with locked(output if is_main() else None):  # the main process holds it for all
         if records is not None:
             if model is not None or tokenizer is not None or corpus is not None:
                 raise ExpungeError(
