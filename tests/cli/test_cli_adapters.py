@@ -254,7 +254,7 @@ def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(
     told = call("evaluate", f"model={adapter}", *data, "--dry-run")
     assert told.code == 0 and "No problem found" in told.out, told.err + told.out
     told = call("evaluate", f"model={adapter}", *data, "metrics=forget_probability")
-    assert told.code == 0 and adapter.with_name(f"{adapter.name}-records").is_dir(), told.err
+    assert told.code == 0 and (tmp_path / "run-records/adapter").is_dir(), told.err
     told = call(*again, f"model={adapter}", f"output={tmp_path}/next", "--dry-run")
     assert told.code == 0 and "No problem found" in told.out, told.err + told.out
     for flags in ((), ("--dry-run",)):

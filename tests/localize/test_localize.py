@@ -118,7 +118,7 @@ def test_some_look_at_no_data():
         ({"attribution": "memflex", "label_noise": 2.0}, "label_noise must be between 0 and 1"),
         (
             {"attribution": f"{__name__}:greedy"},
-            "its positional parameters are logits; it must have at least 1, named weights",
+            "its positional parameters are logits; it must have at least 1, named",
         ),
     ],
 )
