@@ -24,10 +24,10 @@ from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
 from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import tokenizer_fingerprint
-from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.identity import weights_identity
 from expunge.models.load import check_loaded, check_tokenizer_fits
+from expunge.models.rows_fit import check_rows_fit
 from expunge.results.records import Records
 
 CUT_AFTER = 50

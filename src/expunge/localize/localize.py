@@ -21,8 +21,8 @@ from expunge.localize.model_units import Modules, layout
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from expunge.models.fits import check_rows_fit, embedded_ids
 from expunge.models.load import check_tokenizer_fits, refuse_adapters
+from expunge.models.rows_fit import check_rows_fit, embedded_ids
 
 
 def localize(

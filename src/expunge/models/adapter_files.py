@@ -23,8 +23,8 @@ from expunge.core.json_text import read_object
 from expunge.core.tensor_file import save_tensors
 from expunge.core.whole import write_whole
 from expunge.models.fingerprint import model_fingerprint
-from expunge.models.fit import check_adapter
 from expunge.models.lowrank import halves, keeps_start, lora_layers, without_known_warnings
+from expunge.models.weights_fit import check_adapter
 
 CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "adapter.json"
 

@@ -20,7 +20,7 @@ from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
 from expunge.core.progress import Progress
 from expunge.models.anatomy import causal_lm
-from expunge.models.fits import most_positions
+from expunge.models.rows_fit import most_positions
 
 BATCH_TOKENS = 2**15
 """Prompt and new tokens of one batch: the cache of a model of 8 billion with grouped heads takes 4 GB for them."""

@@ -30,10 +30,10 @@ from expunge.core.manifest import Manifest
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
-from expunge.models.fit import check_causal, check_weights
-from expunge.models.fits import embedded_ids
 from expunge.models.lowrank import is_quantized, merged
+from expunge.models.rows_fit import embedded_ids
 from expunge.models.weight_files import headers, weight_files
+from expunge.models.weights_fit import check_causal, check_weights
 
 Dtype = str | torch.dtype
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from expunge.models.fit import check_weights
 from expunge.models.load import adapter_base, check_model_folder, configuration, holds_adapter_alone, quiet, refused
 from expunge.models.weight_files import headers, weight_files
+from expunge.models.weights_fit import check_weights
 
 
 def skeleton(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -18,8 +18,8 @@ from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from expunge.models.fits import check_rows_fit
 from expunge.models.generate import continuations, end_tokens, sampler
+from expunge.models.rows_fit import check_rows_fit
 
 ROUNDS = 4
 """How often a question is sampled anew while it lacks alternates."""

@@ -18,10 +18,10 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template, dated
 from expunge.masks.mask import Mask
 from expunge.models.anatomy import causal_lm
-from expunge.models.fits import check_rows_fit
 from expunge.models.load import refuse_adapters
 from expunge.models.lowrank import Save
 from expunge.models.matrices import down_projections, parameter_count
+from expunge.models.rows_fit import check_rows_fit
 from expunge.objectives.combine import Objective, build
 from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.adapter import (

@@ -21,10 +21,10 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
-from expunge.models.fits import check_rows_fit
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
 from expunge.models.reference import frozen_copy
+from expunge.models.rows_fit import check_rows_fit
 from expunge.objectives.combine import Stream
 from expunge.training import generated_answers
 from expunge.training.adapter import (

@@ -380,7 +380,7 @@ def _show_rows(
     from expunge.data.tokenizing import encode
     from expunge.evaluation.probe import completions, prompt_of
     from expunge.evaluation.suite import probes
-    from expunge.models.fits import check_rows_fit
+    from expunge.models.rows_fit import check_rows_fit
 
     wanted, _ = probes(suite, corpus, **others)
     lines, encoded = [], []

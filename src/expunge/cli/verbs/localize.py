@@ -190,8 +190,8 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
     from expunge.localize.datasets import datasets_of
     from expunge.models.anatomy import blocks, causal_lm
-    from expunge.models.fits import check_rows_fit, embedded_ids
     from expunge.models.load import check_tokenizer_fits
+    from expunge.models.rows_fit import check_rows_fit, embedded_ids
     from expunge.models.skeleton import skeleton
 
     config, problems = call.config, preview.Problems()

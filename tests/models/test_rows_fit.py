@@ -12,8 +12,8 @@ import zoo
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
 from expunge.localize.localize import localize
-from expunge.models.fits import check_rows_fit, most_positions
 from expunge.models.load import check_tokenizer_fits
+from expunge.models.rows_fit import check_rows_fit, most_positions
 from expunge.training.finetune import finetune
 from expunge.training.unlearn import unlearn
 
