@@ -1,4 +1,4 @@
-"""expunge removes chosen knowledge from a language model and shows what that did.
+"""expunge removes chosen knowledge from a language model and measures the effect.
 
 The names below load on first use, so that `import expunge` stays light.
 """
@@ -30,7 +30,7 @@ _HOMES = {
     "compute_loss": "expunge.training.loss",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
-    "forgotten_thresholds": "expunge.experiments._extraction_thresholds",
+    "forgotten_thresholds": "expunge.evaluation.extraction_thresholds",
     "harness": "expunge.evaluation.lm_eval",
     "load_adapter": "expunge.models.adapter_files",
     "load_corpus": "expunge.data.corpus",
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from expunge.data.template import Template as Template
     from expunge.evaluation.collect import collect as collect
     from expunge.evaluation.evaluate import evaluate as evaluate
+    from expunge.evaluation.extraction_thresholds import forgotten_thresholds as forgotten_thresholds
     from expunge.evaluation.lm_eval import harness as harness
-    from expunge.experiments._extraction_thresholds import forgotten_thresholds as forgotten_thresholds
     from expunge.localize.localize import localize as localize
     from expunge.masks.mask import Mask as Mask
     from expunge.masks.scores import Scores as Scores

@@ -7,13 +7,12 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.format import counted
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
-from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.evaluate import evaluate, planned
 from expunge.training.stopping import Condition, NoValue, Rule, when_all
 
 UNSEEN = "unseen"
@@ -131,16 +130,17 @@ def check_conditions(conditions: Sequence[str], corpus: Corpus, *, suite: str) -
         suite: where the measures come from.
 
     Raises:
-        ExpungeError: unreadable conditions, unknown measures, or no holdout set for the level of unseen text.
+        ExpungeError: unreadable conditions, measures that are unknown or not available, or no holdout set for the
+            level of unseen text.
     """
     read = [Condition.read(text, {UNSEEN: 0.0}) for text in conditions]
     measures = [condition.measure for condition in read]
-    catalogue.resolve("suites", suite)(tuple(corpus)).select(measures)
     if any(text.rstrip().endswith(UNSEEN) for text in conditions) and "holdout" not in corpus:
         raise ExpungeError(
             f"stopping at the level of unseen text needs a holdout set, and the corpus '{corpus.name}' holds only "
             f"{', '.join(corpus)}. Name one, holdout=<file>, or give a number."
         )
+    planned(corpus, suite=suite, metrics=measures, reference=None, start=None)
     return measures
 
 

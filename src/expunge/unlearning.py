@@ -254,7 +254,7 @@ class Unlearning:
         """
         folder = Path(path) if path is not None else self.output_dir / "final_model"
         if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-            raise ExpungeError(f"{folder} holds something that is no model; choose another folder.")
+            raise ExpungeError(f"{folder} holds something other than a model; choose another folder.")
         save_model(self.model, self.tokenizer, folder)
         if self._start is not None:
             self._start.save(folder / START)

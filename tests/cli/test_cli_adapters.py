@@ -179,7 +179,7 @@ def test_matrices_that_memflex_picks_are_the_ones_that_lora_trains(
         (("adapter=lora", "epsilon=auto"), "epsilon is a setting of fila, vila: adapter=fila."),
         (("targets=mlp",), "targets=mlp is a setting of adapters"),
         (("bits=4", "adapter=lora", "save=adapter"), "bits=4 needs a GPU"),
-        (("stop=forget_rouge=0.1",), "is no condition"),
+        (("stop=forget_rouge=0.1",), "is not a condition"),
         (("stop=forget_rouge<=unseen",), "needs a holdout set"),
     ],
 )
@@ -247,11 +247,11 @@ def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(
     adapter, again = tmp_path / "run/adapter", [word for word in words if not word.startswith(("model=", "output="))]
     data = [word for word in again if word.startswith(("forget=", "retain="))]
     told = call("evaluate", f"model={adapter}", *data, "--dry-run")
-    assert told.code == 0 and "Everything is there" in told.out, told.err + told.out
+    assert told.code == 0 and "No problem found" in told.out, told.err + told.out
     told = call("evaluate", f"model={adapter}", *data, "metrics=forget_probability")
     assert told.code == 0 and (adapter / "records").is_dir(), told.err
     told = call(*again, f"model={adapter}", f"output={tmp_path}/next", "--dry-run")
-    assert told.code == 0 and "Everything is there" in told.out, told.err + told.out
+    assert told.code == 0 and "No problem found" in told.out, told.err + told.out
     for flags in ((), ("--dry-run",)):
         code, out, err = call(
             *again, f"model={adapter}", f"output={tmp_path}/next", "adapter=lora", "save=adapter", *flags
@@ -268,7 +268,7 @@ def test_the_folder_of_an_adapter_is_a_model_to_every_dry_run_and_evaluation(
         (("bits=4", "adapter=lora"), "bits=4 needs save=adapter"),
         (("bits=4", "adapter=lora", "save=adapter", "device=cpu"), "bits=4 needs a GPU"),
         (("stop=forget_prob<=0.2",), "forget_prob"),
-        (("stop=forget_probability",), "is no condition"),
+        (("stop=forget_probability",), "is not a condition"),
         (("stop=forget_probability<=unseen",), "needs a holdout set"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_dry_run_tells_what_the_run_would_fail_at(
     call: Callable[..., Any], words: tuple[str, ...], given: tuple[str, ...], message: str
 ) -> None:
     code, out, err = call(*words, *given, "--dry-run")
-    assert code != 0 and message in out + err and "Everything is there" not in out
+    assert code != 0 and message in out + err and "No problem found" not in out
 
 
 def test_a_dry_run_compares_with_the_run_that_would_be_resumed(
@@ -285,7 +285,7 @@ def test_a_dry_run_compares_with_the_run_that_would_be_resumed(
     settings = ("adapter=lora", "rank=2", "stop=forget_probability<=0", "stop_rows=2", "stop_every=2")
     assert call(*words, *settings).code == 0
     told = call(*words, *settings, "micro_batch_size=1", "--resume", "--dry-run")
-    assert told.code == 0 and "Everything is there" in told.out, told.out
+    assert told.code == 0 and "No problem found" in told.out, told.out
     told = call(*words, *settings, "rank=4", "--resume", "--dry-run")
     assert told.code == 1 and "adapter_settings.rank: 2 then, 4 now" in told.out
     told = call(*words, *settings, "stop_rows=3", "--resume", "--dry-run")

@@ -28,7 +28,7 @@ def test_the_experiments_are_listed_in_the_help_and_without_a_name(call: Callabl
         (("--overwrite", "loku"), "'--overwrite' came where the name of an experiment goes"),
         (("lok",), "no experiment is called 'lok'. Did you mean 'loku'?"),
         (("loku", "rankz=4"), "no setting is called 'rankz' (from command line). Did you mean 'ranks'?"),
-        (("loku", "seeds=many"), "seeds: expected whole number, got 'many'"),
+        (("loku", "seeds=many"), "seeds must be a whole number; got 'many'"),
         (("loku", "--resume"), "resume"),
     ],
 )

@@ -88,7 +88,7 @@ def test_source_settings_go_to_the_source_and_not_to_the_method(
         ("method=nop", "no unlearning method is called 'nop'. Did you mean 'npo'?"),
         ("retain_loss=nil", "no retain loss is called 'nil'. Did you mean 'nll'?"),
         ("bta=0.1", "no setting is called 'bta' (from command line). Did you mean 'beta'?"),
-        ("beta=big", "beta: expected number, got 'big' (from command line)."),
+        ("beta=big", "beta must be a number; got 'big' (from command line)."),
         ("lr=1e-4", "no setting is called 'lr' (from command line). Did you mean 'learning_rate'?"),
         ("coefficient=1", "no setting is called 'coefficient' (from command line)."),  # of rmu, not of npo
         ("source=tofoo", "no data source is called 'tofoo'. Did you mean 'tofu'?"),
@@ -132,7 +132,7 @@ class TestDryRun:
 
         monkeypatch.setattr("expunge.models.load.load_model", never)
         code, out, _ = call(*words, "--dry-run")
-        assert code == 0 and "Everything is there" in out
+        assert code == 0 and "No problem found" in out
         assert list(tmp_path.iterdir()) == []
 
     def test_settings_are_shown_with_their_origins(
@@ -193,7 +193,7 @@ class TestDryRun:
         assert code == 1
         missing = out[out.index("\nProblems\n") :]
         assert "is in use" in missing and "no model folder at './nowhere'" in missing and "nowhere.jsonl" in missing
-        assert "Everything is there" not in out
+        assert "No problem found" not in out
 
     @pytest.mark.parametrize(
         ("words_more", "message"),
@@ -201,7 +201,7 @@ class TestDryRun:
             (("method=rmu", "layer=99"), "layer must be between 0 and 2; got 99."),
             (("beta=-1",), "npo: beta must be above 0; got -1.0."),
             (("method=pdu",), "pdu holds the retain loss below eps"),
-            (("surgery=gru", "retain_loss=none"), "surgery=gru uses the retain loss, and there is none"),
+            (("surgery=gru", "retain_loss=none"), "surgery=gru needs a retain loss"),
             (("method=rmu", "retain_loss=kl", "retain_direction=up"), "kl: direction must be 'forward'"),
         ],
     )
@@ -209,7 +209,7 @@ class TestDryRun:
         self, call: Callable[..., Any], words: tuple[str, ...], words_more: tuple[str, ...], message: str
     ) -> None:
         code, out, _ = call(*words, *words_more, "--dry-run")
-        assert code == 1 and message in out and "Everything is there" not in out
+        assert code == 1 and message in out and "No problem found" not in out
 
     def test_the_warm_up_of_a_short_run_is_shown(self, call: Callable[..., Any], words: tuple[str, ...]) -> None:
         for epochs, warmup in (("0.5", "0.05"), ("1", "0.1"), ("3", "1.0")):

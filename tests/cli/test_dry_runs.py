@@ -24,6 +24,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "gamma below zero": ("gamma=-1",),
     "retain set to be forgotten": ("retain_sets.forget=1",),
     "retain set that is not there": ("retain_sets.general=1",),
+    # stop rules
+    "stop by what no retain model gives": ("stop=forget_quality<=0.1",),
+    "stop by what no holdout set gives": ("stop=privleak<=0.1",),
+    "stop by a measure of variants": ("stop=forget_truth_ratio<=0.1", "stop_suite=tofu"),
     # training
     "batches that do not divide": ("batch_size=8", "micro_batch_size=3"),
     "rate out of range": ("learning_rate=2",),
@@ -130,8 +134,29 @@ def test_both_refuse_with_the_same_words(
     dry, run = answers(call, verb, given, model_folder, data, folder, tmp_path)
     assert run.code == 2 and dry.code in (1, 2)
     assert plain(run.err).removeprefix("error: ") in plain(dry.out + dry.err)
-    assert "Everything is there" not in dry.out
+    assert "No problem found" not in dry.out
     assert not (tmp_path / "run").exists()  # the run has written nothing either
+
+
+LOCALIZE_REFUSED = {
+    "quantized weights": ("bits=8",),
+    "more units than there are": ("count=999999999",),
+    "more units than a matrix has": ("count=9999", "scope=per_matrix"),
+    "unknown attribution": ("attribution=wagel",),
+    "two ways to select": ("ratio=0.1", "count=3"),
+}
+
+
+@pytest.mark.parametrize("given", LOCALIZE_REFUSED.values(), ids=LOCALIZE_REFUSED)
+def test_localize_refuses_with_the_same_words(
+    call: Callable[..., Any], given: tuple[str, ...], model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ("localize", f"model={model_folder}", f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    words = (*words, f"output={tmp_path}/mask.safetensors", *given)
+    dry, run = call(*words, "--dry-run"), call(*words)
+    assert run.code == 2 and dry.code in (1, 2)
+    assert plain(run.err).removeprefix("error: ") in plain(dry.out + dry.err)
+    assert "No problem found" not in dry.out and not (tmp_path / "mask.safetensors").exists()
 
 
 @pytest.mark.parametrize("given", ALLOWED.values(), ids=ALLOWED)

@@ -91,7 +91,7 @@ def test_both_refuse_with_the_same_words(
     assert run.code == 2 and dry.code in (1, 2), dry.out + dry.err
     said = plain(run.err)
     assert plain(said[said.index("error: ") + 7 :]) in plain(dry.out + dry.err)
-    assert "Everything is there" not in dry.out
+    assert "No problem found" not in dry.out
     assert not (tmp_path / "records").exists()
 
 

@@ -25,7 +25,7 @@ def test_marks_stand_around_what_is_supervised_and_nothing_is_invisible() -> Non
 
 def test_problems_are_collected_and_bugs_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     problems = Problems()
-    assert problems.concluded() == 0 and "Everything is there" in capsys.readouterr().out
+    assert problems.concluded() == 0 and "No problem found" in capsys.readouterr().out
     for text in ("first", "second"):
         with problems.collected():
             raise ExpungeError(text)

@@ -57,5 +57,5 @@ def test_quoted_text_is_text_where_text_may_stand() -> None:
 
 
 def test_a_type_that_cannot_be_written_is_refused() -> None:
-    with pytest.raises(ExpungeError, match=r"key: expected Mark or null, got 'x' \(from command line\)"):
+    with pytest.raises(ExpungeError, match=r"key must be Mark or null; got 'x' \(from command line\)"):
         read("x", Mark | None)

@@ -170,15 +170,15 @@ class TestTypes:
     @pytest.mark.parametrize(
         ("override", "message"),
         [
-            ("rate=fast", "rate: expected number or null, got 'fast' (from command line)."),
-            ("seed=1.0", "seed: expected whole number, got '1.0' (from command line)."),
-            ("seed=null", "seed: expected whole number, got 'null' (from command line)."),
-            ("fast=2", "fast: expected true or false, got '2' (from command line)."),
-            ("schedule=lin", "schedule: expected linear | cosine, got 'lin' (from command line)."),
-            ("columns=q", "columns: expected mapping to text, got 'q' (from command line)."),
-            ("model.x=1", "model: expected text, got a mapping (from command line)."),
-            ("output=null", "output: expected text, got 'null' (from command line)."),
-            ("columns={question: [a]}", "columns.question: expected text, got a list (from command line)."),
+            ("rate=fast", "rate must be a number or null; got 'fast' (from command line)."),
+            ("seed=1.0", "seed must be a whole number; got '1.0' (from command line)."),
+            ("seed=null", "seed must be a whole number; got 'null' (from command line)."),
+            ("fast=2", "fast must be true or false; got '2' (from command line)."),
+            ("schedule=lin", "schedule must be linear or cosine; got 'lin' (from command line)."),
+            ("columns=q", "columns must be a mapping to text; got 'q' (from command line)."),
+            ("model.x=1", "model must be text; got a mapping (from command line)."),
+            ("output=null", "output must be text; got 'null' (from command line)."),
+            ("columns={question: [a]}", "columns.question must be text; got a list (from command line)."),
         ],
     )
     def test_wrong_types_name_key_expectation_value_and_origin(self, override: str, message: str) -> None:
@@ -186,7 +186,7 @@ class TestTypes:
 
     def test_wrong_types_in_files_name_the_line(self, tmp_path: Path) -> None:
         file = written(tmp_path, "# settings\nseed: 1\nrate: fast\n")
-        assert failure(files=(file,)) == f"rate: expected number or null, got 'fast' (from {file}, line 3)."
+        assert failure(files=(file,)) == f"rate must be a number or null; got 'fast' (from {file}, line 3)."
 
     @given(st.text(st.characters(max_codepoint=0xD7FF, exclude_characters="$")).filter(lambda s: s != "???"))
     def test_quoted_text_of_a_file_comes_through_unchanged(self, tmp_path_factory: Any, text: str) -> None:
@@ -315,7 +315,7 @@ class TestFurtherSettings:
 
     def test_their_types_are_checked_too(self) -> None:
         message = failure("beta=big", extra_settings=lambda values: [BETA])
-        assert message == "beta: expected number, got 'big' (from command line)."
+        assert message == "beta must be a number; got 'big' (from command line)."
 
     def test_unknown_keys_are_compared_with_them(self) -> None:
         message = failure("bta=0.5", extra_settings=lambda values: [BETA])

@@ -3,17 +3,22 @@
 import copy
 import inspect
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import expunge
 import zoo
+from expunge.cli.inputs import source_settings
 from expunge.config.settings import parameters
 from expunge.core import catalogue
 from expunge.core.catalogue import KINDS, names, resolve
 from expunge.core.checks import ExpungeError
+from expunge.data.corpus import Corpus
 from expunge.evaluation.suite import Suite
+from expunge.models.matrices import target_matrices
 
 ALL = [(kind, name) for kind in KINDS for name in names(kind)]
 SPLITS = ("forget", "retain", "holdout", "retain_perturbed", "real_authors", "world_facts", "world")
@@ -77,3 +82,50 @@ def test_attacks_change_what_they_are_handed_the_same_way_each_time(name: str, a
     assert any(not torch.equal(before[key], once[key]) for key in before)
     assert all(torch.equal(once[key], again[key]) for key in once)
     assert all(torch.equal(before[key], value) for key, value in start.state_dict().items())
+
+
+@pytest.mark.parametrize("name", names("sources"))
+def test_sources_answer_with_a_corpus_or_say_what_they_need(name: str, tmp_path: Path) -> None:
+    source = resolve("sources", name)
+    assert catalogue.needs(source) == ()
+    source_settings({"source": name})  # none of its settings is hidden by one of ours
+    known = catalogue.hyperparameters(source)
+    given = [key for key, value in known.items() if key == "path" or value is inspect.Parameter.empty]
+    try:
+        made = source(**dict.fromkeys(given, str(tmp_path)))  # an empty folder
+    except ExpungeError as error:
+        assert str(tmp_path) in str(error) or "name at least one" in str(error) or "path=" in str(error)
+    else:
+        assert isinstance(made, Corpus) and "forget" in made
+
+
+def hidden(*, forget: int = 3) -> Corpus:
+    """A source whose setting nobody could give.
+
+    Args:
+        forget: a number, where the data settings have a text of this name.
+    """
+    return Corpus({"forget": zoo.corpus()["forget"][:forget]})
+
+
+def test_a_setting_of_a_source_that_ours_would_hide_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "hidden", hidden, raising=False)
+    with pytest.raises(ExpungeError, match=r"setting forget \(whole number\).*Rename it.*, such as hidden_forget"):
+        source_settings({"source": "zoo:hidden"})
+
+
+@pytest.mark.parametrize("name", names("adapters"))
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_adapters_change_their_matrices_and_nothing_else(name: str, architecture: str) -> None:
+    start = zoo.tiny_model(architecture)
+    matrices = {f"{matrix}.weight" for matrix in target_matrices(start, "attention")}
+    before = {key: value.clone() for key, value in start.state_dict().items()}
+    settings: dict[str, Any] = {"rank": 2, "learning_rate": 1e-2, "epochs": 1, "batch_size": 3}
+    settings |= {"epsilon": "auto"} if "epsilon" in catalogue.hyperparameters(resolve("adapters", name)) else {}
+    run = expunge.unlearn(
+        start, zoo.tokenizer(), zoo.corpus(), method="ihl", adapter=name, targets="attention", **settings
+    )
+    after = run.model.state_dict()
+    assert set(after) == set(before)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed and changed <= matrices

@@ -10,8 +10,8 @@ from expunge.data.corpus import Corpus, Example
 from expunge.data.tokenizing import encode
 from expunge.evaluation import judges
 from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.extraction_thresholds import forgotten_thresholds
 from expunge.evaluation.suites.wmdp import wmdp
-from expunge.experiments._extraction_thresholds import forgotten_thresholds
 
 
 @pytest.fixture(scope="module")

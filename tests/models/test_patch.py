@@ -150,5 +150,5 @@ def test_files_that_are_no_patch(tmp_path: Path) -> None:
     with pytest.raises(ExpungeError, match="holds no patch: its format is None"):
         Patch.load(tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(ExpungeError, match="is no safetensors file"):
+    with pytest.raises(ExpungeError, match="is not a safetensors file"):
         Patch.load(tmp_path / "text.safetensors")

@@ -205,7 +205,7 @@ def test_a_peft_model_has_its_own_adapter_trained(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"adapter": "lorra"}, "no adapter is called 'lorra'. Did you mean 'lora'"),
-        ({"adapter": None, "targets": "mlp"}, "targets=mlp is a setting of adapters, and there is none"),
+        ({"adapter": None, "targets": "mlp"}, "targets=mlp needs an adapter: adapter=lora"),
         ({"adapter": None, "save": "both"}, "save=both is a setting of adapters"),
         ({"adapter": None, "rank": 8}, "rank"),
         ({"adapter": "fila", "dropout": 0.1}, "dropout"),

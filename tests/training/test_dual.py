@@ -48,7 +48,7 @@ def test_a_missing_eps_is_told_the_start_models_loss():
 
 
 def test_without_retain_loss_there_is_nothing_to_hold():
-    with pytest.raises(expunge.ExpungeError, match="pdu uses the retain loss"):
+    with pytest.raises(expunge.ExpungeError, match="pdu needs a retain loss"):
         pdu(retain="none")
 
 

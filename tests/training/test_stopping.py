@@ -28,7 +28,7 @@ def test_thresholds_may_be_levels_measured_before() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a=0.1", "is no condition; write one as"),
+        ("a=0.1", "is not a condition, such as"),
         ("a<=b", "no level to stop at is called 'b'"),
         ("a<=nan", "must be a finite number"),
     ],

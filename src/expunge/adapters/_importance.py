@@ -152,8 +152,8 @@ def _opened(file: Path) -> Iterator[Any]:
             lacking = {"key", "report"} - {*(opened.metadata() or {})}
             if lacking:
                 raise ExpungeError(
-                    f"{file} is no importance file: it lacks {' and '.join(sorted(lacking))} in its header. Name one "
-                    "that an adapter wrote, or a new one to be written."
+                    f"{file} is not an importance file: it lacks {' and '.join(sorted(lacking))} in its header. Name "
+                    "one that an adapter wrote, or a new one to be written."
                 )
             yield opened
     except (SafetensorError, OSError) as error:

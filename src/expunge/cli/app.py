@@ -25,7 +25,7 @@ from expunge.cli.verbs import (
 from expunge.core.progress import first_process
 
 app = typer.Typer(
-    help="expunge removes chosen knowledge from a language model and shows what that did.",
+    help="expunge removes chosen knowledge from a language model and measures the effect.",
     epilog="expunge VERB --help lists the settings of a verb.",
     add_completion=False,
     no_args_is_help=True,

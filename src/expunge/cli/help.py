@@ -9,9 +9,9 @@ from expunge.config.convert import describe
 from expunge.config.settings import REQUIRED, Setting
 
 FLAGS = {
-    "dry_run": "Show the resolved settings and what would happen, check that everything is there, and stop.",
+    "dry_run": "Show the resolved settings and what would happen, check settings and data, and stop.",
     "overwrite": "Replace what an earlier run wrote into the output folder.",
-    "resume": "Go on with a run that was stopped in the output folder.",
+    "resume": "Resume the interrupted run in the output folder.",
     "help": "Show this text.",
 }
 
@@ -29,15 +29,10 @@ def help_text(
         positional: what it takes besides settings, such as `RUN...`.
         note: paragraphs after the settings; one that is indented keeps its lines.
     """
-    width = max(60, min(120, shutil.get_terminal_size().columns))
+    width = _width()
     words = ["expunge", verb, positional, "[--config FILE]...", "[key=value | --key value]..."]
     usage = " ".join([w for w in words if w] + [f"[{_option(f)}]" for f in flags if f != "help"])
-    lines = [f"Usage: {usage}", "", *_paragraphs(about, width)]
-    groups = [(name, list(members)) for name, members in groupby(known, key=lambda s: s.group)]
-    for group, members in sorted(groups, key=lambda g: all(s.default is not REQUIRED for s in g[1])):
-        lines += ["", *textwrap.wrap(group, width)]
-        for setting in members:
-            lines += _entry(_signature(setting), setting.doc, width)
+    lines = described(f"Usage: {usage}", about, known)
     if note:
         lines += ["", *_paragraphs(note, width)]
     lines += ["", "Options"]
@@ -47,6 +42,22 @@ def help_text(
     for flag in flags:
         lines += _entry(_option(flag), FLAGS[flag], width)
     return "\n".join(lines)
+
+
+def described(head: str, about: str, known: Sequence[Setting]) -> list[str]:
+    """What something does and its settings, as lines as wide as the terminal; arguments as of `help_text`."""
+    width = _width()
+    lines = [head, "", *_paragraphs(about, width)]
+    groups = [(name, list(members)) for name, members in groupby(known, key=lambda s: s.group)]
+    for group, members in sorted(groups, key=lambda g: all(s.default is not REQUIRED for s in g[1])):
+        lines += ["", *textwrap.wrap(group, width)]
+        for setting in members:
+            lines += _entry(_signature(setting), setting.doc, width)
+    return lines
+
+
+def _width() -> int:
+    return max(60, min(120, shutil.get_terminal_size().columns))
 
 
 def _option(flag: str) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from expunge.config.settings import Setting, parameters
+from expunge.config.convert import describe
+from expunge.config.settings import Setting, parameters, settings
 from expunge.core import catalogue
+from expunge.core.checks import ExpungeError
 from expunge.data.data_config import CorpusConfig, DataConfig
 from expunge.training.training_config import TrainingConfig
 
@@ -58,10 +60,29 @@ def source_settings(values: Mapping[str, Any]) -> list[Setting]:
     """What the source named by the values takes besides the data settings, such as the size of a synthetic corpus.
 
     A training setting of the same name goes first: `seed` never changes the data.
+
+    Raises:
+        ExpungeError: a setting of the source has the name of a data setting and another type, so that neither could be
+            given.
     """
-    function = catalogue.resolve("sources", values["source"])
-    taken = {*DataConfig.__dataclass_fields__, *TrainingConfig.__dataclass_fields__}
-    return [setting for setting in parameters(function, owner=values["source"]) if setting.name not in taken]
+    name = values["source"]
+    data_settings = {setting.name: setting for setting in settings(DataConfig)}
+    found = []
+    for setting in parameters(catalogue.resolve("sources", name), owner=name):
+        if setting.name in data_settings:
+            if not _takes_text(setting.type) and _takes_text(data_settings[setting.name].type):
+                ours = describe(data_settings[setting.name].type)
+                raise ExpungeError(
+                    f"the source {name} has a setting {setting.name} ({describe(setting.type)}), and so have the data "
+                    f"settings ({ours}). Rename it in the source, such as {name.rpartition(':')[2]}_{setting.name}."
+                )
+        elif setting.name not in TrainingConfig.__dataclass_fields__:
+            found.append(setting)
+    return found
+
+
+def _takes_text(kind: Any) -> bool:
+    return any(word in describe(kind) for word in ("text", "path", "anything"))
 
 
 def corpus_of(config: CorpusConfig, more: Mapping[str, Any], **instead: Any) -> "Corpus":

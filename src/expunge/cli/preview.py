@@ -41,7 +41,7 @@ class Problems:
     def concluded(self) -> int:
         """Say what stands in the way; the exit code."""
         if not self.found:
-            say("\nNothing was loaded or written. Everything is there: leave out --dry-run to start.")
+            say("\nNothing was loaded or written. No problem found: leave out --dry-run to start.")
             return 0
         heading("Problems")
         for problem in self.found:

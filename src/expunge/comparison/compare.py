@@ -260,7 +260,7 @@ def _notes(curves: Sequence[Curve], retain: Point | None, level: float) -> list[
     if min(counts.values()) <= FEWEST_CHECKPOINTS and curves[0].trace == "checkpoints":
         notes.append(
             f"A curve of fewer than {FEWEST_CHECKPOINTS} checkpoints is coarse. More of them: "
-            "expunge unlearn ... keep_checkpoints=0 checkpoint_every=0.5"
+            "expunge unlearn ... keep_checkpoints=0 checkpoint_every=<fewer epochs than now>"
         )
     if retain is None and all(point.log10_quality is None for curve in curves for point in curve.points):
         notes.append(

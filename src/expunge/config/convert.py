@@ -20,6 +20,7 @@ _WORDS: dict[Any, str] = {
     types.NoneType: "null",
     Any: "anything",
 }
+_COUNTABLE = ("number", "whole number", "path", "mapping", "list")
 _LAST = (bool, int, float, Path, str)
 """Readings from strict to loose; other types are tried before them."""
 
@@ -71,7 +72,11 @@ def convert(value: Any, kind: Any, where: Where, marks: Marks) -> Any:
             continue
     shown = repr(value) if isinstance(value, str) else f"a {'mapping' if isinstance(value, Mapping) else 'list'}"
     came_from = origin(where, marks)
-    raise ExpungeError(f"{'.'.join(map(str, where))}: expected {describe(kind)}, got {shown} (from {came_from}).")
+    wanted = describe(kind)
+    if " or " not in wanted:
+        wanted = " or ".join(wanted.rsplit(" | ", 1))
+    wanted = f"a {wanted}" if wanted.startswith(_COUNTABLE) else wanted.replace(" | ", ", ")
+    raise ExpungeError(f"{'.'.join(map(str, where))} must be {wanted}; got {shown} (from {came_from}).")
 
 
 class _Mismatch(Exception):

@@ -50,7 +50,7 @@ def read_override(text: str) -> Layer:
     """The layer of one `key=value`; the key may be dotted, and `-` and `_` in its first part are the same."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ExpungeError(f"'{text}' is no setting. Write settings as key=value or --key value.")
+        raise ExpungeError(f"'{text}' is not a setting. Write settings as key=value or --key value.")
     if not value:
         raise ExpungeError(f"'{text}' has no value (from {COMMAND_LINE}). For nothing at all, write {key}=null.")
     _check_given(value, COMMAND_LINE)

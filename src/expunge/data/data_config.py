@@ -11,7 +11,7 @@ class CorpusConfig:
     """Which data are read."""
 
     source: str = "files"
-    """Where the corpus comes from: `files`, `synthetic`, `tofu`, `muse`, `tdec`, `wmdp`, `lume`, or
+    """Where the corpus comes from: `files` for your own data, a name that `expunge list sources` shows, or
     `package.module:function`."""
     path: str | None = None
     """Folder of a benchmark's files, for sources that read one."""

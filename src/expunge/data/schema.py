@@ -148,7 +148,7 @@ def _text(value: Any, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ExpungeError(f"{where} is no valid Unicode at character {error.start} ({error.reason}).") from error
+        raise ExpungeError(f"{where} is not valid Unicode at character {error.start} ({error.reason}).") from error
     return value
 
 

@@ -24,7 +24,7 @@ def not_at_hand(name: str) -> str:
 
     if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
         return ""
-    return f"it needs the model {name}, which is not at hand. Fetch it once: hf download {name}"
+    return f"it needs the model {name}, which is not downloaded. Download it once: hf download {name}"
 
 
 def no_embedder() -> str:
@@ -41,7 +41,7 @@ def embeddings(texts: Sequence[str], *, name: str = EMBEDDER) -> Float[np.ndarra
     """Sentence embeddings of length 1: the mean of the last hidden states over a text's tokens.
 
     Raises:
-        ExpungeError: the model is not at hand.
+        ExpungeError: the model is not downloaded.
     """
     import torch
     from transformers import AutoModel
@@ -62,7 +62,7 @@ def clean_probabilities(texts: Sequence[str], *, name: str = CLASSIFIER) -> Floa
     """The probability that each text is clean rather than one of three kinds of gibberish.
 
     Raises:
-        ExpungeError: the model is not at hand.
+        ExpungeError: the model is not downloaded.
     """
     import torch
     from transformers import AutoModelForSequenceClassification

@@ -46,7 +46,7 @@ class Entry:
     on_request: bool = False
     """Only where it is named: it costs more than the rest, or few ask for it."""
     unavailable: Callable[[], str] | None = None
-    """Why it cannot be computed here whatever the records hold, such as a judge that is not at hand; empty: it can."""
+    """Why it cannot be computed here whatever the records hold, such as a judge not downloaded; empty: it can."""
 
     @property
     def definition(self) -> Definition:

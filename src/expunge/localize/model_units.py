@@ -126,7 +126,7 @@ def _matching(pattern: str, names: Sequence[str], what: str) -> set[str]:
     try:
         found = {name for name in names if re.search(pattern, name)}
     except re.error as error:
-        raise ExpungeError(f"modules: '{pattern}' is no regular expression ({error}).") from error
+        raise ExpungeError(f"modules: '{pattern}' is not a regular expression ({error}).") from error
     if not found:
         raise ExpungeError(
             f"modules: '{pattern}' matches the name of no {what}; they go from {names[0]} to {names[-1]}. "

@@ -198,6 +198,20 @@ class Scores:
         return cls(layout, values, scope, manifest)
 
 
+def check_count(count: int | None, groups: Mapping[str, int], scope: str | None) -> None:
+    """Raise for a count that is larger than the number of units it is taken from, before anything is scored.
+
+    Args:
+        count: units to select; None: they are not counted.
+        groups: units by group.
+        scope: within what they are ranked; None and `global`: all jointly.
+    """
+    if count is None or scope not in (None, "global", "per_matrix"):
+        return  # a row's length is known to the scores alone
+    for what, n in groups.items() if scope == "per_matrix" else (("the model", sum(groups.values())),):
+        _how_many(n, None, count, f"units of {what}")
+
+
 def check_selection(
     *, ratio: float | None, count: int | None, threshold: float | None, scope: str | None, order: str
 ) -> None:

@@ -63,7 +63,7 @@ def read_header(path: Path, form: str, what: str) -> tuple[Layout, Manifest | No
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except SafetensorError as error:
-        raise ExpungeError(f"{path} is no safetensors file, so it holds no {what}: {error}") from error
+        raise ExpungeError(f"{path} is not a safetensors file, so it holds no {what}: {error}") from error
     if header.get("format") != form:
         raise ExpungeError(
             f"{path} holds no {what}: its format is {header.get('format')!r}, and '{form}' is read here."

@@ -23,7 +23,7 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """Fingerprint of the model that an adapter was put on, as `model_fingerprint` of it was; of plain models the same.
+    """`model_fingerprint` of the model that the adapter is attached to; of a plain model its own.
 
     Args:
         model: a PEFT model, with whatever values in its adapter.

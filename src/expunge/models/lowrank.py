@@ -1,4 +1,4 @@
-"""Low-rank adapters on a model, through PEFT: put on, looked behind, merged.
+"""Low-rank adapters on a model, through PEFT: attach, bypass, merge.
 
 An adapted layer computes `y = x W^T + scaling * x (B A)^T`. An adapter that starts at (A0, B0) instead of zero keeps
 the start next to the trained factors, `y = x W^T + scaling * x (B A - B0 A0)^T`, as one pair of factors: [A; A - A0]

@@ -153,7 +153,7 @@ class Patch:
                     for name, part in parts.items()
                 }
         except SafetensorError as error:
-            raise ExpungeError(f"{path} is no safetensors file, so it holds no patch: {error}") from error
+            raise ExpungeError(f"{path} is not a safetensors file, so it holds no patch: {error}") from error
         manifest = Manifest(**json.loads(header["manifest"])) if "manifest" in header else None
         return cls(changes, header["base"], header["result"], manifest)
 

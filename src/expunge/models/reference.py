@@ -1,4 +1,4 @@
-"""Reference values: what the frozen start model shows, had the cheapest right way.
+"""Reference values: what the frozen start model shows, obtained in the cheapest exact way.
 
 What the run will ask for is computed once before training, on the rows that it will meet, and kept (cached by the
 content of model and rows, never by path), so that no second model is held. What is too large to keep (logits of a large

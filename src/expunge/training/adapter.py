@@ -1,4 +1,4 @@
-"""Training through an adapter: what was asked, putting it on, and giving the plain model back."""
+"""Training through an adapter: settings, attaching, merging."""
 
 import math
 import sys
@@ -83,7 +83,7 @@ def split_adapter_settings(
     if adapter is None:
         for name, value in (("targets", targets), ("save", save)):
             if value is not None:
-                raise ExpungeError(f"{name}={value} is a setting of adapters, and there is none. Add adapter=lora.")
+                raise ExpungeError(f"{name}={value} needs an adapter: adapter=lora.")
         return None, dict(given)
     known = catalogue.hyperparameters(catalogue.resolve("adapters", adapter))
     settings = known | {k: v for k, v in given.items() if k in known}

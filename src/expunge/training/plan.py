@@ -292,12 +292,12 @@ def check_objective(model: nn.Module, method: str, objective: Objective, config:
         )
     if objective.retain is None and (config.surgery != "none" or objective.dual is not None):
         what = f"surgery={config.surgery}" if config.surgery != "none" else method
-        raise ExpungeError(f"{what} uses the retain loss, and there is none; name one, such as nll.")
+        raise ExpungeError(f"{what} needs a retain loss: retain_loss=nll.")
     if objective.dual is not None and objective.retain is not None and objective.retain.name != "nll":
         raise ExpungeError(f"{method} bounds the retain set's NLL by eps; retain={objective.retain.name} is another.")
     if config.surgery != "none" and (objective.alpha == 0 or objective.dual is not None):
-        why = "alpha=0 leaves none" if objective.alpha == 0 else f"{method} weighs that gradient itself"
-        raise ExpungeError(f"surgery={config.surgery} holds the forget against the retain gradient, and {why}.")
+        why = "alpha=0 removes that" if objective.alpha == 0 else f"{method} weighs that gradient itself"
+        raise ExpungeError(f"surgery={config.surgery} compares the forget gradient with the retain gradient; {why}.")
 
 
 def _check_mask(mask: Mask | None, patch: bool, adaptation: Adaptation | None, *, own: bool) -> None:

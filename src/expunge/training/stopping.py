@@ -47,7 +47,7 @@ class Condition:
         """
         found = re.fullmatch(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*(\S+)\s*", text)
         if found is None:
-            raise ExpungeError(f"stop={text!r} is no condition; write one as forget_rouge<=0.1.")
+            raise ExpungeError(f"stop={text!r} is not a condition, such as forget_rouge<=0.1.")
         measure, comparison, limit = found.groups()
         try:
             threshold = float(limit)

@@ -19,22 +19,22 @@ class TrainingConfig:
     """How one run trains. The global batch is the setting; what a device computes at once is derived from it."""
 
     learning_rate: float | None = None
-    """Peak learning rate of AdamW; None takes the method's default, which is chosen for models
+    """Peak learning rate of AdamW; null: the method's default, chosen for models
     of 1 to 8 billion parameters."""
     epochs: float | None = None
-    """Passes over the forget set (over the data, when fine-tuning); None takes the method's default."""
+    """Passes over the forget set (over the data, when fine-tuning); null: the method's default."""
     batch_size: int = 32
     """Forget rows of one optimizer step, over all devices and accumulation steps."""
     micro_batch_size: int | None = None
-    """Forget rows that one device computes at once; None: all of its share.
+    """Forget rows that one device computes at once; null: all of its share.
     Changes memory and time, never the update."""
     retain_per_forget: int = 1
     """Retain rows paired with each forget row."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     warmup: float | None = None
-    """Epochs over which the learning rate rises linearly from 0; None takes one, or a tenth of a run that has no more
-    than one."""
+    """Epochs over which the learning rate rises linearly from 0; null: one epoch, or a tenth of a run of one epoch or
+    less."""
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     """What the learning rate does after the warm-up."""
     max_grad_norm: float = 1.0
@@ -57,7 +57,7 @@ class TrainingConfig:
     """Experiment trackers that get each history row while the run goes on. Their files are in the run folder; trackio
     keeps its own store."""
     seed: int = 0
-    """Of order, pairing and everything else that is drawn."""
+    """Random seed of row order, pairing and sampling."""
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate < LARGEST_RATE:

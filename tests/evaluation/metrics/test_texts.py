@@ -111,7 +111,7 @@ def test_forget_accuracy_by_hand(monkeypatch):
 def test_judges_that_are_not_at_hand_are_an_error_with_the_command(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "hf download nobody/nothing" in judges.not_at_hand("nobody/nothing")
-    with pytest.raises(ExpungeError, match=r"cannot judge texts: .*not at hand"):
+    with pytest.raises(ExpungeError, match=r"cannot judge texts: .*not downloaded"):
         judges.embeddings(["a"], name="nobody/nothing")
 
 

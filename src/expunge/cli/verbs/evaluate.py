@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
 from expunge.cli.console import heading, say, table
+from expunge.cli.explain import explain
 from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
-from expunge.cli.verbs.explain import explain
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.manifest import FILE as MANIFEST

@@ -5,8 +5,10 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.cli.console import table
+from expunge.cli.console import say, table
+from expunge.cli.help import described
 from expunge.cli.verb import Call, Verb
+from expunge.config.settings import description, parameters
 from expunge.core import catalogue
 from expunge.core.checks import unknown
 
@@ -17,15 +19,25 @@ class ListConfig:
 
 
 def list_names(call: Call[ListConfig]) -> int:
-    """List what goes by name, with one line each; without a kind, the kinds."""
+    """List the names of a kind, with one line each; without a kind, list the kinds; with a name, show its settings."""
     kinds = [word.replace("-", "_") for word in call.positional]
+    if len(kinds) == 2 and kinds[0] in catalogue.KINDS and kinds[1] not in catalogue.KINDS:
+        return _describe(kinds[0], call.positional[1])
     if not kinds:
         counts = [(kind, entry.what, str(len(catalogue.names(kind)))) for kind, entry in catalogue.KINDS.items()]
-        table(("list", "what", "known"), counts, numeric=(2,))
+        table(("kind", "description", "count"), counts, numeric=(2,))
     for kind in kinds:
         if kind not in catalogue.KINDS:
             raise unknown("kind of thing", kind, catalogue.KINDS)
         table(("name", "what it is"), [(name, summary(kind, name)) for name in catalogue.names(kind)])
+    return 0
+
+
+def _describe(kind: str, name: str) -> int:
+    """Show what a name is, and its settings."""
+    function = catalogue.resolve(kind, name)
+    known = parameters(function, owner=name)
+    say("\n".join(described(f"{catalogue.KINDS[kind].what} {name}", description(function), known)))
     return 0
 
 
@@ -46,6 +58,6 @@ VERB = Verb(
     name="list",
     config=ListConfig,
     run=list_names,
-    positional="KIND...",
+    positional="[KIND [NAME]]",
     note=f"Kinds: {', '.join(catalogue.KINDS)}.",
 )

@@ -17,8 +17,11 @@ from expunge.data.data_config import DataConfig
 from expunge.masks.mask_fingerprint import plural
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from expunge.localize.gradients import Dataset
     from expunge.localize.localization_plan import Plan
+    from expunge.masks.units import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,8 @@ class LocalizeConfig(LoadingConfig, DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least("batch_size", self.batch_size, 1)
+        if self.bits is not None:
+            raise ExpungeError(f"bits={self.bits}: quantized weights cannot be localized. Leave bits out.")
         if self.output is None and self.scores is None:
             raise ExpungeError("output is missing: say where the mask goes, such as output=mask.safetensors")
 
@@ -78,11 +83,13 @@ def localize(call: Call[LocalizeConfig]) -> int:
     for path in (config.output, config.scores):
         check_output_file(path, overwrite=call.overwrite)
     _check_selection(config)  # now, not after the passes over the data
+    plan = _planned(config, of_attribution)
     from expunge.localize.localize import localize as stage
     from expunge.masks.mask_fingerprint import fingerprint
 
-    corpus = corpus_of(config, extra) if _planned(config, of_attribution).splits else None
+    corpus = corpus_of(config, extra) if plan.splits else None
     model, tokenizer = load(config.model, config)
+    _check_count(config, _units(config, plan, model))
     with shown() as report:
         scores = stage(
             model,
@@ -131,6 +138,18 @@ def _check_selection(config: LocalizeConfig) -> None:
     )
 
 
+def _units(config: LocalizeConfig, plan: "Plan", model: "PreTrainedModel") -> "Layout":
+    from expunge.localize.model_units import layout
+
+    return layout(model, unit=plan.unit, modules=config.modules, down_projection=config.down_projection)
+
+
+def _check_count(config: LocalizeConfig, units: "Layout") -> None:
+    from expunge.masks.scores import check_count
+
+    check_count(config.count, units.groups, config.scope)
+
+
 def describe(units: int, share: float, of_weights: float, unit: str) -> str:
     """How much a mask selects, in words."""
     if not units:
@@ -165,7 +184,6 @@ def _planned(config: LocalizeConfig, given: dict[str, Any]) -> "Plan":
 def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
     from expunge.localize.datasets import datasets_of
-    from expunge.localize.model_units import layout
     from expunge.models.anatomy import blocks, causal_lm
     from expunge.models.load import check_tokenizer_fits
 
@@ -188,7 +206,8 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)
         if plan is not None:
-            units = layout(model, unit=plan.unit, modules=config.modules, down_projection=config.down_projection)
+            units = _units(config, plan, model)
+            _check_count(config, units)
     preview.show_settings(call.resolved, {"unit": (plan.unit, f"default of {plan.name}")} if plan else {})
     if plan is None or tokenizer is None or units is None or model is None:
         return problems.concluded()

@@ -28,7 +28,7 @@ def fluency(records: Records) -> Measure:
         records: one row an example, with a generation.
 
     Raises:
-        ExpungeError: no rows, rows without a generation, or no classifier at hand.
+        ExpungeError: no rows, rows without a generation, or no classifier.
 
     Source: open-unlearning, arXiv:2506.12618. Departures: a generation without a letter scores 0 without being shown to
     the classifier.

@@ -37,7 +37,7 @@ def forget_accuracy(records: Records, correct: Records, wrong: Records, *, bette
         better: direction; None: lower on the forget set, higher elsewhere.
 
     Raises:
-        ExpungeError: no rows, rows without a generation, different questions, or no embedding model at hand.
+        ExpungeError: no rows, rows without a generation, different questions, or no embedding model.
 
     Source: WAGLE, arXiv:2410.17509. Departures: a tie counts as wrong; an empty generation too.
     """

@@ -28,7 +28,7 @@ def default(splits: Collection[str]) -> Suite:
     measure's definition.
 
     Args:
-        splits: names of the splits at hand.
+        splits: names of the splits of the corpus.
     """
     shared = [entry for entry in tofu(splits).entries if not entry.name.startswith(_LEFT_OUT)]
     continuation = Probe(split="forget", answer="continuation", generate=True, max_new_tokens=CONTINUATION_TOKENS)

@@ -19,7 +19,7 @@ def lume(splits: Collection[str]) -> Suite:
     """ROUGE-L recall of completions, exact answers to questions, on forget and retain; membership where available.
 
     Args:
-        splits: names of the splits at hand, as the source `lume` names them.
+        splits: names of the splits of the corpus, as the source `lume` names them.
 
     Source: arXiv:2502.15097. Departures: its aggregate over tasks and MMLU are left to the reader.
     """

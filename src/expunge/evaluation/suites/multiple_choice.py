@@ -10,6 +10,6 @@ def multiple_choice(splits: Collection[str]) -> Suite:
     """Accuracy on every split of questions, higher is better.
 
     Args:
-        splits: names of the splits at hand, as the source `wmdp` names them: one a task.
+        splits: names of the splits of the corpus, as the source `wmdp` names them: one a task.
     """
     return Suite("multiple_choice", tuple(accuracy(task, "higher") for task in splits if task not in TEXTS))

@@ -21,7 +21,7 @@ def muse(splits: Collection[str]) -> Suite:
     The texts are long: give rows enough tokens, such as max_length=2048.
 
     Args:
-        splits: names of the splits at hand, as the source `muse` names them. PrivLeak takes `privleak_forget` and
+        splits: names of the splits of the corpus, as the source `muse` names them. PrivLeak takes `privleak_forget` and
             `privleak_holdout` where they are there, else `forget` and `holdout`.
 
     Source: arXiv:2407.06460. Departures: words are stemmed, as in open-unlearning; values are plain, not times 100.

@@ -23,7 +23,7 @@ def tdec(splits: Collection[str]) -> Suite:
     `unseen_` measures of an evaluation of the start model; published ones hold for GPT-Neo alone.
 
     Args:
-        splits: names of the splits at hand; `holdout` is the unseen text.
+        splits: names of the splits of the corpus; `holdout` is the unseen text.
 
     Source: Jang et al., arXiv:2210.01504.
     """

@@ -38,8 +38,8 @@ def tofu(splits: Collection[str]) -> Suite:
     with the paraphrased questions.
 
     Args:
-        splits: names of the splits at hand. `retain_perturbed` is evaluated where it is there, else `retain`, at most
-            400 rows of it drawn with a fixed seed; a split `world` stands for `world_facts`.
+        splits: names of the splits of the corpus. `retain_perturbed` is evaluated where it is there, else `retain`, at
+            most 400 rows of it drawn with a fixed seed; a split `world` stands for `world_facts`.
 
     Source: arXiv:2401.06121, row counts of open-unlearning, arXiv:2506.12618.
     """

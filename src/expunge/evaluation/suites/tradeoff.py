@@ -20,7 +20,7 @@ def tradeoff(splits: Collection[str]) -> Suite:
     Extraction strength on the paraphrased forget questions, too.
 
     Args:
-        splits: names of the splits at hand.
+        splits: names of the splits of the corpus.
     """
     paraphrased = Entry(
         name=PARAPHRASED,

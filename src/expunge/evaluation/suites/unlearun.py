@@ -26,7 +26,7 @@ def unlearun(splits: Collection[str]) -> Suite:
     definition it has.
 
     Args:
-        splits: names of the splits at hand.
+        splits: names of the splits of the corpus.
     """
     forget = View(Probe(split="forget", generate=True, max_new_tokens=NEW_TOKENS))
     retain = View(Probe(split="retain"))

@@ -27,7 +27,7 @@ def wagle(splits: Collection[str]) -> Suite:
     opposite sense of TOFU's measures of these names.
 
     Args:
-        splits: names of the splits at hand; of `retain` at most 400 rows where there is no `retain_perturbed`.
+        splits: names of the splits of the corpus; of `retain` at most 400 rows where there is no `retain_perturbed`.
 
     Source: arXiv:2410.17509.
     """

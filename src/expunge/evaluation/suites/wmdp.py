@@ -20,7 +20,7 @@ def wmdp(splits: Collection[str]) -> Suite:
     Several tasks of WMDP, or of MMLU, have a figure of the group too, weighted by task size.
 
     Args:
-        splits: names of the splits at hand, as the source `wmdp` names them: one a task. `forget`, `retain` and
+        splits: names of the splits of the corpus, as the source `wmdp` names them: one a task. `forget`, `retain` and
             `holdout` are texts and not asked.
 
     Raises:
