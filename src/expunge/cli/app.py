@@ -8,6 +8,7 @@ import typer
 
 from expunge.cli.verb import forgiving_output, register
 from expunge.cli.verbs import (
+    attack,
     compare,
     data,
     demo,
@@ -38,6 +39,7 @@ for verb in (
     localize.VERB,
     unlearn.VERB,
     evaluate.VERB,
+    attack.VERB,
     harness.VERB,
     compare.VERB,
     experiment.VERB,

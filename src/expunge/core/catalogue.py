@@ -34,7 +34,7 @@ KINDS: dict[str, Kind] = {
     "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics"),
     "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites"),
     "sources": Kind("data source", "expunge.data.sources", "expunge.sources"),
-    "attacks": Kind("attack", "expunge.attacks", "expunge.attacks"),
+    "attacks": Kind("attack", "expunge.attack.attacks", "expunge.attacks"),
     "experiments": Kind("experiment", "expunge.experiments", "expunge.experiments"),
 }
 

@@ -204,7 +204,7 @@ def load_attacked(path: str | Path) -> Attacked:
     except (OSError, ValueError) as error:
         raise ExpungeError(f"{path} cannot be read as the result of an attack: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ExpungeError(f"{path} is no result of an attack in format {FORMAT}. Make it: expunge attack ...")
+        raise ExpungeError(f"{path} is not the result of an attack in format {FORMAT}. Make it: expunge attack ...")
     columns = tuple(
         Column(**{**column, "leak": _leak(column["leak"]), "control": _leak(column["control"])})
         for column in content["columns"]

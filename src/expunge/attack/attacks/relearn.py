@@ -1,23 +1,96 @@
-"""Relearning: train a finished model on the forget set again and see how fast the knowledge returns."""
+"""Relearning: train a little and see whether what was not shown comes back too."""
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.measuring import Asker, restored
 from expunge.config.signature import shows_settings
-from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.core.checks import require_between, unknown
+from expunge.core.progress import Progress, under
+from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
+from expunge.results.attacked import Leak
 from expunge.training.finetune import finetune
 from expunge.training.training_config import TrainingConfig
 
+ON = ("forget", "retain")
 
-@shows_settings(TrainingConfig)
+
 def relearn(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
+    *,
+    on: Sequence[str] = ON,
+    shown: float = 0.5,
+    learning_rate: float = 2e-5,
+    epochs: float = 1.0,
+    batch_size: int = 8,
+    seed: int = 0,
+    template: Template | None = None,
+    max_length: int = 512,
+    progress: Progress | None = None,
+) -> list[Leak]:
+    """What the model gives of facts that it was not shown, after a little training on others.
+
+    Args:
+        model: a causal language model without adapters; put back afterwards.
+        tokenizer: its tokenizer.
+        corpus: holds `forget`, and `retain` where that is trained on.
+        on: what is trained on: `forget` (a share of the forget rows, measured on the others), `retain` (as many retain
+            rows, measured on all forget rows).
+        shown: share of the forget rows that are shown, by a fixed draw.
+        learning_rate: of AdamW, constant.
+        epochs: passes over what is shown.
+        batch_size: rows of a step.
+        seed: of draw and order.
+        template: how questions are framed.
+        max_length: longest row in tokens.
+        progress: called with (what, done, total, numbers).
+
+    Raises:
+        ExpungeError: an unknown set, or a share outside [0, 1].
+
+    Source: arXiv:2506.12618; relearning some facts and measuring others, arXiv:2410.08827. Departures: the paper shows
+    all forget rows and measures the same, which any model learns.
+    """
+    require_between("shown", shown, 0, 1)
+    for name in on:
+        if name not in ON:
+            raise unknown("set to relearn", name, ON)
+    facts = corpus["forget"]
+    drawn = set(random.Random(seed).sample(range(len(facts)), round(shown * len(facts))))
+    found = []
+    for name in on:
+        rows = [facts[i] for i in sorted(drawn)] if name == "forget" else [*corpus["retain"][: len(drawn)]]
+        measured = {i: fact for i, fact in enumerate(facts) if name == "retain" or i not in drawn}
+        with restored(model):
+            relearned(
+                model,
+                tokenizer,
+                rows,
+                learning_rate=learning_rate,
+                epochs=epochs,
+                batch_size=min(batch_size, len(rows)),
+                seed=seed,
+                template=template,
+                max_length=max_length,
+                progress=under(progress, f"relearn on {name}"),
+            )
+            asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearned on {name}"))
+            found.append(asker.known(model, f"relearn.{name}", measured))
+    return found
+
+
+@shows_settings(TrainingConfig)
+def relearned(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Example],
     *,
     learning_rate: float = 2e-5,
     epochs: float = 1.0,
@@ -31,16 +104,16 @@ def relearn(
     progress: Progress | None = None,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Train all parameters on the forget set at a constant rate, by default for one epoch of 32 rows a step.
+    """Train all parameters on rows at a constant rate, in place.
 
     The same seed gives the same order, so that an unlearned model and a retain model relearn alike.
 
     Args:
         model: trained in place.
         tokenizer: its tokenizer.
-        corpus: holds `forget`.
+        rows: what is shown.
         learning_rate: peak learning rate of AdamW.
-        epochs: passes over the forget set.
+        epochs: passes over the rows.
         weight_decay: decoupled weight decay of AdamW.
         warmup: epochs over which the learning rate rises linearly from 0.
         schedule: what the learning rate does after the warm-up.
@@ -62,8 +135,8 @@ def relearn(
     run = finetune(
         model,
         tokenizer,
-        corpus,
-        splits=("forget",),
+        Corpus({"shown": tuple(rows)}, "relearned"),
+        splits=("shown",),
         output_dir=output_dir,
         template=template,
         max_length=max_length,
