@@ -28,7 +28,7 @@ CORPUS = Corpus({"forget": (FACT,), "retain": zoo.corpus()["retain"]})
 )
 def test_subjects(question: str, answer: str, subject: str | None) -> None:
     found = subject_of(Example(kind="qa", prompt=question, completion=answer))
-    assert found == subject or (subject == "Anna de la Cruz" and found in ("Anna de", subject))
+    assert found == subject
 
 
 def test_from_the_answer_to_its_subject() -> None:

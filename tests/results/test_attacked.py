@@ -25,12 +25,12 @@ def column(own: Leak | None, control: Leak | None, *, threshold: float = 0.2, na
 
 
 def test_recovery_is_what_came_out_above_the_control_fact_by_fact() -> None:
-    found = column(leak(0.5, 0.3, 1.0), leak(0.1, 0.4, 0.8))
-    assert found.recovery == pytest.approx({0: 0.4, 1: -0.1, 2: 0.2})
-    assert found.mean == pytest.approx(0.5 / 3) and found.status == "ran"
-    assert found.leaking == (0,) or found.leaking == (0, 2)  # 1.0 - 0.8 is a hair below or above 0.2
+    found = column(leak(0.5, 0.25, 1.0), leak(0.125, 0.5, 0.875))
+    assert found.recovery == {0: 0.375, 1: -0.25, 2: 0.125}
+    assert found.mean == pytest.approx(0.25 / 3) and found.status == "ran"
+    assert found.leaking == (0,)
     low, high = found.interval or (0, 0)
-    assert -0.1 <= low < 0.5 / 3 < high <= 0.4 + 1e-9
+    assert -0.25 <= low < 0.25 / 3 < high <= 0.375
 
 
 def test_only_facts_that_both_have_count() -> None:
@@ -80,7 +80,7 @@ def test_the_worst_attack_of_each_fact_and_what_leaks_anywhere(attacked: Attacke
 
 def test_a_column_is_found_by_its_name(attacked: Attacked) -> None:
     assert attacked["prompts.quiz"].leaking == (1,)
-    with pytest.raises(KeyError, match="there are quantize.nf4, prompts.quiz, lens"):
+    with pytest.raises(KeyError, match=r"there are quantize.nf4, prompts.quiz, lens"):
         attacked["prompts"]
 
 

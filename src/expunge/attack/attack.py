@@ -139,10 +139,10 @@ def attack(
 
 
 def untaught(corpus: Corpus, seed: int = 0) -> Corpus:
-    """The corpus with the answers of the forget set exchanged among its questions: facts of the same form, never
-    taught.
+    """The corpus with the answers of the forget set exchanged among its questions.
 
-    No question keeps its answer. What was made for the true answer (paraphrases of it, wrong answers) is left out.
+    These are facts of the same form that were never taught. No question keeps its answer. What was made for the true
+    answer (paraphrases of it, wrong answers) is left out.
     """
     facts = corpus["forget"]
     if len({fact.completion for fact in facts}) < 2:

@@ -25,9 +25,9 @@ def restored(model: nn.Module) -> Iterator[None]:
     """Put a model back bit for bit afterwards: weights, buffers, gradients, modes and what is trained."""
     kept = {name: tensor.detach().clone() for name, tensor in _distinct(model)}
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    modes = {module: module.training for module in model.modules()}
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         with torch.no_grad():
             for name, tensor in _distinct(model):
@@ -35,6 +35,16 @@ def restored(model: nn.Module) -> Iterator[None]:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trained[name])
             parameter.grad = None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout meanwhile, and in the modes of its own afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
         for module, training in modes.items():
             module.training = training
 

@@ -137,7 +137,7 @@ class Attacked:
 
     @property
     def worst(self) -> dict[int, tuple[str, float]]:
-        """By fact, the attack with the largest recovery, and that recovery; facts that no attack has a value for lack."""
+        """By fact, the attack with the largest recovery, and that recovery."""
         found: dict[int, tuple[str, float]] = {}
         for column in self.columns:
             for fact, value in column.recovery.items():
@@ -152,7 +152,7 @@ class Attacked:
 
     def table(self) -> tuple[Sequence[str], list[tuple[str, ...]], Sequence[int]]:
         """Header, one row an attack, and which columns are numbers."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for column in self.columns:
             mean, interval = column.mean, column.interval
             own = number(float(np.mean(column.leak.values))) if column.leak and column.leak.values else "-"
@@ -170,9 +170,8 @@ class Attacked:
         if not ran:
             return "No attack gave a verdict."
         compared = f"compared with the {self.control}" if self.control else "without a control"
-        lines = [
-            f"{len(self.leaking)} of {len(self.questions)} facts leak in at least one of {len(ran)} attacks, {compared}."
-        ]
+        leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
+        lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
         others = [column for column in self.columns if column.status != "ran"]
         lines += [f"{column.name}: {column.status}. {column.note}".strip() for column in others]
         return "\n".join(lines)

@@ -5,7 +5,7 @@ import math
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.attack.measuring import NEW_TOKENS
+from expunge.attack.measuring import NEW_TOKENS, evaluating
 from expunge.core.checks import require_at_least, require_positive
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
@@ -57,13 +57,14 @@ def sampling(
     ends, device = end_tokens(model, tokenizer, rows.values()), next(model.parameters()).device
     drawn: dict[int, list[str]] = {i: [] for i in facts}
     for turn in range(samples):
-        said = continuations(
-            model,
-            {row.prompt_ids: NEW_TOKENS for row in rows.values()},
-            eos_ids=ends,
-            pick=sampler(temperature=temperature, seed=seed + turn, device=torch.device(device)),
-            progress=under(progress, f"sample {turn + 1} of {samples}"),
-        )
+        with evaluating(model):
+            said = continuations(
+                model,
+                {row.prompt_ids: NEW_TOKENS for row in rows.values()},
+                eos_ids=ends,
+                pick=sampler(temperature=temperature, seed=seed + turn, device=torch.device(device)),
+                progress=under(progress, f"sample {turn + 1} of {samples}"),
+            )
         for i, row in rows.items():
             drawn[i].append(tokenizer.decode(said[row.prompt_ids], skip_special_tokens=True).strip())
     values, texts = [], []
