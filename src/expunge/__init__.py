@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Attacked": "expunge.results.attacked",
     "Comparison": "expunge.results.curves",
     "Corpus": "expunge.data.corpus",
     "Evaluation": "expunge.results.measures",
@@ -25,6 +26,7 @@ _HOMES = {
     "Scores": "expunge.masks.scores",
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
+    "attack": "expunge.attack.attack",
     "collect": "expunge.evaluation.collect",
     "compare": "expunge.comparison.compare",
     "compute_loss": "expunge.training.loss",
@@ -32,6 +34,7 @@ _HOMES = {
     "finetune": "expunge.training.finetune",
     "forgotten_thresholds": "expunge.evaluation.extraction_thresholds",
     "harness": "expunge.evaluation.lm_eval",
+    "load_attacked": "expunge.results.attacked",
     "load_adapter": "expunge.models.adapter_files",
     "load_corpus": "expunge.data.corpus",
     "load_model": "expunge.models.load",
@@ -47,6 +50,7 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
+    from expunge.attack.attack import attack as attack
     from expunge.comparison.compare import compare as compare
     from expunge.core.checks import ExpungeError as ExpungeError
     from expunge.core.manifest import Manifest as Manifest
@@ -67,6 +71,8 @@ if TYPE_CHECKING:
     from expunge.models.patch import Patch as Patch
     from expunge.models.patch import make_patch as make_patch
     from expunge.report.html import report as report
+    from expunge.results.attacked import Attacked as Attacked
+    from expunge.results.attacked import load_attacked as load_attacked
     from expunge.results.curves import Comparison as Comparison
     from expunge.results.foreign_logs import load_records as load_records
     from expunge.results.measures import Evaluation as Evaluation

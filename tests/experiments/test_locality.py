@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import zoo
-from expunge.attacks.relearn import resistance
+from expunge.attack.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError
 from expunge.experiments._locality import cells, seeds, teaching
 from expunge.experiments.locality import locality

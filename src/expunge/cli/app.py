@@ -10,6 +10,7 @@ import typer
 from expunge.cli.console import complain, say
 from expunge.cli.verb import USER_ERROR, forgiving_output, register
 from expunge.cli.verbs import (
+    attack,
     compare,
     data,
     demo,
@@ -59,6 +60,7 @@ for verb in (
     localize.VERB,
     unlearn.VERB,
     evaluate.VERB,
+    attack.VERB,
     harness.VERB,
     compare.VERB,
     experiment.VERB,

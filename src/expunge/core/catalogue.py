@@ -51,7 +51,7 @@ KINDS: dict[str, Kind] = {
     "metrics": Kind("metric", "expunge.evaluation.metrics", "expunge.metrics", None),
     "suites": Kind("suite", "expunge.evaluation.suites", "expunge.suites", ("splits",)),
     "sources": Kind("data source", "expunge.data.sources", "expunge.sources", (), least=0),
-    "attacks": Kind("attack", "expunge.attacks", "expunge.attacks", ("model", "tokenizer", "corpus"), least=3),
+    "attacks": Kind("attack", "expunge.attack.attacks", "expunge.attacks", ("model", "tokenizer", "corpus"), least=3),
     "experiments": Kind("experiment", "expunge.experiments", "expunge.experiments", ("folder",), least=0),
 }
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.attacks.quantize import stability
-from expunge.attacks.relearn import resistance
+from expunge.attack.attacks.quantize import stability
+from expunge.attack.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress

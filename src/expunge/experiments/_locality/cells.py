@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.attacks.relearn import resistance
+from expunge.attack.attacks.relearn import resistance
 from expunge.comparison.areas import measures
 from expunge.core.checkpoints import checkpoints, step
 from expunge.experiments._folder import write

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from expunge.attacks.relearn import relearn
+from expunge.attack.attacks.relearn import relearned
 from expunge.experiments._folder import write
 from expunge.experiments._locality.protocol import FULL_TEACHING, KNOWN, ORACLE, RANDOM, RELEARNING, TEACHING, Bench
 from expunge.localize.localize import localize
@@ -112,7 +112,7 @@ def teach(bench: Bench, places: Mapping[str, Mask], full: float, seed: int, star
 def strength_relearned(bench: Bench, model: PreTrainedModel, seed: int) -> float:
     """Extraction strength on the forget set after the relearning attack, in the same order for every model."""
     settings = {**RELEARNING, **bench.protocol.relearning, "seed": seed}
-    return bench.strengths(relearn(model, bench.tokenizer, bench.corpus, **settings))[0]
+    return bench.strengths(relearned(model, bench.tokenizer, bench.corpus["forget"], **settings))[0]
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from expunge.attacks.quantize import quantize
-from expunge.attacks.relearn import relearn
+from expunge.attack.attacks.quantize import round_weights
+from expunge.attack.attacks.relearn import relearned
 from expunge.core.cache import cache_path
 from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress, renamed
@@ -29,6 +29,7 @@ KNOWING = ("answers", "paraphrases", "both")
 IGNORANT = ("retained", "wrong", "strangers")
 UTILITY = "model_utility"
 BITS = (4, 8)
+ROUNDED = {4: "nf4", 8: "int8"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Pool:
                 str(bits),
                 self._measured(
                     {**known, "bits": bits},
-                    lambda bits=bits: quantize(copy.deepcopy(unlearned()), bits=bits),  # type: ignore[misc]
+                    lambda bits=bits: round_weights(copy.deepcopy(unlearned()), ROUNDED[bits]),  # type: ignore[misc]
                     f"{name}, {bits} bits",
                 ),
             )
@@ -175,10 +176,10 @@ class Pool:
         )
 
     def _relearned(self, model: PreTrainedModel, what: str, settings: dict[str, Any]) -> PreTrainedModel:
-        return relearn(
+        return relearned(
             model,
             self.tokenizer,
-            self.corpus,
+            self.corpus["forget"],
             precision=self.precision,
             progress=renamed(self.progress, f"relearn: {what}"),
             **settings,

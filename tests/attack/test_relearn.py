@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import zoo
-from expunge.attacks.relearn import relearn, resistance
+from expunge.attack.attacks.relearn import relearned, resistance
 from expunge.evaluation.evaluate import evaluate
 
 
 def test_relearning_teaches_the_forget_set_and_is_the_same_each_time():
     model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
     settings = {"learning_rate": 3e-3, "epochs": 4, "batch_size": 2}
-    one, other = (relearn(copy.deepcopy(model), tokenizer, corpus, **settings) for _ in range(2))
+    one, other = (relearned(copy.deepcopy(model), tokenizer, corpus["forget"], **settings) for _ in range(2))
     before, after = (
         evaluate(m, tokenizer, corpus, metrics=["forget_probability"])["forget_probability"] for m in (model, one)
     )

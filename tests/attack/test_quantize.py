@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import zoo
-from expunge.attacks.quantize import NF4, int8, nf4, quantize, stability
+from expunge.attack.attacks.quantize import FORMS, NF4, int8, nf4, q4_0, q8_0, quantize, round_weights, stability
 from expunge.core.checks import ExpungeError
 from expunge.models.matrices import linear_layers
 
@@ -38,29 +38,40 @@ def test_nf4_is_the_nearest_level_of_each_block_of_64():
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_only_linear_layers_of_the_blocks_change_and_twice_is_once(name, bits):
+@pytest.mark.parametrize("form", FORMS)
+def test_only_linear_layers_of_the_blocks_change_and_twice_is_once(name, form):
     model = zoo.tiny_model(name)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    once = quantize(copy.deepcopy(model), bits=bits).state_dict()
+    once = round_weights(copy.deepcopy(model), form).state_dict()
     inner = {f"{layer}.weight" for layer in linear_layers(model)}
     changed = {k for k in before if not torch.equal(before[k], once[k])}
     assert changed == inner & before.keys() and changed
-    twice = quantize(quantize(copy.deepcopy(model), bits=bits), bits=bits).state_dict()
-    assert all(torch.allclose(once[k], twice[k], atol=1e-7) for k in once)
+    twice = round_weights(round_weights(copy.deepcopy(model), form), form).state_dict()
+    assert all(torch.allclose(once[k], twice[k], atol=1e-3 if form in ("q4_0", "q8_0") else 1e-7) for k in once)
 
 
 def test_rows_are_outputs_whichever_way_a_weight_is_kept():
     model = zoo.tiny_model("gpt2")
     name, module = next(iter(linear_layers(model).items()))
     expected = int8(module.weight.detach().T.clone()).T
-    quantize(model, bits=8)
+    round_weights(model, "int8")
     assert_close(linear_layers(model)[name].weight.detach(), expected)
 
 
-def test_other_numbers_of_bits_are_refused():
-    with pytest.raises(ExpungeError, match="4 or 8 bits; got bits=3"):
-        quantize(zoo.tiny_model(), bits=3)
+def test_other_forms_are_refused():
+    with pytest.raises(ExpungeError, match="no form of quantization is called 'int3'"):
+        quantize(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), forms=("int3",))
+
+
+def test_gguf_blocks_by_hand():
+    # Q8_0: largest 1.27, step 0.01 (in float16 0.0100021): 0.504 -> 50 steps, -0.125 -> -13 (half away from zero).
+    block = torch.zeros(1, 32)
+    block[0, :3] = torch.tensor([1.27, 0.504, -0.125])
+    step = torch.tensor(0.01).half().float()
+    assert_close(q8_0(block)[0, :4], torch.tensor([127.0, 50.0, -13.0, 0.0]) * step, rtol=0, atol=2e-2 * float(step))
+    # Q4_0: the value of largest size, -4, is -8 steps of 0.5; 1.9 / 0.5 + 8.5 = 12.3 -> 12 - 8 = 4 steps.
+    block[0, :3] = torch.tensor([-4.0, 1.9, 4.0])
+    assert_close(q4_0(block)[0, :4], torch.tensor([-4.0, 2.0, 3.5, 0.0]))
 
 
 def test_stability_falls_as_knowledge_returns():

@@ -1,0 +1,1 @@
+"""Attacks: does what a model forgot come out again, more than from a model that never knew it?"""

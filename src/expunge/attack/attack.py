@@ -1,0 +1,219 @@
+"""Attack a finished model, and the same way one that never knew: what counts is what comes out above that."""
+
+import inspect
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from expunge.attack.measuring import Asker
+from expunge.core import catalogue
+from expunge.core.checks import ExpungeError, require_between, unknown
+from expunge.core.manifest import jsonable
+from expunge.core.output import check_output_file
+from expunge.core.progress import Progress, under
+from expunge.data.corpus import Corpus
+from expunge.data.template import Template
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.results.attacked import FILE, Attacked, Column, Control, Leak
+
+DEFAULT = ("quantize", "relearn", "prompts", "sampling")
+THRESHOLD = 0.2
+PLAIN = "plain"
+"""The column of the model as it is, asked as in the forget set."""
+COMMON = ("template", "max_length", "seed", "progress")
+
+
+def attack(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    attacks: Sequence[str] = DEFAULT,
+    control: PreTrainedModel | Attacked | None = None,
+    control_is: Control = "retain model",
+    threshold: float = THRESHOLD,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    template: Template | None = None,
+    max_length: int = 512,
+    seed: int = 0,
+    label: str = "model",
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Attacked:
+    """Try to draw the forget set out of a model, and say what came out above what never-knew gives.
+
+    Every attack runs with the same settings and seeds on a control: a model that never saw the forget set, or the
+    result of an earlier attack on it. Without one, the model itself is asked for untaught facts: the forget set with
+    its answers exchanged among the questions.
+
+    Args:
+        model: the finished model; afterwards it is bit for bit what it was. Adapters are merged into a copy.
+        tokenizer: its tokenizer.
+        corpus: holds `forget`, and `retain` for attacks that use it.
+        attacks: names, or `package.module:function`.
+        control: the retain model, another model that never saw the forget set, or what `attack` returned for one; None:
+            untaught facts.
+        control_is: what the control is, for readers.
+        threshold: recovery above the control from which on a fact counts as leaking, in [0, 1].
+        settings: by attack, its own settings: `{"relearn": {"epochs": 2}}`.
+        template: how questions are framed.
+        max_length: longest row in tokens.
+        seed: of everything that is drawn.
+        label: what to call the model.
+        output_dir: folder for `attacked.json`; None: nothing is written.
+        overwrite: replace an earlier result there.
+        progress: called with (what, done, total, numbers).
+
+    Raises:
+        ExpungeError: an unknown attack or setting, a corpus without a forget set, a control of other facts, or an
+            output in use.
+
+    Source: why a control: arXiv:2502.15836.
+    """
+    require_between("threshold", threshold, 0, 1)
+    if "forget" not in corpus:
+        raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
+    ways = [(name, *_way(name, (settings or {}).get(name, {}))) for name in attacks]
+    if strange := set(settings or {}) - set(attacks):
+        raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
+    if output_dir is not None:
+        check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
+    facts = corpus["forget"]
+    questions = tuple(fact.question for fact in facts)
+    if isinstance(control, Attacked) and control.questions != questions:
+        raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+    plain = _merged(model)
+    common = {"template": template, "max_length": max_length, "seed": seed}
+    other = _merged(control) if isinstance(control, PreTrainedModel) else plain
+    other_corpus = corpus if control is not None else untaught(corpus, seed)
+    columns: list[Column] = []
+    for number, (name, function, own) in enumerate([(PLAIN, _plain, {}), *ways]):
+        if progress:
+            progress("attacks", number, len(ways) + 1, name)
+        began = time.monotonic()
+        if lacking := _lacking(function, corpus):
+            columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=lacking))
+            continue
+        leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
+        if isinstance(control, Attacked):
+            controls = {column.name: column.leak for column in control.columns}
+        else:
+            run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
+            controls = {leak.name: leak for leak in run}
+        seconds = round(time.monotonic() - began, 2)
+        columns += [
+            Column(
+                name=leak.name,
+                leak=leak,
+                control=controls.get(leak.name),
+                threshold=threshold,
+                seconds=seconds / len(leaks),
+            )
+            for leak in leaks
+        ]
+    if progress:
+        progress("attacks", len(ways) + 1, len(ways) + 1, "")
+    found = Attacked(
+        columns=tuple(columns),
+        questions=questions,
+        answers=tuple(fact.completion for fact in facts),
+        control=control_is if control is not None else "untaught facts",
+        label=label,
+        settings=jsonable({"attacks": {name: own for name, _, own in ways}, "seed": seed, "max_length": max_length}),
+        inputs={
+            "model": model_fingerprint(plain),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            **corpus.fingerprints(),
+        },
+    )
+    if output_dir is not None:
+        found.save(output_dir)
+    return found
+
+
+def untaught(corpus: Corpus, seed: int = 0) -> Corpus:
+    """The corpus with the answers of the forget set exchanged among its questions.
+
+    These are facts of the same form that were never taught. No question keeps its answer. What was made for the true
+    answer (paraphrases of it, wrong answers) is left out.
+    """
+    facts = corpus["forget"]
+    if len({fact.completion for fact in facts}) < 2:
+        raise ExpungeError(
+            "untaught facts need two or more different answers in the forget set; name a control: a model that never "
+            "saw it."
+        )
+    order = list(range(len(facts)))
+    random.Random(seed).shuffle(order)
+    answers = {here: facts[there].completion for here, there in zip(order, [*order[1:], order[0]], strict=True)}
+    for i, fact in enumerate(facts):  # equal answers of two facts: take any other
+        if answers[i] == fact.completion:
+            j = next(j for j in order if fact.completion not in (answers[j], facts[j].completion))
+            answers[i], answers[j] = answers[j], answers[i]
+    exchanged = tuple(
+        replace(fact, completion=answers[i], paraphrased=None, perturbed=()) for i, fact in enumerate(facts)
+    )
+    return Corpus({**corpus.splits, "forget": exchanged}, f"{corpus.name}, untaught")
+
+
+def _way(name: str, own: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The function of an attack and its settings, checked."""
+    function = catalogue.resolve("attacks", name)
+    known = catalogue.hyperparameters(function)
+    for setting in own:
+        if setting not in known or setting in COMMON:
+            raise unknown(f"setting of {name}", setting, set(known) - set(COMMON))
+    if missing := [k for k, v in known.items() if v is inspect.Parameter.empty and k not in own]:
+        raise ExpungeError(f"the attack {name} needs {', '.join(missing)}, which has no default.")
+    return function, dict(own)
+
+
+def _lacking(function: Any, corpus: Corpus) -> str:
+    """Why an attack cannot be run on a corpus; empty where it can. It says so in `NEEDS` of its module."""
+    needed = getattr(inspect.getmodule(function), "NEEDS", ())
+    lacking = [split for split in needed if split not in corpus]
+    return f"it needs the {', '.join(lacking)} set, which the corpus lacks" if lacking else ""
+
+
+def _run(
+    function: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    progress: Progress | None,
+) -> list[Leak]:
+    known = catalogue.hyperparameters(function)
+    given = {k: v for k, v in {**settings, "progress": progress}.items() if k in known}
+    return list(function(model, tokenizer, corpus, **given))
+
+
+def _plain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    template: Template | None = None,
+    max_length: int = 512,
+    progress: Progress | None = None,
+) -> list[Leak]:
+    """The forget set asked as it is."""
+    return [Asker(tokenizer, template, max_length, progress=progress).known(model, PLAIN, corpus["forget"])]
+
+
+def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """A plain model: adapters are merged into a copy."""
+    if not isinstance(model, PeftModel):
+        return model
+    from copy import deepcopy
+
+    from expunge.models.lowrank import merged
+
+    return merged(deepcopy(model))

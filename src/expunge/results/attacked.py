@@ -1,0 +1,231 @@
+"""What attacks drew out of a model, fact by fact, next to what the same attacks draw out of one that never knew.
+
+No torch and no model here. F = facts: the examples of the forget set.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from expunge.core.checks import ExpungeError
+from expunge.core.format import number, one_line
+from expunge.core.json_text import read_object
+from expunge.core.manifest import versions
+from expunge.core.nested import finite
+from expunge.core.whole import write_whole
+
+FILE = "attacked.json"
+FORMAT = 1
+RESAMPLES = 1000
+
+Status = Literal["ran", "not run", "no control"]
+Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """What one attack, or one form of it, drew out of one model."""
+
+    name: str
+    """The attack, and after a dot its form: `quantize.nf4`."""
+    measure: str
+    """What the values are: `extraction strength`."""
+    facts: tuple[int, ...]
+    """Positions in the forget set of the facts that have a value, ascending."""
+    values: tuple[float, ...]
+    """How much came out of each of them, in [0, 1]; 1: all."""
+    prompts: tuple[str, ...] = ()
+    """What the model was asked; empty: the forget set's own questions."""
+    texts: tuple[str, ...] = ()
+    """What it said; empty where nothing was generated."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """(steps, mean value) along an attack that goes on step by step."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Further numbers and settings."""
+    needs_control: bool = False
+    """Does it draw out anything, known or not, so that it says nothing without a control?"""
+
+    def __post_init__(self) -> None:
+        if len(self.facts) != len(self.values) or any(not 0 <= value <= 1 for value in self.values):
+            raise ExpungeError(
+                f"the attack {self.name} gave {len(self.values)} values for {len(self.facts)} facts; it needs one in "
+                "[0, 1] for each."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One attack on the model and on its control."""
+
+    leak: Leak | None
+    """What came out of the model; None where the attack was not run."""
+    control: Leak | None
+    """What came out of the control."""
+    name: str
+    threshold: float
+    """Recovery above the control from which on a fact counts as leaking; declared before anything was measured."""
+    note: str = ""
+    """Why it was not run, or what a reader must know."""
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> Status:
+        """Whether it was run, and with what it was compared."""
+        if self.leak is None:
+            return "not run"
+        return "ran" if self.control is not None or not self.leak.needs_control else "no control"
+
+    @property
+    def recovery(self) -> dict[int, float]:
+        """By fact, how much more came out of the model than of the control; of facts that both have a value for.
+
+        Without a control it is the value itself, and empty for an attack that says nothing without one.
+        """
+        if self.leak is None or self.status == "no control":
+            return {}
+        own = dict(zip(self.leak.facts, self.leak.values, strict=True))
+        if self.control is None:
+            return own
+        other = dict(zip(self.control.facts, self.control.values, strict=True))
+        return {fact: value - other[fact] for fact, value in own.items() if fact in other}
+
+    @property
+    def mean(self) -> float | None:
+        """Mean recovery over the facts."""
+        return float(np.mean(list(self.recovery.values()))) if self.recovery else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean recovery: percentile bootstrap over facts, model and control drawn as pairs."""
+        values = np.array(list(self.recovery.values()))
+        if len(values) < 2:
+            return None
+        drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+        low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+        return float(low), float(high)
+
+    @property
+    def leaking(self) -> tuple[int, ...]:
+        """The facts whose recovery is at least the threshold."""
+        return tuple(fact for fact, value in self.recovery.items() if value >= self.threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """Attacks on one model: a column each, facts as rows."""
+
+    columns: tuple[Column, ...]
+    questions: tuple[str, ...]
+    """Of the F facts, in the order of the forget set."""
+    answers: tuple[str, ...]
+    """The true answers."""
+    control: Control | None
+    """What the model was compared with; None: with nothing."""
+    label: str = "model"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Digests of model, control, tokenizer and data."""
+
+    def __getitem__(self, name: str) -> Column:
+        """The column of this name; a KeyError names those that are there."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"no attack is called {name!r}; there are {', '.join(column.name for column in self.columns)}")
+
+    @property
+    def worst(self) -> dict[int, tuple[str, float]]:
+        """By fact, the attack with the largest recovery, and that recovery."""
+        found: dict[int, tuple[str, float]] = {}
+        for column in self.columns:
+            for fact, value in column.recovery.items():
+                if fact not in found or value > found[fact][1]:
+                    found[fact] = (column.name, value)
+        return dict(sorted(found.items()))
+
+    @property
+    def leaking(self) -> tuple[int, ...]:
+        """The facts that leak in at least one attack."""
+        return tuple(sorted({fact for column in self.columns for fact in column.leaking}))
+
+    def table(self) -> tuple[Sequence[str], list[tuple[str, ...]], Sequence[int]]:
+        """Header, one row an attack, and which columns are numbers."""
+        rows: list[tuple[str, ...]] = []
+        for column in self.columns:
+            mean, interval = column.mean, column.interval
+            own = number(float(np.mean(column.leak.values))) if column.leak and column.leak.values else "-"
+            other = number(float(np.mean(column.control.values))) if column.control and column.control.values else "-"
+            above = "-" if mean is None else number(mean)
+            between = "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+            leaks = "-" if not column.recovery else f"{len(column.leaking)} of {len(column.recovery)}"
+            rows.append((column.name, own, other, above, between, leaks, column.note or column.status))
+        header = ("attack", "model", "control", "recovery", "95 % interval", "facts leaking", "status")
+        return header, rows, (1, 2, 3, 4, 5)
+
+    def text(self) -> str:
+        """What came of it, in a sentence or two."""
+        ran = [column for column in self.columns if column.status == "ran"]
+        if not ran:
+            return "No attack gave a verdict."
+        compared = f"compared with the {self.control}" if self.control else "without a control"
+        leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
+        lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
+        others = [column for column in self.columns if column.status != "ran"]
+        lines += [f"{column.name}: {column.status}. {column.note}".strip() for column in others]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as `load_attacked` reads it."""
+        return {"format": FORMAT, "versions": versions(), **asdict(self)}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `attacked.json` into a folder, whole or not at all."""
+        path = Path(folder) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(finite(self.as_json()), ensure_ascii=False) + "\n")
+        return path
+
+
+def load_attacked(path: str | Path) -> Attacked:
+    """Read what `Attacked.save` wrote, from its folder or file.
+
+    Raises:
+        ExpungeError: it is missing, broken, or of another format.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise ExpungeError(f"no result of an attack at {path}. Make it: expunge attack ...")
+    content = read_object(path)
+    if content.get("format") != FORMAT:
+        raise ExpungeError(f"{path} is not the result of an attack in format {FORMAT}. Make it: expunge attack ...")
+    columns = tuple(
+        Column(**{**column, "leak": _leak(column["leak"]), "control": _leak(column["control"])})
+        for column in content["columns"]
+    )
+    known = {name: content[name] for name in ("control", "label", "settings", "inputs")}
+    return Attacked(columns=columns, questions=tuple(content["questions"]), answers=tuple(content["answers"]), **known)
+
+
+def _leak(content: Mapping[str, Any] | None) -> Leak | None:
+    if content is None:
+        return None
+    listed = {name: tuple(content[name]) for name in ("facts", "values", "prompts", "texts")}
+    return Leak(**{**content, **listed, "curve": tuple(map(tuple, content["curve"]))})  # type: ignore[arg-type]
+
+
+def leak_map(found: Attacked) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Facts as rows, attacks as columns: recovery above the control, with a star where a fact leaks."""
+    columns = [column for column in found.columns if column.recovery]
+    rows = []
+    for fact, question in enumerate(found.questions):
+        cells = []
+        for column in columns:
+            value = column.recovery.get(fact)
+            cells.append("" if value is None else f"{number(value)}{' *' if fact in column.leaking else ''}")
+        rows.append((str(fact), one_line(question)[:60], *cells))
+    return ("fact", "question", *(column.name for column in columns)), rows

@@ -1,0 +1,95 @@
+"""The stage: every attack on model and control, untaught facts, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import expunge
+import zoo
+from expunge.attack.attack import attack, untaught
+from expunge.core.checks import ExpungeError
+from expunge.data.corpus import Corpus, Example
+from expunge.results.attacked import load_attacked
+
+CHEAP = {"quantize": {"forms": ("int8",)}}
+
+
+def test_the_model_against_itself_recovers_nothing() -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    found = attack(model, tokenizer, corpus, attacks=("quantize",), control=model, settings=CHEAP)
+    assert [column.name for column in found.columns] == ["plain", "quantize.int8"]
+    assert found.control == "retain model" and found.leaking == ()
+    assert all(set(column.recovery.values()) == {0.0} for column in found.columns)
+
+
+def test_what_one_model_knows_and_another_does_not_leaks(tmp_path: Path) -> None:
+    tokenizer, corpus = zoo.tokenizer(), zoo.corpus()
+    knowing = zoo.tiny_model()
+    expunge.finetune(knowing, tokenizer, corpus, splits=("forget",), learning_rate=1e-2, epochs=30, batch_size=6)
+    before = {key: value.clone() for key, value in knowing.state_dict().items()}
+    found = attack(
+        knowing,
+        tokenizer,
+        corpus,
+        attacks=("quantize",),
+        control=zoo.tiny_model(),
+        settings=CHEAP,
+        output_dir=tmp_path,
+        label="knowing",
+    )
+    assert all(torch.equal(before[key], value) for key, value in knowing.state_dict().items())
+    assert set(found.leaking) == set(range(6)) and (found["plain"].mean or 0) > 0.5
+    assert load_attacked(tmp_path) == found
+    # Without another model: facts of the same form that it was never taught.
+    alone = attack(knowing, tokenizer, corpus, attacks=("quantize",), settings=CHEAP)
+    assert alone.control == "untaught facts" and (alone["plain"].mean or 0) > 0.3
+    # The result of an attack on the control serves for other models.
+    control = attack(zoo.tiny_model(), tokenizer, corpus, attacks=("quantize",), settings=CHEAP)
+    again = attack(knowing, tokenizer, corpus, attacks=("quantize",), settings=CHEAP, control=control)
+    assert again["quantize.int8"].recovery == found["quantize.int8"].recovery
+
+
+def test_adapters_are_attacked_merged_and_left_as_they_are() -> None:
+    corpus = zoo.corpus()
+    run = expunge.unlearn(
+        zoo.tiny_model(), zoo.tokenizer(), corpus, method="npo", adapter="lora", save="adapter", rank=2, epochs=1
+    )
+    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    found = attack(run.model, zoo.tokenizer(), corpus, attacks=("quantize",), settings=CHEAP)
+    assert len(found["quantize.int8"].recovery) == 6
+    assert all(torch.equal(before[key], value) for key, value in run.model.state_dict().items())
+
+
+def test_untaught_facts_keep_no_answer_and_lose_none() -> None:
+    corpus = zoo.corpus()
+    changed = untaught(corpus, seed=3)["forget"]
+    assert sorted(e.completion for e in changed) == sorted(e.completion for e in corpus["forget"])
+    assert [e.prompt for e in changed] == [e.prompt for e in corpus["forget"]]
+    assert all(a.completion != b.completion for a, b in zip(changed, corpus["forget"], strict=True))
+    assert untaught(corpus, seed=3) == untaught(corpus, seed=3)
+    # Equal answers of several facts stay with none of them.
+    facts = tuple(Example(kind="qa", prompt=f"{i}?", completion=answer) for i, answer in enumerate("aabbc"))
+    changed = untaught(Corpus({"forget": facts}))["forget"]
+    assert all(a.completion != b.completion for a, b in zip(changed, facts, strict=True))
+    with pytest.raises(ExpungeError, match="two or more different answers"):
+        untaught(Corpus({"forget": (facts[0], replace(facts[1], prompt="other?"))}))
+
+
+def test_mistakes() -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    for wrong, message in (
+        ({"attacks": ("quantise",)}, "no attack is called 'quantise'. Did you mean 'quantize'"),
+        ({"settings": {"quantize": {"bits": 4}}}, "no setting of quantize is called 'bits'"),
+        ({"settings": {"prompts": {}}}, r"no attack of this call \(for settings=\) is called 'prompts'"),
+        ({"threshold": 2}, "threshold must be between 0 and 1"),
+        ({"attacks": ("interpolate",)}, "the attack interpolate needs start"),
+    ):
+        with pytest.raises(ExpungeError, match=message):
+            attack(model, tokenizer, corpus, **{"attacks": ("quantize",), **wrong})
+    with pytest.raises(ExpungeError, match="asks for the forget set"):
+        attack(model, tokenizer, Corpus({"retain": corpus["retain"]}))
+    other = attack(model, tokenizer, Corpus({"forget": corpus["forget"][:3]}), attacks=(), control=model)
+    with pytest.raises(ExpungeError, match="attacked with other facts"):
+        attack(model, tokenizer, corpus, attacks=(), control=other)

@@ -1,0 +1,81 @@
+"""What holds for every attack, found by discovery: the model is put back, a seed decides, each fact has its value."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from expunge.core import catalogue
+from expunge.core.catalogue import names, resolve
+from expunge.data.corpus import Corpus
+from expunge.models.load import save_model
+from expunge.results.attacked import Leak
+
+SMALL: dict[str, dict[str, Any]] = {
+    "sampling": {"samples": 2, "k": 1},
+    "quantize": {"forms": ("int8", "nf4", "q4_0", "q8_0", "bfloat16")},
+}
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    """Facts with wrong answers, so that every form of question can be made."""
+    facts = zoo.corpus()["forget"]
+    varied = tuple(replace(fact, perturbed=("In a boat.", "In Rome.", "At sea.")) for fact in facts)
+    return Corpus({"forget": varied, "retain": zoo.corpus()["retain"]}, "facts")
+
+
+def settings_of(name: str, folder: Path, architecture: str) -> dict[str, Any]:
+    attack, found = resolve("attacks", name), dict(SMALL.get(name, {}))
+    if "start" in catalogue.hyperparameters(attack):
+        model = zoo.tiny_model(architecture, seed=7)
+        found["start"] = str(save_model(model, zoo.tokenizer(), folder / f"start-{architecture}"))
+    return found
+
+
+def run(name: str, model: Any, corpus: Corpus, **settings: Any) -> Sequence[Leak]:
+    found = resolve("attacks", name)(model, zoo.tokenizer(), corpus, **settings)
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("name", names("attacks"))
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_model_is_put_back_and_a_seed_decides(name: str, architecture: str, corpus: Corpus, tmp_path: Path) -> None:
+    model, settings = zoo.tiny_model(architecture), settings_of(name, tmp_path, architecture)
+    model.train()
+    next(model.parameters()).requires_grad_(False)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    once, again = run(name, model, corpus, **settings), run(name, model, corpus, **settings)
+    assert once == again and once
+    assert model.training and not next(model.parameters()).requires_grad
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", names("attacks"))
+def test_leaks_are_named_after_the_attack_and_have_a_value_a_fact(name: str, corpus: Corpus, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    settings = settings_of(name, tmp_path, "llama")
+    leaks = run(
+        name, zoo.tiny_model(), corpus, **settings, progress=lambda what, done, total, _: told.append((done, total))
+    )
+    assert told and all(done <= total for done, total in told)
+    assert len({leak.name for leak in leaks}) == len(leaks)
+    for leak in leaks:
+        assert leak.name == name or leak.name.startswith(f"{name}.")
+        assert leak.facts and set(leak.facts) <= set(range(len(corpus["forget"])))
+        assert list(leak.facts) == sorted(leak.facts) and leak.measure
+        assert all(len(texts) in (0, len(leak.facts)) for texts in (leak.texts, leak.prompts))
+
+
+@pytest.mark.parametrize("name", names("attacks"))
+def test_the_signature(name: str) -> None:
+    attack = resolve("attacks", name)
+    assert catalogue.needs(attack) == ("model", "tokenizer", "corpus")
+    assert {"template", "max_length", "progress"} <= set(inspect.signature(attack).parameters)

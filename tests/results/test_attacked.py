@@ -1,0 +1,103 @@
+"""What attacks drew out: recovery above the control, intervals, leaking facts, and the file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from expunge.core.checks import ExpungeError
+from expunge.results.attacked import Attacked, Column, Leak, leak_map, load_attacked
+
+
+def leak(*values: float, name: str = "quantize.nf4", facts: tuple[int, ...] | None = None, needs: bool = False) -> Leak:
+    return Leak(
+        name=name,
+        measure="extraction strength",
+        facts=tuple(range(len(values))) if facts is None else facts,
+        values=values,
+        texts=tuple(f"text {v}" for v in values),
+        needs_control=needs,
+    )
+
+
+def column(own: Leak | None, control: Leak | None, *, threshold: float = 0.2, name: str = "quantize.nf4") -> Column:
+    return Column(name=name, leak=own, control=control, threshold=threshold)
+
+
+def test_recovery_is_what_came_out_above_the_control_fact_by_fact() -> None:
+    found = column(leak(0.5, 0.25, 1.0), leak(0.125, 0.5, 0.875))
+    assert found.recovery == {0: 0.375, 1: -0.25, 2: 0.125}
+    assert found.mean == pytest.approx(0.25 / 3) and found.status == "ran"
+    assert found.leaking == (0,)
+    low, high = found.interval or (0, 0)
+    assert -0.25 <= low < 0.25 / 3 < high <= 0.375
+
+
+def test_only_facts_that_both_have_count() -> None:
+    found = column(leak(0.5, 0.9, facts=(1, 4)), leak(0.1, 0.2, facts=(1, 3)))
+    assert found.recovery == pytest.approx({1: 0.4}) and found.interval is None
+
+
+def test_without_a_control_the_value_itself_counts_unless_the_attack_says_nothing_then() -> None:
+    assert column(leak(0.5, 0.1), None).recovery == {0: 0.5, 1: 0.1}
+    silent = column(leak(0.5, 0.1, needs=True), None)
+    assert silent.status == "no control" and silent.recovery == {} and silent.mean is None and silent.leaking == ()
+    missed = column(None, None)
+    assert missed.status == "not run" and missed.recovery == {}
+
+
+@pytest.fixture
+def attacked() -> Attacked:
+    return Attacked(
+        columns=(
+            column(leak(0.5, 0.1, 0.0), leak(0.1, 0.1, 0.0)),
+            column(leak(0.3, 0.6, name="prompts.quiz"), leak(0.2, 0.1, name="prompts.quiz"), name="prompts.quiz"),
+            Column(name="lens", leak=None, control=None, threshold=0.2, note="it needs the retain set"),
+        ),
+        questions=("Who?", "What?", "Where?"),
+        answers=("A", "B", "C"),
+        control="retain model",
+        label="npo",
+    )
+
+
+def test_the_worst_attack_of_each_fact_and_what_leaks_anywhere(attacked: Attacked) -> None:
+    assert {fact: name for fact, (name, _) in attacked.worst.items()} == {
+        0: "quantize.nf4",
+        1: "prompts.quiz",
+        2: "quantize.nf4",
+    }
+    assert attacked.leaking == (0, 1)
+    assert attacked.text().startswith("2 of 3 facts leak in at least one of 2 attacks, compared with the retain model.")
+    assert "lens: not run. it needs the retain set" in attacked.text()
+    header, rows, _ = attacked.table()
+    assert rows[0][:4] == ("quantize.nf4", "0.2", "0.0667", "0.133") and rows[0][5] == "1 of 3" and len(header) == 7
+    assert rows[2][1:3] == ("-", "-") and rows[2][-1] == "it needs the retain set"
+    columns, facts = leak_map(attacked)
+    assert columns == ("fact", "question", "quantize.nf4", "prompts.quiz")
+    assert facts[1] == ("1", "What?", "0", "0.5 *") and facts[2][3] == ""
+
+
+def test_a_column_is_found_by_its_name(attacked: Attacked) -> None:
+    assert attacked["prompts.quiz"].leaking == (1,)
+    with pytest.raises(KeyError, match=r"there are quantize.nf4, prompts.quiz, lens"):
+        attacked["prompts"]
+
+
+def test_the_file_gives_the_same_again(attacked: Attacked, tmp_path: Path) -> None:
+    path = attacked.save(tmp_path / "out")
+    assert load_attacked(tmp_path / "out") == load_attacked(path) == attacked
+    assert [file.name for file in path.parent.iterdir()] == ["attacked.json"]
+    path.write_text(json.dumps({"format": 99}))
+    with pytest.raises(ExpungeError, match="is not the result of an attack"):
+        load_attacked(path)
+    path.write_text("{")
+    with pytest.raises(ExpungeError, match="is damaged"):
+        load_attacked(path)
+
+
+def test_a_value_for_each_fact() -> None:
+    with pytest.raises(ExpungeError, match=r"2 values for 1 facts; it needs one in \[0, 1\] for each"):
+        leak(0.1, 0.2, facts=(0,))
+    with pytest.raises(ExpungeError, match="needs one in"):
+        leak(1.5)
