@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test faults check install clean
+.PHONY: demo test slow check install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/expunge demo --overwrite
@@ -12,8 +12,8 @@ demo: $(VENV)/.installed
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu and not network"
 
-faults: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow tests/faults
+slow: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu and not network"
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks

@@ -156,6 +156,40 @@ def test_wagle_with_a_judge(model, tokenizer, corpus, monkeypatch):
     )
 
 
+@pytest.fixture(scope="module")
+def tiny_embedder(tmp_path_factory):
+    """A BERT of our own making, as a folder."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("embedder")
+    torch.manual_seed(0)
+    size = len(zoo.tokenizer())
+    config = BertConfig(
+        vocab_size=size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    zoo.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_wagles_efficacy_and_utility_with_an_embedder_of_ones_own(model, tokenizer, corpus, tiny_embedder):
+    splits = {**corpus.splits, "real_authors": corpus["world"], "world_facts": corpus["world"]}
+    facts = Corpus(splits, "facts")
+    judges_of = {"embedding": str(tiny_embedder)}
+    found = evaluate(model, tokenizer, facts, suite="wagle", judges=judges_of)
+    for name in ("UE", "UT", "UE_forget_accuracy"):
+        assert 0 <= found[name].value <= 1 and str(tiny_embedder) in found[name].definition
+    parts = found["UT"].details
+    assert found["UT"].value == pytest.approx(sum(parts.values()) / 6) and len(parts) == 6
+    with pytest.raises(ExpungeError, match=r"no judge is called 'embeding'. Did you mean 'embedding'"):
+        evaluate(model, tokenizer, facts, suite="wagle", judges={"embeding": "x"})
+
+
+def test_a_metric_that_needs_a_judge_says_so_by_its_name_alone(model, tokenizer, corpus):
+    with pytest.raises(ExpungeError, match=r"fluency is not available.*judges\.gibberish=<folder>"):
+        evaluate(model, tokenizer, corpus, metrics=["fluency"])
+
+
 def test_measures_on_request_are_there_when_named(model, tokenizer, corpus):
     assert "mia_grad_norm" not in evaluate(model, tokenizer, corpus, suite="tofu")
     found = evaluate(model, tokenizer, corpus, suite="tofu", metrics=["mia_grad_norm", "rephrased_extraction_strength"])

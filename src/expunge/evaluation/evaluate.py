@@ -1,7 +1,7 @@
 """Evaluate: a model, or records of one, and a suite in; an Evaluation out."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
+from expunge.evaluation.judges import asking
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
@@ -50,6 +51,7 @@ def evaluate(
     label: str | None = None,
     texts: Texts = "keep",
     batch_size: int | None = None,
+    judges: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compute a suite's measures for a model, or for records of one without touching a model.
@@ -79,6 +81,8 @@ def evaluate(
             SHA-256 (`hash`) or nothing (`drop`). Measures are computed before; records without texts are made anew
             rather than used instead of the model.
         batch_size: rows computed at once; None: found by a budget of tokens.
+        judges: models that some measures ask: `embedding` (sentence embeddings) and `gibberish`, each a folder or hub
+            id; None: those of the papers, where they are downloaded.
         progress: called with (what, done, total, numbers).
 
     Raises:
@@ -88,7 +92,8 @@ def evaluate(
     check_texts(texts)
     output = None if output_dir is None else Path(output_dir)
     retain_model, start_model = _opened(reference), _opened(start)
-    with locked(output if is_main() else None):  # the main process holds it for all
+    # The main process holds the lock for all.
+    with asking(judges), locked(output if is_main() else None):
         if records is not None:
             if model is not None or tokenizer is not None or corpus is not None:
                 raise ExpungeError(

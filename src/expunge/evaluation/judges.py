@@ -1,6 +1,8 @@
 """Judges: models of others that some metrics ask about texts. Optional, and never fetched unasked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,36 +10,82 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, unknown
 
 EMBEDDER = "sentence-transformers/paraphrase-MiniLM-L6-v2"
 CLASSIFIER = "madhurjindal/autonlp-Gibberish-Detector-492513457"
+
+_EMBEDDER: ContextVar[str] = ContextVar("embedder", default=EMBEDDER)
+_CLASSIFIER: ContextVar[str] = ContextVar("classifier", default=CLASSIFIER)
+JUDGES = {"embedding": _EMBEDDER, "gibberish": _CLASSIFIER}
+"""What judges are for, and which one is asked."""
 
 _CLEAN = 0  # the classifier's class for clean text
 _MOST_TOKENS = 32  # of a generation that the classifier reads
 _AT_ONCE = 64
 
 
+@contextmanager
+def asking(judges: Mapping[str, str] | None) -> Iterator[None]:
+    """Ask these judges meanwhile instead of the usual ones.
+
+    Args:
+        judges: `embedding` (sentence embeddings) or `gibberish` (is a text clean?) to the folder or hub id of a model.
+
+    Raises:
+        ExpungeError: a judge of something else.
+    """
+    tokens = []
+    for what, name in (judges or {}).items():
+        if what not in JUDGES:
+            raise unknown("judge", what, JUDGES)
+        tokens.append((JUDGES[what], JUDGES[what].set(name)))
+    try:
+        yield
+    finally:
+        for variable, token in reversed(tokens):
+            variable.reset(token)
+
+
+def embedder() -> str:
+    """The model that embeds sentences now."""
+    return _EMBEDDER.get()
+
+
+def classifier() -> str:
+    """The model that judges texts now."""
+    return _CLASSIFIER.get()
+
+
 def not_at_hand(name: str) -> str:
     """Why a judge cannot be asked, and how to get it; empty where it is in the cache of the hub, or in a folder."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if Path(name).is_dir():
         return ""
-    return f"it needs the model {name}, which is not downloaded. Download it once: hf download {name}"
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return ""
+    except HFValidationError:
+        return f"it needs the model {name}, and no such folder is here"
+    return (
+        f"it needs the model {name}, which is not downloaded. Download it once: hf download {name}; or name "
+        "another one, in a folder: judges.embedding=<folder>, judges.gibberish=<folder>"
+    )
 
 
 def no_embedder() -> str:
     """Why sentences cannot be embedded; empty where they can."""
-    return not_at_hand(EMBEDDER)
+    return not_at_hand(_EMBEDDER.get())
 
 
 def no_classifier() -> str:
     """Why gibberish cannot be detected; empty where it can."""
-    return not_at_hand(CLASSIFIER)
+    return not_at_hand(_CLASSIFIER.get())
 
 
-def embeddings(texts: Sequence[str], *, name: str = EMBEDDER) -> Float[np.ndarray, "n d"]:
+def embeddings(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
     """Sentence embeddings of length 1: the mean of the last hidden states over a text's tokens.
 
     Raises:
@@ -46,7 +94,7 @@ def embeddings(texts: Sequence[str], *, name: str = EMBEDDER) -> Float[np.ndarra
     import torch
     from transformers import AutoModel
 
-    tokenizer, model = _loaded(name, AutoModel)
+    tokenizer, model = _loaded(_EMBEDDER.get(), AutoModel)
     found = []
     for first in range(0, len(texts), _AT_ONCE):
         batch = tokenizer(list(texts[first : first + _AT_ONCE]), padding=True, truncation=True, return_tensors="pt")
@@ -58,7 +106,7 @@ def embeddings(texts: Sequence[str], *, name: str = EMBEDDER) -> Float[np.ndarra
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def clean_probabilities(texts: Sequence[str], *, name: str = CLASSIFIER) -> Float[np.ndarray, " n"]:
+def clean_probabilities(texts: Sequence[str]) -> Float[np.ndarray, " n"]:
     """The probability that each text is clean rather than one of three kinds of gibberish.
 
     Raises:
@@ -67,7 +115,7 @@ def clean_probabilities(texts: Sequence[str], *, name: str = CLASSIFIER) -> Floa
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer, model = _loaded(name, AutoModelForSequenceClassification)
+    tokenizer, model = _loaded(_CLASSIFIER.get(), AutoModelForSequenceClassification)
     found: list[float] = []
     for first in range(0, len(texts), _AT_ONCE):
         batch = tokenizer(

@@ -45,14 +45,20 @@ class Entry:
     """Put after the definition: which of the answers or questions were made by rule, and how."""
     on_request: bool = False
     """Only where it is named: it costs more than the rest, or few ask for it."""
-    unavailable: Callable[[], str] | None = None
-    """Why it cannot be computed here whatever the records hold, such as a judge not downloaded; empty: it can."""
 
     @property
     def definition(self) -> Definition:
         """The `DEFINITION` next to the metric."""
         found = getattr(sys.modules[self.metric.__module__], "DEFINITION", None)
         return found if isinstance(found, Definition) else Definition(text=self.name, source="", better=self.better)
+
+    def unavailable(self) -> str:
+        """Why it cannot be computed here whatever the records hold; empty where it can.
+
+        A metric that asks another model, such as a judge, says so in `UNAVAILABLE` next to it.
+        """
+        check = getattr(sys.modules[self.metric.__module__], "UNAVAILABLE", None)
+        return str(check()) if callable(check) else ""
 
     def required(self) -> list[View]:
         """The views that it cannot go without."""
@@ -269,7 +275,7 @@ def _lacks(entry: Entry, sources: Sources) -> str:
     """Why an entry cannot be computed; empty where it can."""
     reads = _reads(entry)
     required = entry.required()
-    here = entry.unavailable() if entry.unavailable is not None else ""
+    here = entry.unavailable()
     if here:
         return here
     reasons = [reason for view in required if (reason := sources.absent(view, reads))]

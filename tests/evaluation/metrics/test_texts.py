@@ -114,8 +114,11 @@ def test_forget_accuracy_by_hand(monkeypatch):
 def test_judges_that_are_not_at_hand_are_an_error_with_the_command(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "hf download nobody/nothing" in judges.not_at_hand("nobody/nothing")
-    with pytest.raises(ExpungeError, match=r"cannot judge texts: .*not downloaded"):
-        judges.embeddings(["a"], name="nobody/nothing")
+    with (
+        pytest.raises(ExpungeError, match=r"cannot judge texts: .*not downloaded"),
+        judges.asking({"embedding": "nobody/nothing"}),
+    ):
+        judges.embeddings(["a"])
 
 
 def test_embeddings_are_the_mean_over_a_texts_own_tokens(tmp_path):
@@ -131,7 +134,8 @@ def test_embeddings_are_the_mean_over_a_texts_own_tokens(tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     texts = ["Where does Arvo live?", "In the town of Arvo7 and nothing else at all."]
-    found = judges.embeddings(texts, name=str(tmp_path))
+    with judges.asking({"embedding": str(tmp_path)}):
+        found = judges.embeddings(texts)
     for text, vector in zip(texts, found, strict=True):
         ids = tokenizer(text, return_tensors="pt")
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """`expunge evaluate`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +54,9 @@ class EvaluateConfig(LoadingConfig, DataConfig):
     """What the model is called in tables; null: the name of its folder."""
     batch_size: int | None = None
     """Rows computed at once; null: as many as fit."""
+    judges: dict[str, str] = field(default_factory=dict)
+    """Models that some measures ask, folders or hub ids: `judges.embedding=<folder>` (sentence embeddings, for WAGLE's
+    UE and UT), `judges.gibberish=<folder>` (for fluency). Without it those of the papers, where they are downloaded."""
     export: Literal["open-unlearning"] | None = None
     """Write the records as another program's log too, into the output folder: `open-unlearning`."""
     explain: str | None = None
@@ -83,9 +86,16 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
     if config.explain is not None:
         explain(config.explain, config.suite)
         return 0
-    if call.dry_run:
-        return dry_run(call)
+    from expunge.evaluation.judges import asking
+
+    with asking(config.judges):
+        return dry_run(call) if call.dry_run else _measure(call)
+
+
+def _measure(call: Call[EvaluateConfig]) -> int:
     from expunge.evaluation.evaluate import evaluate as stage
+
+    config = call.config
 
     if config.records is not None:
         result = stage(

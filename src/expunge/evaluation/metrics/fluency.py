@@ -1,4 +1,6 @@
-"""Does the model still write sense? Told by a classifier of gibberish."""
+"""Does the model still write sense? Judged by a classifier of gibberish."""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,14 +11,14 @@ from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(
-        f"mean over examples of the probability of the class 'clean' of the classifier {judges.CLASSIFIER} on the "
-        "generation"
+        "mean over examples of the probability of the class 'clean' that a classifier of gibberish gives the generation"
     ),
     source="open-unlearning, arXiv:2506.12618",
     better="higher",
     reads=("generation",),
     mean=True,
 )
+UNAVAILABLE = judges.no_classifier
 
 COLLAPSED = 0.5
 
@@ -41,4 +43,5 @@ def fluency(records: Records) -> Measure:
     note = (
         "Most generations are no clean text: low scores may come from a collapse." if values.mean() < COLLAPSED else ""
     )
-    return mean_measure(DEFINITION, values, better="higher", note=note)
+    definition = replace(DEFINITION, text=f"{DEFINITION.text}; classified by {judges.classifier()}")
+    return mean_measure(definition, values, better="higher", note=note)

@@ -1,5 +1,7 @@
 """Is the generated answer nearer in meaning to the right answer than to every wrong one?"""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
@@ -17,14 +19,15 @@ from expunge.results.records import Records
 
 DEFINITION = Definition(
     text=(
-        "share of questions whose greedy generation is nearer, by cosine of sentence embeddings "
-        f"({judges.EMBEDDER}), to the paraphrased answer than to every perturbed one"
+        "share of questions whose greedy generation is nearer, by cosine of sentence embeddings, to the paraphrased "
+        "answer than to every perturbed one"
     ),
     source="FA of WAGLE, arXiv:2410.17509",
     better=None,
     reads=("generation", "completion"),
     mean=True,
 )
+UNAVAILABLE = judges.no_embedder
 
 
 def forget_accuracy(records: Records, correct: Records, wrong: Records, *, better: Direction | None = None) -> Measure:
@@ -42,7 +45,13 @@ def forget_accuracy(records: Records, correct: Records, wrong: Records, *, bette
     Source: WAGLE, arXiv:2410.17509. Departures: a tie counts as wrong; an empty generation too.
     """
     require_rows(records=records, correct=correct, wrong=wrong)
-    return mean_measure(DEFINITION, accuracies(records, correct, wrong), better=direction(records, better))
+    values = accuracies(records, correct, wrong)
+    return mean_measure(embedded(DEFINITION), values, better=direction(records, better))
+
+
+def embedded(definition: Definition) -> Definition:
+    """The definition of a measure with the model whose embeddings it takes."""
+    return replace(definition, text=f"{definition.text}; embedded by {judges.embedder()}")
 
 
 def accuracies(records: Records, correct: Records, wrong: Records) -> Float[np.ndarray, " n"]:

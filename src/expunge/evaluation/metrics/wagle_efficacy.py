@@ -3,9 +3,10 @@
 import numpy as np
 
 from expunge.evaluation.bootstrap import interval
+from expunge.evaluation.judges import no_embedder
 from expunge.evaluation.metrics._views import in_order, require_rows
 from expunge.evaluation.metrics._wagle import difference, membership, ratios, resampled_difference
-from expunge.evaluation.metrics.forget_accuracy import accuracies
+from expunge.evaluation.metrics.forget_accuracy import accuracies, embedded
 from expunge.evaluation.metrics.rouge import overlaps
 from expunge.results.measures import Definition, Measure
 from expunge.results.records import Records
@@ -18,6 +19,7 @@ DEFINITION = Definition(
     source="UE of WAGLE, arXiv:2410.17509",
     better="higher",
 )
+UNAVAILABLE = no_embedder
 
 
 def wagle_efficacy(
@@ -66,7 +68,7 @@ def wagle_efficacy(
         said = 2 - w_forget @ right / n - w_forget @ recalls / n
         return np.asarray((resampled_quality(w_forget, w_retain) + resampled_mia(w_texts, w_others) + said) / 4)
 
-    return DEFINITION.measure(
+    return embedded(DEFINITION).measure(
         (parts["FQ"] + parts["MIA"] + 2 - parts["FA"] - parts["RL"]) / 4,
         n=len(recalls),
         interval=interval(statistic, [len(one), len(other), len(forget_texts), len(retain_texts)]),

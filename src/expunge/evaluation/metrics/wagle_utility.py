@@ -3,9 +3,10 @@
 import numpy as np
 
 from expunge.evaluation.bootstrap import interval
+from expunge.evaluation.judges import no_embedder
 from expunge.evaluation.metrics._views import in_order, require_rows
 from expunge.evaluation.metrics.answer_contained import contained
-from expunge.evaluation.metrics.forget_accuracy import accuracies
+from expunge.evaluation.metrics.forget_accuracy import accuracies, embedded
 from expunge.evaluation.metrics.rouge import overlaps
 from expunge.results.measures import Definition, Measure
 from expunge.results.records import Records
@@ -17,8 +18,9 @@ DEFINITION = Definition(
     ),
     source="UT of WAGLE, arXiv:2410.17509",
     better="higher",
-    reads=("generation",),
+    reads=("generation", "completion"),
 )
+UNAVAILABLE = no_embedder
 
 
 def wagle_utility(
@@ -65,7 +67,7 @@ def wagle_utility(
         means = [w @ block / len(block) for w, block in zip(weights, blocks, strict=True)]
         return np.asarray(np.concatenate(means, axis=1).mean(1))
 
-    return DEFINITION.measure(
+    return embedded(DEFINITION).measure(
         float(np.mean(list(details.values()))),
         n=sum(len(block) for block in blocks),
         interval=interval(statistic, [len(block) for block in blocks]),

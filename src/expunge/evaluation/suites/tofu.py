@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import Any
 
 from expunge.evaluation.aggregates import AGGREGATES
-from expunge.evaluation.judges import no_classifier
 from expunge.evaluation.metrics.exact_memorization import exact_memorization
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.metrics.fluency import fluency
@@ -205,7 +204,6 @@ def tofu(splits: Collection[str]) -> Suite:
             name="forget_fluency",
             metric=fluency,
             views={"records": forget_said},
-            unavailable=no_classifier,
             on_request=True,
         ),
         Entry(

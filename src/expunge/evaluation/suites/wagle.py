@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-from expunge.evaluation.judges import no_embedder
 from expunge.evaluation.metrics.answer_contained import answer_contained
 from expunge.evaluation.metrics.forget_accuracy import forget_accuracy
 from expunge.evaluation.metrics.rouge import rouge
@@ -78,7 +77,6 @@ def wagle(splits: Collection[str]) -> Suite:
                     "forget_texts": texts["forget"],
                     "retain_texts": texts[retain],
                 },
-                unavailable=no_embedder,
             ),
             Entry(name="UE_forget_quality", metric=wagle_forget_quality, views=quality),
             Entry(name="UE_mia", metric=wagle_mia, views={"forget": texts["forget"], "retain": texts[retain]}),
@@ -87,7 +85,6 @@ def wagle(splits: Collection[str]) -> Suite:
                 metric=forget_accuracy,
                 views={"records": forget["rephrased"], "correct": forget["correct"], "wrong": forget["wrong"]},
                 better="lower",
-                unavailable=no_embedder,
             ),
             Entry(name="UE_rouge", metric=rouge, views={"records": said["forget"]}, better="lower"),
             Entry(
@@ -101,7 +98,6 @@ def wagle(splits: Collection[str]) -> Suite:
                     "real_authors": said["real_authors"],
                     "world_facts": said["world_facts"],
                 },
-                unavailable=no_embedder,
             ),
             *(
                 Entry(name=f"UT_{split}_accuracy", metric=answer_contained, views={"records": said[split]})
