@@ -47,9 +47,6 @@ ADAPTED: dict[str, dict[str, Any]] = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("distributed")  # what two processes made is made once
-
-
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """As each of the processes has: sums in another order turn up, enlarged, in FILA's factors."""
