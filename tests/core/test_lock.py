@@ -1,6 +1,7 @@
 """One writer for each output."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,3 +89,15 @@ def test_links_that_point_at_each_other_are_no_output(tmp_path: Path) -> None:
     (tmp_path / "other").symlink_to(tmp_path / "one")
     with pytest.raises((ExpungeError, OSError), match="one"), locked(tmp_path / "one" / "run"):
         pass
+
+
+def test_a_lock_that_a_process_left_empty_is_nobodys(tmp_path: Path) -> None:
+    file = lock_file(tmp_path / "out")
+    file.touch()
+    with pytest.raises(ExpungeError, match=rf"If no process writes it, remove {re.escape(str(file))}"):
+        with locked(tmp_path / "out"):
+            pass
+    os.utime(file, (0, 0))
+    with locked(tmp_path / "out"):
+        assert file.exists()
+    assert not file.exists()

@@ -384,7 +384,7 @@ FILES: dict[str, tuple[Setup, list[str], str]] = {
     "an output that is a file": (
         nothing,
         unlearn(output="forget.jsonl"),
-        "forget.jsonl must be a folder, and is a file",
+        "the output forget.jsonl is an input of this command",
     ),
     "an output below a file": (nothing, unlearn(output="forget.jsonl/out"), "would be below"),
     "records below a file": (nothing, evaluate(output="forget.jsonl/out"), "would be below"),
@@ -517,3 +517,33 @@ def refused(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFix
     assert said in err and "Traceback" not in err and len(err) < 3000, err
     assert not [c for c in out + err if (ord(c) < 32 and c not in "\n\t") or 0x80 <= ord(c) < 0xA0]
     assert contents(folder) == before
+
+
+DATA = ["model=model", "forget=forget.jsonl", "retain=retain.jsonl"]
+APART = {
+    "a mask over the data": ["localize", *DATA, "attribution=magnitude", "output=forget.jsonl", "--overwrite"],
+    "a run over its start model": ["unlearn", *DATA, "method=grad_diff", "output=model", "--overwrite"],
+    "a run over a folder with its data": ["unlearn", "model=model", "forget=in/f.jsonl", "output=in", "--overwrite"],
+    "mask and scores in one file": ["localize", *DATA, "attribution=magnitude", "output=m.st", "scores=m.st"],
+}
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize("words", APART.values(), ids=APART)
+def test_an_output_is_no_input(
+    words: list[str], dry: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in").mkdir()
+    Path("in/f.jsonl").write_bytes(Path("forget.jsonl").read_bytes())
+    Path("in/manifest.json").write_text('{"stage": "unlearn", "arguments": {}}')
+    said = "two outputs of this command" if "scores=m.st" in words else "an input of this command"
+    refused([*words, *dry], said, here, capsys)
+
+
+def test_the_root_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(["unlearn", *DATA, "output=/", "--overwrite"], "the root of a file system", here, capsys)
+
+
+def test_a_rate_that_is_never_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["unlearn", *DATA, "output=out", "epochs=1", "warmup=1e300"]
+    refused(words, "warmup must be at most the 1 epochs of the run", here, capsys)

@@ -3,7 +3,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import Setting, settings
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
-from expunge.core.lock import locked
+from expunge.core.lock import lock_file, locked
 from expunge.core.output import check_place
 from expunge.core.progress import first_process
 from expunge.core.surface import command_line
@@ -31,6 +31,8 @@ USER_ERROR = 2
 FAULT = 70
 """Of ours: an error that nobody foresaw."""
 INTERRUPTED = 130
+OUTPUTS = ("output", "scores")
+"""Settings that name what a verb writes."""
 FLAGS_OF_ALL = ("allow_code", "help")
 
 
@@ -78,6 +80,8 @@ class Verb(Generic[T]):
     """From the values so far, the settings of what they name, such as a method's hyperparameters."""
     unknown_hint: Callable[[str], str] | None = None
     """From an unknown setting, a sentence that says what it would be a setting of."""
+    replaces_output: bool = True
+    """Does `--overwrite` remove the output folder, instead of writing into it?"""
     flags: tuple[str, ...] = ()
     positional: str = ""
     """What it takes besides settings, such as `RUN...`; empty for nothing."""
@@ -185,20 +189,59 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         verb=verb.name,
     )
     call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
+    _check_apart(verb, call)
     with ExitStack() as held:
-        for output in _outputs(call):
-            check_place(Path(output))
+        for output in [] if call.dry_run else _outputs(call):
             held.enter_context(locked(output))
         return verb.run(call)
 
 
 def _outputs(call: Call[Any]) -> list[str]:
     """The files and folders that a verb writes, which one process at a time may do."""
-    if call.dry_run:
-        return []
     values = {setting.name: setting.default for setting in call.resolved.known} | call.resolved.extra
-    named = (getattr(call.config, name, values.get(name)) for name in ("output", "scores"))
-    return sorted({path for path in named if isinstance(path, str)})
+    named = (getattr(call.config, name, values.get(name)) for name in OUTPUTS)
+    return [path for path in named if isinstance(path, str)]
+
+
+def _check_apart(verb: Verb[Any], call: Call[Any]) -> None:
+    """Raise where an output cannot be written, is an input of the same command, or would be removed with one in it."""
+    outputs = _outputs(call)
+    for name in outputs:
+        check_place(Path(name))
+        lock_file(name)  # raises for what has no name
+    if len({Path(output).absolute() for output in outputs}) < len(outputs):
+        raise ExpungeError(f"two outputs of this command have the same name, {outputs[0]}. Name another one.")
+    values = {name: getattr(call.config, name) for name in type(call.config).__dataclass_fields__}
+    values = {name: value for name, value in (values | call.resolved.extra).items() if name not in OUTPUTS}
+    inputs = [*call.positional, *_texts(values)]
+    for output in map(Path, outputs):
+        for path in (Path(text) for text in inputs if _is_there(text)):
+            same = path.resolve() == output.resolve()
+            within = call.overwrite and verb.replaces_output and output.resolve() in path.resolve().parents
+            if (same and (path.is_file() or (call.overwrite and verb.replaces_output))) or within:
+                raise ExpungeError(
+                    f"the output {output} {'is' if same else 'holds'} an input of this command, {path}, which would be "
+                    "lost. Choose another output."
+                )
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False  # no name of a file
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in nested values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
 
 
 def _named(verb: Verb[Any], known: dict[str, Setting], overrides: Sequence[str]) -> list[Setting]:

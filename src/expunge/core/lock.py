@@ -1,5 +1,6 @@
 """One writer for each output: a lock file beside it, with the process that holds it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -18,9 +19,13 @@ def lock_file(path: str | Path) -> Path:
         path = Path(path).resolve()
     except (OSError, RuntimeError) as error:  # links that point at each other
         raise ExpungeError(f"the output {path} cannot be located: {error}. Choose another output.") from error
+    if not path.name:
+        raise ExpungeError(f"the output {path} is the root of a file system. Name a folder or file in it.")
     return path.with_name(f".{path.name}.lock")
 
 
+EMPTY_FOR = 10.0
+"""Seconds after which a lock without content is nobody's."""
 _HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
 """Lock files that this thread holds."""
 
@@ -42,6 +47,7 @@ def locked(path: str | Path | None) -> Iterator[None]:
     made = [folder for folder in file.parents if not folder.exists()]
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLock(file)
+    _drop_empty(file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -57,6 +63,14 @@ def locked(path: str | Path | None) -> Iterator[None]:
                 folder.rmdir()
 
 
+def _drop_empty(file: Path) -> None:
+    """Remove a lock that a process left empty: it was killed, or the disk was full, between making and filling it."""
+    with suppress(OSError):
+        found = file.stat()
+        if found.st_size == 0 and time.time() - found.st_mtime > EMPTY_FOR:
+            file.unlink()
+
+
 def check_free(path: str | Path) -> None:
     """Raise where another process, or another thread, holds the lock of an output."""
     if lock_file(path).exists():
@@ -69,7 +83,10 @@ def _held(path: str | Path, file: Path) -> ExpungeError:
         pid, host = file.read_text(encoding="utf-8").split("\n")[:2]
         since = datetime.fromtimestamp(file.stat().st_mtime).isoformat(" ", "seconds")
     except (OSError, ValueError):  # released, or not yet filled in
-        return ExpungeError(f"another process has just begun or ended to write {path}. Try again, or choose another.")
+        return ExpungeError(
+            f"another process has just begun or ended to write {path}. Try again. If no process writes it, remove "
+            f"{file}."
+        )
     return ExpungeError(
         f"{path} is being written by process {pid} on host {host.partition('?')[0]} since {since}. Wait for it, stop "
         f"it, or choose another output. Only if that process no longer exists, remove {file}."

@@ -255,7 +255,7 @@ def measure(suite: Suite, records: Records, reference: Records | None, start: Re
     for name in dict.fromkeys(entry.name for entry in suite.entries):
         entries = [e for e in suite.entries if e.name == name]
         if name in absent:
-            found[name] = entries[0].definition.missing(absent[name], better=entries[0].better)
+            found[name] = entries[0].definition.missing(absent[name], better=_direction(entries[0]))
         else:
             found[name] = _computed(computed[name], sources)
     for one in suite.derived:
@@ -265,6 +265,12 @@ def measure(suite: Suite, records: Records, reference: Records | None, start: Re
         )
         found[one.name] = one.combine(found) if known is None else one.definition.missing(known)
     return found
+
+
+def _direction(entry: Entry) -> Direction:
+    """The direction of a measure without a value: where its definition leaves that open, lower on the forget set."""
+    of_forget = any(view.probe.split == "forget" for view in entry.views.values())
+    return entry.better or entry.definition.better or ("lower" if of_forget else "higher")
 
 
 def _reads(entry: Entry) -> tuple[str, ...]:
@@ -290,10 +296,10 @@ def _computed(entry: Entry, sources: Sources) -> Measure:
     held = {name: (view, sources.rows(view)) for name, view in entry.views.items() if not absent[name]}
     nan = broken(held, reads, (*entry.gaps, LOGPROBS))
     if nan:
-        return entry.definition.missing(f"Missing: {nan}.", better=entry.better)
+        return entry.definition.missing(f"Missing: {nan}.", better=_direction(entry))
     views, gaps = without_gaps(held, reads, entry.gaps)
     if not all(map(len, views.values())):
-        return entry.definition.missing(f"Missing: {gaps}", better=entry.better)
+        return entry.definition.missing(f"Missing: {gaps}", better=_direction(entry))
     result = entry.metric(**views, **entry.options)
     result = replace(result, details={**result.details, **_beside(entry, sources, result)})
     compared = {view.whose for view, _ in held.values()}

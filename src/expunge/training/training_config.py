@@ -109,6 +109,11 @@ class TrainingConfig:
     def filled(self, *, learning_rate: float, epochs: float) -> "TrainingConfig":
         """With these values, and the warm-up that follows, where nothing else was asked for."""
         epochs = epochs if self.epochs is None else self.epochs
+        if self.warmup is not None and self.warmup > epochs:
+            raise ExpungeError(
+                f"warmup must be at most the {epochs:g} epochs of the run, so that it reaches its learning rate; got "
+                f"{self.warmup:g}."
+            )
         return replace(
             self,
             learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,

@@ -112,6 +112,7 @@ def dry_run(call: Call[CompareConfig]) -> int:
 
 VERB = Verb(
     name="compare",
+    replaces_output=False,
     config=CompareConfig,
     run=compare,
     flags=("dry_run", "overwrite"),

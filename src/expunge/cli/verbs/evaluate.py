@@ -425,6 +425,7 @@ def show(result: Evaluation) -> None:
 
 VERB = Verb(
     name="evaluate",
+    replaces_output=False,
     config=EvaluateConfig,
     run=evaluate,
     extra_settings=source_settings,

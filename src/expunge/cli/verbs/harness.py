@@ -71,6 +71,7 @@ def harness(call: Call[HarnessConfig]) -> int:
 
 VERB = Verb(
     name="harness",
+    replaces_output=False,
     config=HarnessConfig,
     run=harness,
     flags=("overwrite",),
