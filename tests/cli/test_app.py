@@ -40,8 +40,9 @@ def test_a_mistake_is_a_message_without_a_traceback(call: Callable[..., Any]) ->
 
 
 @pytest.fixture
-def stage_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Let the stage behind `unlearn` raise."""
+def stage_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[BaseException], None]:
+    """Let the stage behind `unlearn` raise, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
 
     def patch(error: BaseException) -> None:
         def stage(*_: Any, **__: Any) -> None:
