@@ -33,7 +33,9 @@ class TestList:
 
     def test_a_name_shows_its_settings(self, call: Callable[..., Any]) -> None:
         out = call("list", "attacks", "quantize").out
-        assert out.startswith("attack quantize\n") and re.search(r"^  forms: list of text = int8,nf4\n", out, re.MULTILINE)
+        assert out.startswith("attack quantize\n") and re.search(
+            r"^  forms: list of text = int8,nf4\n", out, re.MULTILINE
+        )
         assert "no attack is called 'quantise'" in call("list", "attacks", "quantise").err
 
     def test_plugins_say_where_they_come_from(self, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
