@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from expunge.results.records import Records
 
 
+MODEL_FILES = ("config.json", "adapter_config.json")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(LoadingConfig, DataConfig):
     """What is measured, and against what."""
@@ -234,11 +237,12 @@ def output_folder(config: EvaluateConfig) -> Path:
 
 def _note_texts(config: EvaluateConfig, output: Path) -> None:
     """Say where a folder that may be handed on would come to hold the data."""
-    assert config.model is not None
-    if config.texts == "keep" and output.resolve().is_relative_to(Path(config.model).resolve()):
+    above = (output, *output.resolve().parents)
+    model = next((folder for folder in above if any((folder / file).is_file() for file in MODEL_FILES)), None)
+    if config.texts == "keep" and model is not None:
         say(
-            f"note: the records hold texts of the data and go into the model folder {config.model}. If you hand it on, "
-            "save them elsewhere, or without texts: texts=drop"
+            f"note: the records hold texts of the data and go into the model folder {model}. If you hand it on, save "
+            "them elsewhere, or without texts: texts=drop"
         )
 
 
@@ -253,7 +257,7 @@ def lacks_records(source: str) -> bool:
 
     folder = Path(source)
     held = any((place / FILE).is_file() for place in places(folder))
-    return not held and any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
+    return not held and any((folder / file).is_file() for file in MODEL_FILES)
 
 
 def dry_run(call: Call[EvaluateConfig]) -> int:
