@@ -54,6 +54,11 @@ def test_an_unknown_name_answers_with_the_nearest() -> None:
         resolve("methods", "nop")
 
 
+def test_initials_are_taken_for_the_name_that_they_abbreviate() -> None:
+    with pytest.raises(ExpungeError, match=r"called 'ga'\. Did you mean 'grad_ascent'\?"):
+        resolve("methods", "ga")
+
+
 @pytest.mark.parametrize("name", ["_direction", "__init__", "npo.npo", "../npo", ""])
 def test_what_is_no_public_file_is_unknown(name: str) -> None:
     with pytest.raises(ExpungeError, match="no unlearning method is called"):
