@@ -77,3 +77,13 @@ def test_gguf_blocks_by_hand():
 def test_stability_falls_as_knowledge_returns():
     assert stability(0.2, 0.8) == 0.25 and stability(0.2, 0.1) == 1 and stability(0.2, 0.0) == 1
     assert stability(0.0, 0.5) == 0 and stability(0.0, 0.0) == 1
+
+
+@pytest.mark.parametrize(("name", "rounded"), [("Q8_0", q8_0), ("Q4_0", q4_0)])
+@pytest.mark.parametrize("scale", [1.0, 0.02, 1e-4])
+def test_gguf_blocks_are_those_of_its_package(name, rounded, scale):
+    gguf = pytest.importorskip("gguf", reason="needs the package gguf")
+    weight = torch.randn(16, 256, generator=torch.Generator().manual_seed(0)) * scale
+    kind = gguf.GGMLQuantizationType[name]
+    expected = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind)
+    assert np.array_equal(rounded(weight).numpy(), expected)
