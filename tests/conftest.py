@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("expunge", deadline=None)  # how long an example takes depends on what else runs
+settings.load_profile("expunge")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
