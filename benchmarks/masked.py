@@ -36,11 +36,11 @@ from expunge.masks.units import Layout, Part
 from expunge.models.anatomy import blocks, down_projection
 from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
-from expunge.training.training_config import TrainingConfig
 from expunge.training.masked import mask_summary, masked
 from expunge.training.rows import run_rows
 from expunge.training.run import training_arguments
 from expunge.training.trainer import ObjectiveTrainer
+from expunge.training.training_config import TrainingConfig
 from objectives import StepTimes, joined
 
 SIZES = {  # hidden size, intermediate size, blocks, heads

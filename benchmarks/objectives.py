@@ -38,12 +38,12 @@ from expunge.models.reference import frozen_copy
 from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
 from expunge.training.callbacks import Clock
-from expunge.training.training_config import TrainingConfig
 from expunge.training.reference_rows import with_reference
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.run import training_arguments
 from expunge.training.trainable import trainable
 from expunge.training.trainer import ObjectiveTrainer
+from expunge.training.training_config import TrainingConfig
 
 PLAIN = "plain fine-tuning"
 METHODS = ("grad_ascent", "grad_diff", "npo", "simnpo", "dpo", "idk", "wga", "tnpo", "satimp", "ihl", "undial", "rmu")
