@@ -77,6 +77,26 @@ def test_untaught_facts_keep_no_answer_and_lose_none() -> None:
         untaught(Corpus({"forget": (facts[0], replace(facts[1], prompt="other?"))}))
 
 
+def needy(model: object, tokenizer: object, corpus: Corpus) -> list[object]:
+    """An attack from outside that cannot do without a holdout set, as its module says."""
+    raise AssertionError("it must not be called")
+
+
+NEEDS = ("holdout",)
+
+
+def test_without_a_retain_set_what_is_possible_is_run_and_the_rest_named() -> None:
+    corpus = Corpus({"forget": zoo.corpus()["forget"]})
+    model, tokenizer = zoo.tiny_model(), zoo.tokenizer()
+    found = attack(model, tokenizer, corpus, attacks=("relearn", f"{__name__}:needy"), control=model)
+    assert [(column.name, column.status) for column in found.columns] == [
+        ("plain", "ran"),
+        ("relearn.forget", "ran"),
+        (f"{__name__}:needy", "not run"),
+    ]
+    assert "it needs the holdout set, which the corpus lacks" in found.text()
+
+
 def test_mistakes() -> None:
     model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
     for wrong, message in (

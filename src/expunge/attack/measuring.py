@@ -14,6 +14,7 @@ from expunge.data.template import Template
 from expunge.evaluation.collect import collect
 from expunge.evaluation.metrics.extraction_strength import strength
 from expunge.evaluation.probe import Probe
+from expunge.models.anatomy import evaluating
 from expunge.results.attacked import Leak
 
 STRENGTH = "extraction strength"
@@ -35,18 +36,6 @@ def restored(model: nn.Module) -> Iterator[None]:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trained[name])
             parameter.grad = None
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout meanwhile, and in the modes of its own afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _distinct(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

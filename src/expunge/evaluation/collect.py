@@ -1,8 +1,7 @@
 """Collect: show a model every answer once and let it answer every prompt once; Records come out."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,7 @@ from expunge.data.tokenizing import encode
 from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
-from expunge.models.anatomy import causal_lm
+from expunge.models.anatomy import causal_lm, evaluating
 from expunge.models.fingerprint import tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens
 from expunge.models.identity import weights_identity
@@ -86,7 +85,7 @@ def collect(
     # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.
     kept = Partial(None if parts is None or sharded(model) else Path(parts) / content, rank=share[0])
     work = Work(batch_size, kept, share, progress)
-    with _evaluating(model):
+    with evaluating(model):
         wanted = [(item.row, item.probe.moments) for item in items]
         scored = teacher_forced(
             model, [row for row, _ in wanted], moments=[moments for _, moments in wanted], work=work
@@ -307,14 +306,3 @@ def _generations(
             after_misses = [written[p][: len(item.row.ids) - len(p)] for p in prefixes[i]]
         said.append(_Said(text, after_misses))
     return said
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -18,7 +18,7 @@ from expunge.core.logprobs import wide
 from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress
 from expunge.core.tensor_file import keep_tensors, kept_tensors
-from expunge.models.anatomy import causal_lm
+from expunge.models.anatomy import causal_lm, evaluating
 from expunge.models.observe import Observed, observe, observe_inputs
 from expunge.objectives.combine import Loss, Need, Objective, Stream
 
@@ -147,10 +147,9 @@ def input_means(
         absolute[name] = values.abs().sum(0) + absolute.get(name, 0)
         squared[name] = values.square().sum(0) + squared.get(name, 0)
 
-    was_training, positions_seen, done = model.training, 0, 0
-    model.eval()
+    positions_seen, done = 0, 0
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-    try:
+    with evaluating(model):
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]
             batch = collate([rows[i] for i in numbers])
@@ -158,8 +157,6 @@ def input_means(
             done += len(numbers)
             if progress is not None:
                 progress("inputs of layers", done, len(rows), "")
-    finally:
-        model.train(was_training)
     return (
         {name: total / positions_seen for name, total in absolute.items()},
         {name: total / positions_seen for name, total in squared.items()},

@@ -133,6 +133,18 @@ def up_projections(block: nn.Module, name: str | None = None) -> list[nn.Module]
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a model in evaluation mode meanwhile, and each of its modules in its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
     """Set every dropout rate inside `model` to 0 and put it back afterwards.
 

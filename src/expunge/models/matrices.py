@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -121,6 +121,13 @@ def block_of(model: nn.Module, name: str) -> int:
 def as_out_in(module: nn.Module, weight: Tensor) -> Tensor:
     """A layer's weight, or its gradient, as [out, in]; GPT-2 keeps its own the other way round."""
     return weight.T if isinstance(module, Conv1D) else weight
+
+
+def matrices_out_in(model: nn.Module) -> Iterator[Tensor]:
+    """The weights of the blocks' linear layers as [out, in]; writing into them changes the model."""
+    for module in linear_layers(model).values():
+        assert isinstance(module.weight, Tensor)
+        yield as_out_in(module, module.weight)
 
 
 def shape_of(module: nn.Module) -> tuple[int, int]:

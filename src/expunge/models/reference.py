@@ -18,7 +18,7 @@ from expunge.core.cache import cache_path
 from expunge.core.manifest import fingerprint
 from expunge.core.progress import Progress
 from expunge.core.tensor_file import keep_tensors, kept_tensors
-from expunge.models.anatomy import causal_lm
+from expunge.models.anatomy import causal_lm, evaluating
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.observe import observe
 
@@ -107,22 +107,22 @@ def precompute(
     flat: dict[str, Tensor] = {}
     order = sorted(wanted, key=lambda i: len(rows[i].ids))
     device = next(model.parameters()).device.type
-    was_training = model.training
-    model.eval()
-    for first in range(0, len(order), batch_size):
-        numbers = order[first : first + batch_size]
-        batch = collate([rows[i] for i in numbers])
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
-            seen = observe(model, {"rows": batch}, {"rows": frozenset(names)}, layer=layer, positions=positions)["rows"]
-        for name in names:
-            shown = getattr(seen, name).cpu()
-            if name not in flat:
-                flat[name] = shown.new_zeros((int(starts[-1]), *shown.shape[2:]))
-            for i, values in zip(numbers, shown, strict=True):
-                flat[name][starts[i] : starts[i + 1]] = values[: lengths[i + 1]]
-        if progress:
-            progress("reference values", first + len(numbers), len(order), "")
-    model.train(was_training)
+    with evaluating(model):
+        for first in range(0, len(order), batch_size):
+            numbers = order[first : first + batch_size]
+            batch = collate([rows[i] for i in numbers])
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
+                seen = observe(model, {"rows": batch}, {"rows": frozenset(names)}, layer=layer, positions=positions)[
+                    "rows"
+                ]
+            for name in names:
+                shown = getattr(seen, name).cpu()
+                if name not in flat:
+                    flat[name] = shown.new_zeros((int(starts[-1]), *shown.shape[2:]))
+                for i, values in zip(numbers, shown, strict=True):
+                    flat[name][starts[i] : starts[i + 1]] = values[: lengths[i + 1]]
+            if progress:
+                progress("reference values", first + len(numbers), len(order), "")
     keep_tensors(flat, path, key)
     return ReferenceTable(flat, starts)
 

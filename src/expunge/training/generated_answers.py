@@ -17,6 +17,7 @@ from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
+from expunge.models.anatomy import evaluating
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.generate import continuations, end_tokens, sampler
 from expunge.models.rows_fit import check_rows_fit
@@ -71,21 +72,19 @@ def made_up(
     longest = 2 * max(len(row.ids) - row.start for row in rows.values())
     found: dict[int, list[str]] = {i: [] for i in bare}
     pick = sampler(temperature=temperature, seed=seed, device=model.device)
-    was_training = model.training
-    model.eval()
-    for draw in range(ROUNDS * alternates):
-        short = [i for i in bare if len(found[i]) < alternates]
-        if not short:
-            break
-        wanted = {rows[i].prompt_ids: longest for i in short}
-        said = continuations(model, wanted, eos_ids=ends, pick=pick)
-        for i in short:
-            text = tokenizer.decode(said[rows[i].prompt_ids], skip_special_tokens=True).strip()
-            if text and text != examples[i].completion.strip() and text not in found[i]:
-                found[i].append(text)
-        if progress is not None:
-            progress("sampling alternate answers", draw + 1, ROUNDS * alternates, f"{len(short)} questions")
-    model.train(was_training)
+    with evaluating(model):
+        for draw in range(ROUNDS * alternates):
+            short = [i for i in bare if len(found[i]) < alternates]
+            if not short:
+                break
+            wanted = {rows[i].prompt_ids: longest for i in short}
+            said = continuations(model, wanted, eos_ids=ends, pick=pick)
+            for i in short:
+                text = tokenizer.decode(said[rows[i].prompt_ids], skip_special_tokens=True).strip()
+                if text and text != examples[i].completion.strip() and text not in found[i]:
+                    found[i].append(text)
+            if progress is not None:
+                progress("sampling alternate answers", draw + 1, ROUNDS * alternates, f"{len(short)} questions")
     none = [i for i in bare if not found[i]]
     if none:
         raise ExpungeError(

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from expunge.core.batch import collate
 from expunge.core.checks import ExpungeError
 from expunge.core.distributed import gather, grouped
+from expunge.models.anatomy import evaluating
 from expunge.models.observe import observe
 from expunge.training.rows import RunRows
 
@@ -26,9 +27,8 @@ def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> None:
         raise ExpungeError(
             f"the start model is broken: {name} holds numbers that are not finite. Load another one, or make it again."
         )
-    device, was_training = next(model.parameters()).device.type, model.training
-    model.eval()
-    try:
+    device = next(model.parameters()).device.type
+    with evaluating(model):
         for stream, numbers in rows[0].rows.items():
             batch = collate([rows.encoded[stream][numbers[0]]])
             with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
@@ -42,8 +42,6 @@ def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> None:
                     f"({dtype}) are finite: a value inside it overflows. Load it in bfloat16 or float32 (dtype=...), "
                     "and evaluate it; the learning rate has no part in this."
                 )
-    finally:
-        model.train(was_training)
 
 
 def non_finite_parameter(model: nn.Module) -> str | None:

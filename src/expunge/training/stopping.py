@@ -11,6 +11,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.core.checks import ExpungeError, require_positive, unknown
+from expunge.models.anatomy import evaluating
 
 StopRule = Callable[[nn.Module, int], str | None]
 """Told (model in training, steps done); a text ends the run and is its reason, None lets it go on.
@@ -175,12 +176,8 @@ class StopWhen(TrainerCallback):
         if self._passed(step) == self._passed(step - 1):
             return
         self.looked = step
-        training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             self.reason = self.rule(model, step)
-        finally:
-            model.train(training)
         if self.reason is not None:
             control.should_training_stop = True
             control.should_save = False  # from a checkpoint here, a killed run would go on beyond the end

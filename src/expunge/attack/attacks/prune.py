@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.measuring import Asker, restored
@@ -12,7 +11,7 @@ from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.load import refuse_adapters
-from expunge.models.matrices import as_out_in, linear_layers
+from expunge.models.matrices import matrices_out_in
 from expunge.results.attacked import Leak
 
 
@@ -55,10 +54,7 @@ def prune(
 @torch.no_grad()
 def drop_smallest(model: PreTrainedModel, share: float) -> None:
     """Set the smallest weights of each output row of the blocks' linear layers to 0, in place."""
-    for module in linear_layers(model).values():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        rows = as_out_in(module, weight)
+    for rows in matrices_out_in(model):
         count = int(share * rows.shape[1])
         if count:
             rows.scatter_(1, rows.abs().topk(count, largest=False).indices, 0.0)

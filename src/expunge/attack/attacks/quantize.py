@@ -13,7 +13,7 @@ from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.load import refuse_adapters
-from expunge.models.matrices import as_out_in, linear_layers
+from expunge.models.matrices import matrices_out_in
 from expunge.results.attacked import Leak
 
 BLOCK = 64
@@ -71,11 +71,8 @@ def quantize(
 @torch.no_grad()
 def round_weights(model: PreTrainedModel, form: str) -> PreTrainedModel:
     """Round the linear layers of the decoder blocks, in place; a second time changes nothing."""
-    for module in linear_layers(model).values():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        seen = as_out_in(module, weight)
-        seen.copy_(FORMS[form](seen.float()))
+    for weight in matrices_out_in(model):
+        weight.copy_(FORMS[form](weight.float()))
     return model
 
 

@@ -25,7 +25,7 @@ def relearn(
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
-    on: Sequence[str] = ON,
+    on: Sequence[str] | None = None,
     shown: float = 0.5,
     learning_rate: float = 2e-5,
     epochs: float = 1.0,
@@ -42,7 +42,7 @@ def relearn(
         tokenizer: its tokenizer.
         corpus: holds `forget`, and `retain` where that is trained on.
         on: what is trained on: `forget` (a share of the forget rows, measured on the others), `retain` (as many retain
-            rows, measured on all forget rows).
+            rows, measured on all forget rows); None: both, where the corpus has them.
         shown: share of the forget rows that are shown, by a fixed draw.
         learning_rate: of AdamW, constant.
         epochs: passes over what is shown.
@@ -59,6 +59,7 @@ def relearn(
     all forget rows and measures the same, which any model learns.
     """
     require_between("shown", shown, 0, 1)
+    on = [name for name in ON if name in corpus] if on is None else on
     for name in on:
         if name not in ON:
             raise unknown("set to relearn", name, ON)

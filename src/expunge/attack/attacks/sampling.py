@@ -5,13 +5,14 @@ import math
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.attack.measuring import NEW_TOKENS, evaluating
+from expunge.attack.measuring import NEW_TOKENS
 from expunge.core.checks import require_at_least, require_positive
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.metrics._rouge import rouge_l
+from expunge.models.anatomy import evaluating
 from expunge.models.generate import continuations, end_tokens, sampler
 from expunge.results.attacked import Leak
 
