@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str], *, n: int = 1) -> list[str]:
     """The known names most like `name`, best first; empty when none is near."""
     plain = {k.lower().replace("-", "_"): k for k in known}
     asked = name.lower().replace("-", "_")
-    initials = [k for k in plain if "_" in k and asked == "".join(word[:1] for word in k.split("_"))]
+    initials = [k for k in plain if asked == "".join(word[:1] for word in k.split("_"))]
     found = [*initials, *difflib.get_close_matches(asked, plain, n=n, cutoff=0.6)][:n]  # "lr" for "learning_rate"
     if not found:  # an abbreviation or a longer form, "ascent" for "grad_ascent"
         found = [k for k in plain if asked and (asked in k or k in asked)][:n]
