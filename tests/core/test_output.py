@@ -6,7 +6,7 @@ import pytest
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.core.output import check_output, check_output_file
+from expunge.core.output import check_output, check_output_file, check_shared
 
 
 def test_a_missing_or_empty_folder_is_free(tmp_path: Path) -> None:
@@ -50,6 +50,30 @@ def test_overwrite_replaces_its_own_stages_only(tmp_path: Path, content: str | N
         check_output(tmp_path, overwrite=True, stages=("train", "unlearn"))
     Manifest(stage="unlearn", arguments={}).save(tmp_path)
     assert check_output(tmp_path, overwrite=True, stages=("train", "unlearn"))
+
+
+def test_overwrite_replaces_nothing_that_its_stage_did_not_write(tmp_path: Path) -> None:
+    Manifest(stage="unlearn", arguments={}, results={"files": {"adapter/a.json": "", "model.json": ""}}).save(tmp_path)
+    (tmp_path / "adapter").mkdir()
+    for name in ("model.json", "history.jsonl", ".x.lock", ".y.12.partial"):
+        (tmp_path / name).touch()
+    assert check_output(tmp_path, overwrite=True, names=["history.*"])
+    for name in ("notes.md", "a", "b", "data.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(ExpungeError, match=r"holds what is not of this output: a, b, data\.csv and 1 more\."):
+        check_output(tmp_path, overwrite=True, names=["history.*"])
+    assert check_output(tmp_path, overwrite=False, resume=True, names=["history.*"])
+
+
+def test_a_folder_that_is_only_added_to_is_not_one_of_something_else(tmp_path: Path) -> None:
+    check_shared(tmp_path / "missing", ["records.parquet"])
+    (tmp_path / "checkpoint-3").mkdir()
+    check_shared(tmp_path, ["records.parquet"])
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ExpungeError, match=r"in use for something else; it holds config\.json"):
+        check_shared(tmp_path, ["records.parquet"])
+    (tmp_path / "records.parquet").touch()
+    check_shared(tmp_path, ["records.parquet"])
 
 
 def test_a_file_in_use(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """From a model or from records to an Evaluation: reuse, refusals, samples."""
 
+import json
 import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from expunge.core.checks import ExpungeError
@@ -191,6 +194,37 @@ def test_the_output_may_be_the_folder_of_the_run(model, tokenizer, corpus, tmp_p
     manifest.save(tmp_path)
     evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
     assert Manifest.load(tmp_path) == manifest and gather(tmp_path) and len(load_records(tmp_path))
+
+
+def test_the_output_is_not_a_folder_of_something_else(model, tokenizer, corpus, tmp_path):
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(ExpungeError, match=r"in use for something else; it holds notes\.md"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
+def test_an_evaluation_that_was_changed_is_not_believed(model, tokenizer, corpus, tmp_path):
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
+    path = tmp_path / "evaluation.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told))  # another layout, the same content
+    assert dict(Evaluation.load(path)) == dict(gather(tmp_path)[0])
+    told["measures"]["forget_probability"]["value"] = 0.0
+    path.write_text(json.dumps(told))
+    with pytest.raises(ExpungeError, match="was changed since expunge wrote it"):
+        gather(tmp_path)
+
+
+def test_records_that_were_changed_are_not_believed(model, tokenizer, corpus, tmp_path):
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_rouge"])
+    path = tmp_path / "records.parquet"
+    table = pq.read_table(path)
+    said = pa.array(["I do not know."] * len(table), pa.string())
+    changed = table.set_column(table.column_names.index("generation"), "generation", said)
+    own = {name: value for name, value in pq.read_metadata(path).metadata.items() if name.startswith(b"expunge")}
+    pq.write_table(changed.replace_schema_metadata(own), path)
+    with pytest.raises(ExpungeError, match="its rows are not those that were written"):
+        load_records(tmp_path)
 
 
 def test_an_evaluation_of_other_records_is_not_saved_next_to_these(model, other_model, tokenizer, corpus, tmp_path):

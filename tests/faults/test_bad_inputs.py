@@ -497,13 +497,13 @@ def test_code_of_a_configuration_runs_when_it_is_allowed(here: Path, capsys: pyt
 def test_a_run_folder_behind_a_link_is_replaced_where_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("disk/run").mkdir(parents=True)
     Path("disk/run/manifest.json").write_text('{"stage": "unlearn", "arguments": {}}')
-    Path("disk/run/old").touch()
+    Path("disk/run/history.jsonl").touch()
     Path("out").symlink_to("disk/run")
     with pytest.raises(SystemExit) as caught:
         main([*unlearn(), "--overwrite"])
     assert caught.value.code == 0, capsys.readouterr()
     assert Path("out").is_symlink() and Path("disk/run/model.safetensors").is_file()
-    assert not Path("disk/run/old").exists()
+    assert not Path("disk/run/history.jsonl").exists()
 
 
 def refused(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import versions
+from expunge.core.manifest import Manifest, file_digest, versions
 from made_masks import made_mask
 
 SETTINGS: dict[str, Any] = {"method": "npo", "epochs": 4, "batch_size": 3, "learning_rate": 1e-3}
@@ -138,12 +138,19 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def told_better(path: Path) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[4]["forget_loss"] = 0.0
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("checkpoints/checkpoint-6/complete.json", Path.unlink, "it has no complete.json, so writing it was cut off"),
     ("checkpoints/checkpoint-6/complete.json", torn, "its complete.json is damaged"),
     ("checkpoints/checkpoint-6/trainer_state.json", Path.unlink, "its file trainer_state.json is missing"),
     ("checkpoints/checkpoint-6/trainer_state.json", torn, r"trainer_state.json has \d+ bytes, and \d+ were written"),
     ("checkpoints/checkpoint-6/optimizer.pt", flipped, "the content of its file optimizer.pt is not what was written"),
+    ("history.jsonl", told_better, "history.jsonl was changed before step 6"),
     ("history.jsonl", cut_short, "history.jsonl holds 4 steps before something is missing"),
 ]
 
@@ -164,6 +171,23 @@ def test_ctrl_c_in_the_last_step_ends_the_run_as_usual_also_after_a_kill(
     resumed, whole = unlearn(tmp_path / "run", resume=True), unlearn(None)
     assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
     assert resumed.history == whole.history
+
+
+def test_a_finished_run_is_not_replaced_with_what_is_not_its_own_and_not_believed_once_changed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    unlearn(run)
+    files = Manifest.load(run).results["files"]
+    assert files == {name: file_digest(run / name) for name in files} and {"model.safetensors", "history.csv"} < {
+        *files
+    }
+    (run / "notes.md").write_text("mine")
+    with pytest.raises(ExpungeError, match=r"also holds what is not of this output: notes\.md"):
+        unlearn(run, overwrite=True)
+    (run / "notes.md").unlink()
+    (run / "history.csv").write_text("step,forget_loss\n1,0\n")
+    with pytest.raises(ExpungeError, match=r"history\.csv is not what the run wrote"):
+        unlearn(run, resume=True)
+    unlearn(run, overwrite=True)
 
 
 @pytest.mark.parametrize(("file", "harm", "said"), DAMAGE, ids=[f"{f}-{h.__name__}" for f, h, _ in DAMAGE])

@@ -21,6 +21,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.results.attacked import FILE, Attacked, Column, Control, Leak
+from expunge.results.places import check_measured
 
 DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
@@ -84,6 +85,7 @@ def attack(
     if strange := set(settings or {}) - set(attacks):
         raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
     if output_dir is not None:
+        check_measured(output_dir)
         check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     facts = corpus["forget"]
     questions = tuple(fact.question for fact in facts)

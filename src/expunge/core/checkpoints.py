@@ -43,13 +43,14 @@ def step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def close(checkpoint: Path, manifest: Manifest, *, steps: int) -> None:
+def close(checkpoint: Path, manifest: Manifest, *, steps: int, history: str) -> None:
     """Declare a checkpoint whole, once all of it is on disk.
 
     Args:
         checkpoint: its folder; nothing is written into it afterwards.
         manifest: of the run.
         steps: of the whole run.
+        history: digest of the run's history up to this checkpoint.
     """
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     listed = {
@@ -57,7 +58,7 @@ def close(checkpoint: Path, manifest: Manifest, *, steps: int) -> None:
         for path in files
     }
     sync_folder(checkpoint)
-    content = {"steps": steps, "manifest": asdict(manifest), "files": listed}
+    content = {"steps": steps, "history": history, "manifest": asdict(manifest), "files": listed}
     write_whole(checkpoint / CLOSING, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
@@ -77,6 +78,11 @@ def rotate(run: Path, *, keep: int) -> None:
 def steps_of(checkpoint: Path) -> int:
     """Steps of the whole run that wrote a whole checkpoint."""
     return int(_closing(checkpoint)["steps"])
+
+
+def history_of(checkpoint: Path) -> str:
+    """Digest of the run's history up to a whole checkpoint."""
+    return str(_closing(checkpoint).get("history"))
 
 
 def manifest_of(run: Path) -> Manifest:

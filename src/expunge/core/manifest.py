@@ -35,13 +35,19 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes, `sha256:` and 64 hex digits; of a folder, of the names and digests in it."""
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()} {file_digest(file)}\n".encode())
+        for name, content in file_digests(path).items():
+            digest.update(f"{name} {content}\n".encode())
     else:
         with path.open("rb") as opened:
             while piece := opened.read(2**20):
                 digest.update(piece)
     return f"sha256:{digest.hexdigest()}"
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file in a folder and below it, by its path in the folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
 
 
 @dataclass(frozen=True, kw_only=True)

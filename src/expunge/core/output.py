@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path
 
 from expunge.core.checks import ExpungeError
@@ -13,13 +14,20 @@ from expunge.core.whole import is_left_over
 
 
 def check_output(
-    folder: str | Path, *, overwrite: bool, resume: bool | None = None, stages: Collection[str] | None = None
+    folder: str | Path,
+    *,
+    overwrite: bool,
+    names: Collection[str] = ("*",),
+    resume: bool | None = None,
+    stages: Collection[str] | None = None,
 ) -> bool:
     """Is an output folder in use, with what may be replaced or resumed? Nothing is touched.
 
     Args:
         folder: the output folder; free where it is missing or empty.
         overwrite: replace what is there.
+        names: patterns of what the stage writes into it, besides the files that its manifest lists; with anything else
+            in it, a folder is not replaced.
         resume: go on with what is there; None where the stage cannot.
         stages: what `overwrite` may replace, by the stage in its manifest; None: anything.
 
@@ -51,7 +59,56 @@ def check_output(
             "of one. Choose another output, or remove what is there yourself."
         )
     check_links(folder)
+    if not resume:
+        check_own(folder, [*names, FILE, *_listed(folder)])
     return True
+
+
+_PASSING = (".*.lock", ".*.partial", ".*.replaced")
+"""What a killed process may leave."""
+
+
+def check_own(folder: Path, names: Collection[str]) -> None:
+    """Raise where an output folder holds something that its stage did not write.
+
+    Args:
+        folder: the folder.
+        names: patterns of what the stage writes into it.
+    """
+    if others := _others(folder, names):
+        raise ExpungeError(
+            f"the output folder {folder} also holds what is not of this output: {others}. Choose another output, or "
+            "move these files away first."
+        )
+
+
+def check_shared(folder: str | Path, names: Collection[str]) -> None:
+    """Raise where a folder that a stage only adds its files to is one of something else: of a model, or of data.
+
+    Args:
+        folder: may be missing.
+        names: what this stage, and those that share its folder, write into it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or any((folder / name).is_file() for name in names):
+        return
+    if others := _others(folder, names, folders=False):
+        raise ExpungeError(
+            f"the output folder {folder} is in use for something else; it holds {others}. Choose another output."
+        )
+
+
+def _others(folder: Path, names: Collection[str], *, folders: bool = True) -> str:
+    """What else is in a folder, the first three by name; empty where there is nothing."""
+    looked_at = [path.name for path in folder.iterdir() if folders or not path.is_dir()]
+    others = sorted(name for name in looked_at if not any(fnmatch(name, known) for known in (*names, *_PASSING)))
+    return ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names in a folder that the manifest in it lists as written."""
+    files = Manifest.load(folder).results.get("files", {}) if stage_of(folder) is not None else {}
+    return {name.partition("/")[0] for name in files}
 
 
 def check_output_file(path: str | Path | None, *, overwrite: bool) -> None:

@@ -24,6 +24,7 @@ from expunge.evaluation.suite import Other, Suite, measure, missing, probes
 from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Measure, Sample
+from expunge.results.places import check_measured
 from expunge.results.records import FILE as RECORDS_FILE
 from expunge.results.records import DamagedRecords, Records
 from expunge.results.texts import Texts, check_texts
@@ -91,6 +92,8 @@ def evaluate(
     """
     check_texts(texts)
     output = None if output_dir is None else Path(output_dir)
+    if output is not None:
+        check_measured(output)
     retain_model, start_model = _opened(reference), _opened(start)
     # The main process holds the lock for all.
     with asking(judges), locked(output if is_main() else None):

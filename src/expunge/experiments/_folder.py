@@ -1,6 +1,7 @@
 """The output folder of an experiment, and how its files are written."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from expunge.core.output import check_output, in_use, stage_of
 from expunge.core.whole import make_room, write_whole
 
 
-def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: bool = False) -> Path:
+def opened(
+    folder: str | Path, manifest: Manifest, names: Collection[str] = (), *, overwrite: bool, resume: bool = False
+) -> Path:
     """Make the folder of an experiment, with its manifest in it.
 
     Args:
         folder: where it goes.
         manifest: of the experiment; written at once, so that an interrupted one is known for what it is.
+        names: patterns of what the experiment writes, besides `<stage>.json`, `<stage>.png` and `records`.
         overwrite: replace an earlier experiment of this kind.
         resume: go on with an earlier one of the same arguments, seed and inputs, which then stays as it is.
 
@@ -23,7 +27,7 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: b
         ExpungeError: the folder holds something else, or an experiment that is not to be replaced.
     """
     folder = Path(folder)
-    if check_folder(folder, manifest, overwrite=overwrite, resume=resume):
+    if check_folder(folder, manifest, names, overwrite=overwrite, resume=resume):
         return folder
     make_room(folder)
     folder.resolve().mkdir(parents=True, exist_ok=True)
@@ -31,14 +35,18 @@ def opened(folder: str | Path, manifest: Manifest, *, overwrite: bool, resume: b
     return folder
 
 
-def check_folder(folder: Path, manifest: Manifest, *, overwrite: bool, resume: bool = False) -> bool:
+def check_folder(
+    folder: Path, manifest: Manifest, names: Collection[str] = (), *, overwrite: bool, resume: bool = False
+) -> bool:
     """Does it hold what the experiment goes on with? Nothing is touched; arguments and errors are those of `opened`."""
     there = Manifest.load(folder) if stage_of(folder) == manifest.stage else None
     if resume and not overwrite and there is not None:
         if _decides(there) == _decides(manifest):
             return True
         raise in_use(folder, "holds this experiment with other data or settings")
-    check_output(folder, overwrite=overwrite, stages=(manifest.stage,))
+    stage = manifest.stage
+    written = (f"{stage}.json", f"{stage}.png", "records", *names)
+    check_output(folder, overwrite=overwrite, stages=(stage,), names=written)
     return False
 
 

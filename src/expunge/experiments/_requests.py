@@ -83,7 +83,7 @@ class Bench:
         about = {"methods": self.methods, "requests": self.requests, "authors": self.authors}
         arguments = jsonable({**about, "settings": {**COMMON, **self.settings}})
         manifest = Manifest(stage=self.stage, arguments=arguments, seed=self.seed)
-        opened(self.folder, manifest, overwrite=self.overwrite, resume=True)
+        opened(self.folder, manifest, (MEASURED,), overwrite=self.overwrite, resume=True)
         self.corpus, self.target, _ = embedded(self.authors, self.seed, progress=self.progress)
         self.tokenizer = load_tokenizer(self.target)
         self.parts = parts(self.corpus["forget"], self.requests)

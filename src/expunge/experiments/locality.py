@@ -50,6 +50,7 @@ from expunge.report import curve_page
 from expunge.report.tables import terminal
 from expunge.results.curves import Comparison
 
+WRITTEN = ("full.json", "taught", "matched", "warned", "cells", "recovered", "seed-*", "cells.png", "cells.svg")
 EVERY = 9
 """On the embedded default every ninth retained question is measured: 48, all kinds of questions in turn."""
 
@@ -189,7 +190,7 @@ def locality(
         arguments=jsonable({**protocol.resolved(), "dtype": dtype}),
         inputs={"model": model_fingerprint(load_model(retain)), **measured.fingerprints()},
     )
-    folder = opened(folder, manifest, overwrite=overwrite, resume=True)
+    folder = opened(folder, manifest, (*WRITTEN, *curve_page.FILES), overwrite=overwrite, resume=True)
     bench = Bench(folder, Path(retain), corpus, measured, protocol, dtype, progress)
     given = (tuple(methods), tuple(places), tuple(attributions), match_retain, folder)
     tasks = [Task(seed, *given) for seed in range(first_seed, first_seed + seeds)]

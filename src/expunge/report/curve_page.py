@@ -50,6 +50,10 @@ def figure(comparison: Comparison) -> Figure:
     return drawn
 
 
+FILES = ("comparison.html", "curves.svg", "curves.png", "comparison.json", "summaries")
+"""What `write` leaves in its folder."""
+
+
 def write(comparison: Comparison, folder: str | Path, *, title: str = "Forgetting against retention") -> list[Path]:
     """Write `comparison.html`, `curves.svg`, `curves.png` and the numbers (`comparison.json`) into a folder."""
     folder = Path(folder)

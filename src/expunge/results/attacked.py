@@ -3,7 +3,6 @@
 No torch and no model here. F = facts: the examples of the forget set.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +12,8 @@ import numpy as np
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import number, one_line
-from expunge.core.json_text import read_object
 from expunge.core.manifest import versions
-from expunge.core.nested import finite
-from expunge.core.whole import write_whole
+from expunge.core.sealed import read_sealed, write_sealed
 
 FILE = "attacked.json"
 FORMAT = 1
@@ -184,25 +181,22 @@ class Attacked:
 
     def save(self, folder: str | Path) -> Path:
         """Write `attacked.json` into a folder, whole or not at all."""
-        path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(finite(self.as_json()), ensure_ascii=False) + "\n")
-        return path
+        return write_sealed(Path(folder) / FILE, self.as_json())
 
 
 def load_attacked(path: str | Path) -> Attacked:
     """Read what `Attacked.save` wrote, from its folder or file.
 
     Raises:
-        ExpungeError: it is missing, broken, or of another format.
+        ExpungeError: it is missing, broken, changed since, or of another format.
     """
-    path = Path(path)
+    path, cure = Path(path), "Make it: expunge attack ..."
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
-        raise ExpungeError(f"no result of an attack at {path}. Make it: expunge attack ...")
-    content = read_object(path)
+        raise ExpungeError(f"no result of an attack at {path}. {cure}")
+    content = read_sealed(path, "the result of an attack", cure)
     if content.get("format") != FORMAT:
-        raise ExpungeError(f"{path} is not the result of an attack in format {FORMAT}. Make it: expunge attack ...")
+        raise ExpungeError(f"{path} is not the result of an attack in format {FORMAT}. {cure}")
     columns = tuple(
         Column(**{**column, "leak": _leak(column["leak"]), "control": _leak(column["control"])})
         for column in content["columns"]

@@ -4,7 +4,6 @@ FS = 1 - ES(forget set), forget strength, and RS = ES(retain set), retain streng
 are in [0, 1], higher is better.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
-from expunge.core.json_text import read_json
-from expunge.core.whole import write_whole
+from expunge.core.sealed import read_sealed, write_sealed
 from expunge.results.measures import Evaluation
 
 Trace = Literal["checkpoints", "mixing"]
@@ -91,7 +89,7 @@ class Curve:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON."""
-        return _write(path, asdict(self))
+        return write_sealed(Path(path), asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "Curve":
@@ -140,7 +138,7 @@ class Comparison:
             "about": self.about,
             "evaluations": [e.save(folder / "summaries" / f"{i}.json").name for i, e in enumerate(self.evaluations)],
         }
-        return _write(folder / "comparison.json", content)
+        return write_sealed(folder / "comparison.json", content)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Comparison":
@@ -163,15 +161,8 @@ def _point(fields: Mapping[str, Any]) -> Point:
     return Point(**{**fields, **lists})
 
 
-def _write(path: str | Path, content: Any) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return path
-
-
-def _read(path: str | Path) -> Any:
-    path = Path(path)
+def _read(path: str | Path) -> dict[str, Any]:
+    path, cure = Path(path), "Make some: expunge compare runs/*"
     if not path.is_file():
-        raise ExpungeError(f"no curve at {path}. Make some: expunge compare runs/*")
-    return read_json(path)
+        raise ExpungeError(f"no curve at {path}. {cure}")
+    return read_sealed(path, "a curve", cure)

@@ -1,6 +1,5 @@
 """What an evaluation says: named measures, each with its direction, interval and definition. No torch here."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +9,8 @@ from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import columns, number, one_line, power_of_ten
-from expunge.core.json_text import read_object
 from expunge.core.nested import finite
-from expunge.core.whole import write_whole
+from expunge.core.sealed import read_sealed, write_sealed
 from expunge.results.texts import Texts, text_hash
 
 Direction = Literal["lower", "higher", "near", "neither"]
@@ -175,20 +173,21 @@ class Evaluation(Mapping[str, Measure]):
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON; NaN and infinities, which JSON lacks, are written as null with their name in the details."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = asdict(replace(self, measures={}))
         content["measures"] = {name: asdict(measure) for name, measure in self.measures.items()}
-        write_whole(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        return path
+        return write_sealed(Path(path), content)
 
     @classmethod
     def load(cls, path: str | Path) -> "Evaluation":
-        """Read what `save` wrote."""
-        path = Path(path)
+        """Read what `save` wrote.
+
+        Raises:
+            ExpungeError: there is none, or it was changed since.
+        """
+        path, cure = Path(path), "Make one: expunge evaluate model=... forget=... output=..."
         if not path.is_file():
-            raise ExpungeError(f"no evaluation at {path}. Make one: expunge evaluate model=... forget=... output=...")
-        content = read_object(path)
+            raise ExpungeError(f"no evaluation at {path}. {cure}")
+        content = read_sealed(path, "an evaluation", cure)
         measures = {}
         for name, known in content.pop("measures").items():
             interval = known.pop("interval")

@@ -6,10 +6,30 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.core.output import stage_of
+from expunge.core.output import check_output, check_place, check_shared, stage_of
 
 RUNS = ("train", "unlearn")
 """Stages whose folder is a model folder."""
+LOG = "history.jsonl"
+"""History rows of an unfinished run, one JSON object a line, appended at each step."""
+RESULT = "result.partial"
+"""Where the result of a run is written before it is moved into the run folder."""
+CHECKPOINTS = "checkpoints"
+_MEASURED = ("records.parquet", "evaluation.json", "attacked.json", "TOFU_EVAL.json", "TOFU_SUMMARY.json")
+_IN_RUNS = (LOG, RESULT, CHECKPOINTS, "records", "evaluation", *_MEASURED)
+
+
+def check_run_folder(folder: str | Path, *, overwrite: bool, resume: bool) -> bool:
+    """`check_output` for the folder of a run, of which `overwrite` replaces runs only, and nothing beside them."""
+    return check_output(folder, overwrite=overwrite, resume=resume, stages=RUNS, names=_IN_RUNS)
+
+
+def check_measured(folder: str | Path) -> None:
+    """Raise where what was measured of a model cannot go into a folder: it is one of something else than a run."""
+    folder = Path(folder)
+    check_place(folder)
+    if stage_of(folder) not in RUNS:
+        check_shared(folder, _MEASURED)
 
 
 def records_folder(model: str | Path) -> Path:

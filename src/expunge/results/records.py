@@ -43,6 +43,7 @@ instead, float64, null where the log has none:
     mia_loss, mia_zlib, mia_min_k, ...             membership scores
 """
 
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 from jaxtyping import Float, Int
 
 from expunge.core.checks import ExpungeError
@@ -109,7 +111,7 @@ TOKENS = ("tokens", "prefix_generations")
 COMPRESSED = "completion_zlib"
 """Bytes of the zlib-compressed completion, in records without texts."""
 
-_MANIFEST, _DIGEST = b"expunge.manifest", b"expunge.digest"
+_MANIFEST, _DIGEST, _CONTENT = b"expunge.manifest", b"expunge.digest", b"expunge.content"
 
 _ROW = ("split", "index", "asked", "answer", "number")
 
@@ -122,6 +124,16 @@ def _digest(schema: pa.Schema, manifest: str) -> str:
     # Parquet has its own name for what is in a list.
     columns = [[field.name, str(field.type).replace("element:", "item:")] for field in schema]
     return fingerprint([manifest, columns])
+
+
+def _digest_of_start(path: Path, size: int) -> str:
+    """Of a Parquet file's rows, which stand before its closing part."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while piece := file.read(min(size, 2**22)):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.hexdigest()
 
 
 class DamagedRecords(ExpungeError):
@@ -271,8 +283,12 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         text = self.manifest.text()
         table = self.table.replace_schema_metadata({_MANIFEST: text, _DIGEST: _digest(self.table.schema, text)})
-        with whole_file(folder / FILE) as aside:
-            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+        with whole_file(folder / FILE) as path, path.open("wb") as aside:
+            with pq.ParquetWriter(aside, table.schema, compression="zstd", write_page_checksum=True) as into_aside:
+                into_aside.write_table(table)
+                aside.flush()
+                content = [aside.tell(), _digest_of_start(path, aside.tell())]
+                into_aside.add_key_value_metadata({_CONTENT: json.dumps(content)})
         return folder
 
     @classmethod
@@ -284,9 +300,12 @@ class Records:
         """
         path, manifest = Path(folder) / FILE, cls.manifest_in(folder)
         try:
+            size, digest = json.loads(pq.read_metadata(path).metadata[_CONTENT])
+            if _digest_of_start(path, size) != digest:
+                raise ValueError("its rows are not those that were written")
             table = pq.read_table(path, page_checksum_verification=True)
             return cls(table.replace_schema_metadata(None), manifest)
-        except (pa.ArrowException, OSError, ExpungeError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError, ExpungeError) as error:
             raise _damaged(path, error) from error
 
     @classmethod

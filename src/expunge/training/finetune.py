@@ -13,10 +13,11 @@ from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
+from expunge.results.places import check_run_folder
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
 from expunge.training.plan import plan_finetuning
-from expunge.training.run import Run, check_run_folder, finished_run, train, uses_bf16
+from expunge.training.run import Run, finished_run, train, uses_bf16
 from expunge.training.start import check_start
 from expunge.training.training_config import TrainingConfig
 

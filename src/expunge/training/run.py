@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from expunge.core.checkpoints import FOLDER, checkpoints, manifest_of, step
+from expunge.core.checkpoints import FOLDER as CHECKPOINTS
+from expunge.core.checkpoints import checkpoints, manifest_of, step
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import Manifest
+from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.core.nested import flattened
-from expunge.core.output import check_output
 from expunge.core.progress import Progress, first_process
 from expunge.core.surface import flag
 from expunge.core.whole import is_left_over, make_room, move_into
@@ -34,6 +34,7 @@ from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
 from expunge.models.tiny import cpu_has_bfloat16
+from expunge.results.places import LOG, RESULT, check_run_folder
 from expunge.training.adapter import Keep
 from expunge.training.callbacks import (
     CheckpointAtEpochs,
@@ -47,7 +48,6 @@ from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
-from expunge.training.run_log import HISTORY as LOG
 from expunge.training.run_log import RunLog, resumable
 from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
@@ -55,11 +55,8 @@ from expunge.training.tracking import PROJECT, run_name, tracked
 from expunge.training.trainer import NonFiniteLoss, NonFiniteWeights, ObjectiveTrainer
 from expunge.training.training_config import TrainingConfig
 
-CHECKPOINTS = FOLDER
 HISTORY = "history.csv"
 PATCH = "patch.safetensors"
-RESULT = "result.partial"
-"""Where the result is written before it is moved into the run folder."""
 PAYS_FROM_WIDTH = 384
 """Hidden size from which bfloat16 pays on a CPU that has it: 1.6 times as fast there, 1.2 at 288, slower below."""
 
@@ -114,6 +111,7 @@ def finished_run(
             f"the run in {folder} is finished and left no patch. Make one of the two models: "
             f"expunge patch create base=... model={folder} output=patch.safetensors"
         )
+    _check_history(folder, before)
     _clean_up(folder, before)
     model = load_model(folder) if own_adapter is None else _as_finished(own_adapter, folder)
     return Run(model, read_history(folder / HISTORY), before, folder, checkpoints(folder))
@@ -161,14 +159,18 @@ def _clean_up(folder: Path, manifest: Manifest) -> None:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
+def _check_history(folder: Path, manifest: Manifest) -> None:
+    path, written = folder / HISTORY, manifest.results.get("files", {}).get(HISTORY)
+    if not path.is_file() or written not in (None, file_digest(path)):
+        raise ExpungeError(
+            f"{path} is not what the run wrote: it is missing, or was changed since. Put it back, or make the run "
+            f"again ({flag('overwrite')})."
+        )
+
+
 def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
     read_adapter_into(model, folder)
     return model.eval()
-
-
-def check_run_folder(folder: Path, *, overwrite: bool, resume: bool) -> bool:
-    """`check_output` for the folder of a run, of which `overwrite` replaces runs only."""
-    return check_output(folder, overwrite=overwrite, resume=resume, stages=("train", "unlearn"))
 
 
 _WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing", "report_to")
@@ -335,7 +337,10 @@ def train(
     if patch and trainer.selected is not None:
         put_back = trainer.selected.with_values(start)
         patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(aside / PATCH)
+    files = file_digests(aside)
+    replace(manifest, results={"files": files}).save(folder)  # so that what is moved now is known for the run's own
     move_into(aside, folder)
+    manifest = replace(manifest, results={**manifest.results, "files": files})
     manifest.save(folder)  # `finished` is true once everything else is there, and checkpoints go after that
     _clean_up(folder, manifest)
     return Run(model, history, manifest, folder, checkpoints(folder))

@@ -7,14 +7,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import xxhash
 from transformers import PreTrainedTokenizerBase
 
-from expunge.core.checkpoints import FOLDER, close, rotate, sound, step
+from expunge.core.checkpoints import FOLDER, close, history_of, rotate, sound, step
 from expunge.core.manifest import Manifest
 from expunge.core.whole import write_whole
-
-HISTORY = "history.jsonl"
-"""History rows of an unfinished run, one JSON object a line, appended at each step."""
+from expunge.results.places import LOG
 
 
 class RunLog:
@@ -38,17 +37,20 @@ class RunLog:
             rows: the history up to the checkpoint that the run goes on from.
             keep: checkpoints that stay, the latest; 0: all.
         """
-        self.history = folder / HISTORY
+        self.history = folder / LOG
         self.folder, self.tokenizer, self.manifest, self.rows, self.keep = folder, tokenizer, manifest, rows, keep
 
     def begin(self) -> None:
         """Have the history hold the rows so far; those to come are appended."""
-        write_whole(self.history, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self.digest = xxhash.xxh3_128(_lines(self.rows))
+        write_whole(self.history, _lines(self.rows).decode())
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append one history row."""
-        with self.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        line = _lines([row])
+        self.digest.update(line)
+        with self.history.open("ab") as file:
+            file.write(line)
 
     def checkpoint(self, number: int) -> Path:
         """Where the checkpoint of a step goes."""
@@ -68,7 +70,7 @@ class RunLog:
         self.tokenizer.save_pretrained(self.checkpoint(number))
         with self.history.open("rb") as file:
             os.fsync(file.fileno())  # a checkpoint is of use only with the history up to it
-        close(self.checkpoint(number), self.manifest, steps=steps)
+        close(self.checkpoint(number), self.manifest, steps=steps, history=self.digest.hexdigest())
 
     def rotate(self) -> None:
         """Remove the checkpoints that are not to be kept."""
@@ -85,16 +87,21 @@ def resumable(folder: Path, *, digests: bool = True) -> tuple[Path | None, list[
         folder: of the run.
         digests: also compare the content of the files, which reads them.
     """
-    rows = _rows(folder / HISTORY)
+    rows = _rows(folder / LOG)
     for path in sound(folder, digests=digests):
-        if step(path) <= len(rows):
-            return path, rows[: step(path)]
-        warnings.warn(
-            f"the checkpoint {path} is not used: {folder / HISTORY} holds {len(rows)} steps before something is "
-            "missing.",
-            stacklevel=2,
-        )
+        before = rows[: step(path)]
+        if len(before) < step(path):
+            why = f"holds {len(rows)} steps before something is missing"
+        elif xxhash.xxh3_128(_lines(before)).hexdigest() != history_of(path):
+            why = f"was changed before step {step(path)}"
+        else:
+            return path, before
+        warnings.warn(f"the checkpoint {path} is not used: {folder / LOG} {why}.", stacklevel=2)
     return None, []
+
+
+def _lines(rows: Sequence[Mapping[str, float]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

@@ -26,6 +26,7 @@ from expunge.models.lowrank import StartModel
 from expunge.models.reference import frozen_copy
 from expunge.models.rows_fit import check_rows_fit
 from expunge.objectives.combine import Stream
+from expunge.results.places import check_run_folder
 from expunge.training import generated_answers
 from expunge.training.adapter import (
     adapter_on,
@@ -38,7 +39,7 @@ from expunge.training.masters import narrow, widen
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
-from expunge.training.run import Run, check_run_folder, finished_run, train, uses_bf16
+from expunge.training.run import Run, finished_run, train, uses_bf16
 from expunge.training.start import check_start
 from expunge.training.stopping import StopRule, StopWhen, described
 from expunge.training.trainable import trainable

@@ -16,9 +16,9 @@ from expunge.core.checkpoints import manifest_of, step, steps_of
 from expunge.core.checks import ExpungeError, require_bits
 from expunge.core.format import counted
 from expunge.core.manifest import FILE
-from expunge.core.output import check_output
 from expunge.core.surface import words
 from expunge.data.data_config import DataConfig
+from expunge.results.places import check_run_folder
 from expunge.training.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def dry_run(
     planned: Plan | None = None
     rows: RunRows | None = None
     with problems.collected():
-        check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+        check_run_folder(config.output, overwrite=call.overwrite, resume=call.resume)
     with problems.collected():
         tokenizer = tokenizer_of(config.model, config)
     with problems.collected():

@@ -13,6 +13,7 @@ from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.results.attacked import FILE, leak_map, load_attacked
+from expunge.results.places import check_measured
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +54,7 @@ class AttackConfig(LoadingConfig, DataConfig):
 def attack(call: Call[AttackConfig]) -> int:
     """Try to draw the forget set out of a finished model, and compare with one that never knew it."""
     config = call.config
+    check_measured(config.output)
     check_output_file(Path(config.output) / FILE, overwrite=call.overwrite)
     from expunge.attack.attack import attack as stage
 

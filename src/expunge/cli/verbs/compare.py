@@ -46,7 +46,9 @@ def compare(call: Call[CompareConfig]) -> int:
         raise ExpungeError("name the runs to compare: expunge compare runs/npo runs/simnpo --retain runs/retain")
     if call.dry_run:
         return dry_run(call)
-    check_output(config.output, overwrite=call.overwrite)
+    from expunge.report.curve_page import FILES
+
+    check_output(config.output, overwrite=call.overwrite, names=FILES)
     from expunge.comparison.compare import compare as stage
     from expunge.data.corpus import load_corpus
     from expunge.report.curve_page import table, write
@@ -81,11 +83,12 @@ def dry_run(call: Call[CompareConfig]) -> int:
     """Show which models would be measured, on which data; the exit code."""
     from expunge.comparison.compare import RETAIN, check_source, planned
     from expunge.data.corpus import load_corpus
+    from expunge.report.curve_page import FILES
 
     config, problems = call.config, preview.Problems()
     plan = corpus = None
     with problems.collected():
-        check_output(config.output, overwrite=call.overwrite)
+        check_output(config.output, overwrite=call.overwrite, names=FILES)
     with problems.collected():
         corpus = load_corpus(**config.data) if config.data else None
         plan = planned(call.positional, corpus=corpus, start=config.start, trace=config.trace, level=config.level)

@@ -14,11 +14,10 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.output import check_place
 from expunge.core.progress import Progress, shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
-from expunge.results.places import places, records_folder
+from expunge.results.places import check_measured, places, records_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -117,7 +116,7 @@ def _measure(call: Call[EvaluateConfig]) -> int:
         return 0
     output = output_folder(config)
     _note_texts(config, output)
-    check_place(output)
+    check_measured(output)
     corpus = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
     with shown() as report:
         others: dict[str, Any] = {
@@ -278,12 +277,13 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
         with problems.collected():
             source = load_records(config.records)
             if config.output is not None:
+                check_measured(config.output)
                 check_free(Path(config.output))
                 check_rescored(source, Path(config.output), overwrite=call.overwrite)
     if config.model is not None:
         with problems.collected():
             output = str(output_folder(config))
-            check_place(Path(output))
+            check_measured(output)
             check_free(Path(output))
             _note_texts(config, Path(output))
         with problems.collected():

@@ -16,8 +16,8 @@ from expunge.cli.verbs._training import (
     training_fields,
 )
 from expunge.core.checks import ExpungeError
-from expunge.core.output import check_output
 from expunge.core.progress import shown
+from expunge.results.places import check_run_folder
 from expunge.training.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train(call: Call[TrainConfig]) -> int:
             plan=lambda model, _corpus: planned(config, model),
             origins={name: "fine-tuning" for name in TrainingConfig.__dataclass_fields__},
         )
-    check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    check_run_folder(config.output, overwrite=call.overwrite, resume=call.resume)
     if call.resume:
         say_resumed(config.output)
     from expunge.training.finetune import finetune

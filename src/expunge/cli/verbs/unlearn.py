@@ -19,9 +19,9 @@ from expunge.cli.verbs._training import (
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
-from expunge.core.output import check_output
 from expunge.core.progress import shown
 from expunge.objectives.method import method_of
+from expunge.results.places import check_run_folder
 from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn_config import UnlearnConfig
 
@@ -83,7 +83,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
             origins={"learning_rate": config.adapter, "save": config.adapter} if config.adapter else {},
             check_data=lambda corpus: check_stop(config, corpus),
         )
-    check_output(config.output, overwrite=call.overwrite, resume=call.resume)
+    check_run_folder(config.output, overwrite=call.overwrite, resume=call.resume)
     check_source(config, of_method)
     if call.resume:
         say_resumed(config.output)
