@@ -136,8 +136,17 @@ def test_attributions_of_others():
 def test_a_loss_that_overflows_is_an_error():
     model = zoo.tiny_model()
     with torch.no_grad():
-        model.model.layers[0].mlp.up_proj.weight.mul_(float("inf"))
+        model.model.layers[0].mlp.up_proj.weight.mul_(1e30)
+        model.model.layers[0].mlp.gate_proj.weight.mul_(1e30)
     with pytest.raises(ExpungeError, match=r"score 0 of model\.layers\.0\.mlp\.down_proj\.weight is nan"):
+        localized(model, attribution="gradient")
+
+
+def test_a_broken_model_is_not_localized():
+    model = zoo.tiny_model()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ExpungeError, match=r"the model is broken: model\.layers\.0\.mlp\.up_proj\.weight holds"):
         localized(model, attribution="gradient")
 
 

@@ -110,6 +110,16 @@ def test_a_broken_model_is_never_the_best(
         assert fault in told([change(make) for make in models if make.label == "NPO"], None, None)[0]
 
 
+def test_a_model_that_lost_the_retain_set_is_said_to_have(models: list[Evaluation]) -> None:
+    one = [model for model in models if model.label in ("start", "GradAscent")]
+    assert "GradAscent does not count as having forgotten: it lost what it should keep" in told(one, retain=None)[0]
+
+
+def test_answers_that_come_out_need_no_start_model_to_be_seen(make_model: Make) -> None:
+    (first, *_) = told([make_model("start")], start=None, retain=None)
+    assert "answers still come out" in first and "extraction strength 0.931" in first
+
+
 def test_what_the_start_model_does_too_is_no_fault_of_a_method(models: list[Evaluation]) -> None:
     changed = [with_measure(m, "forget_repetition", 0.5) for m in models]
     assert not any("repeats itself" in text for text in told(changed))

@@ -120,7 +120,8 @@ def test_numbers_of_the_summary_come_from_measures_or_their_shares(full: Path, m
     (header,) = tree(full).all("header")
     strengths = {value_text(m[f"{on}_extraction_strength"]) for m in models for on in ("forget", "retain")}
     # Shares of the start model's 0.942 that GradAscent and GradDiff keep; the rule of 80 %; 2 of 4 models.
-    strengths |= {value_text(m["forget_probability"]) for m in models}
+    strengths |= {value_text(m[f"{on}_probability"]) for m in models for on in ("forget", "retain")}
+    strengths |= {value_text(m["retain_rouge"]) for m in models}
     known = strengths | {"0.425", "45.8", "80", "2", "4"}
     assert set(re.findall(r"\d[\d.e-]*\d|\d", header.text)) <= known
 

@@ -20,6 +20,7 @@ from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.finite import check_finite
 from expunge.results.attacked import FILE, Attacked, Column, Control, Leak
 from expunge.results.places import check_measured
 
@@ -91,6 +92,7 @@ def attack(
     questions = tuple(fact.question for fact in facts)
     if isinstance(control, Attacked) and control.questions != questions:
         raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+    check_finite(model)
     plain = _merged(model)
     common = {"template": template, "max_length": max_length, "seed": seed}
     other = _merged(control) if isinstance(control, PreTrainedModel) else plain

@@ -21,6 +21,7 @@ from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.judges import asking
 from expunge.evaluation.suite import Other, Suite, measure, missing, probes
+from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Measure, Sample
@@ -110,6 +111,7 @@ def evaluate(
             if model is None or tokenizer is None or corpus is None:
                 raise ExpungeError("evaluate needs a model with its tokenizer and a corpus, or records of a model.")
             check_loaded(model, tokenizer)
+            check_finite(model)
             check_corpus(corpus)
             chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
             template = dated(template, tokenizer, like=date_of(there(output), retain_model, start_model))

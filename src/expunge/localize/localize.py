@@ -21,6 +21,7 @@ from expunge.localize.model_units import Modules, layout
 from expunge.masks.scores import Scores
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from expunge.models.finite import check_finite
 from expunge.models.load import check_tokenizer_fits, refuse_adapters
 from expunge.models.rows_fit import check_rows_fit, embedded_ids
 
@@ -101,6 +102,7 @@ def localize(
     )
     for dataset in datasets.values():
         check_rows_fit(model, chain.from_iterable(dataset.rows.values()))
+    check_finite(model)
     identity = model_fingerprint(model)
     inputs = Inputs(model, units, plan, datasets, gradient, batch_size, seed, identity, progress)
     values: dict[str, Tensor] = {}

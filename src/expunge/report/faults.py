@@ -15,9 +15,12 @@ GIBBERISH = 0.5
 BELOW = 10
 """How many times lower than the retain model's a probability of the forget answers is over-unlearned."""
 LEFT = 0.5
-"""Share of the distance from retain to start model from which answers still come out."""
+"""Share of the distance from retain to start model (from 0 and to 1 where they are not known) from which answers still
+come out."""
 APART = 0.1
 """Least difference of start and retain model for that share to mean anything."""
+LOST = 0.5
+"""Share of the start model's knowledge of the retain set below which a model lost it."""
 REFUSES = 0.5
 
 _KNOWLEDGE = ("extraction_strength", "exact_memorization", "verbatim_memorization", "probability", "rouge")
@@ -31,13 +34,14 @@ def faults(model: Model, models: Sequence[Model]) -> tuple[str, ...]:
         models: all that are compared, the start and the retain model among them where they are known.
     """
     start, retain = (next((m for m in models if m.role == role), None) for role in ("start", "retain"))
-    found: list[str] = []
+    found: dict[str, str] = {}
     for name, measure in model.evaluation.items():
         if measure.value is None or not math.isfinite(measure.value):
             continue
         before, never = _of(start, name, measure), _of(retain, name, measure)
-        found += _fault(name, measure, before, never)
-    return tuple(dict.fromkeys(found))
+        for fault in _fault(name, measure, before, never):
+            found.setdefault(fault.partition(" (")[0], fault)  # each kind once, with its first measure
+    return tuple(found.values())
 
 
 def faulty(models: Sequence[Model]) -> dict[str, tuple[str, ...]]:
@@ -63,8 +67,12 @@ def _fault(name: str, measure: Measure, before: Measure | None, never: Measure |
         if metric.endswith("probability") and never is not None and measure * BELOW < never:
             yield f"it is over-unlearned ({told}{_beside(None, never)})"
         goal = 0.0 if never is None else never
-        if before is not None and before - goal >= APART and (measure - goal) / (before - goal) > LEFT:
+        knew = 1.0 if before is None else before
+        if knew - goal >= APART and (measure - goal) / (knew - goal) > LEFT:
             yield f"answers still come out ({told}{_beside(before, never)})"
+    elif name.startswith("retain") and metric.endswith(_KNOWLEDGE) and before is not None:
+        if before >= APART and measure < LOST * before:
+            yield f"it lost what it should keep ({told}{_beside(before, None)})"
 
 
 def _beside(before: Measure | None, never: Measure | None) -> str:

@@ -3,14 +3,12 @@
 import math
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from expunge.core.batch import collate
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import gather, grouped
 from expunge.models.anatomy import evaluating
+from expunge.models.finite import check_finite
 from expunge.models.observe import observe
 from expunge.training.rows import RunRows
 
@@ -23,10 +21,7 @@ def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> None:
         rows: the run's rows; the first that is met of each stream is looked at.
         autocast: compute in bfloat16 as training does.
     """
-    if (name := non_finite_parameter(model)) is not None:
-        raise ExpungeError(
-            f"the start model is broken: {name} holds numbers that are not finite. Load another one, or make it again."
-        )
+    check_finite(model, "start model")
     device = next(model.parameters()).device.type
     with evaluating(model):
         for stream, numbers in rows[0].rows.items():
@@ -42,17 +37,3 @@ def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> None:
                     f"({dtype}) are finite: a value inside it overflows. Load it in bfloat16 or float32 (dtype=...), "
                     "and evaluate it; the learning rate has no part in this."
                 )
-
-
-def non_finite_parameter(model: nn.Module) -> str | None:
-    """Name of the first parameter that holds a NaN or an infinity on any rank; None where all are finite."""
-    bad = {name: True for name, parameter in model.named_parameters() if not _finite(parameter)}
-    return next(iter(gather(bad, dist.get_world_size() if grouped() else 1)), None)
-
-
-def _finite(parameter: nn.Parameter) -> bool:
-    own = parameter.detach()
-    own = own.to_local() if isinstance(own, DTensor) else own
-    if not own.numel() or not own.is_floating_point() or own.element_size() == 1:
-        return True  # quantized weights
-    return all(bool(torch.isfinite(edge)) for edge in own.aminmax())

@@ -17,12 +17,12 @@ from expunge.core.checks import ExpungeError
 from expunge.core.distributed import barrier
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
+from expunge.models.finite import non_finite_parameter
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
 from expunge.training.rows import RunRows
 from expunge.training.run_log import RunLog
-from expunge.training.start import non_finite_parameter
 from expunge.training.surgery import Surgery
 
 

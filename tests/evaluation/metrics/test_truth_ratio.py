@@ -27,6 +27,15 @@ def pair(correct, wrong):
     )
 
 
+def test_a_model_that_gives_no_answer_any_probability_prefers_none():
+    gone, some = pair([1e-13] * 4, [[1e-12]] * 4), ratios_pair([0.3, 0.6, 0.7, 0.8])
+    kept = truth_ratio(*gone, aggregate="true_better")
+    assert kept.value == pytest.approx(1, abs=0.02) and kept.note.startswith("In 100% of the examples right and wrong")
+    quality = forget_quality(*gone, *some)
+    assert quality.value < 0.05 and quality.note == kept.note
+    assert truth_ratio(*some).note == "" and "still below" in forget_quality(*ratios_pair([0.1] * 4), *some).note
+
+
 def ratios_pair(ratios):
     return pair([0.2] * len(ratios), [[0.2 * r] for r in ratios])
 

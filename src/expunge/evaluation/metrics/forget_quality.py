@@ -8,7 +8,7 @@ from jaxtyping import Float
 from expunge.core.checks import ExpungeError
 from expunge.evaluation.bootstrap import bootstrap, percentile_interval
 from expunge.evaluation.metrics._views import in_order, require_rows
-from expunge.evaluation.metrics.truth_ratio import truth_ratios
+from expunge.evaluation.metrics.truth_ratio import truth_ratios, unreadable
 from expunge.results.measures import Definition, Measure
 from expunge.results.records import Records
 
@@ -69,7 +69,7 @@ def forget_quality(correct: Records, wrong: Records, reference_correct: Records,
             "n_retain_model": float(len(theirs)),
             "smallest_p_log10": _smallest_log10(len(ours)),
         },
-        note=_reading(p, ours, theirs),
+        note=unreadable(correct, wrong) or _reading(p, ours, theirs),
     )
 
 

@@ -50,13 +50,14 @@ def truth_ratio(
     require_rows(correct=correct, wrong=wrong)
     if aggregate not in _TEXTS:
         raise ExpungeError(f"the truth ratio's aggregate must be one of {', '.join(_TEXTS)}; got {aggregate!r}.")
-    ratios = truth_ratios(correct, wrong)
+    ratios, note = truth_ratios(correct, wrong), unreadable(correct, wrong)
     definition = replace(DEFINITION, text=_TEXTS[aggregate])
     if aggregate == "prob_mean":
         definition = replace(definition, source="open-unlearning, arXiv:2506.12618")
-        return mean_measure(definition, _shares(correct, wrong), better=direction(correct, better))
+        return mean_measure(definition, _shares(correct, wrong), better=direction(correct, better), note=note)
     terms = closer_to_1(ratios) if aggregate == "closer_to_1" else true_better(ratios)
-    return replace(mean_measure(definition, terms, better=better or "higher"), per_example=tuple(ratios.tolist()))
+    found = mean_measure(definition, terms, better=better or "higher", note=note)
+    return replace(found, per_example=tuple(ratios.tolist()))
 
 
 def truth_ratios(correct: Records, wrong: Records) -> Float[np.ndarray, " n"]:
@@ -68,6 +69,23 @@ def truth_ratios(correct: Records, wrong: Records) -> Float[np.ndarray, " n"]:
         return in_order(correct).numbers("truth_ratio")
     right, others = _probabilities(correct, wrong)
     return np.asarray(others / (right + TINY))
+
+
+def unreadable(correct: Records, wrong: Records) -> str:
+    """What to say where a model gives neither right nor wrong answers any probability; empty where it does.
+
+    The 1e-10 in the ratio then decides alone: it makes t 0, as if right answers were preferred.
+    """
+    if not correct.has("logprobs") and not correct.has("avg_loss"):
+        return ""
+    right, others = _probabilities(correct, wrong)
+    vanished = np.mean((right < TINY) & (others < TINY))
+    if not vanished:
+        return ""
+    return (
+        f"In {vanished:.0%} of the examples right and wrong answers alike have a probability below 1e-10: this says "
+        "nothing about which of them the model prefers."
+    )
 
 
 def closer_to_1(ratios: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
