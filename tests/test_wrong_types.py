@@ -75,6 +75,16 @@ def test_unlearn(changes: dict[str, Any], said: str) -> None:
     [
         (lambda: expunge.report([5], "r.html"), "a report takes evaluations and paths of them; got 5"),
         (lambda: expunge.report(5, "r.html"), "a report takes evaluations and paths of them; got 5"),
+        (lambda: expunge.report([], 5), "path must be a path; got 5"),
+        (lambda: unlearn(output_dir=5), "output_dir must be a path; got 5"),
+        (lambda: expunge.evaluate(records="r", output_dir=5), "output_dir must be a path; got 5"),
+        (lambda: expunge.compare(5), "a run must be a path; got 5"),
+        (lambda: expunge.Mask.load(5), "path must be a path; got 5"),
+        (lambda: expunge.Records.load(5), "folder must be a path; got 5"),
+        (lambda: expunge.load_attacked(None), "path must be a path; got None"),
+        (lambda: expunge.attack(5, zoo.tokenizer(), zoo.corpus()), "model must be a loaded model; got int"),
+        (lambda: expunge.make_patch(zoo.tiny_model(), "npo"), "result must be a loaded model; got 'npo'"),
+        (lambda: expunge.Corpus([1]), "a corpus is made of a mapping of split names to examples; got list"),
         (lambda: expunge.report([], "r.html"), "a report needs at least one evaluation"),
         (lambda: expunge.load_model(5), "a model is loaded from a folder or a hub id; got int"),
         (

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.progress import shown
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.data.schema import Columns, Turns
@@ -129,7 +129,7 @@ class Unlearning:
         self._words = _OWN_WORDS | {renamed[name]: name for name in hyperparameters if name in renamed}
         self.retain_loss = _retain_loss(retain_loss_type)
         self.gamma, self.alpha, self.seed = gamma, alpha, seed
-        self.output_dir = Path(output_dir)
+        self.output_dir = path_of("output_dir", output_dir)
         if tokenizer is None and not isinstance(model, str | Path):
             raise ExpungeError("a loaded model comes without its tokenizer; pass tokenizer=<folder, id or tokenizer>.")
         place = None if device == "auto" else device

@@ -13,14 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.measuring import Asker
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_between, unknown
+from expunge.core.checks import ExpungeError, path_of, require_between, unknown
 from expunge.core.manifest import jsonable
 from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, under
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
+from expunge.models.load import check_loaded
 from expunge.results.attacked import FILE, Attacked, Column, Control, Leak
 from expunge.results.places import check_measured
 
@@ -80,13 +81,15 @@ def attack(
     Source: why a control: arXiv:2502.15836.
     """
     require_between("threshold", threshold, 0, 1)
+    check_loaded(model, tokenizer)
+    check_corpus(corpus)
     if "forget" not in corpus:
         raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
     ways = [(name, *_way(name, (settings or {}).get(name, {}))) for name in attacks]
     if strange := set(settings or {}) - set(attacks):
         raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
     if output_dir is not None:
-        check_measured(output_dir)
+        check_measured(path_of("output_dir", output_dir))
         check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     facts = corpus["forget"]
     questions = tuple(fact.question for fact in facts)

@@ -1,13 +1,13 @@
 """Runs to be compared: which folders hold some, whether they may stand side by side, and what each is called."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
 
 from expunge.core.checkpoints import checkpoints
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.surface import flag
@@ -43,7 +43,8 @@ class RunFolder:
 def opened(runs: str | Path | Sequence[str | Path]) -> tuple[list[RunFolder], list[str]]:
     """The unlearning runs, and the paths of what is none."""
     found, others = [], []
-    for path in dict.fromkeys(Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)):
+    listed = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
+    for path in dict.fromkeys(path_of("a run", run) for run in listed):
         if not path.exists():
             raise ExpungeError(f"no run at '{path}'. Check the path, or make the run with unlearn.")
         manifest = Manifest.load(path) if (path / MANIFEST).is_file() else None

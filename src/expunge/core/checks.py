@@ -2,8 +2,10 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
 from numbers import Real
+from pathlib import Path
 
 MOST_LISTED = 25
 """Known names that an error lists although it names the nearest one."""
@@ -41,6 +43,13 @@ def require(condition: bool, message: str) -> None:
     """Raise an `ExpungeError` with `message` unless `condition` holds."""
     if not condition:
         raise ExpungeError(message)
+
+
+def path_of(name: str, value: object) -> Path:
+    """A path that came as text or as a path; `name` is what it is called where it came from."""
+    if not isinstance(value, str | os.PathLike):
+        raise ExpungeError(f"{name} must be a path; got {value!r}.")
+    return Path(value)
 
 
 def require_number(name: str, value: object) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.json_text import parse_json
 from expunge.core.whole import write_whole
 
@@ -85,7 +85,7 @@ class Manifest:
         Raises:
             ExpungeError: there is none, or the file is damaged or something else.
         """
-        path = Path(folder) / FILE
+        path = path_of("folder", folder) / FILE
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
         try:

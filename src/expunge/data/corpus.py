@@ -78,6 +78,11 @@ class Corpus:
     """Splits in which no forget row should be."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.splits, Mapping):
+            raise ExpungeError(
+                f"a corpus is made of a mapping of split names to examples; got {type(self.splits).__name__}. Files "
+                "are read by expunge.load_corpus(forget=<file>, retain=<file>)."
+            )
         empty = [name for name, examples in self.splits.items() if not examples]
         if empty:
             raise ExpungeError(f"the corpus '{self.name}' has no example in {', '.join(empty)}.")

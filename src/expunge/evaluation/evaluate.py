@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.distributed import barrier, is_main
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, versions
@@ -92,7 +92,7 @@ def evaluate(
             available, or an `output_dir` in use.
     """
     check_texts(texts)
-    output = None if output_dir is None else Path(output_dir)
+    output = None if output_dir is None else path_of("output_dir", output_dir)
     if output is not None:
         check_measured(output)
     retain_model, start_model = _opened(reference), _opened(start)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from expunge.core.checks import ExpungeError, nearest
+from expunge.core.checks import ExpungeError, nearest, path_of
 from expunge.core.manifest import Manifest
 from expunge.core.tensor_file import reading
 from expunge.masks.storage import pack, popcount, read_header, unpack, write
@@ -236,7 +236,7 @@ class Mask:
         Raises:
             ExpungeError: there is no such file, or it holds no mask of ours.
         """
-        layout, manifest, _ = read_header(Path(path), FORMAT, "mask")
+        layout, manifest, _ = read_header(path_of("path", path), FORMAT, "mask")
         with reading(path, "mask"), safe_open(path, framework="pt") as file:
             bits = {group: file.get_tensor(group) for group in layout.groups}
             return cls(layout, bits, manifest)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.checks import ExpungeError, path_of, require_at_least
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.tensor_file import reading
 from expunge.masks.mask import Mask
@@ -184,7 +184,7 @@ class Scores:
         Raises:
             ExpungeError: there is no such file, it holds no scores of ours, or one of its further files is missing.
         """
-        path = Path(path)
+        path = path_of("path", path)
         layout, manifest, header = read_header(path, FORMAT, "scores")
         values: dict[str, Tensor] = {}
         with reading(path, "scores"):

@@ -13,12 +13,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.manifest import Manifest
 from expunge.core.tensor_file import reading, save_tensors
 from expunge.masks.storage import pack, unpack
 from expunge.masks.units import Part
 from expunge.models.fingerprint import model_fingerprint
+from expunge.models.load import check_model
 
 FORMAT = "expunge patch 1"
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -138,7 +139,7 @@ class Patch:
         Raises:
             ExpungeError: there is no such file, or it holds no patch of ours.
         """
-        if not Path(path).is_file():
+        if not path_of("path", path).is_file():
             raise ExpungeError(f"no patch at {path}. Make one: expunge patch create base=... model=... output={path}")
         with reading(path, "patch"), safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -166,6 +167,8 @@ def make_patch(base: nn.Module, result: nn.Module, *, manifest: Manifest | None 
     Raises:
         ExpungeError: the two do not have the same tensors; the first that differs is named.
     """
+    check_model(base, "base")
+    check_model(result, "result")
     before, after = base.state_dict(), result.state_dict()
     for name in dict.fromkeys([*before, *after]):
         shown = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from expunge.core.checks import path_of
 from expunge.core.manifest import versions
 from expunge.core.output import check_output_file
 from expunge.core.whole import write_whole
@@ -66,7 +67,7 @@ def report(
         ExpungeError: the file is there and `overwrite` was not said; nothing to report; a path without an evaluation; a
             label that no evaluation has.
     """
-    path = Path(path)
+    path = path_of("path", path)
     check_texts(texts)
     check_output_file(path, overwrite=overwrite)
     sources = listed_sources(evaluations)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.format import number, one_line
 from expunge.core.manifest import versions
 from expunge.core.sealed import read_sealed, write_sealed
@@ -190,7 +190,7 @@ def load_attacked(path: str | Path) -> Attacked:
     Raises:
         ExpungeError: it is missing, broken, changed since, or of another format.
     """
-    path, cure = Path(path), "Make it: expunge attack ..."
+    path, cure = path_of("path", path), "Make it: expunge attack ..."
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise ExpungeError(f"no result of an attack at {path}. {cure}")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.sealed import read_sealed, write_sealed
 from expunge.results.measures import Evaluation
 
@@ -143,7 +143,7 @@ class Comparison:
     @classmethod
     def load(cls, folder: str | Path) -> "Comparison":
         """Read what `save` wrote."""
-        folder = Path(folder)
+        folder = path_of("folder", folder)
         content = _read(folder / "comparison.json")
         return cls(
             curves=tuple(Curve.from_json(curve) for curve in content["curves"]),
@@ -162,7 +162,7 @@ def _point(fields: Mapping[str, Any]) -> Point:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    path, cure = Path(path), "Make some: expunge compare runs/*"
+    path, cure = path_of("path", path), "Make some: expunge compare runs/*"
     if not path.is_file():
         raise ExpungeError(f"no curve at {path}. {cure}")
     return read_sealed(path, "a curve", cure)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.format import columns, number, one_line, power_of_ten
 from expunge.core.nested import finite
 from expunge.core.sealed import read_sealed, write_sealed
@@ -184,7 +184,7 @@ class Evaluation(Mapping[str, Measure]):
         Raises:
             ExpungeError: there is none, or it was changed since.
         """
-        path, cure = Path(path), "Make one: expunge evaluate model=... forget=... output=..."
+        path, cure = path_of("path", path), "Make one: expunge evaluate model=... forget=... output=..."
         if not path.is_file():
             raise ExpungeError(f"no evaluation at {path}. {cure}")
         content = read_sealed(path, "an evaluation", cure)

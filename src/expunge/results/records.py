@@ -57,7 +57,7 @@ import pyarrow.parquet as pq
 import xxhash
 from jaxtyping import Float, Int
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.whole import whole_file
 from expunge.results.texts import Texts, text_hash
@@ -298,7 +298,7 @@ class Records:
         Raises:
             ExpungeError: there are none; `DamagedRecords` where the file is damaged.
         """
-        path, manifest = Path(folder) / FILE, cls.manifest_in(folder)
+        path, manifest = path_of("folder", folder) / FILE, cls.manifest_in(folder)
         try:
             size, digest = json.loads(pq.read_metadata(path).metadata[_CONTENT])
             if _digest_of_start(path, size) != digest:
@@ -315,7 +315,7 @@ class Records:
         Raises:
             ExpungeError: as `load`.
         """
-        path = Path(folder) / FILE
+        path = path_of("folder", folder) / FILE
         if not path.is_file():
             raise ExpungeError(
                 f"no records at {folder}: expected the file {path}. Make them: expunge evaluate model=... "

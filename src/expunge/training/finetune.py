@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.checks import path_of
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
@@ -60,7 +61,7 @@ def finetune(
     Raises:
         ExpungeError: unknown settings or splits, a folder in use, a non-finite loss.
     """
-    folder = Path(output_dir) if output_dir is not None else None
+    folder = path_of("output_dir", output_dir) if output_dir is not None else None
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     check_tokenizer_fits(model, tokenizer)
@@ -75,7 +76,7 @@ def finetune(
         template=template,
         max_length=max_length,
     )
-    folder = Path(output_dir) if output_dir is not None else None
+    folder = path_of("output_dir", output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     rows = plan.rows(learned, tokenizer, model)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.config.signature import shows_settings
 from expunge.core.batch import Encoded
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, path_of
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
@@ -117,7 +117,7 @@ def unlearn(
         max_length=max_length,
         stop=described(stop) if stop is not None else None,
     )
-    folder = Path(output_dir) if output_dir is not None else None
+    folder = path_of("output_dir", output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
     objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     if folder is not None:
