@@ -1,6 +1,5 @@
 """`expunge unlearn adapter=...`: runs, what a dry run says, and a run that stops by what it measured."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.models.load import load_model
 from expunge.training.memory import importance_memory
-from expunge.training.run import read_history
 
 
 @pytest.fixture
@@ -226,20 +224,22 @@ def test_what_was_kept_is_named(call: Callable[..., Any], words: tuple[str, ...]
     assert told.code == 0 and f"model, adapter ({tmp_path}/run/adapter), history and manifest: " in told.out
 
 
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_resuming_says_what_it_does_and_what_differs(
-    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path
+    call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words += ("adapter=lora", "save=adapter", "epochs=2", "keep_checkpoints=0", "checkpoint_every=1")
-    assert call(*words).code == 0
-    manifest = Manifest.load(tmp_path / "run")
-    replace(manifest, results={}).save(tmp_path / "run")  # as if it had been killed after its last step
-    rows = read_history(tmp_path / "run/history.csv")
-    (tmp_path / "run/history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with monkeypatch.context() as patched:  # as if it had been killed after its last step
+        patched.setattr("expunge.training.run.move_into", interrupted)
+        assert call(*words).code == 130
     differs = call(*words, "rank=4", "--resume")
     assert differs.code == 2 and "adapter_settings.rank: 8 then, 4 now" in differs.err and "{" not in differs.err
     told = call(*words, "--resume")
-    assert told.code == 0 and "resume: going on from step 2 of 4" in told.out
-    replace(manifest, results={}).save(tmp_path / "run")
+    assert told.code == 0 and "resume: going on from step 2 of 4" in told.out, told.err
+    replace(Manifest.load(tmp_path / "run"), results={}).save(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
     told = call(*words, "--resume")
     assert told.code == 0 and "resume: no whole checkpoint: starting from the first step" in told.out

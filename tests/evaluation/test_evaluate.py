@@ -203,6 +203,12 @@ def test_the_output_is_not_a_folder_of_something_else(model, tokenizer, corpus, 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
 
 
+def test_the_output_is_not_a_file(model, tokenizer, corpus, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ExpungeError, match="out must be a folder, and is a file"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path / "out")
+
+
 def test_an_evaluation_that_was_changed_is_not_believed(model, tokenizer, corpus, tmp_path):
     evaluate(model, tokenizer, corpus, output_dir=tmp_path, metrics=["forget_probability"])
     path = tmp_path / "evaluation.json"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import expunge
 import zoo
+from expunge.core.checkpoints import close
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, file_digest, versions
 from made_masks import made_mask
@@ -204,6 +206,37 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
     assert all(torch.equal(a[name], b[name]) for name in a) and resumed.history == whole.history
     assert [p.name for p in resumed.checkpoints] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     assert not (tmp_path / "run/history.jsonl").exists()
+
+
+class Planted:
+    """Runs code where a pickle of it is loaded without care."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("planted",)
+
+
+def test_code_planted_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Killed):
+        unlearn(tmp_path / "run", progress=killed_after(5))
+    checkpoint = tmp_path / "run/checkpoints/checkpoint-4"
+    closing = json.loads((checkpoint / "complete.json").read_text())
+    torch.save(Planted(), checkpoint / "optimizer.pt")
+    (checkpoint / "complete.json").unlink()
+    close(checkpoint, Manifest(**closing["manifest"]), steps=closing["steps"], history=closing["history"])
+    with pytest.raises(ExpungeError, match=r"checkpoint-4 holds code where a run writes numbers"):
+        unlearn(tmp_path / "run", resume=True)
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_found_before_the_first_step(tmp_path: Path) -> None:
+    unlearn(tmp_path / "run")
+    manifest = Manifest.load(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    replace(manifest, results={}).save(tmp_path / "run")
+    (tmp_path / "run/checkpoints").touch()
+    with pytest.raises(ExpungeError, match="checkpoints must be a folder, and is a file"):
+        unlearn(tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("harm", [torn, Path.unlink])

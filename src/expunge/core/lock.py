@@ -45,13 +45,15 @@ def locked(path: str | Path | None) -> Iterator[None]:
         yield
         return
     made = [folder for folder in file.parents if not folder.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLock(file)
     _drop_empty(file)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise _held(path, file) from None
+    except FileNotFoundError as error:  # a file system such as /proc, which makes no files
+        raise ExpungeError(f"the output {path} cannot be written there. Choose another output.") from error
     before = _HELD.set(_HELD.get() | {file})
     try:
         yield

@@ -44,9 +44,8 @@ def check_output(
             f"--overwrite replaces what is in {folder}, and --resume goes on with it: give one of the two."
         )
     check_place(folder)
+    check_folder(folder)
     check_free(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ExpungeError(f"the output {folder} must be a folder, and is a file. Choose another output.")
     if not folder.exists() or all(map(is_left_over, folder.iterdir())):
         if resume:
             raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without {flag('resume')}.")
@@ -127,6 +126,12 @@ def check_output_file(path: str | Path | None, *, overwrite: bool) -> None:
         raise ExpungeError(f"the output {path} must be a file, and is a folder. Name a file in it: {path / '<name>'}")
     if path.exists() and not overwrite:
         raise in_use(path)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise where a file is in the place of a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise ExpungeError(f"the output {folder} must be a folder, and is a file. Choose another output.")
 
 
 def check_place(path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.core.output import check_output, check_place, check_shared, stage_of
+from expunge.core.output import check_folder, check_output, check_place, check_shared, stage_of
 
 RUNS = ("train", "unlearn")
 """Stages whose folder is a model folder."""
@@ -21,13 +21,17 @@ _IN_RUNS = (LOG, RESULT, CHECKPOINTS, "records", "evaluation", *_MEASURED)
 
 def check_run_folder(folder: str | Path, *, overwrite: bool, resume: bool) -> bool:
     """`check_output` for the folder of a run, of which `overwrite` replaces runs only, and nothing beside them."""
-    return check_output(folder, overwrite=overwrite, resume=resume, stages=RUNS, names=_IN_RUNS)
+    in_use = check_output(folder, overwrite=overwrite, resume=resume, stages=RUNS, names=_IN_RUNS)
+    if resume:
+        check_folder(Path(folder) / CHECKPOINTS)
+    return in_use
 
 
 def check_measured(folder: str | Path) -> None:
     """Raise where what was measured of a model cannot go into a folder: it is one of something else than a run."""
     folder = Path(folder)
     check_place(folder)
+    check_folder(folder)
     if stage_of(folder) not in RUNS:
         check_shared(folder, _MEASURED)
 

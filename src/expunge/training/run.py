@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import pickle
 import shutil
 import tempfile
 import warnings
@@ -294,6 +295,11 @@ def train(
             if folder is None:
                 raise
             raise type(error)(f"{error} {_last_good(trainer, folder, error)}") from error
+        except pickle.UnpicklingError as error:
+            raise ExpungeError(
+                f"the checkpoint {latest} holds code where a run writes numbers, and code is not run: it was not made "
+                "by this run. Remove it; the run then goes on from the one before."
+            ) from error
     model.eval()
     history = [row for row in trainer.state.log_history if "loss" in row]
     ended = trainer.state.global_step == trainer.state.max_steps or (stop is not None and stop.reason is not None)
