@@ -55,10 +55,14 @@ def write(comparison: Comparison, folder: str | Path, *, title: str = "Forgettin
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figure(comparison)
-    page, vector = folder / "comparison.html", folder / "curves.svg"
-    write_whole(page, _page(comparison, drawn, title))
+    page, vector, bitmap = (folder / name for name in ("comparison.html", "curves.svg", "curves.png"))
+    for path in (page, vector, bitmap):
+        path.unlink(missing_ok=True)  # a kill leaves no mixture of two comparisons
+    numbers = comparison.save(folder)
     write_whole(vector, svg(drawn, title=title))
-    return [page, vector, save_png(drawn, folder / "curves.png"), comparison.save(folder)]
+    save_png(drawn, bitmap)
+    write_whole(page, _page(comparison, drawn, title))
+    return [page, vector, bitmap, numbers]
 
 
 def _models(comparison: Comparison) -> tuple[Model, ...]:
