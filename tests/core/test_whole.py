@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from expunge.core.lock import locked
 from expunge.core.whole import is_left_over, make_room, move_into, whole_folder, write_whole
 
 
@@ -43,6 +44,17 @@ def test_what_killed_writers_left_is_removed_and_that_of_similar_names_stays(tmp
     with whole_folder(tmp_path / "records"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"records", ".records.v2.12.partial", ".records.12"}
+
+
+def test_what_killed_writers_left_of_a_file_is_removed_under_its_lock(tmp_path: Path) -> None:
+    for held in (tmp_path / "out/file.json", tmp_path / "out", None):
+        for name in (".file.json.12.partial", ".file.json.v2.12.partial"):
+            (tmp_path / "out").mkdir(exist_ok=True)
+            (tmp_path / "out" / name).touch()
+        with locked(held):
+            write_whole(tmp_path / "out/file.json", "new\n")
+        left = {".file.json.v2.12.partial"} if held else {".file.json.v2.12.partial", ".file.json.12.partial"}
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"file.json"} | left
 
 
 def test_of_a_link_the_target_is_replaced(tmp_path: Path) -> None:

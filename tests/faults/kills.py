@@ -7,9 +7,12 @@ written, with half of it there. Every attempt is a fork of the test's own proces
 
 import contextlib
 import os
+import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,43 @@ def killed_at(number: int, work: Callable[[], None], folder: Path) -> Outcome:
         work()
 
     return forked(watched)
+
+
+def kills(base: Path, work: Callable[[Path], Any], before: Path | None = None) -> Iterator[tuple[str, Path]]:
+    """For each write of some work, what it is and the folder in which the work was killed there; gone afterwards.
+
+    Args:
+        base: folder that these folders are made in, one at a time.
+        work: writes into the folder that it is given.
+        before: what is in this folder is in that folder before the work begins.
+    """
+
+    def prepared(name: str) -> Path:
+        place = base / name
+        if before is None:
+            place.mkdir()
+        else:
+            shutil.copytree(before, place)
+        return place
+
+    place = prepared("all")
+    for number, what in enumerate(writes(quietly(lambda: work(place)), place)):
+        killed = prepared("kill")
+        outcome = killed_at(number, quietly(partial(work, killed)), killed)
+        assert outcome.code == KILLED, (what, outcome.said)
+        yield what, killed
+        shutil.rmtree(killed)
+
+
+def quietly(work: Callable[[], Any]) -> Callable[[], None]:
+    """The same without warnings, which tests take for errors."""
+
+    def quiet() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            work()
+
+    return quiet
 
 
 def _watch(folder: Path, number: int | None) -> list[str]:

@@ -70,20 +70,29 @@ def test_a_run_that_goes_on_elsewhere_is_neither_resumed_nor_replaced(tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {"run", "whole"}
 
 
-@pytest.mark.parametrize("verb", ["train", "unlearn", "localize", "compare", "experiment tdec", "report", "demo"])
+WORDS = {
+    **dict.fromkeys(("train", "unlearn", "localize", "evaluate", "attack"), ("model=m", "forget=f", "retain=r")),
+    **dict.fromkeys(("compare", "experiment tdec", "report", "demo"), ()),
+    "harness": ("model=m",),
+    "patch create": ("base=b", "model=m"),
+    **dict.fromkeys(("patch apply", "patch revert"), ("model=m", "patch=p")),
+    **dict.fromkeys(("mask info", "mask select", "mask complement"), ("m.safetensors",)),
+}
+
+
+@pytest.mark.parametrize("verb", WORDS)
 def test_every_verb_that_writes_is_refused_where_another_process_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     from expunge.cli import main
 
     output = tmp_path / "output"
-    words = [] if verb in ("demo", "report", "compare", "experiment tdec") else ["model=m", "forget=f", "retain=r"]
 
     def holding(wait: Callable[[], None]) -> None:
         with locked(output):
             wait()
 
     with meanwhile(holding) as pid, pytest.raises(SystemExit) as ended:
-        main([*verb.split(), *words, f"output={output}"])
+        main([*verb.split(), *WORDS[verb], f"output={output}"])
     assert ended.value.code == 2 and f"is being written by process {pid}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

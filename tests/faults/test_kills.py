@@ -1,25 +1,16 @@
 """Killed at any write, a verb goes on to the same bits, or says clearly that it cannot: never other results."""
 
 import hashlib
-import json
-import shutil
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from kills import DONE, FAILED, KILLED, forked, killed_at, one_thread, writes
+from kills import DONE, FAILED, KILLED, forked, killed_at, kills, one_thread, quietly, writes
 
 import expunge
 import zoo
-from expunge.cli import main
-from expunge.core.whole import is_left_over
-from expunge.masks.mask import Mask
-from expunge.models.load import save_model
 
 pytestmark = pytest.mark.slow
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 3, "learning_rate": 1e-3}
@@ -74,40 +65,6 @@ def tidy(place: Path) -> bool:
     )
 
 
-def kills(base: Path, work: Callable[[Path], Any], before: Path | None = None) -> Iterator[tuple[str, Path]]:
-    """For each write of some work, what it is and the folder in which the work was killed there; gone afterwards.
-
-    Args:
-        base: folder that these folders are made in, one at a time.
-        work: writes into the folder that it is given.
-        before: becomes `run` in that folder before the work begins.
-    """
-
-    def prepared(name: str) -> Path:
-        place = base / name
-        place.mkdir()
-        if before is not None:
-            shutil.copytree(before, place / "run")
-        return place
-
-    place = prepared("all")
-    for number, what in enumerate(writes(quietly(lambda: work(place)), place)):
-        killed = prepared("kill")
-        outcome = killed_at(number, quietly(partial(work, killed)), killed)
-        assert outcome.code == KILLED, (what, outcome.said)
-        yield what, killed
-        shutil.rmtree(killed)
-
-
-def quietly(work: Callable[[], Any]) -> Callable[[], None]:
-    def quiet() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            work()
-
-    return quiet
-
-
 def gone_on(run: Run, folder: Path) -> str:
     """Do what a user does after a kill; how it went."""
     outcome = forked(quietly(lambda: run(folder, resume=True)))
@@ -143,7 +100,7 @@ def test_killed_at_any_write_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Pa
     middle = next(number for number in range(whole, len(points)) if points[number].startswith("append"))
     assert killed_at(middle, quietly(lambda: run(tmp_path / "once/run")), tmp_path / "once").code == KILLED
     found: Counter[str] = Counter()
-    for what, place in kills(tmp_path, lambda place: run(place / "run", resume=True), before=tmp_path / "once/run"):
+    for what, place in kills(tmp_path, lambda place: run(place / "run", resume=True), before=tmp_path / "once"):
         found[gone_on(run, place / "run")] += 1
         assert result(place / "run") == expected, what
         assert tidy(place), what
@@ -155,9 +112,9 @@ def test_killed_at_any_write_a_run_that_replaces_another_leaves_the_one_or_the_o
     def short(folder: Path, **how: Any) -> Any:
         return unlearn(folder, epochs=1, checkpoint_every=0, **how)
 
-    short(tmp_path / "old", learning_rate=1e-4)
+    short(tmp_path / "old/run", learning_rate=1e-4)
     short(tmp_path / "new")
-    old, new = result(tmp_path / "old"), result(tmp_path / "new")
+    old, new = result(tmp_path / "old/run"), result(tmp_path / "new")
     found: Counter[str] = Counter()
     for what, place in kills(tmp_path, lambda place: short(place / "run", overwrite=True), before=tmp_path / "old"):
         there = result(place / "run") if finished(place / "run") else None
@@ -167,33 +124,3 @@ def test_killed_at_any_write_a_run_that_replaces_another_leaves_the_one_or_the_o
         assert again.code == DONE and result(place / "run") == new and tidy(place), (what, again.said)
     assert set(found) == {"old", "new", "unfinished"}
     print(f"replaced: {dict(found)}")
-
-
-def test_killed_at_any_write_a_mask_is_whole_or_not_there(tmp_path: Path) -> None:
-    save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "model")
-    for split in ("forget", "retain"):
-        lines = [json.dumps({"question": row.prompt, "answer": row.completion}) for row in zoo.corpus()[split]]
-        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-
-    def localize(folder: Path, *flags: str) -> None:
-        words = [f"model={tmp_path / 'model'}"]
-        words += [f"{split}={tmp_path / split}.jsonl" for split in ("forget", "retain")]
-        words += [f"output={folder / 'mask.safetensors'}", f"scores={folder / 'scores.safetensors'}"]
-        with pytest.raises(SystemExit) as ended:
-            main(["localize", *words, "attribution=magnitude", "unit=weight", *flags])
-        assert ended.value.code == 0
-
-    (tmp_path / "whole").mkdir()
-    localize(tmp_path / "whole")
-    expected = Mask.load(tmp_path / "whole/mask.safetensors").bits
-    found: Counter[str] = Counter()
-    for what, place in kills(tmp_path, localize):
-        mask = place / "mask.safetensors"
-        found["whole" if mask.exists() else "not there"] += 1
-        again = forked(quietly(lambda place=place: localize(place, "--overwrite")))
-        assert again.code == DONE, (what, again.said)
-        bits = Mask.load(mask).bits
-        assert bits.keys() == expected.keys() and all(torch.equal(bits[name], expected[name]) for name in bits), what
-        assert {path.name for path in place.iterdir() if not is_left_over(path)} == {mask.name, "scores.safetensors"}
-    assert set(found) == {"whole", "not there"}
-    print(f"localize: {dict(found)}")

@@ -65,6 +65,12 @@ def locked(path: str | Path | None) -> Iterator[None]:
                 folder.rmdir()
 
 
+def holds(path: Path) -> bool:
+    """Does this thread hold the lock of a file, or of a folder that it is in?"""
+    held = _HELD.get()
+    return bool(held) and any(lock_file(place) in held for place in (path, *path.absolute().parents) if place.name)
+
+
 def _drop_empty(file: Path) -> None:
     """Remove a lock that a process left empty: it was killed, or the disk was full, between making and filling it."""
     with suppress(OSError):

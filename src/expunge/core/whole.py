@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from expunge.core.lock import holds
+
 _LEFT = re.compile(r"\..+\.\d+\.partial")
 
 
@@ -30,7 +32,8 @@ def write_whole(path: Path, text: str) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write; on leaving, it takes the name `path` in one step, with all that is in it on disk.
 
-    Where the block raises, as on a full disk, what has this name stays as it was.
+    Where the block raises, as on a full disk, what has this name stays as it was. Where this thread holds the lock of
+    the file or of a folder that it is in, what killed processes left aside is removed.
 
     Args:
         path: in a folder that is there; what has this name is replaced.
@@ -45,6 +48,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
         raise
     _sync_names(path.parent)
+    if holds(path):
+        _remove_left(path)
 
 
 @contextmanager
@@ -119,10 +124,14 @@ def sync_folder(folder: Path) -> None:
     _sync_names(folder)
 
 
-def _remove_left(folder: Path) -> None:
-    left = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(partial|replaced)")
-    for path in [path for path in folder.parent.iterdir() if left.fullmatch(path.name)]:
-        shutil.rmtree(path)
+def _remove_left(path: Path) -> None:
+    """Remove what killed processes left aside of a file or folder."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.\d+\.(partial|replaced)")
+    for found in [found for found in path.parent.iterdir() if left.fullmatch(found.name)]:
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
 
 
 def _sync_names(folder: Path) -> None:

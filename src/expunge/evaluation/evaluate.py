@@ -137,10 +137,9 @@ def evaluate(
                     # First, so that a kill leaves no evaluation of other records.
                     (output / FILE).unlink(missing_ok=True)
                     found.with_texts(texts).save(output)
-                    shutil.rmtree(output / PARTS, ignore_errors=True)
-                    for left in output.glob(f".{RECORDS_FILE}.*.partial"):
-                        left.unlink()  # of a run that was killed while it wrote
                 barrier()
+            if output is not None and is_main():
+                shutil.rmtree(output / PARTS, ignore_errors=True)  # also where a run was killed before it came to this
             held = found
         for what, other in (("retain", retain_model), ("start", start_model)):
             check_same_date(date_of(held), other, what)

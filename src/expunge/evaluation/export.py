@@ -81,9 +81,6 @@ def export(
     if form != "open-unlearning":
         raise unknown("format to export to", form, ["open-unlearning"])
     folder = Path(folder)
-    paths = [folder / LOG, folder / SUMMARY]
-    for path in paths:
-        check_output_file(path, overwrite=overwrite)
     held = records if isinstance(records, Records) else load_records(records)
     found = evaluate(records=held, reference=reference, suite="tofu")
     content = _per_example(held)
@@ -101,9 +98,24 @@ def export(
             content[theirs]["auc"] = found[ours].value
     if not content:
         raise ExpungeError(f"these records hold nothing of a {LOG}; their splits are {', '.join(held.splits)}.")
+    paths = cleared(folder, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     _write(paths[0], content)
     _write(paths[1], summary)
+    return paths
+
+
+def cleared(folder: Path, *, overwrite: bool) -> list[Path]:
+    """Where the two files of a log go, with nothing there: a kill leaves no log of other records.
+
+    Raises:
+        ExpungeError: one of them is there and `overwrite` was not said.
+    """
+    paths = [folder / LOG, folder / SUMMARY]
+    for path in paths:
+        check_output_file(path, overwrite=overwrite)
+    for path in paths:
+        path.unlink(missing_ok=True)
     return paths
 
 

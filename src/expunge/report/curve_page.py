@@ -15,7 +15,8 @@ from expunge.report.html import definitions, inline
 from expunge.report.summary import STANDING
 from expunge.report.tables import Table, table_of
 from expunge.report.templates import render
-from expunge.results.curves import Comparison
+from expunge.results.curves import FILE as NUMBERS
+from expunge.results.curves import SUMMARIES, Comparison
 
 START, RETAIN = "start model", "retain model"
 _FRONT: dict[str, Any] = {"color": INK, "linewidth": 1.2, "alpha": 0.55, "linestyle": (0, (4, 2)), "zorder": 1}
@@ -50,7 +51,7 @@ def figure(comparison: Comparison) -> Figure:
     return drawn
 
 
-FILES = ("comparison.html", "curves.svg", "curves.png", "comparison.json", "summaries")
+FILES = ("comparison.html", "curves.svg", "curves.png", NUMBERS, SUMMARIES)
 """What `write` leaves in its folder."""
 
 
@@ -59,10 +60,14 @@ def write(comparison: Comparison, folder: str | Path, *, title: str = "Forgettin
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figure(comparison)
-    page, vector = folder / "comparison.html", folder / "curves.svg"
-    write_whole(page, _page(comparison, drawn, title))
+    page, vector, bitmap = (folder / name for name in ("comparison.html", "curves.svg", "curves.png"))
+    for path in (page, vector, bitmap):
+        path.unlink(missing_ok=True)  # a kill leaves no mixture of two comparisons
+    numbers = comparison.save(folder)
     write_whole(vector, svg(drawn, title=title))
-    return [page, vector, save_png(drawn, folder / "curves.png"), comparison.save(folder)]
+    save_png(drawn, bitmap)
+    write_whole(page, _page(comparison, drawn, title))
+    return [page, vector, bitmap, numbers]
 
 
 def _models(comparison: Comparison) -> tuple[Model, ...]:

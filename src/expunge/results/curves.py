@@ -5,6 +5,7 @@ are in [0, 1], higher is better.
 """
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from expunge.core.sealed import read_sealed, write_sealed
 from expunge.results.measures import Evaluation
 
 Trace = Literal["checkpoints", "mixing"]
+FILE, SUMMARIES = "comparison.json", "summaries"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,8 @@ class Comparison:
     def save(self, folder: str | Path) -> Path:
         """Write `comparison.json` with the curves, and an evaluation of each summary, into a folder."""
         folder = Path(folder)
+        (folder / FILE).unlink(missing_ok=True)  # a kill leaves no mixture of two comparisons
+        shutil.rmtree(folder / SUMMARIES, ignore_errors=True)
         content = {
             "curves": [asdict(curve) for curve in self.curves],
             "start": asdict(self.start),
@@ -136,18 +140,18 @@ class Comparison:
             "front": self.front,
             "notes": self.notes,
             "about": self.about,
-            "evaluations": [e.save(folder / "summaries" / f"{i}.json").name for i, e in enumerate(self.evaluations)],
+            "evaluations": [e.save(folder / SUMMARIES / f"{i}.json").name for i, e in enumerate(self.evaluations)],
         }
-        return write_sealed(folder / "comparison.json", content)
+        return write_sealed(folder / FILE, content)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Comparison":
         """Read what `save` wrote."""
         folder = path_of("folder", folder)
-        content = _read(folder / "comparison.json")
+        content = _read(folder / FILE)
         return cls(
             curves=tuple(Curve.from_json(curve) for curve in content["curves"]),
-            evaluations=tuple(Evaluation.load(folder / "summaries" / name) for name in content["evaluations"]),
+            evaluations=tuple(Evaluation.load(folder / SUMMARIES / name) for name in content["evaluations"]),
             start=_point(content["start"]),
             retain=_point(content["retain"]) if content["retain"] else None,
             front=tuple((run, name) for run, name in content["front"]),

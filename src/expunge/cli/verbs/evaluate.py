@@ -96,6 +96,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
 
 def _measure(call: Call[EvaluateConfig]) -> int:
     from expunge.evaluation.evaluate import evaluate as stage
+    from expunge.evaluation.export import cleared
 
     config = call.config
 
@@ -126,6 +127,8 @@ def _measure(call: Call[EvaluateConfig]) -> int:
         }
         assert config.model is not None
         model, tokenizer = load(config.model, config)
+        if config.export is not None:
+            cleared(output, overwrite=call.overwrite)  # before anything is measured
         result = stage(
             model,
             tokenizer,

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
@@ -118,6 +119,8 @@ def localize(call: Call[LocalizeConfig]) -> int:
     for note in scores.manifest.results["notes"]:
         say(f"note: {note}")
     if config.scores is not None:
+        if config.output is not None:
+            Path(config.output).unlink(missing_ok=True)  # a kill leaves no mask of other scores
         say(f"scores: {scores.save(config.scores)}")
     if config.output is None:
         return 0

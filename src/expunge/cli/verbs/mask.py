@@ -10,6 +10,7 @@ from expunge.cli.console import heading, say, table
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs.localize import describe
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.lock import locked
 from expunge.core.output import check_output_file
 from expunge.masks.mask_fingerprint import OUTSIDE
 
@@ -71,11 +72,14 @@ def info(call: Call[InfoConfig]) -> int:
     if drawing is not None:
         from expunge.report import mask_figures as drawings
 
-        path = drawings.save(drawings.fingerprints(prints), drawing, title="Where the masks are")
-        say(f"\ndrawing: {path}")
-        if overlap is not None:
-            path = drawings.save(drawings.agreement(list(masks), pairs), overlap, title="Overlap of the masks")
-            say(f"drawing: {path}")
+        with locked(overlap):
+            if overlap is not None:
+                overlap.unlink(missing_ok=True)  # a kill leaves no two drawings of different masks
+            path = drawings.save(drawings.fingerprints(prints), drawing, title="Where the masks are")
+            say(f"\ndrawing: {path}")
+            if overlap is not None:
+                path = drawings.save(drawings.agreement(list(masks), pairs), overlap, title="Overlap of the masks")
+                say(f"drawing: {path}")
     return 0
 
 

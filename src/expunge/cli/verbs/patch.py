@@ -73,6 +73,7 @@ def revert(call: Call[ChangeConfig]) -> int:
 
 
 def _changed(call: Call[ChangeConfig], how: str) -> int:
+    from expunge.core.whole import whole_folder
     from expunge.models.load import save_model
 
     config = call.config
@@ -83,7 +84,8 @@ def _changed(call: Call[ChangeConfig], how: str) -> int:
         patch.apply(model)
     else:
         patch.revert(model)
-    save_model(model, tokenizer, config.output)
+    with whole_folder(Path(config.output)) as aside:
+        save_model(model, tokenizer, aside)
     say(f"{patch.weights} weights changed; the model, now {patch.result if how == 'apply' else patch.base}:")
     say(config.output)
     return 0
