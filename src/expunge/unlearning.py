@@ -23,13 +23,13 @@ from expunge.evaluation.evaluate import evaluate, unavailable
 from expunge.evaluation.probe import Probe
 from expunge.models.load import check_tokenizer_fits, load_model, load_tokenizer, save_model
 from expunge.results.measures import Evaluation
+from expunge.results.places import FINAL_MODEL, START_RECORDS
 from expunge.results.records import Records
 from expunge.training.run import Run
 from expunge.training.unlearn import unlearn
 
 Data = str | Path | Iterable[Mapping[str, Any]]
 
-START = "start_records"
 SUITE = "unlearun"
 
 ALIASES = {
@@ -246,7 +246,7 @@ class Unlearning:
                 **settings,
             )
         self.model, self._folder = run.model, folder
-        start.save(folder / START)
+        start.save(folder / START_RECORDS)
         return run
 
     def evaluate(
@@ -324,12 +324,12 @@ class Unlearning:
         Raises:
             ExpungeError: the folder holds something else.
         """
-        folder = Path(path) if path is not None else (self._folder or self.output_dir) / "final_model"
+        folder = Path(path) if path is not None else (self._folder or self.output_dir) / FINAL_MODEL
         if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
             raise ExpungeError(f"{folder} holds something other than a model; choose another folder.")
         save_model(self.model, self.tokenizer, folder)
         if self._start is not None:
-            self._start.save(folder / START)
+            self._start.save(folder / START_RECORDS)
         return folder
 
     def load_model(self, path: str | Path) -> None:
@@ -340,8 +340,8 @@ class Unlearning:
         """
         self.model = load_model(path, device=str(self.model.device))
         self.tokenizer = load_tokenizer(path)
-        if (Path(path) / START).is_dir():
-            self._start = Records.load(Path(path) / START)
+        if (Path(path) / START_RECORDS).is_dir():
+            self._start = Records.load(Path(path) / START_RECORDS)
 
     @contextmanager
     def _own_words(self) -> Iterator[None]:

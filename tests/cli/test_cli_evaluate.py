@@ -51,9 +51,9 @@ def test_every_measure_is_shown(call: Callable[..., Any], stage: list[Any], ours
     assert code == 0
     assert out.splitlines()[1:5] == [
         "ours, suite default",
-        "measure             value  95 % interval  direction                       n  note",
-        "forget_probability   0.25  0.125–0.5      lower is better                 6  a [bold] note",
-        "privleak                -                 nearer to its target is better  0  Missing: holdout.",
+        "measure             value  95 % interval  better       n  note",
+        "forget_probability   0.25  0.125–0.5      lower        6  a [bold] note",
+        "privleak                -                 near target  0  Missing: holdout.",
     ]
 
 

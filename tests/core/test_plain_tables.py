@@ -18,10 +18,10 @@ def test_long_notes_go_below_once_and_short_ones_stay():
     found = Evaluation({"one": measure(None, LONG), "two": measure(0.25, "short"), "three": measure(None, LONG)})
     assert str(found).splitlines() == [
         "model, suite default",
-        "measure  value  95 % interval  direction        n  note",
-        "one          -                 lower is better  4  [1]",
-        "two       0.25                 lower is better  4  short",
-        "three        -                 lower is better  4  [1]",
+        "measure  value  95 % interval  better  n  note",
+        "one          -                 lower   4  [1]",
+        "two       0.25                 lower   4  short",
+        "three        -                 lower   4  [1]",
         f"[1] {LONG} (one, three)",
     ]
 
@@ -50,5 +50,5 @@ def test_the_start_model_has_a_column_where_it_is_known():
     found = Evaluation({"one": measure(0.5, start_value=0.75), "two": measure(0.5)})
     lines = evaluation_text(found).splitlines()
     assert lines[1].split()[:6] == ["measure", "value", "95", "%", "interval", "start"]
-    assert lines[2].split() == ["one", "0.5", "0.75", "lower", "is", "better", "4"]
-    assert lines[3].split() == ["two", "0.5", "-", "lower", "is", "better", "4"]
+    assert lines[2].split() == ["one", "0.5", "0.75", "lower", "4"]
+    assert lines[3].split() == ["two", "0.5", "-", "lower", "4"]

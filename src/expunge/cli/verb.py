@@ -188,12 +188,22 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         unknown_hint=verb.unknown_hint,
         verb=verb.name,
     )
+    for name, values in _given_again(arguments.overrides):
+        complain(f"warning: {name} is given {len(values)} times; the last one counts: {name}={values[-1]}")
     call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
     _check_apart(verb, call)
     with ExitStack() as held:
         for output in [] if call.dry_run else _outputs(call):
             held.enter_context(locked(output))
         return verb.run(call)
+
+
+def _given_again(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Settings that the command gives more than once, with their values."""
+    given: dict[str, list[str]] = {}
+    for name, _, value in (override.partition("=") for override in overrides):
+        given.setdefault(name, []).append(value)
+    return ((name, values) for name, values in given.items() if len(values) > 1)
 
 
 def _outputs(call: Call[Any]) -> list[str]:

@@ -24,15 +24,14 @@ def checkpoints(run: Path) -> list[Path]:
     return [path for path in _written(run) if not damage(path, digests=False)]
 
 
-def sound(run: Path, *, digests: bool = True) -> Iterator[Path]:
+def sound(run: Path) -> Iterator[Path]:
     """Whole checkpoints in a run folder from the last to the first, with a warning for each that is not whole.
 
     Args:
         run: the run folder.
-        digests: also compare the content of the files, which reads them.
     """
     for path in reversed(_written(run)):
-        if found := damage(path, digests=digests):
+        if found := damage(path):
             warnings.warn(f"the checkpoint {path} is not used: {found}.", stacklevel=2)
         else:
             yield path

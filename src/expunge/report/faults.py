@@ -35,13 +35,18 @@ def faults(model: Model, models: Sequence[Model]) -> tuple[str, ...]:
     """
     start, retain = (next((m for m in models if m.role == role), None) for role in ("start", "retain"))
     found: dict[str, str] = {}
-    for name, measure in model.evaluation.items():
+    for name, measure in sorted(model.evaluation.items(), key=_rank):
         if measure.value is None or not math.isfinite(measure.value):
             continue
         before, never = _of(start, name, measure), _of(retain, name, measure)
         for fault in _fault(name, measure, before, never):
             found.setdefault(fault.partition(" (")[0], fault)  # each kind once, with its first measure
     return tuple(found.values())
+
+
+def _rank(named: tuple[str, Measure]) -> int:
+    """Measures of knowledge in the order of how much they tell; all others before them."""
+    return next((i for i, metric in enumerate(_KNOWLEDGE) if named[0].endswith(metric)), -1)
 
 
 def faulty(models: Sequence[Model]) -> dict[str, tuple[str, ...]]:

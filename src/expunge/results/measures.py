@@ -231,7 +231,7 @@ INLINE = 40
 def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tuple[int, ...], list[str]]:
     """An evaluation as header, rows, right-set columns and footnotes; the start model has a column if known."""
     with_start = any("start_value" in measure.details for measure in result.values())
-    header = ["measure", "value", "95 % interval", *(["start"] if with_start else []), "direction", "n", "note"]
+    header = ["measure", "value", "95 % interval", *(["start"] if with_start else []), "better", "n", "note"]
     footnotes: dict[str, list[str]] = {}
     rows = []
     for name, measure in result.items():
@@ -242,13 +242,20 @@ def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tupl
                 value_text(measure),
                 interval_text(measure.interval),
                 *([] if not with_start else ["-" if start is None else number(start)]),
-                direction_text(measure.better, measure.target),
+                _better(measure),
                 str(measure.n),
                 _marked(name, one_line(measure.note), footnotes),
             ]
         )
     notes = [f"[{i}] {text} ({_some_of(concerned)})" for i, (text, concerned) in enumerate(footnotes.items(), start=1)]
     return header, rows, (1, 3, 5) if with_start else (1, 4), notes
+
+
+def _better(measure: Measure) -> str:
+    """Which way is better, in as few letters as a column of a terminal has room for."""
+    if measure.better != "near":
+        return measure.better
+    return "near target" if measure.target is None else f"near {number(measure.target)}"
 
 
 def _marked(name: str, note: str, footnotes: dict[str, list[str]]) -> str:

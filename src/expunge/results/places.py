@@ -16,7 +16,9 @@ RESULT = "result.partial"
 """Where the result of a run is written before it is moved into the run folder."""
 CHECKPOINTS = "checkpoints"
 _MEASURED = ("records.parquet", "evaluation.json", "attacked.json", "TOFU_EVAL.json", "TOFU_SUMMARY.json")
-_IN_RUNS = (LOG, RESULT, CHECKPOINTS, "records", "evaluation", *_MEASURED)
+START_RECORDS, FINAL_MODEL = "start_records", "final_model"
+"""What `Unlearning` puts into a run folder."""
+_IN_RUNS = (LOG, RESULT, CHECKPOINTS, START_RECORDS, FINAL_MODEL, "records", "evaluation", *_MEASURED)
 
 
 def check_run_folder(folder: str | Path, *, overwrite: bool, resume: bool) -> bool:

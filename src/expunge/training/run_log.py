@@ -78,17 +78,16 @@ class RunLog:
             rotate(self.folder, keep=self.keep)
 
 
-def resumable(folder: Path, *, digests: bool = True) -> tuple[Path | None, list[dict[str, float]]]:
+def resumable(folder: Path) -> tuple[Path | None, list[dict[str, float]]]:
     """The checkpoint that a run goes on from, with its history up to there; (None, []) where it begins anew.
 
     Warns of later checkpoints that cannot be used.
 
     Args:
         folder: of the run.
-        digests: also compare the content of the files, which reads them.
     """
     rows = _rows(folder / LOG)
-    for path in sound(folder, digests=digests):
+    for path in sound(folder):
         before = rows[: step(path)]
         if len(before) < step(path):
             why = f"holds {len(rows)} steps before something is missing"

@@ -239,7 +239,7 @@ def say_resumed(folder: str | Path) -> None:
     folder = Path(folder)
     with warnings.catch_warnings(action="ignore"):  # the stage says them
         finished = manifest_of(folder).results.get("finished")
-        latest, _ = resumable(folder, digests=False)
+        latest, _ = resumable(folder)
     if finished:
         say(f"resume: the run in {folder} is finished already: nothing to do")
     elif latest is not None:
