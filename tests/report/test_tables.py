@@ -65,6 +65,37 @@ def test_best_is_shared_on_a_tie_and_absent_where_all_are_equal_or_alone() -> No
     assert marked(0.1, None, float("nan")) == [False, False, False]
 
 
+NEAR = {"better": "near", "target": 0.5}
+RANGES = {
+    "apart": ({"better": "lower"}, [(0.1, 0.05, 0.15), (0.2, 0.16, 0.24)], [True, False]),
+    "overlapping": ({"better": "lower"}, [(0.1, 0.05, 0.17), (0.2, 0.16, 0.24)], [False, False]),
+    "higher apart": ({"better": "higher"}, [(0.1, 0.05, 0.15), (0.2, 0.16, 0.24)], [False, True]),
+    "higher overlapping": ({"better": "higher"}, [(0.1, 0.05, 0.17), (0.2, 0.16, 0.24)], [False, False]),
+    "the third overlaps": (
+        {"better": "lower"},
+        [(0.1, 0.05, 0.15), (0.2, 0.16, 0.24), (0.3, 0.1, 0.5)],
+        [False, False, False],
+    ),
+    # Apart, and equally far from the target: .08 to .12 and .09 to .13.
+    "on two sides of the target": (NEAR, [(0.4, 0.38, 0.42), (0.61, 0.59, 0.63)], [False, False]),
+    # The first holds the target: its distance reaches from 0 to .05.
+    "around the target": (NEAR, [(0.5, 0.45, 0.55), (0.57, 0.56, 0.58)], [True, False]),
+    "tied, and apart from the rest": (
+        {"better": "lower"},
+        [(0.1, 0.05, 0.15), (0.1, 0.05, 0.15), (0.2, 0.16, 0.24)],
+        [True, True, False],
+    ),
+}
+
+
+@pytest.mark.parametrize(("way", "ranges", "expected"), RANGES.values(), ids=RANGES)
+def test_best_is_marked_only_where_its_interval_overlaps_no_other(
+    way: dict[str, object], ranges: list[tuple[float, float, float]], expected: list[bool]
+) -> None:
+    given = [small(a=measure(value, interval=(low, high), **way)) for value, low, high in ranges]
+    assert [row.cells[0].best for row in comparison(given).rows] == expected
+
+
 def test_start_and_retain_model_are_never_best(models: list[Evaluation]) -> None:
     table = comparison(models, start="start", retain="retain")
     assert not any(cell.best for row in table.rows[:2] for cell in row.cells)

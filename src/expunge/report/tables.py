@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -82,7 +83,7 @@ class Cell:
     value: float | None = None
     interval: tuple[float, float] | None = None
     best: bool = False
-    """Best of its column among the models that unlearned and have no fault."""
+    """Best of its column among the models that unlearned and have no fault, its interval apart from all of theirs."""
     mark: str = ""
     """Letter of the note that goes with it."""
 
@@ -140,7 +141,8 @@ def comparison(
 
     A value that is not available shows `-`, with the reason as a footnote. Best of a column is marked only among models
     without a role and without a fault: the start model keeps most and the retain model forgets best by their nature,
-    and a broken model forgets best by being broken.
+    and a broken model forgets best by being broken. Where its 95 % interval overlaps that of another of them, none is
+    marked: the order may be chance.
 
     Args:
         evaluations: models in the order of rows, after start and retain model where these are named. Labels that
@@ -229,18 +231,37 @@ def _column(name: str, by_label: Mapping[str, Measure]) -> Column:
 
 
 def _best(column: Column, by_label: Mapping[str, Measure], models: Sequence[Model]) -> set[str]:
-    losses: dict[str, float] = {}
+    losses: dict[str, _Loss] = {}
     for label, measure in ((m.label, by_label[m.label]) for m in models if not m.role and m.label in by_label):
         if column.better in (None, "neither") or measure.value is None or not math.isfinite(measure.value):
             continue
-        if column.better == "near":
-            assert measure.target is not None
-            losses[label] = abs(measure.value - measure.target)
-        else:
-            losses[label] = measure.value if column.better == "lower" else -measure.value
-    if len(set(losses.values())) < 2:
-        return set()
-    return {label for label, loss in losses.items() if loss == min(losses.values())}
+        losses[label] = _loss(measure)
+    least = min((loss.value for loss in losses.values()), default=0.0)
+    best = {label for label, loss in losses.items() if loss.value == least}
+    others = [loss for label, loss in losses.items() if label not in best]
+    reach = max((losses[label].high for label in best), default=0.0)
+    return best if others and all(loss.low > reach for loss in others) else set()
+
+
+class _Loss(NamedTuple):
+    """A measure on a scale on which lower is better; where it has no interval, both ends are its value."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _loss(measure: Measure) -> _Loss:
+    assert measure.value is not None
+    low, high = measure.interval or (measure.value, measure.value)
+    if measure.better == "higher":
+        return _Loss(-measure.value, -high, -low)
+    if measure.better == "lower":
+        return _Loss(measure.value, low, high)
+    assert measure.target is not None
+    ends = abs(low - measure.target), abs(high - measure.target)
+    nearest = 0.0 if low <= measure.target <= high else min(ends)
+    return _Loss(abs(measure.value - measure.target), nearest, max(ends))
 
 
 def _letter(index: int) -> str:
