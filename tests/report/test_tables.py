@@ -104,6 +104,15 @@ def test_start_and_retain_model_are_never_best(models: list[Evaluation]) -> None
     assert [row.label for row in comparison(models).rows if row.cells[quality].best] == ["retain"]
 
 
+def test_chance_stands_beside_the_direction() -> None:
+    table = comparison([small(a=measure(v, "higher", details={"chance": 0.25})) for v in (0.3, 0.4)])
+    assert table.header[0].arrow == "↑ chance 0.25" and table.header[0].direction == "higher is better; chance is 0.25"
+    unlike = comparison([small(a=measure(0.3, "higher", details={"chance": c})) for c in (0.25, 0.5)])
+    assert (unlike.header[0].arrow, unlike.header[0].direction) == ("↑", "higher is better")
+    near = {"better": "near", "target": 0.25, "details": {"chance": 0.25}}
+    assert comparison([small(a=measure(0.3, **near))]).header[0].arrow == "→ 0.25"
+
+
 def test_directions_that_disagree_mark_nothing() -> None:
     table = comparison([small(a=measure(0.1)), small(a=measure(0.2, "higher"))])
     assert table.header[0].better is None and table.header[0].arrow == ""

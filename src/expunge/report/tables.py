@@ -49,6 +49,8 @@ class Column:
     """None where the models' measures do not agree on it; then nothing is marked best."""
     target: float | None
     """The value that `near` measures should have; None where it differs between models."""
+    chance: float | None
+    """What guessing gives; None where nothing can be guessed, or it differs between models."""
     n: tuple[int, ...]
     """The numbers of examples that the values rest on, each once, ascending."""
 
@@ -64,14 +66,22 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """Which way is better, as a sign."""
+        """Which way is better, as a sign, and what guessing gives."""
         target = number(self.target) if self.target is not None else "target"
-        return "" if self.better is None else _ARROWS[self.better] + (f" {target}" if self.better == "near" else "")
+        sign = "" if self.better is None else _ARROWS[self.better] + (f" {target}" if self.better == "near" else "")
+        return f"{sign} chance {self._chance}".strip() if self._chance else sign
 
     @property
     def direction(self) -> str:
-        """Which way is better, in words."""
-        return direction_text(self.better, self.target)
+        """Which way is better, in words, and what guessing gives."""
+        known = direction_text(self.better, self.target)
+        return f"{known}; chance is {self._chance}" if self._chance else known
+
+    @property
+    def _chance(self) -> str:
+        """Chance as text; empty where there is none, or the target says it."""
+        said = self.better == "near" and self.target == self.chance
+        return "" if self.chance is None or said else number(self.chance)
 
 
 @dataclass(frozen=True)
@@ -220,12 +230,14 @@ def _column(name: str, by_label: Mapping[str, Measure]) -> Column:
     held = list(by_label.values())
     found = [measure for measure in held if measure.value is not None] or held
     directions = {measure.better for measure in found}
+    chances = {measure.details.get("chance") for measure in found}
     targets = {measure.target for measure in found if measure.better == "near" and measure.target is not None}
     return Column(
         name=name,
         group=next(group for prefix, group in _GROUP_OF.items() if name.rpartition(".")[2].startswith(prefix)),
         better=directions.pop() if len(directions) == 1 else None,
         target=targets.pop() if len(targets) == 1 else None,
+        chance=chances.pop() if len(chances) == 1 else None,
         n=tuple(sorted({measure.n for measure in found if measure.value is not None})),
     )
 
