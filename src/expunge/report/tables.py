@@ -243,11 +243,11 @@ def _column(name: str, by_label: Mapping[str, Measure]) -> Column:
 
 
 def _best(column: Column, by_label: Mapping[str, Measure], models: Sequence[Model]) -> set[str]:
-    losses: dict[str, _Loss] = {}
+    losses: dict[str, Loss] = {}
     for label, measure in ((m.label, by_label[m.label]) for m in models if not m.role and m.label in by_label):
         if column.better in (None, "neither") or measure.value is None or not math.isfinite(measure.value):
             continue
-        losses[label] = _loss(measure)
+        losses[label] = loss_of(measure)
     least = min((loss.value for loss in losses.values()), default=0.0)
     best = {label for label, loss in losses.items() if loss.value == least}
     others = [loss for label, loss in losses.items() if label not in best]
@@ -255,7 +255,7 @@ def _best(column: Column, by_label: Mapping[str, Measure], models: Sequence[Mode
     return best if others and all(loss.low > reach for loss in others) else set()
 
 
-class _Loss(NamedTuple):
+class Loss(NamedTuple):
     """A measure on a scale on which lower is better; where it has no interval, both ends are its value."""
 
     value: float
@@ -263,17 +263,18 @@ class _Loss(NamedTuple):
     high: float
 
 
-def _loss(measure: Measure) -> _Loss:
+def loss_of(measure: Measure) -> Loss:
+    """A measure with a direction and a value, on that scale: for `near` its distance to the target."""
     assert measure.value is not None
     low, high = measure.interval or (measure.value, measure.value)
     if measure.better == "higher":
-        return _Loss(-measure.value, -high, -low)
+        return Loss(-measure.value, -high, -low)
     if measure.better == "lower":
-        return _Loss(measure.value, low, high)
+        return Loss(measure.value, low, high)
     assert measure.target is not None
     ends = abs(low - measure.target), abs(high - measure.target)
     nearest = 0.0 if low <= measure.target <= high else min(ends)
-    return _Loss(abs(measure.value - measure.target), nearest, max(ends))
+    return Loss(abs(measure.value - measure.target), nearest, max(ends))
 
 
 def _letter(index: int) -> str:
