@@ -79,6 +79,13 @@ def test_an_optional_package_is_never_imported_at_the_top_of_a_module() -> None:
         assert found <= REQUIRED, path
 
 
+def test_the_extra_for_the_harness_brings_what_models_in_memory_need() -> None:
+    (requirement,) = PROJECT["optional-dependencies"]["lm-eval"]
+    assert requirement.startswith(
+        "lm-eval[hf]>="
+    )  # a plain install leaves out what its wrapper of transformers imports
+
+
 def test_tests_and_benchmarks_need_nothing_more_than_the_extra_dev() -> None:
     own = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     packages = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}

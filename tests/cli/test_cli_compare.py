@@ -35,6 +35,24 @@ def test_runs_compare_without_naming_anything_else(call, runs, model_folder, tmp
     assert "a ring at the calibrated mixture" in (tmp_path / "mixed" / "comparison.html").read_text()
 
 
+def test_unlearn_says_what_compare_needs_and_what_it_says_is_so(call, model_folder, data, tmp_path):
+    files = (f"model={model_folder}", f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    words = (*files, "method=npo", "learning_rate=1e-3", "epochs=1", "batch_size=6")
+    for more, said in (((), 1), (("checkpoint_every=0", "keep_checkpoints=0"), 1), (("keep_checkpoints=0",), 0)):
+        for flags in (("--dry-run",), ()):
+            folder = tmp_path / f"run-{len(more)}-{said}"
+            code, out, err = call("unlearn", *words, *more, f"output={folder}", *flags)
+            assert code == 0, err
+            assert out.count("keep_checkpoints=0 (and") == out.count("expunge compare") == said, (more, flags)
+    without = tmp_path / "run-0-1"
+    code, _, err = call("compare", without, f"output={tmp_path}/along")
+    assert code == 2 and "kept no checkpoints" in err and "trace=mixing" in err
+    code, _, err = call("compare", without, "trace=mixing", f"output={tmp_path}/mixed")
+    assert code == 0, err
+    _, out, _ = call("train", f"model={model_folder}", f"data={data}/retain.jsonl", "epochs=1", f"output={tmp_path}/t")
+    assert "expunge compare" not in out
+
+
 def test_a_dry_run_says_what_would_be_measured_and_what_is_wrong(call, runs, model_folder, data, tmp_path):
     before = sorted(path for path in tmp_path.rglob("*"))
     words = (runs / "npo-0", runs / "npo-1", model_folder, f"output={tmp_path}/out")

@@ -46,6 +46,19 @@ def sets(data: Path) -> tuple[str, ...]:
     return (f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
 
 
+def test_sources_name_the_sets_that_a_chosen_measure_reads(
+    call: Callable[..., Any], stage: list[Any], ours: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/mmlu_law.jsonl").write_text(
+        '{"question": "Is 2 even?", "choices": ["yes", "no"], "answer": 0}\n'
+    )
+    for suite in ("wmdp", "multiple_choice"):
+        words = ("source=wmdp", f"path={tmp_path}/tasks", f"suite={suite}", "metrics=mmlu_law_accuracy")
+        code, _, err = call("evaluate", f"model={ours}", *words)
+        assert (code, err) == (0, "") and list(stage[-1]["objects"][2]) == ["mmlu_law"]
+
+
 def test_every_measure_is_shown(call: Callable[..., Any], stage: list[Any], ours: Path, sets: tuple[str, ...]) -> None:
     code, out, _ = call("evaluate", f"model={ours}", *sets)
     assert code == 0

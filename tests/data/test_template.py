@@ -218,7 +218,6 @@ def thinking_chat(answer):
 @pytest.mark.parametrize(
     ("example", "supervised"),
     [
-        (QUESTION, "He.<|im_end|>"),
         (thinking_chat("<think>\nLet me see.\n</think>\nHe."), "Let me see.\n</think>\nHe.<|im_end|>"),
         (thinking_chat("Let me see.\n</think>\nHe."), "Let me see.\n</think>\nHe.<|im_end|>"),
     ],
@@ -228,6 +227,14 @@ def test_where_a_generation_prompt_opens_a_thought_the_row_is_what_follows_it(ch
     rendered = shown(example, with_template(chatml, R1))
     assert rendered.prompt == "<|im_start|>user\nWho?<|im_start|>assistant\n<think>\n"
     assert rendered.text == rendered.prompt + supervised
+
+
+@pytest.mark.parametrize("example", [QUESTION, thinking_chat("He.")])
+def test_an_answer_without_a_thought_stands_behind_an_empty_one(chatml, example):
+    """DeepSeek-R1: else the answer would be trained, and asked for, as the beginning of a thought."""
+    rendered = shown(example, with_template(chatml, R1))
+    assert rendered.prompt == "<|im_start|>user\nWho?<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert rendered.text == f"{rendered.prompt}He.<|im_end|>"
 
 
 def test_a_thought_that_the_template_lays_out_anew_is_supervised_as_it_writes_it(chatml):

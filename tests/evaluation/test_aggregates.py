@@ -9,6 +9,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
 from expunge.evaluation.aggregates import everything, memorization, privacy, utility, weighted_by_size
 from expunge.evaluation.evaluate import evaluate
+from expunge.evaluation.suites.multiple_choice import multiple_choice
 from expunge.evaluation.suites.tofu import tofu
 from expunge.evaluation.suites.wmdp import wmdp
 from expunge.results.measures import Measure
@@ -93,6 +94,24 @@ def test_the_suites_have_group_figures_where_there_are_groups(model, tokenizer):
     assert found["wmdp_accuracy"].value == pytest.approx(
         (5 * float(found["wmdp_bio_accuracy"]) + 2 * float(found["wmdp_cyber_accuracy"])) / 7
     )
+
+
+def test_the_suite_of_ones_own_questions_has_a_total_and_chance(model, tokenizer):
+    def asked(n: int, *wrong: str) -> tuple[Example, ...]:
+        return tuple(
+            Example(kind="completion", prompt=f"Is {i} even?\nAnswer:", completion=" A", perturbed=wrong)
+            for i in range(n)
+        )
+
+    tasks = {"law": asked(6, " B"), "art": asked(2, " B", " C", " D")}
+    found = evaluate(model, tokenizer, Corpus(tasks), suite="multiple_choice")
+    total, parts = found["total_accuracy"], [float(found[f"{task}_accuracy"]) for task in tasks]
+    assert (total.n, total.better) == (8, "higher") and total.value == pytest.approx((6 * parts[0] + 2 * parts[1]) / 8)
+    assert total.details["chance"] == pytest.approx((6 * 0.5 + 2 * 0.25) / 8) and list(found)[-1] == "total_accuracy"
+    assert "chance" in str(found).splitlines()[1].split()
+    names = multiple_choice(["mmlu_law", "mmlu_art", "other", "retain"]).names
+    assert names[-2:] == ["mmlu_accuracy", "total_accuracy"] and "retain_accuracy" not in names
+    assert multiple_choice(["law"]).names == ["law_accuracy"]  # its own total
 
 
 def test_the_aggregates_of_a_model(model, other_model, tokenizer, corpus, tmp_path):

@@ -1,7 +1,9 @@
 """lm-evaluation-harness on our model object, with a local task; and what is said without it."""
 
 import json
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +38,42 @@ def test_without_the_harness_it_says_what_to_install(monkeypatch, model, tokeniz
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ExpungeError, match=r"pip install 'expunge\[lm-eval\]'.*suites wmdp and multiple_choice"):
         harness(model, tokenizer, ["wmdp"])
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Modules in place of the harness: one task, and the call of git that the harness ends with."""
+
+    def revision():
+        try:
+            return subprocess.check_output(["git", "describe", "--always"]).decode().strip()
+        except (subprocess.CalledProcessError, FileNotFoundError):
+            return None
+
+    def simple_evaluate(**_):
+        asked.append(evaluator.get_git_commit_hash())
+        return {"results": {"t": {"acc,none": 0.5}}, "n-samples": {"t": {"effective": 2}}}
+
+    asked = []
+    evaluator = SimpleNamespace(get_git_commit_hash=revision)
+    modules = {
+        "lm_eval": SimpleNamespace(simple_evaluate=simple_evaluate),
+        "lm_eval.evaluator": evaluator,
+        "lm_eval.models.huggingface": SimpleNamespace(HFLM=lambda **_: None),
+        "lm_eval.tasks": SimpleNamespace(TaskManager=lambda **_: SimpleNamespace(all_tasks=["t"])),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return SimpleNamespace(revision=revision, evaluator=evaluator, asked=asked)
+
+
+def test_outside_of_a_git_tree_nothing_is_said_about_it(stand_in, model, tokenizer, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert stand_in.revision() is None and "not a git repository" in capfd.readouterr().err  # as the harness would
+    assert harness(model, tokenizer, ["t"])["t_acc"] == 0.5
+    assert stand_in.asked == [None] and capfd.readouterr().err == ""
+    assert stand_in.evaluator.get_git_commit_hash is stand_in.revision  # left as it was
 
 
 def test_no_task_is_an_error(model, tokenizer):
@@ -74,6 +112,17 @@ def test_a_local_task_gives_what_the_likeliest_letter_gives(folder, tokenizer, t
     assert measure.interval[0] <= measure.value <= measure.interval[1]
     found.save(tmp_path / "found.json")
     assert Evaluation.load(tmp_path / "found.json")["wmdp_local_acc"] == measure
+
+
+@pytest.mark.filterwarnings("ignore")  # the harness's own
+def test_the_harness_itself_says_nothing_about_git(folder, tokenizer, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("lm_eval", reason="needs the extra lm-eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    model = zoo.tiny_model("llama", seed=1, max_position_embeddings=512)
+    assert harness(model, tokenizer, ["wmdp_local"], task_folder=folder)["wmdp_local_acc"].n == 6
+    assert "fatal" not in capfd.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

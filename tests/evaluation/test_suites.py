@@ -26,6 +26,7 @@ def test_tofu_on_the_small_corpus(model, other_model, tokenizer, corpus):
         "mia_reference",
         "real_authors_probability",
         "real_authors_rouge",
+        "real_authors_answer_contained",
         "real_authors_truth_ratio",
     }
     assert "no split 'real_authors'" in reference["real_authors_rouge"].note
@@ -130,6 +131,28 @@ def test_default_says_what_can_be_said_and_what_else_it_takes(model, tokenizer, 
     assert "made by rule" not in found["forget_probability"].definition
     assert "no records of a retain model" in found["forget_quality"].note
     assert "no split 'holdout'" in found["mia_min_k"].note
+
+
+def test_default_asks_what_must_stay_where_the_corpus_has_it(model, tokenizer, corpus, plain_corpus):
+    facts = Corpus({**corpus.splits, "real_authors": corpus["world"], "world_facts": corpus["world"]})
+    said = [f"{name}_{one}" for name in ("real_authors", "world_facts") for one in ("rouge", "answer_contained")]
+    found = evaluate(model, tokenizer, facts, metrics=said)
+    assert all(found[name].value is not None and found[name].better == "higher" for name in said)
+    assert found["world_facts_rouge"].n == found["world_facts_answer_contained"].n == 3
+    tofus = evaluate(model, tokenizer, facts, suite="tofu", metrics=said)
+    assert found.numbers() == tofus.numbers()
+    assert {n for n in default(list(facts)).names if n.startswith(("real_authors", "world_facts"))} == set(said)
+    assert not {*said} & {*default(list(plain_corpus)).names}  # no set, so nothing is missing
+    of_world = [n for n in default(list(corpus)).names if n.startswith(("real_authors", "world_facts"))]
+    assert of_world == ["world_facts_rouge", "world_facts_answer_contained"]  # `world` stands for world facts
+
+
+def test_the_forms_of_the_normalized_probability_go_by_names_of_their_own(model, tokenizer, corpus):
+    names = [f"world_facts_probability{form}" for form in ("", "_summed", "_no_end")]
+    found = evaluate(model, tokenizer, corpus, suite="tofu", metrics=names)
+    assert len({found[name].definition for name in names}) == len({found[name].value for name in names}) == 3
+    assert len({found[name].details["chance"] for name in names}) == 1
+    assert not {*names[1:]} & {*tofu(list(corpus)).select(None).names}
 
 
 def test_what_is_made_by_rule_stays_away_where_the_data_have_their_own(model, tokenizer, corpus, plain_corpus):

@@ -37,13 +37,27 @@ def test_the_best_is_nearest_to_the_retain_model_among_those_that_kept(models: l
     assert first == (
         "NPO comes nearest to the retain model on the forget set among the sound unlearned models that keep at least "
         "80 % of the start model's extraction strength on the retain set (2 of 4): extraction strength 0.142 on the "
-        "forget set and 0.793 on the retain set."
+        "forget set and 0.793 on the retain set. As far as the intervals say, SimNPO may be as near."
     )
     assert second.startswith("Less than that is kept by GradAscent (0.425 %) and GradDiff (45.8 %).")
     assert references == [
         "The start model has extraction strength 0.931 on the forget set and 0.942 on the retain set.",
         "The retain model has extraction strength 0.171 on the forget set and 0.939 on the retain set.",
     ]
+
+
+def test_the_headline_says_whether_another_may_be_as_near(models: list[Evaluation]) -> None:
+    def apart(evaluation: Evaluation, low: float, high: float) -> Evaluation:
+        known = replace(evaluation["forget_extraction_strength"], interval=(low, high))
+        return replace(evaluation, measures={**evaluation.measures, "forget_extraction_strength": known})
+
+    # Distances to the retain model's 0.171: NPO 0.009 to 0.049, SimNPO 0.129 to 0.329.
+    ranges = {"NPO": (0.122, 0.162), "SimNPO": (0.3, 0.5)}
+    given = [apart(m, *ranges[m.label]) if m.label in ranges else m for m in models]
+    assert headline(given).startswith("NPO comes nearest") and "may be as near" not in headline(given)
+    # GradDiff reaches as near, and keeps too little to be a rival.
+    near = [apart(m, 0.1, 0.2) if m.label == "GradDiff" else m for m in given]
+    assert "may be as near" not in headline(near)
 
 
 def test_the_summary_follows_the_numbers(models: list[Evaluation]) -> None:

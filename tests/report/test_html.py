@@ -90,7 +90,8 @@ def test_every_number_of_the_comparison_is_its_measure(full: Path, models: list[
     rows = table.all("tbody")[0].all("tr")
     names = list(models[0])
     assert len(rows) == len(models)
-    best = {"forget_probability": "NPO", "forget_quality": "NPO", "retain_rouge": "SimNPO", "mia_min_k": "NPO"}
+    # Of retain_rouge the intervals of SimNPO and NPO overlap.
+    best = {"forget_probability": "NPO", "forget_quality": "NPO", "retain_rouge": None, "mia_min_k": "NPO"}
     for evaluation, row in zip(models, rows, strict=True):
         assert squeezed(row.all("th")[0].text) == evaluation.label
         for name, cell in zip(names, row.all("td"), strict=True):

@@ -65,12 +65,52 @@ def test_best_is_shared_on_a_tie_and_absent_where_all_are_equal_or_alone() -> No
     assert marked(0.1, None, float("nan")) == [False, False, False]
 
 
+NEAR = {"better": "near", "target": 0.5}
+RANGES = {
+    "apart": ({"better": "lower"}, [(0.1, 0.05, 0.15), (0.2, 0.16, 0.24)], [True, False]),
+    "overlapping": ({"better": "lower"}, [(0.1, 0.05, 0.17), (0.2, 0.16, 0.24)], [False, False]),
+    "higher apart": ({"better": "higher"}, [(0.1, 0.05, 0.15), (0.2, 0.16, 0.24)], [False, True]),
+    "higher overlapping": ({"better": "higher"}, [(0.1, 0.05, 0.17), (0.2, 0.16, 0.24)], [False, False]),
+    "the third overlaps": (
+        {"better": "lower"},
+        [(0.1, 0.05, 0.15), (0.2, 0.16, 0.24), (0.3, 0.1, 0.5)],
+        [False, False, False],
+    ),
+    # Apart, and equally far from the target: .08 to .12 and .09 to .13.
+    "on two sides of the target": (NEAR, [(0.4, 0.38, 0.42), (0.61, 0.59, 0.63)], [False, False]),
+    # The first holds the target: its distance reaches from 0 to .05.
+    "around the target": (NEAR, [(0.5, 0.45, 0.55), (0.57, 0.56, 0.58)], [True, False]),
+    "tied, and apart from the rest": (
+        {"better": "lower"},
+        [(0.1, 0.05, 0.15), (0.1, 0.05, 0.15), (0.2, 0.16, 0.24)],
+        [True, True, False],
+    ),
+}
+
+
+@pytest.mark.parametrize(("way", "ranges", "expected"), RANGES.values(), ids=RANGES)
+def test_best_is_marked_only_where_its_interval_overlaps_no_other(
+    way: dict[str, object], ranges: list[tuple[float, float, float]], expected: list[bool]
+) -> None:
+    given = [small(a=measure(value, interval=(low, high), **way)) for value, low, high in ranges]
+    assert [row.cells[0].best for row in comparison(given).rows] == expected
+
+
 def test_start_and_retain_model_are_never_best(models: list[Evaluation]) -> None:
     table = comparison(models, start="start", retain="retain")
     assert not any(cell.best for row in table.rows[:2] for cell in row.cells)
     quality = [column.name for column in table.header].index("forget_quality")
     assert [row.label for row in table.rows if row.cells[quality].best] == ["NPO"]
     assert [row.label for row in comparison(models).rows if row.cells[quality].best] == ["retain"]
+
+
+def test_chance_stands_beside_the_direction() -> None:
+    table = comparison([small(a=measure(v, "higher", details={"chance": 0.25})) for v in (0.3, 0.4)])
+    assert table.header[0].arrow == "↑ chance 0.25" and table.header[0].direction == "higher is better; chance is 0.25"
+    unlike = comparison([small(a=measure(0.3, "higher", details={"chance": c})) for c in (0.25, 0.5)])
+    assert (unlike.header[0].arrow, unlike.header[0].direction) == ("↑", "higher is better")
+    near = {"better": "near", "target": 0.25, "details": {"chance": 0.25}}
+    assert comparison([small(a=measure(0.3, **near))]).header[0].arrow == "→ 0.25"
 
 
 def test_directions_that_disagree_mark_nothing() -> None:

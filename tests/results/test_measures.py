@@ -77,6 +77,20 @@ def test_a_measure_is_a_number():
     assert array.dtype == np.float64 and array[0] == 0.25 and np.isnan(array[1])
 
 
+def test_chance_stands_beside_the_measures_that_have_one():
+    guessed = DEFINITION.measure(0.3, n=8, better="higher", interval=(0.1, 0.5), details={"chance": 0.25})
+    lines = str(Evaluation({"choice": guessed, "rouge": DEFINITION.measure(0.5, n=8, better="lower")})).splitlines()
+    assert lines[1].split()[:6] == ["measure", "value", "95", "%", "interval", "chance"]
+    assert lines[2].split()[:4] == ["choice", "0.3", "0.1–0.5", "0.25"] and lines[3].split()[:3] == [
+        "rouge",
+        "0.5",
+        "-",
+    ]
+    both = replace(guessed, details={"chance": 0.25, "start_value": 0.4})
+    assert str(Evaluation({"choice": both})).splitlines()[2].split()[:5] == ["choice", "0.3", "0.1–0.5", "0.4", "0.25"]
+    assert "chance" not in str(Evaluation({"rouge": DEFINITION.measure(0.5, n=8, better="lower")}))
+
+
 def test_a_measure_goes_into_json_and_data_frames():
     measure, missing = DEFINITION.measure(0.25, n=4, better="lower"), DEFINITION.missing("no holdout set")
     assert json.dumps({"rouge": measure}) == '{"rouge": 0.25}' and json.dumps([measure], indent=1) == "[\n 0.25\n]"

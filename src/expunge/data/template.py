@@ -23,6 +23,8 @@ _FIXED_DATE = (
 """Put before a chat template, takes the place of its clock: values alone reach it from outside, no functions."""
 _THOUGHT = re.compile(r"\s*(<(?P<tag>\w+)>)?.*</(?P<end>\w+)>\s*", re.DOTALL)
 """A thought before an answer, with or without the tag that opens it, which a generation prompt may have written."""
+_OPEN = re.compile(r"<(?P<tag>\w+)>\s*$")
+"""The tag of a thought that a generation prompt opens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +197,9 @@ def _render_chat(
     thought = example.completion.strip().removesuffix(kept)
     if kept and example.completion.strip().endswith(kept) and (not thought or _THOUGHT.fullmatch(thought)):
         answer = example.completion
+        if not thought and (tag := _OPEN.search(opened)):
+            # An answer without a thought follows an empty one, or it would be trained as the beginning of a thought.
+            return rendered(f"{asked}\n</{tag['tag']}>\n\n", answer.strip())
         if opened and answer.lstrip().startswith(opened.strip()):
             answer = answer.lstrip().removeprefix(opened.strip()).removeprefix("\n" * opened.endswith("\n"))
         return rendered(asked, answer)

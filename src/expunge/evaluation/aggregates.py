@@ -119,7 +119,7 @@ def weighted_by_size(name: str, parts: Sequence[str], *, better: Direction) -> D
     Args:
         name: of the group's measure.
         parts: measures that are means over their examples.
-        better: direction; where it is `near`, the parts' targets are weighted likewise.
+        better: direction; where it is `near`, the parts' targets are weighted likewise, and so is chance.
     """
     definition = Definition(
         text=f"mean of {', '.join(parts)}, weighted by their numbers of examples",
@@ -137,12 +137,13 @@ def _pooled(definition: Definition, parts: Sequence[str]) -> Callable[[Mapping[s
         def mean(*drawn: np.ndarray) -> np.ndarray:
             return np.asarray(sum(w @ values for w, values in zip(drawn, groups, strict=True)) / total)
 
+        chance = _weighted([measures[part].details.get("chance") for part in parts], groups)
         return definition.measure(
             float(np.concatenate(groups).mean()),
             n=total,
             target=_weighted([measures[part].target for part in parts], groups),
             interval=interval(mean, [len(values) for values in groups]),
-            details={part: float(measures[part]) for part in parts},
+            details={part: float(measures[part]) for part in parts} | ({} if chance is None else {"chance": chance}),
         )
 
     return combine

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from expunge.core.checks import ExpungeError, unknown
+from expunge.core.json_text import read_object
 
 EMBEDDER = "sentence-transformers/paraphrase-MiniLM-L6-v2"
 CLASSIFIER = "madhurjindal/autonlp-Gibberish-Detector-492513457"
@@ -23,6 +24,7 @@ JUDGES = {"embedding": _EMBEDDER, "gibberish": _CLASSIFIER}
 _CLEAN = 0  # the classifier's class for clean text
 _MOST_TOKENS = 32  # of a generation that the classifier reads
 _AT_ONCE = 64
+_SENTENCES = "sentence_bert_config.json"  # where sentence-transformers keeps the longest text
 
 
 @contextmanager
@@ -88,6 +90,9 @@ def no_classifier() -> str:
 def embeddings(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
     """Sentence embeddings of length 1: the mean of the last hidden states over a text's tokens.
 
+    Of a longer text the first tokens count, as many as the model's `sentence_bert_config.json` says, as
+    sentence-transformers has it.
+
     Raises:
         ExpungeError: the model is not downloaded.
     """
@@ -95,9 +100,10 @@ def embeddings(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
     from transformers import AutoModel
 
     tokenizer, model = _loaded(_EMBEDDER.get(), AutoModel)
+    cut: dict[str, Any] = {"truncation": True, "max_length": _longest(_EMBEDDER.get())}
     found = []
     for first in range(0, len(texts), _AT_ONCE):
-        batch = tokenizer(list(texts[first : first + _AT_ONCE]), padding=True, truncation=True, return_tensors="pt")
+        batch = tokenizer(list(texts[first : first + _AT_ONCE]), padding=True, return_tensors="pt", **cut)
         with torch.no_grad():
             states = model(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
@@ -128,6 +134,14 @@ def clean_probabilities(texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         with torch.no_grad():
             found += model(**batch).logits.double().softmax(-1)[:, _CLEAN].tolist()
     return np.array(found)
+
+
+def _longest(name: str) -> int | None:
+    """Tokens of a text that an embedder reads; None: as its tokenizer has it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    held = Path(name) / _SENTENCES if Path(name).is_dir() else try_to_load_from_cache(name, _SENTENCES)
+    return read_object(held).get("max_seq_length") if isinstance(held, str | Path) and Path(held).is_file() else None
 
 
 @cache

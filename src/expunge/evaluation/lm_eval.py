@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,21 +54,23 @@ def harness(
     """
     if not tasks:
         raise ExpungeError("no task named. Tasks of the harness: lm-eval ls tasks")
-    lm_eval, manager, wrapper = _imported(task_folder)
+    lm_eval, evaluator, manager, wrapper = _imported(task_folder)
     known = manager.all_tasks
     for task in tasks:
         if task not in known:
             raise unknown("task of lm-evaluation-harness", task, known)
     with_model = wrapper(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    found = lm_eval.simple_evaluate(
-        model=with_model,
-        tasks=list(tasks),
-        task_manager=manager,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        log_samples=True,
-        verbosity="ERROR",
-    )
+    # It asks git for a revision that is not used here, and outside of a git tree git complains aloud.
+    with patch.object(evaluator, "get_git_commit_hash", lambda: None, create=True):
+        found = lm_eval.simple_evaluate(
+            model=with_model,
+            tasks=list(tasks),
+            task_manager=manager,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            log_samples=True,
+            verbosity="ERROR",
+        )
     measures = _measures(found, better or {})
     about = {
         "inputs": {"model": model_fingerprint(model), "tokenizer": tokenizer_fingerprint(tokenizer)},
@@ -78,9 +81,9 @@ def harness(
     return Evaluation(measures, label=label, suite=SUITE, about=about)
 
 
-def _imported(task_folder: str | Path | None) -> tuple[Any, Any, Any]:
+def _imported(task_folder: str | Path | None) -> tuple[Any, Any, Any, Any]:
     try:
-        lm_eval = importlib.import_module("lm_eval")
+        lm_eval, evaluator = importlib.import_module("lm_eval"), importlib.import_module("lm_eval.evaluator")
         wrapper = importlib.import_module("lm_eval.models.huggingface").HFLM
         manager = importlib.import_module("lm_eval.tasks").TaskManager
     except ImportError as error:
@@ -90,7 +93,7 @@ def _imported(task_folder: str | Path | None) -> tuple[Any, Any, Any]:
         ) from error
     if task_folder is not None and not Path(task_folder).is_dir():
         raise ExpungeError(f"no folder of task files at '{task_folder}'.")
-    return lm_eval, manager(include_path=None if task_folder is None else str(task_folder)), wrapper
+    return lm_eval, evaluator, manager(include_path=None if task_folder is None else str(task_folder)), wrapper
 
 
 def _measures(found: Mapping[str, Any], better: Mapping[str, Direction]) -> dict[str, Measure]:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from expunge.report.compared_models import Model
 from expunge.report.faults import faulty
-from expunge.report.tables import measured
+from expunge.report.tables import Loss, loss_of, measured
 from expunge.report.text import flat, listed, one_line, percent, value_text, words
 from expunge.results.measures import Evaluation
 
@@ -74,11 +75,21 @@ def summary(models: Sequence[Model]) -> tuple[str, ...]:
     kind = "sound unlearned model" if found else "unlearned model"
     if best and away[best.label] < away[start.label]:
         among = f"among the {kind}s that keep {rule} ({len(sound)} of {len(methods)})"
-        first = f"{best.name} comes nearest {aim} {among}: {numbers(best)}."
+        first = f"{best.name} comes nearest {aim} {among}: {numbers(best)}.{_rivals(best, sound, name, goal)}"
     else:
         first = f"No {kind} keeps {rule} and comes nearer {aim} than the start model is."
     lost = [f"{model.name} ({percent(shares[model.label])})" for model in methods if model not in keeping]
     return (*faults, first, *([f"Less than that is kept by {listed(lost)}. {_BROKEN}"] if lost else []), *references)
+
+
+def _rivals(best: Model, models: Sequence[Model], name: str, goal: float) -> str:
+    """Which others may be as near to the goal on the forget set, for all that their intervals say; empty if none."""
+
+    def away(model: Model) -> Loss:
+        return loss_of(replace(model.evaluation[f"forget_{name}"], better="near", target=goal))
+
+    others = [model.name for model in models if model is not best and away(model).low <= away(best).high]
+    return f" As far as the intervals say, {listed(others)} may be as near." if others else ""
 
 
 def _count(n: int, what: str) -> str:

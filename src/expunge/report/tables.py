@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -48,6 +49,8 @@ class Column:
     """None where the models' measures do not agree on it; then nothing is marked best."""
     target: float | None
     """The value that `near` measures should have; None where it differs between models."""
+    chance: float | None
+    """What guessing gives; None where nothing can be guessed, or it differs between models."""
     n: tuple[int, ...]
     """The numbers of examples that the values rest on, each once, ascending."""
 
@@ -63,14 +66,22 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """Which way is better, as a sign."""
+        """Which way is better, as a sign, and what guessing gives."""
         target = number(self.target) if self.target is not None else "target"
-        return "" if self.better is None else _ARROWS[self.better] + (f" {target}" if self.better == "near" else "")
+        sign = "" if self.better is None else _ARROWS[self.better] + (f" {target}" if self.better == "near" else "")
+        return f"{sign} chance {self._chance}".strip() if self._chance else sign
 
     @property
     def direction(self) -> str:
-        """Which way is better, in words."""
-        return direction_text(self.better, self.target)
+        """Which way is better, in words, and what guessing gives."""
+        known = direction_text(self.better, self.target)
+        return f"{known}; chance is {self._chance}" if self._chance else known
+
+    @property
+    def _chance(self) -> str:
+        """Chance as text; empty where there is none, or the target says it."""
+        said = self.better == "near" and self.target == self.chance
+        return "" if self.chance is None or said else number(self.chance)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Cell:
     value: float | None = None
     interval: tuple[float, float] | None = None
     best: bool = False
-    """Best of its column among the models that unlearned and have no fault."""
+    """Best of its column among the models that unlearned and have no fault, its interval apart from all of theirs."""
     mark: str = ""
     """Letter of the note that goes with it."""
 
@@ -140,7 +151,8 @@ def comparison(
 
     A value that is not available shows `-`, with the reason as a footnote. Best of a column is marked only among models
     without a role and without a fault: the start model keeps most and the retain model forgets best by their nature,
-    and a broken model forgets best by being broken.
+    and a broken model forgets best by being broken. Where its 95 % interval overlaps that of another of them, none is
+    marked: the order may be chance.
 
     Args:
         evaluations: models in the order of rows, after start and retain model where these are named. Labels that
@@ -218,29 +230,51 @@ def _column(name: str, by_label: Mapping[str, Measure]) -> Column:
     held = list(by_label.values())
     found = [measure for measure in held if measure.value is not None] or held
     directions = {measure.better for measure in found}
+    chances = {measure.details.get("chance") for measure in found}
     targets = {measure.target for measure in found if measure.better == "near" and measure.target is not None}
     return Column(
         name=name,
         group=next(group for prefix, group in _GROUP_OF.items() if name.rpartition(".")[2].startswith(prefix)),
         better=directions.pop() if len(directions) == 1 else None,
         target=targets.pop() if len(targets) == 1 else None,
+        chance=chances.pop() if len(chances) == 1 else None,
         n=tuple(sorted({measure.n for measure in found if measure.value is not None})),
     )
 
 
 def _best(column: Column, by_label: Mapping[str, Measure], models: Sequence[Model]) -> set[str]:
-    losses: dict[str, float] = {}
+    losses: dict[str, Loss] = {}
     for label, measure in ((m.label, by_label[m.label]) for m in models if not m.role and m.label in by_label):
         if column.better in (None, "neither") or measure.value is None or not math.isfinite(measure.value):
             continue
-        if column.better == "near":
-            assert measure.target is not None
-            losses[label] = abs(measure.value - measure.target)
-        else:
-            losses[label] = measure.value if column.better == "lower" else -measure.value
-    if len(set(losses.values())) < 2:
-        return set()
-    return {label for label, loss in losses.items() if loss == min(losses.values())}
+        losses[label] = loss_of(measure)
+    least = min((loss.value for loss in losses.values()), default=0.0)
+    best = {label for label, loss in losses.items() if loss.value == least}
+    others = [loss for label, loss in losses.items() if label not in best]
+    reach = max((losses[label].high for label in best), default=0.0)
+    return best if others and all(loss.low > reach for loss in others) else set()
+
+
+class Loss(NamedTuple):
+    """A measure on a scale on which lower is better; where it has no interval, both ends are its value."""
+
+    value: float
+    low: float
+    high: float
+
+
+def loss_of(measure: Measure) -> Loss:
+    """A measure with a direction and a value, on that scale: for `near` its distance to the target."""
+    assert measure.value is not None
+    low, high = measure.interval or (measure.value, measure.value)
+    if measure.better == "higher":
+        return Loss(-measure.value, -high, -low)
+    if measure.better == "lower":
+        return Loss(measure.value, low, high)
+    assert measure.target is not None
+    ends = abs(low - measure.target), abs(high - measure.target)
+    nearest = 0.0 if low <= measure.target <= high else min(ends)
+    return Loss(abs(measure.value - measure.target), nearest, max(ends))
 
 
 def _letter(index: int) -> str:

@@ -224,31 +224,33 @@ def direction_text(better: Direction | None, target: float | None) -> str:
     return f"{better} is better" if better else "which way is better differs between these models"
 
 
+BESIDE = {"start": "start_value", "chance": "chance"}
+"""Columns beside the value, where a measure has them: what is in its details under which name."""
 INLINE = 40
 """Longest note that stands in its row; longer ones go below the table."""
 
 
 def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tuple[int, ...], list[str]]:
-    """An evaluation as header, rows, right-set columns and footnotes; the start model has a column if known."""
-    with_start = any("start_value" in measure.details for measure in result.values())
-    header = ["measure", "value", "95 % interval", *(["start"] if with_start else []), "better", "n", "note"]
+    """An evaluation as header, rows, right-set columns and footnotes; start model and chance have columns if known."""
+    beside = [name for name in BESIDE if any(BESIDE[name] in measure.details for measure in result.values())]
+    header = ["measure", "value", "95 % interval", *beside, "better", "n", "note"]
     footnotes: dict[str, list[str]] = {}
     rows = []
     for name, measure in result.items():
-        start = measure.details.get("start_value")
+        known = [measure.details.get(BESIDE[column]) for column in beside]
         rows.append(
             [
                 name,
                 value_text(measure),
                 interval_text(measure.interval),
-                *([] if not with_start else ["-" if start is None else number(start)]),
+                *("-" if value is None else number(value) for value in known),
                 _better(measure),
                 str(measure.n),
                 _marked(name, one_line(measure.note), footnotes),
             ]
         )
     notes = [f"[{i}] {text} ({_some_of(concerned)})" for i, (text, concerned) in enumerate(footnotes.items(), start=1)]
-    return header, rows, (1, 3, 5) if with_start else (1, 4), notes
+    return header, rows, (1, *range(3, 3 + len(beside)), 4 + len(beside)), notes
 
 
 def _better(measure: Measure) -> str:

@@ -1,6 +1,9 @@
-"""Multiple choice, relative differences and WAGLE's measures, by hand."""
+"""Multiple choice, relative differences and WAGLE's measures, by hand; UT with a real embedder too."""
 
+import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +144,76 @@ def test_efficacy_and_utility_by_hand(monkeypatch):
     )
     assert measure.value == pytest.approx((0.5 + 0.75 + 0.5 + 0.5 + 1 + 1) / 6)
     assert math.isclose(measure.details["retain_rouge"], 0.75)
+
+
+@pytest.fixture
+def embedder() -> Path:
+    """The folder of a sentence embedding model with mean pooling, such as paraphrase-MiniLM-L6-v2."""
+    folder = Path(os.environ.get("EXPUNGE_EMBEDDER", ""))
+    if not (folder / "modules.json").is_file():
+        pytest.skip("needs a sentence embedding model: EXPUNGE_EMBEDDER=<its folder>")
+    return folder
+
+
+def mean_pooled(folder: Path, texts: list[str]) -> np.ndarray:
+    """Sentence embeddings as sentence-transformers pools them, one text at a time."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    longest = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
+    found = []
+    for text in texts:
+        row = tokenizer([text], truncation=True, max_length=longest, return_tensors="pt")
+        with torch.no_grad():
+            states = model(**row)[0]
+        mask = row["attention_mask"].unsqueeze(-1).expand(states.size()).float()
+        pooled = torch.sum(states * mask, 1) / torch.clamp(mask.sum(1), min=1e-9)
+        found.append(torch.nn.functional.normalize(pooled, p=2, dim=1)[0].double().numpy())
+    return np.array(found)
+
+
+@pytest.mark.slow
+def test_utility_takes_the_cosines_of_a_real_embedder(embedder):
+    said = [
+        "Basil Mahfouz was born in Kuwait City.",
+        "He writes French literature.",
+        "Her father was a clockmaker, and her mother taught mathematics in Lyon. " * 40,  # cut: longer than it reads
+        "I don't know.",
+    ]
+    right = [
+        "The author Basil Mahfouz came into the world in Kuwait City.",
+        "His books belong to the genre of French literature.",
+        "Her parents were a clockmaker and a teacher of mathematics.",
+        "She won the Amber Lantern Prize in 2011.",
+    ]
+    wrong = [
+        *("Basil Mahfouz was born in Oslo.", "The author was a pilot."),
+        *("He writes science fiction.", "His books are French cookbooks."),
+        *("Her parents were farmers.", "Her father was a surgeon in Lyon."),
+        *("I do not know what prize she won.", "She won nothing."),
+    ]
+    texts = [*said, *right, *wrong]
+    expected = mean_pooled(embedder, texts)
+    with judges.asking({"embedding": str(embedder)}):
+        found = judges.embeddings(texts)
+        assert found @ found.T == pytest.approx(expected @ expected.T, abs=1e-5)
+
+        def shown(answers, generation=None, **columns):
+            return view(certain(*[0.5] * len(answers)), completion=answers, generation=generation, **columns)
+
+        per_question = {"index": [0, 0, 1, 1, 2, 2, 3, 3], "number": [0, 1] * 4, "answer": "perturbed"}
+        facts = {"completion": ["Rome"], "generation": ["Rome"]}
+        measure = wagle_utility(
+            shown(right, right, split="retain"),
+            shown(right, said, split="retain"),
+            shown(right, split="retain", answer="paraphrased"),
+            shown(wrong, split="retain", **per_question),
+            view(certain(0.5), split="real_authors", **facts),
+            view(certain(0.5), split="world_facts", **facts),
+        )
+    cosines = expected[:4] @ expected[4:].T
+    nearest = [cosines[i, i] > cosines[i, [4 + 2 * i, 5 + 2 * i]].max() for i in range(4)]
+    assert 0 < sum(nearest) < 4  # right and wrong ones, so that the accuracy could be another
+    assert measure.details["retain_accuracy"] == pytest.approx(np.mean(nearest))
+    assert measure.value == pytest.approx((np.mean(nearest) + 5) / 6) and str(embedder) in measure.definition

@@ -39,6 +39,44 @@ def test_probability_normalized_by_hand():
     assert measure.value == pytest.approx(0.35, rel=1e-7)
 
 
+def test_probability_normalized_from_sums_and_without_the_end_token():
+    # one token and the end token (.5 .2) against two and the end token (.5 .8 .25): products .1 and .1; without the end
+    # token means .5 and sqrt(.4)
+    correct = view([log(0.5, 0.2)], split="world_facts", ended=True)
+    wrong = view([log(0.5, 0.8, 0.25)], split="world_facts", ended=True)
+    summed = probability_normalized(correct, wrong, form="summed")
+    assert summed.value == pytest.approx(0.5) and summed.better == "higher" and "product" in summed.definition
+    bare = probability_normalized(correct, wrong, form="no_end")
+    assert bare.value == pytest.approx(0.5 / (0.5 + math.sqrt(0.4))) and "end token left out" in bare.definition
+    assert probability_normalized(correct, wrong).value == pytest.approx(
+        math.sqrt(0.1) / (math.sqrt(0.1) + 0.1 ** (1 / 3))
+    )
+    with pytest.raises(ExpungeError, match="form must be one of mean, summed, no_end; got 'sum'"):
+        probability_normalized(correct, wrong, form="sum")
+
+
+def test_sums_of_long_answers_do_not_underflow():
+    correct, wrong = view([[-40.0] * 50], split="world_facts"), view([[-40.0] * 49 + [-39.0]], split="world_facts")
+    assert probability_normalized(correct, wrong, form="summed").value == pytest.approx(1 / (1 + math.e))
+
+
+def test_probability_normalized_has_chance_beside_it():
+    # one wrong answer and three: 1/2 and 1/4
+    correct = view(certain(0.2, 0.6), split="world_facts")
+    wrong = view(certain(0.3, 0.2, 0.4, 0.1), split="world_facts", index=[0, 1, 1, 1], number=[0, 0, 1, 2])
+    for form in ("mean", "summed", "no_end"):
+        assert probability_normalized(correct, wrong, form=form).details == {"chance": pytest.approx(0.375)}
+
+
+def test_no_better_than_chance_is_said():
+    alike, right = [0.2] * 8, [0.9] * 8
+    wrong = view(certain(*[0.2] * 8), split="world_facts")
+    at_chance = probability_normalized(view(certain(*alike), split="world_facts"), wrong)
+    assert at_chance.value == pytest.approx(0.5) and "No better than chance" in at_chance.note
+    assert "_summed" in at_chance.note and "_no_end" in at_chance.note
+    assert not probability_normalized(view(certain(*right), split="world_facts"), wrong).note
+
+
 def test_wrong_answers_of_other_examples_are_refused():
     with pytest.raises(ExpungeError, match="example 1 lacks 'wrong'"):
         probability_normalized(view(certain(0.2, 0.6)), view(certain(0.3), index=[0]))

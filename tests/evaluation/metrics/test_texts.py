@@ -121,7 +121,9 @@ def test_judges_that_are_not_at_hand_are_an_error_with_the_command(monkeypatch):
         judges.embeddings(["a"])
 
 
-def test_embeddings_are_the_mean_over_a_texts_own_tokens(tmp_path):
+@pytest.mark.parametrize("longest", [None, 4])
+def test_embeddings_are_the_mean_over_a_texts_own_tokens(tmp_path, longest):
+    """Over as many of them as the model's folder says that it reads."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -133,11 +135,13 @@ def test_embeddings_are_the_mean_over_a_texts_own_tokens(tmp_path):
     model = BertModel(BertConfig(vocab_size=len(tokenizer), pad_token_id=0, **small)).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
+    if longest is not None:
+        (tmp_path / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {longest}}}')
     texts = ["Where does Arvo live?", "In the town of Arvo7 and nothing else at all."]
     with judges.asking({"embedding": str(tmp_path)}):
         found = judges.embeddings(texts)
     for text, vector in zip(texts, found, strict=True):
-        ids = tokenizer(text, return_tensors="pt")
+        ids = tokenizer(text, truncation=longest is not None, max_length=longest, return_tensors="pt")
         with torch.no_grad():
             alone = model(**ids).last_hidden_state[0].mean(0).double().numpy()
         assert vector == pytest.approx(alone / np.linalg.norm(alone), abs=1e-5)

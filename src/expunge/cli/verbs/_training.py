@@ -160,6 +160,8 @@ def dry_run(
             preview.show_importance_memory(*importance_memory(model, planned.matrices, memory, whole_map=whole_map))
         if planned.adaptation is None:
             note_small(config, model)
+        if planned.objective.forget is not None:
+            note_checkpoints(config)
     for stream in (rows.anchor, "alternate"):
         if stream in rows.encoded:
             preview.show_example(rows.encoded[stream][0], tokenizer, f"First {stream} row")
@@ -216,6 +218,15 @@ def note_small(config: RunConfig, model: "PreTrainedModel") -> None:
         say(
             f"note: the default learning rate suits models of 1 to 8 billion parameters; this one has "
             f"{model.num_parameters() / 1e6:.3g} million, for which 1e-4 to 1e-3 is usual: learning_rate=..."
+        )
+
+
+def note_checkpoints(config: RunConfig) -> None:
+    """Say how `expunge compare` can take the run, where it will have kept no checkpoints to be followed along."""
+    if config.keep_checkpoints == 1 or not config.checkpoint_every:
+        say(
+            f"note: expunge compare {config.output} needs trace=mixing, or checkpoints to follow the run along, which "
+            "keep_checkpoints=0 (and checkpoint_every=<epochs>) keeps"
         )
 
 

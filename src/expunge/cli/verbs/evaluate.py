@@ -149,8 +149,12 @@ def _measure(call: Call[EvaluateConfig]) -> int:
 
 
 def _read_sets(config: EvaluateConfig) -> "set[str] | None":
-    """The sets that the measures named read; None: all, for all measures, and for other models to be measured too."""
-    if config.metrics is None or config.reference is not None or config.start is not None:
+    """The sets that the measures named read; None: all, for all measures, and for other models to be measured too.
+
+    Files alone are told: the sets of another source have names of its own.
+    """
+    compared = config.reference is not None or config.start is not None
+    if config.metrics is None or compared or config.source != "files":
         return None
     from expunge.evaluation.suite import Suite
 

@@ -11,6 +11,7 @@ from expunge.cli.verbs._training import (
     RunConfig,
     conclude,
     dry_run,
+    note_checkpoints,
     note_mask,
     note_small,
     say_resumed,
@@ -137,6 +138,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
         )
     through = f" through {config.adapter}" if config.adapter else ""
     conclude(run, f"unlearned with {config.method}{through}", framed_data(config, extra), rule)
+    note_checkpoints(config)
     return 0
 
 

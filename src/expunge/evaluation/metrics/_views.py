@@ -40,6 +40,12 @@ def mean_measure(
     )
 
 
+def chance(correct: Records, wrong: Records) -> float:
+    """Mean over examples of one over the number of their answers: what guessing gives."""
+    groups = per_example(in_order(correct), in_order(wrong), names=("correct", "wrong"))
+    return float(np.mean([1 / (1 + len(rows)) for rows in groups]))
+
+
 def in_order(view: Records) -> Records:
     """The rows in order of index and number, so that row order never matters."""
     return view.where()

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from expunge.core.checks import ExpungeError
-from expunge.evaluation.metrics._views import direction, in_order, mean_measure, per_example, require_rows
+from expunge.evaluation.metrics._views import chance, direction, in_order, mean_measure, per_example, require_rows
 from expunge.results.measures import Definition, Direction, Measure
 from expunge.results.records import Records
 
@@ -44,31 +44,29 @@ def multiple_choice_accuracy(
     first choice.
     """
     require_rows(correct=correct, wrong=wrong)
-    values, chance = _values(correct, wrong)
+    values, level = _values(correct, wrong), chance(correct, wrong)
     aim = better or ("near" if direction(correct, None) == "lower" else "higher")
-    details = {"chance": chance}
     found = mean_measure(
         DEFINITION,
         values,
         better=aim,
-        target=(chance if target is None else target) if aim == "near" else None,
-        details=details,
+        target=(level if target is None else target) if aim == "near" else None,
+        details={"chance": level},
     )
-    if found.interval is not None and found.interval[1] < chance:
+    if found.interval is not None and found.interval[1] < level:
         note = "Below chance: the right choice is avoided, so it is still known; an answer can be turned round."
         return replace(found, note=note)
     return found
 
 
-def _values(correct: Records, wrong: Records) -> tuple[Float[np.ndarray, " n"], float]:
+def _values(correct: Records, wrong: Records) -> Float[np.ndarray, " n"]:
     correct, wrong = in_order(correct), in_order(wrong)
     right, others = _likelihoods(correct), _likelihoods(wrong)
-    values, chances = [], []
+    values = []
     for own, rows in zip(right, per_example(correct, wrong, names=("correct", "wrong")), strict=True):
         best = others[rows].max()
         values.append(float(own > best) if own != best else 1 / (1 + int((others[rows] == own).sum())))
-        chances.append(1 / (1 + len(rows)))
-    return np.array(values), float(np.mean(chances))
+    return np.array(values)
 
 
 def _likelihoods(records: Records) -> Float[np.ndarray, " n"]:

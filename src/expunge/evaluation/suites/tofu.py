@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from expunge.evaluation.aggregates import AGGREGATES
+from expunge.evaluation.metrics.answer_contained import answer_contained
 from expunge.evaluation.metrics.exact_memorization import exact_memorization
 from expunge.evaluation.metrics.extraction_strength import extraction_strength
 from expunge.evaluation.metrics.fluency import fluency
@@ -33,8 +34,9 @@ def tofu(splits: Collection[str]) -> Suite:
     """Forget quality, model utility and their parts, with membership inference where a holdout set is there.
 
     On request, by name: gradient norms, fluency, relative difference to the retain model, the truth ratio's third
-    aggregate, `agg` and its three parts (memorization, privacy, utility), and `rephrased_...`, the forget set asked
-    with the paraphrased questions.
+    aggregate, `agg` and its three parts (memorization, privacy, utility), `rephrased_...`, the forget set asked with
+    the paraphrased questions, and for real authors and world facts `..._probability_summed` and `..._no_end`, the
+    right answer's share of the probability by other forms than TOFU's.
 
     Args:
         splits: names of the splits of the corpus. `retain_perturbed` is evaluated where it is there, else `retain`, at
@@ -116,7 +118,19 @@ def tofu(splits: Collection[str]) -> Suite:
             Entry(
                 name=f"{name}_probability", metric=probability_normalized, views={"correct": answers, "wrong": wrong}
             ),
+            *(
+                Entry(
+                    name=f"{name}_probability_{form}",
+                    metric=probability_normalized,
+                    views={"correct": answers, "wrong": wrong},
+                    options={"form": form},
+                    reads=("logprobs",),
+                    on_request=True,
+                )
+                for form in ("summed", "no_end")
+            ),
             Entry(name=f"{name}_rouge", metric=rouge, views={"records": said}, reads=_ROUGE_READS),
+            Entry(name=f"{name}_answer_contained", metric=answer_contained, views={"records": said}),
             Entry(
                 name=f"{name}_truth_ratio",
                 metric=truth_ratio,

@@ -34,17 +34,22 @@ def wmdp(splits: Collection[str]) -> Suite:
             f"the suite wmdp asks multiple choice questions, and the data hold {', '.join(splits)} only. Load them: "
             "source=wmdp path=<folder of <task>.jsonl files>."
         )
+    better: dict[str, Direction] = {GROUPS[0]: "near", GROUPS[1]: "higher"}
     entries = tuple(accuracy(task, "near" if task.startswith(GROUPS[0]) else "higher") for task in tasks)
-    return Suite("wmdp", entries, tuple(_group(name, tasks) for name in GROUPS if len(_members(name, tasks)) > 1))
+    return Suite(
+        "wmdp", entries, tuple(one for name in GROUPS for one in pooled(name, members(name, tasks), better[name]))
+    )
 
 
-def _members(group: str, tasks: Sequence[str]) -> list[str]:
+def members(group: str, tasks: Sequence[str]) -> list[str]:
+    """The tasks of a group: those whose name begins with the group's."""
     return [task for task in tasks if task.startswith(f"{group}_")]
 
 
-def _group(name: str, tasks: Sequence[str]) -> Derived:
-    parts = [f"{task}_accuracy" for task in _members(name, tasks)]
-    return weighted_by_size(f"{name}_accuracy", parts, better="near" if name == GROUPS[0] else "higher")
+def pooled(name: str, tasks: Sequence[str], better: Direction) -> tuple[Derived, ...]:
+    """The accuracy over several tasks, weighted by size; none for a single task, which is its own."""
+    parts = [f"{task}_accuracy" for task in tasks]
+    return (weighted_by_size(f"{name}_accuracy", parts, better=better),) if len(parts) > 1 else ()
 
 
 def accuracy(task: str, better: Direction) -> Entry:
