@@ -1,6 +1,7 @@
 """Run folders: never overwritten, resumed to the same bits, stopped politely."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -9,10 +10,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,6 +24,7 @@ import zoo
 from expunge.core.checkpoints import close
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, file_digest, versions
+from expunge.training.trainer import ObjectiveTrainer
 from made_masks import made_mask
 
 SETTINGS: dict[str, Any] = {"method": "npo", "epochs": 4, "batch_size": 3, "learning_rate": 1e-3}
@@ -443,3 +447,29 @@ def test_finetuning_teaches(tmp_path: Path) -> None:
     )
     assert run.history[-1]["retain_probability"] > 3 * run.history[0]["retain_probability"]
     assert json.loads((tmp_path / "t/manifest.json").read_text())["stage"] == "train"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_checkpoint_of_a_model_with_a_tied_head_is_no_cause_for_a_warning(
+    tmp_path: Path, tied: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    config = zoo.tiny_model().config
+    config.tie_word_embeddings = tied
+
+    def run(**how: Any) -> expunge.Run:
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        return expunge.unlearn(model, zoo.tokenizer(), zoo.corpus(), output_dir=tmp_path / "run", **SETTINGS, **how)
+
+    with pytest.raises(Killed):
+        run(progress=killed_after(5))
+    run(resume=True)
+    assert "missing keys" not in caplog.text
+
+
+def test_a_checkpoint_of_other_weights_is_an_error() -> None:
+    with pytest.raises(ExpungeError, match=r"does not fit the model: a\.weight, b\.weight in one and not in the other"):
+        trainer = object.__new__(ObjectiveTrainer)
+        trainer.model, trainer.accelerator = zoo.tiny_model(), Accelerator(cpu=True)
+        trainer._issue_warnings_after_load(SimpleNamespace(missing_keys=["b.weight"], unexpected_keys=["a.weight"]))

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
 from expunge.core.distributed import barrier
+from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.models.finite import non_finite_parameter
@@ -161,6 +162,15 @@ class ObjectiveTrainer(Trainer):
         if self.run_log is not None:
             self.state.log_history = [dict(row) for row in self.run_log.rows]
         return done
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # The Trainer only warns, and of tied heads too, which have no weights of their own in the file.
+        tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
+        if wrong := [*(set(load_result.missing_keys) - {*tied}), *load_result.unexpected_keys]:
+            raise ExpungeError(
+                f"the checkpoint does not fit the model: {', '.join(sorted(wrong)[:3])} in one and not in the other. "
+                f"Start again ({flag('overwrite')})."
+            )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         # History is appended to a file of its own: in the state of the Trainer it would be written anew each time.
