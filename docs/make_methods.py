@@ -13,8 +13,8 @@ Made by `python docs/make_methods.py` from the docstrings of the losses; change 
 A method is a forget loss with a default retain loss; any forget loss goes with any retain loss:
 `L = gamma * L_forget + alpha * L_retain`. "Token mean" losses divide the sum over all supervised tokens of a step by
 their number, "sequence mean" losses average one value a sequence; either way over the whole optimizer step, however it
-is cut into micro-batches. Learning rates are chosen for full-parameter training of models of 1 to 8 billion parameters;
-a model of a few million needs 1e-4 to 1e-3.
+is cut into micro-batches. Learning rates are given for full-parameter training of models of 1 billion parameters and
+more; for smaller ones a run multiplies them by 1e9 / parameters, at most by 30.
 """
 
 

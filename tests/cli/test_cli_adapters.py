@@ -50,7 +50,7 @@ def test_a_run_through_an_adapter_is_an_ordinary_model(
     assert "unlearned with ihl through fila: 2 steps" in out
     manifest = Manifest.load(tmp_path / "run")
     assert manifest.arguments["adapter_settings"]["rank"] == 2 and manifest.arguments["targets"] == "mlp"
-    assert manifest.arguments["learning_rate"] == 1e-4 and manifest.results["adapted_matrices"] == 9
+    assert manifest.arguments["learning_rate"] == 3e-3 and manifest.results["adapted_matrices"] == 9
     load_model(tmp_path / "run")
     assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
 

@@ -64,7 +64,7 @@ def test_a_dry_run_shows_the_defaults_of_fine_tuning(
     code, out, _ = call(*words, f"data={data}/retain.jsonl", "batch_size=4", "--dry-run")
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line}
     assert code == 0 and not (tmp_path / "run").exists()
-    assert rows["learning_rate"] == "1e-05 default of fine-tuning" and rows["epochs"] == "5.0 default of fine-tuning"
+    assert rows["learning_rate"] == "0.0003 default of fine-tuning" and rows["epochs"] == "5.0 default of fine-tuning"
     # 5 epochs of 10 rows are 50 rows, in steps of 4 that is 13.
     assert "5 epochs of 10 rows in steps of 4: 13 steps, 4 rows at once, 1 time a step" in out
     assert "First retain row" in out

@@ -65,10 +65,7 @@ def test_settings_reach_the_stage(
     assert stage["output_dir"] == f"{tmp_path}/run"
     assert (stage["overwrite"], stage["resume"]) == (True, False)
     assert {s: len(stage["corpus"][s]) for s in stage["corpus"]} == {"forget": 6, "retain": 10}
-    assert out.splitlines()[0] == (
-        "unlearned with npo: 7 steps; in the last step, before its update: forget loss 2, retain loss 1, forget "
-        "probability 0.25"
-    )
+    assert out.splitlines()[0] == "unlearned with npo: 7 steps"
 
 
 def test_source_settings_go_to_the_source_and_not_to_the_method(
@@ -103,7 +100,7 @@ def test_source_settings_go_to_the_source_and_not_to_the_method(
 )
 def test_mistakes(call: Callable[..., Any], words: tuple[str, ...], stage: Stage, word: str, message: str) -> None:
     code, out, err = call(*words, word)
-    assert code == 2 and out == "" and err.startswith("error: ") and "Traceback" not in err
+    assert code == 2 and out == "" and "error: " in err and "Traceback" not in err
     assert message in err
     assert not stage
 
@@ -148,7 +145,7 @@ class TestDryRun:
         assert rows["batch_size"] == "3 command line"
         assert rows["seed"] == "0 default"
         assert rows["beta"] == "0.1 default of npo"
-        assert rows["learning_rate"] == "1e-05 default of npo"
+        assert rows["learning_rate"] == "0.0003 default of npo"
         assert rows["retain_loss"] == "nll default of npo"
         assert rows["gamma"] == "1.0 default of npo"
         assert rows["micro_batch_size"] == "3 (the rows of a step on each device) default"
@@ -261,7 +258,7 @@ def test_train_unlearn_evaluate_report_for_real(
     trained = call(
         "train", f"model={model_folder}", f"data={data}/retain.jsonl", f"output={tmp_path}/retain", "epochs=1"
     )
-    assert trained.code == 0 and "\ntrained: 1 step;" in trained.out
+    assert trained.code == 0 and "trained: 10 steps\n" in trained.out and "answer's token: retain 0.00" in trained.out
     how = (f"suite={__name__}:brief", f"reference={tmp_path}/retain", "label=npo on twins")
     measured = call("evaluate", f"model={run}", *sets, *how)
     assert measured.code == 0 and f"making them in {tmp_path}/retain-records" in measured.out

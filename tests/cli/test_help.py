@@ -41,7 +41,7 @@ def test_every_flag_is_listed(name: str, call: Callable[..., Any]) -> None:
 
 def test_defaults_are_shown_and_required_settings_come_first(call: Callable[..., Any]) -> None:
     out = call("unlearn", "--help").out
-    assert "\n  batch_size: whole number = 32\n" in out
+    assert "\n  batch_size: whole number or null\n" in out
     assert "\n  schedule: linear | constant | cosine = linear\n" in out
     assert "\n  learning_rate: number or null\n" in out
     assert out.index("model: text, required") < out.index("method: text = npo")

@@ -50,6 +50,11 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     return found[0]
 
 
+def size_of(model: nn.Module) -> int:
+    """Parameters of a causal language model; those packed into fewer bits count as what they stand for."""
+    return int(causal_lm(model).num_parameters())  # type: ignore[operator, union-attr]
+
+
 def parameters_up_to(model: nn.Module, layer: int) -> list[nn.Parameter]:
     """The parameters that the output of decoder block `layer` depends on: those of earlier modules and of itself."""
     last = blocks(model)[layer]

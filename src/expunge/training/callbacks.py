@@ -98,6 +98,8 @@ class WarnOfCollapse(TrainerCallback):
     """Says once when forgetting has run away and takes the retain set with it."""
 
     window = 5
+    known = 0.05
+    """Probability of the retain set below which the model did not know it to begin with."""
 
     def __init__(self) -> None:
         self.first: float | None = None
@@ -119,7 +121,8 @@ class WarnOfCollapse(TrainerCallback):
         self.first = row["retain_probability"] if self.first is None else self.first
         self.recent = [*self.recent[-self.window + 1 :], row["retain_probability"]]
         now = sum(self.recent) / len(self.recent)
-        if len(self.recent) == self.window and now < 0.25 * self.first and row["forget_probability"] < 0.01:
+        fallen = self.first > self.known and now < 0.25 * self.first
+        if len(self.recent) == self.window and fallen and row["forget_probability"] < 0.01:
             self.said = True
             warnings.warn(
                 f"step {state.global_step} of {state.max_steps}: the forget set's token probability is "

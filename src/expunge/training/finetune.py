@@ -56,7 +56,8 @@ def finetune(
         template: how questions are framed; None: the tokenizer's chat template where it has one.
         max_length: longest row in tokens.
         progress: called with (what, steps done, steps in all, numbers).
-        **settings: fields of `TrainingConfig`; learning rate 1e-5 and 5 epochs by default, as TOFU's models were made.
+        **settings: fields of `TrainingConfig`; learning rate 1e-5 (more below 1 billion parameters) and
+            5 epochs by default, as TOFU's models were made.
 
     Raises:
         ExpungeError: unknown settings or splits, a folder in use, a non-finite loss.
@@ -66,10 +67,12 @@ def finetune(
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     check_tokenizer_fits(model, tokenizer)
     check_corpus(corpus)
+    learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     plan = plan_finetuning(
         model,
         splits,
         TrainingConfig(**settings),
+        rows=len(learned["retain"]),
         mask=mask,
         patch=patch,
         output_dir=output_dir,
@@ -78,7 +81,6 @@ def finetune(
     )
     folder = path_of("output_dir", output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
-    learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     rows = plan.rows(learned, tokenizer, model)
     manifest = Manifest(
         stage="train",
@@ -102,13 +104,22 @@ def finetune(
         finished = finished_run(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
         if finished is not None:
             return finished
-        check_start(model, rows, autocast=uses_bf16(model, plan.training))
+        before = check_start(model, rows, autocast=uses_bf16(model, plan.training))
         model.requires_grad_(True)
         stored = widen(model) if plan.mask is None else {}
         try:
             reshard(model)
             return train(
-                model, tokenizer, rows, plan, manifest, folder=folder, resume=resume, progress=progress, stored=stored
+                model,
+                tokenizer,
+                rows,
+                plan,
+                manifest,
+                before=before,
+                folder=folder,
+                resume=resume,
+                progress=progress,
+                stored=stored,
             )
         finally:
             narrow(model, stored)

@@ -45,7 +45,7 @@ def work(rows: RunRows, config: TrainingConfig) -> Work:
     tokens, completions = total(lambda row: len(row.ids)), total(lambda row: len(row.ids) - row.start)
     return Work(
         rows=rows.pairs.n_forget,
-        steps=math.ceil(len(rows) / config.batch_size),
+        steps=math.ceil(len(rows) / config.rows_a_step),
         micro=micro,
         accumulation=accumulation,
         tokens_an_epoch=round(sum(tokens) * rows.pairs.n_forget / len(rows)),

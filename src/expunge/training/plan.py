@@ -17,7 +17,7 @@ from expunge.core.manifest import jsonable
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template, dated
 from expunge.masks.mask import Mask
-from expunge.models.anatomy import causal_lm
+from expunge.models.anatomy import causal_lm, size_of
 from expunge.models.load import refuse_adapters
 from expunge.models.lowrank import Save
 from expunge.models.matrices import down_projections, parameter_count
@@ -35,7 +35,7 @@ from expunge.training.adapter import (
 from expunge.training.masked import given_mask
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
-from expunge.training.training_config import TrainingConfig
+from expunge.training.training_config import TrainingConfig, rate_for
 from expunge.training.unlearn_config import UnlearnConfig
 
 FINETUNING_EPOCHS = 5.0
@@ -167,7 +167,7 @@ def plan_unlearning(
         hyperparameters=rest,
         adapter=adaptation.settings if adaptation else (),
     )
-    training = _with_defaults(training, objective, adapter=adaptation is not None or own)
+    training = _with_defaults(training, objective, model, corpus, adapter=adaptation is not None or own)
     matrices: tuple[str, ...] = ()
     if adaptation is not None:
         matrices = adapted_matrices(model, objective, config.targets, mask)
@@ -217,6 +217,7 @@ def plan_finetuning(
     splits: Sequence[str],
     training: TrainingConfig,
     *,
+    rows: int | None = None,
     mask: Mask | str | Path | None = None,
     patch: bool = False,
     output_dir: str | Path | None = None,
@@ -226,9 +227,11 @@ def plan_finetuning(
     """Plan a fine-tuning run.
 
     Args:
-        model: the start model; of it only whether it carries an adapter is read.
+        model: the start model; of it only its size and whether it carries an adapter are read.
         splits: what is learned.
-        training: how the run trains; learning rate 1e-5 and 5 epochs by default, as TOFU's models were made.
+        training: how the run trains; learning rate 1e-5 (more below 1 billion parameters) and 5 epochs by default, as
+            TOFU's models were made.
+        rows: how many there are to learn; None leaves the batch that follows from them at its largest.
         mask: what may change, or its file.
         patch: also write what a masked run changed.
         output_dir: the run folder; only whether there is one matters here.
@@ -242,7 +245,8 @@ def plan_finetuning(
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
-    training = training.filled(learning_rate=FINETUNING_RATE, epochs=FINETUNING_EPOCHS)
+    rate = rate_for(FINETUNING_RATE, size_of(model))
+    training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide
     template = template or Template()
     arguments = {"splits": splits, "template": template.about, "max_length": max_length, **asdict(training)}
@@ -281,11 +285,15 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[UnlearnConfig, Training
     return UnlearnConfig(**taken(UnlearnConfig)), TrainingConfig(**taken(TrainingConfig)), rest
 
 
-def _with_defaults(config: TrainingConfig, objective: Objective, *, adapter: bool) -> TrainingConfig:
-    """Learning rate and epochs filled in from the method, or from what suits an adapter."""
+def _with_defaults(
+    config: TrainingConfig, objective: Objective, model: nn.Module, corpus: Corpus | None, *, adapter: bool
+) -> TrainingConfig:
+    """What was left open filled in: from the method or what suits an adapter, the size of the model, and the rows."""
     (loss, _), *_ = objective.losses.values()
     rate = ADAPTER_RATE if adapter else loss.method.learning_rate
-    return config.filled(learning_rate=rate, epochs=loss.method.epochs)
+    anchor = "forget" if objective.forget is not None else "retain"
+    rows = len(corpus[anchor]) if corpus is not None and anchor in corpus else None
+    return config.filled(learning_rate=rate_for(rate, size_of(model)), epochs=loss.method.epochs, rows=rows)
 
 
 def check_objective(model: nn.Module, method: str, objective: Objective, config: TrainingConfig) -> None:

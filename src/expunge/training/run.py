@@ -35,6 +35,7 @@ from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
 from expunge.models.tiny import cpu_has_bfloat16
+from expunge.objectives.combine import Stream
 from expunge.results.places import LOG, RESULT, check_run_folder
 from expunge.training.adapter import Keep
 from expunge.training.callbacks import (
@@ -47,6 +48,7 @@ from expunge.training.callbacks import (
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
+from expunge.training.outcome import Outcome, probabilities
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.run_log import RunLog, resumable
@@ -215,6 +217,7 @@ def train(
     plan: Plan,
     manifest: Manifest,
     *,
+    before: Mapping[Stream, float],
     reference: nn.Module | None = None,
     folder: Path | None = None,
     resume: bool = False,
@@ -232,6 +235,7 @@ def train(
         rows: the run's rows.
         plan: the losses, how to train, and what may change: its mask, else every parameter that has gradients.
         manifest: stored with the result.
+        before: probabilities of the rows under the start model, from `check_start`.
         reference: the frozen start model, where one is held.
         folder: run folder, checked and locked; what is in it is replaced just before the first step. None keeps the
             result in memory only.
@@ -253,7 +257,7 @@ def train(
             model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
         )
         if objective.dual is not None:
-            warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.batch_size)
+            warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.rows_a_step)
             trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
         asked, clock = StopWhenAsked(), Clock()
         trainer.add_callback(asked)
@@ -264,7 +268,7 @@ def train(
         if folder is not None:
             per_epoch, every = rows.pairs.n_forget, config.checkpoint_every
             trainer.add_callback(
-                CheckpointAtEpochs(rows_per_epoch=per_epoch, batch_size=config.batch_size, every=every)
+                CheckpointAtEpochs(rows_per_epoch=per_epoch, batch_size=config.rows_a_step, every=every)
             )
         if progress is not None:
             trainer.add_callback(ReportProgress(plan.what, progress))
@@ -291,6 +295,7 @@ def train(
         try:
             trainer.train(resume_from_checkpoint=str(latest) if latest else None)
             trainer.check_weights()
+            outcome = Outcome(before, probabilities(model, rows, autocast=arguments.bf16))
         except (NonFiniteLoss, NonFiniteWeights, NoValue) as error:
             if folder is None:
                 raise
@@ -322,6 +327,7 @@ def train(
             "computed_in": str(torch.bfloat16 if arguments.bf16 else next(model.parameters()).dtype).removeprefix(
                 "torch."
             ),
+            **outcome.as_results(),
             **(stop.results() if stop is not None else {}),
         },
     )
@@ -410,8 +416,8 @@ def training_arguments(
     assert config.learning_rate is not None and config.warmup is not None
     on_cpu = next(model.parameters()).device.type == "cpu"
     micro, accumulation = config.split(PartialState(cpu=on_cpu).num_processes)
-    steps = math.ceil(len(rows) / config.batch_size)
-    warmup = round(config.warmup * rows.pairs.n_forget / config.batch_size)
+    steps = math.ceil(len(rows) / config.rows_a_step)
+    warmup = round(config.warmup * rows.pairs.n_forget / config.rows_a_step)
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=micro,

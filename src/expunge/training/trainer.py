@@ -1,7 +1,7 @@
 """The trainer: transformers' Trainer with our rows, our loss and our denominators; nothing else is changed."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -108,6 +108,17 @@ class ObjectiveTrainer(Trainer):
             decayed = set(self.get_decay_parameter_names(whole))
             self.optimizer = self.selected.optimizer(kind, arguments, decay=self.args.weight_decay, decayed=decayed)
         return cast(torch.optim.Optimizer, super().create_optimizer(model))  # the one that is there, if any
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of transformers, but for a warm-up that rises from its first step on: theirs takes it at 0."""
+        warmup, before = self.args.get_warmup_steps(num_training_steps), self.lr_scheduler
+        found = super().create_scheduler(num_training_steps, optimizer)
+        if before is None and warmup:
+            found.lr_lambdas = [_risen(share, warmup) for share in found.lr_lambdas]
+            for group, rate, share in zip(found.optimizer.param_groups, found.base_lrs, found.lr_lambdas, strict=True):
+                group["lr"] = rate * share(0)
+            found._last_lr = [group["lr"] for group in found.optimizer.param_groups]
+        return found
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -280,6 +291,11 @@ class ObjectiveTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the estimate of transformers reads `input_ids` of a flat batch, and ours holds streams."""
         return 0
+
+
+def _risen(share: Callable[[int], float], warmup: int) -> Callable[[int], float]:
+    """A schedule whose `warmup` steps rise evenly to the rate of the step after them, the first one included."""
+    return lambda step: (step + 1) / (warmup + 1) if step < warmup else share(step)
 
 
 class _StepSums:

@@ -4,6 +4,7 @@ No torch here, so that the command line can read it in no time.
 """
 
 import importlib.util
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -20,17 +21,30 @@ MOST_RETAIN_ROWS = 1000
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
+LARGEST_BATCH, FEWEST_STEPS = 32, 20
+"""Where no batch is asked for: its most rows, and the steps that it leaves where it can."""
+FULL_SIZE, FASTEST = 1e9, 30.0
+"""Published learning rates are for models of at least so many parameters; for smaller ones they grow by the ratio, up
+to this factor."""
+
+
+def rate_for(rate: float, parameters: int) -> float:
+    """A published learning rate for a model of this size, to two digits."""
+    return float(f"{rate * min(FASTEST, max(1.0, FULL_SIZE / parameters)):.1e}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How one run trains. The global batch is the setting; what a device computes at once is derived from it."""
 
     learning_rate: float | None = None
-    """Peak learning rate of AdamW; null: the method's default, chosen for models
-    of 1 to 8 billion parameters."""
+    """Peak learning rate of AdamW; null: the method's default, which suits models of 1 billion parameters and more;
+    times 1e9 / parameters for smaller ones, at most times 30."""
     epochs: float | None = None
     """Passes over the forget set (over the data, when fine-tuning); null: the method's default."""
-    batch_size: int = 32
-    """Forget rows of one optimizer step, over all devices and accumulation steps."""
+    batch_size: int | None = None
+    """Forget rows of one optimizer step, over all devices and accumulation steps; null: 32, or with few rows as many
+    as leave 20 steps."""
     micro_batch_size: int | None = None
     """Forget rows that one device computes at once; null: all of its share.
     Changes memory and time, never the update."""
@@ -39,7 +53,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     warmup: float | None = None
-    """Epochs over which the learning rate rises linearly from 0; null: one epoch, or a tenth of a run of one epoch or
+    """Epochs over which the learning rate rises linearly; null: one epoch, or a tenth of a run of one epoch or
     less."""
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     """What the learning rate does after the warm-up."""
@@ -77,7 +91,8 @@ class TrainingConfig:
         if self.epochs is not None and not 0 < self.epochs <= MOST_EPOCHS:
             raise ExpungeError(f"epochs must be above 0 and at most {MOST_EPOCHS}; got {self.epochs!r}.")
         require_between("seed", self.seed, 0, LARGEST_SEED)
-        require_at_least("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            require_at_least("batch_size", self.batch_size, 1)
         require_between("retain_per_forget", self.retain_per_forget, 1, MOST_RETAIN_ROWS)
         require_between("weight_decay", self.weight_decay, 0, 1)
         if self.warmup is not None:
@@ -106,8 +121,14 @@ class TrainingConfig:
                     f"report_to={tracker} needs {tracker}, which is not installed: pip install {tracker}"
                 )
 
-    def filled(self, *, learning_rate: float, epochs: float) -> "TrainingConfig":
-        """With these values, and the warm-up that follows, where nothing else was asked for."""
+    def filled(self, *, learning_rate: float, epochs: float, rows: int | None) -> "TrainingConfig":
+        """With these values, and the warm-up and batch that follow, where nothing else was asked for.
+
+        Args:
+            learning_rate: the default.
+            epochs: the default.
+            rows: of one epoch; None where they are not known yet, and the batch is the largest.
+        """
         epochs = epochs if self.epochs is None else self.epochs
         if self.warmup is not None and self.warmup > epochs:
             raise ExpungeError(
@@ -118,8 +139,21 @@ class TrainingConfig:
             self,
             learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
             epochs=epochs,
+            batch_size=self._batch(epochs, rows) if self.batch_size is None else self.batch_size,
             warmup=(1.0 if epochs > 1 else epochs / 10) if self.warmup is None else self.warmup,
         )
+
+    def _batch(self, epochs: float, rows: int | None) -> int:
+        """The largest power of two up to 32 that leaves enough steps, in whole shares of all devices."""
+        most = LARGEST_BATCH if rows is None else min(LARGEST_BATCH, max(1, epochs * rows / FEWEST_STEPS))
+        share = processes() * (self.micro_batch_size or 1)
+        return max(1, (1 << int(math.log2(most))) // share) * share
+
+    @property
+    def rows_a_step(self) -> int:
+        """The global batch, once it is filled in."""
+        assert self.batch_size is not None
+        return self.batch_size
 
     def split(self, devices: int | None = None) -> tuple[int, int]:
         """(rows a device computes at once, accumulation steps).
@@ -131,7 +165,7 @@ class TrainingConfig:
             ExpungeError: the global batch does not divide evenly; it is never rounded.
         """
         devices = processes() if devices is None else devices
-        share, rest = divmod(self.batch_size, devices)
+        share, rest = divmod(self.rows_a_step, devices)
         if rest:
             raise ExpungeError(
                 f"batch_size={self.batch_size} does not divide among {devices} devices; use a multiple of {devices}."

@@ -155,7 +155,7 @@ def unlearn(
         if finished is not None:
             return finished
         autocast = uses_bf16(model, training)
-        check_start(model, rows, autocast=autocast)
+        before = check_start(model, rows, autocast=autocast)
         # A mask and the adapters of ours bring float32 masters of their own.
         stored = widen(model) if adaptation is None and plan.mask is None else {}
         around.callback(narrow, model, stored)
@@ -184,7 +184,7 @@ def unlearn(
             second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
         when = None
         if stop is not None:
-            per_epoch, size = rows.pairs.n_forget, training.batch_size
+            per_epoch, size = rows.pairs.n_forget, training.rows_a_step
             when = StopWhen(stop, every=config.stop_every, rows_per_epoch=per_epoch, batch_size=size)
         return train(
             trained,
@@ -192,6 +192,7 @@ def unlearn(
             rows,
             plan,
             manifest,
+            before=before,
             reference=second,
             folder=folder,
             resume=resume,

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter_config.json"
 """PEFT's name for what marks an adapter's folder."""
-SMALL = 2e8
-"""Parameters below which the default learning rate does next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +156,6 @@ def dry_run(
         if planned.adaptation is not None and planned.adaptation.wants_retain:
             whole_map = planned.adaptation.name == "fila"
             preview.show_importance_memory(*importance_memory(model, planned.matrices, memory, whole_map=whole_map))
-        if planned.adaptation is None:
-            note_small(config, model)
         if planned.objective.forget is not None:
             note_checkpoints(config)
     for stream in (rows.anchor, "alternate"):
@@ -212,15 +208,6 @@ def training_fields(config: TrainingConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name in TrainingConfig.__dataclass_fields__}
 
 
-def note_small(config: RunConfig, model: "PreTrainedModel") -> None:
-    """Say that the default learning rate is none for a small model, where it is taken for one."""
-    if config.learning_rate is None and model.num_parameters() < SMALL:
-        say(
-            f"note: the default learning rate suits models of 1 to 8 billion parameters; this one has "
-            f"{model.num_parameters() / 1e6:.3g} million, for which 1e-4 to 1e-3 is usual: learning_rate=..."
-        )
-
-
 def note_checkpoints(config: RunConfig) -> None:
     """Say how `expunge compare` can take the run, where it will have kept no checkpoints to be followed along."""
     if config.keep_checkpoints == 1 or not config.checkpoint_every:
@@ -268,18 +255,12 @@ def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None"
         data: settings of the data and of how they are framed, for the command that goes on.
         rule: that was to stop it.
     """
-    last, results = run.history[-1] if run.history else {}, run.manifest.results
+    from expunge.training.outcome import advice, outcome_text
+
+    results = run.manifest.results
     steps = results.get("steps", len(run.history))
     planned = results.get("planned_steps", steps)
-    numbers = [
-        f"{name.replace('_', ' ')} {last[name]:.4g}"
-        for name in ("forget_loss", "retain_loss", "forget_probability", "retain_probability")
-        if name in last
-    ]
-    say(
-        f"{what}: {counted(steps, 'step')}"
-        + (f"; in the last step, before its update: {', '.join(numbers)}" if numbers else "")
-    )
+    say(f"{what}: {counted(steps, 'step')}")
     if "stopped" in results:
         say(f"stopped at step {steps} of {planned}: {results['stopped'].removeprefix(f'step {steps}: ')}")
     elif rule is not None:
@@ -290,6 +271,10 @@ def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None"
         why = measured if look else "it was never measured, since stop_every is longer than the rest of the run"
         say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
     say(f"{_kept(run)}, history and manifest: {run.folder}")
+    if told := outcome_text(results):
+        say(told)
+    if "outcome" in results and (hint := advice(results["outcome"], run.manifest.arguments, steps)):
+        say(hint)
     say(f"next: expunge evaluate {words({'model': run.folder, **data})}")
 
 

@@ -11,7 +11,6 @@ from expunge.cli.verbs._training import (
     conclude,
     dry_run,
     note_mask,
-    note_small,
     say_resumed,
     training_fields,
 )
@@ -58,7 +57,7 @@ def train(call: Call[TrainConfig]) -> int:
         return dry_run(
             call,
             corpus=lambda: learned(config, call.resolved.extra),
-            plan=lambda model, _corpus: planned(config, model),
+            plan=lambda model, corpus: planned(config, model, corpus),
             origins={name: "fine-tuning" for name in TrainingConfig.__dataclass_fields__},
         )
     check_run_folder(config.output, overwrite=call.overwrite, resume=call.resume)
@@ -68,7 +67,6 @@ def train(call: Call[TrainConfig]) -> int:
 
     corpus = _corpus(config, call.resolved.extra)
     model, tokenizer = load(config.model, config)
-    note_small(config, model)
     note_mask(config, model)
     with shown() as report:
         run = finetune(
@@ -104,14 +102,15 @@ def learned(config: TrainConfig, extra: Mapping[str, Any]) -> "Corpus":
     return Corpus({"retain": tuple(example for split in config.splits for example in corpus[split])}, corpus.name)
 
 
-def planned(config: TrainConfig, model: "PreTrainedModel") -> "Plan":
-    """The run that a configuration describes."""
+def planned(config: TrainConfig, model: "PreTrainedModel", corpus: "Corpus | None") -> "Plan":
+    """The run that a configuration describes, on these rows."""
     from expunge.training.plan import plan_finetuning
 
     return plan_finetuning(
         model,
         config.splits,
         TrainingConfig(**training_fields(config)),
+        rows=None if corpus is None else len(corpus["retain"]),
         mask=config.mask,
         patch=config.patch,
         output_dir=config.output,

@@ -13,7 +13,6 @@ from expunge.cli.verbs._training import (
     dry_run,
     note_checkpoints,
     note_mask,
-    note_small,
     say_resumed,
     training_fields,
 )
@@ -92,8 +91,6 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
 
     corpus = corpus_of(config, extra, reads=read_sets(config))
     model, tokenizer = load(config.model, config)
-    if config.adapter is None:
-        note_small(config, model)
     note_mask(config, model)
     rule = None
     with shown() as report:

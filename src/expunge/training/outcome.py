@@ -1,0 +1,106 @@
+"""What a run did: how probable answers are to the model before and after it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from expunge.core.batch import collate
+from expunge.core.surface import assigned
+from expunge.models.anatomy import evaluating
+from expunge.models.observe import observe
+from expunge.objectives.combine import Stream
+from expunge.training.rows import RunRows
+
+ROWS = 16
+"""Rows of each set that are looked at, evenly spaced."""
+HARDLY = 0.8
+"""Share of its probability that the forget set keeps at least where it was hardly moved."""
+FORGOTTEN = 0.25
+"""Share that it keeps at most where it is forgotten."""
+COLLAPSED = 0.5
+"""Share that the retain set keeps at most where the model collapsed."""
+KNOWN = 0.05
+"""Probability below which a retain set was not known before, and cannot be lost."""
+FEW_STEPS = 20
+
+Verdict = Literal["forgotten", "partly forgotten", "hardly moved", "collapsed"]
+
+
+def probabilities(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stream, float]:
+    """Geometric mean probability of a completion token, over up to 16 rows of each set; NaN where it overflows.
+
+    Args:
+        model: on any engine; every process computes the same.
+        rows: of the run.
+        autocast: compute in bfloat16 as training does.
+    """
+    device, found = next(model.parameters()).device.type, {}
+    with evaluating(model), torch.no_grad():
+        for stream, encoded in rows.encoded.items():
+            if stream == "alternate":
+                continue
+            some = encoded[:: max(1, len(encoded) // ROWS)][:ROWS]
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                seen = observe(model, {"rows": collate(list(some))}, {"rows": frozenset({"token_logprobs"})})["rows"]
+            assert seen.token_logprobs is not None
+            total = torch.where(seen.completion_mask, seen.token_logprobs, 0.0).sum(dtype=torch.float64)
+            mean = float(total) / int(seen.completion_mask.sum())
+            found[stream] = math.exp(mean) if math.isfinite(mean) else math.nan
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Probabilities by set, before and after a run that forgets."""
+
+    before: Mapping[Stream, float]
+    after: Mapping[Stream, float]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Collapsed where a retain set lost half of its probability; else by how much the forget set lost."""
+        kept = {name: self.after[name] / self.before[name] for name in self.before if self.before[name] > 0}
+        if any(kept[name] < COLLAPSED for name in kept if name != "forget" and self.before[name] > KNOWN):
+            return "collapsed"
+        share = kept.get("forget", 0.0)
+        if share > HARDLY:
+            return "hardly moved"
+        return "partly forgotten" if share > FORGOTTEN else "forgotten"
+
+    def as_results(self) -> dict[str, Any]:
+        """For the manifest; the verdict where there is something to forget."""
+        verdict = {"outcome": self.verdict} if "forget" in self.before else {}
+        return {**verdict, "probability": {"before": dict(self.before), "after": dict(self.after)}}
+
+
+def outcome_text(results: Mapping[str, Any]) -> str:
+    """The probabilities and the verdict of a run, from the results in its manifest, in a line; empty without them."""
+    told = results.get("probability")
+    if told is None:
+        return ""
+    before, after = told["before"], told["after"]
+    numbers = ", ".join(f"{name} {before[name]:.3g} before, {after[name]:.3g} after" for name in before)
+    verdict = f"{results['outcome']}: " if "outcome" in results else ""
+    return f"{verdict}mean probability of an answer's token: {numbers}"
+
+
+def advice(verdict: Verdict, arguments: Mapping[str, Any], steps: int) -> str:
+    """What to try next, as settings; empty where the set is forgotten and the rest is there.
+
+    Args:
+        verdict: of the run.
+        arguments: of the run, from its manifest.
+        steps: that it took.
+    """
+    rate, batch, epochs = arguments["learning_rate"], arguments["batch_size"], arguments["epochs"]
+    if verdict == "collapsed":
+        return f"try {assigned(learning_rate=float(f'{rate / 3:.1g}'))}, fewer epochs, or a larger alpha"
+    if verdict == "forgotten":
+        return ""
+    if steps < FEW_STEPS and batch > 1:
+        return f"{steps} steps are few: try {assigned(batch_size=max(1, batch * steps // FEW_STEPS))}"
+    return f"try {assigned(learning_rate=float(f'{rate * 3:.1g}'))} or {assigned(epochs=2 * epochs)}"

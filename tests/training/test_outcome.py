@@ -1,0 +1,82 @@
+"""What a run says of itself at its end: the probabilities by hand, the verdicts at their limits, and what to try."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import expunge
+import zoo
+from expunge.core.manifest import Manifest
+from expunge.models.load import load_model
+from expunge.training.outcome import Outcome, advice, outcome_text
+
+
+def unlearn(folder: Path | None = None, **changes: Any) -> expunge.Run:
+    settings = {"method": "grad_diff", "epochs": 1, "batch_size": 3, "learning_rate": 1e-3} | changes
+    return expunge.unlearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), output_dir=folder, **settings)
+
+
+def by_hand(model: Any, examples: Any) -> float:
+    """exp of the mean log-probability of all answer tokens, from the model's own logits, in float64."""
+    found, tokenizer = [], zoo.tokenizer()
+    for example in examples:
+        asked = tokenizer(f"Question: {example.question}\nAnswer: ", add_special_tokens=True).input_ids
+        whole = tokenizer(f"Question: {example.question}\nAnswer: {example.completion}").input_ids
+        whole = [*whole, *([tokenizer.eos_token_id] if whole[-1] != tokenizer.eos_token_id else [])]
+        start = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), len(asked))
+        with torch.no_grad():
+            logits = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+        found += [float(logits[t - 1, whole[t]]) for t in range(start, len(whole))]
+    return math.exp(sum(found) / len(found))
+
+
+def test_the_probabilities_are_those_of_the_models_before_and_after(tmp_path: Path) -> None:
+    run = unlearn(tmp_path / "run")
+    told = Manifest.load(tmp_path / "run").results["probability"]
+    corpus = zoo.corpus()
+    for when, model in (("before", zoo.tiny_model()), ("after", load_model(tmp_path / "run"))):
+        for name in ("forget", "retain"):
+            assert told[when][name] == pytest.approx(by_hand(model.eval(), corpus[name][:16]), rel=1e-4)
+    assert run.manifest.results["outcome"] == Outcome(told["before"], told["after"]).verdict
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "verdict"),
+    [
+        (0.81, 1.0, "hardly moved"),
+        (0.79, 1.0, "partly forgotten"),
+        (0.26, 0.51, "partly forgotten"),
+        (0.24, 0.51, "forgotten"),
+        (0.24, 0.49, "collapsed"),
+        (1.0, 0.49, "collapsed"),
+    ],
+)
+def test_verdicts_at_their_limits(forget: float, retain: float, verdict: str) -> None:
+    before = {"forget": 0.9, "retain": 0.8, "world": 0.5}
+    outcome = Outcome(before, {"forget": 0.9 * forget, "retain": 0.8 * retain, "world": 0.5})
+    assert outcome.verdict == verdict
+    worse = Outcome(before, {"forget": 0.0, "retain": 0.8, "world": 0.2})
+    assert worse.verdict == "collapsed"  # one retain set is enough
+
+
+def test_fine_tuning_has_probabilities_and_no_verdict() -> None:
+    run = expunge.finetune(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), splits=("forget",), epochs=1, batch_size=3)
+    assert "outcome" not in run.manifest.results and {*run.manifest.results["probability"]["after"]} == {"retain"}
+    assert outcome_text(run.manifest.results).startswith("mean probability of an answer's token: retain 0.00")
+
+
+def test_a_finished_run_tells_its_outcome_again(tmp_path: Path) -> None:
+    run = unlearn(tmp_path / "run")
+    again = unlearn(tmp_path / "run", resume=True)
+    assert outcome_text(again.manifest.results) == outcome_text(run.manifest.results) != ""
+
+
+def test_what_to_try() -> None:
+    arguments = {"learning_rate": 1e-5, "batch_size": 32, "epochs": 10.0}
+    assert advice("hardly moved", arguments, 7) == "7 steps are few: try batch_size=11"
+    assert advice("hardly moved", arguments, 30) == "try learning_rate=3e-05 or epochs=20.0"
+    assert advice("collapsed", arguments, 30) == "try learning_rate=3e-06, fewer epochs, or a larger alpha"
+    assert advice("forgotten", arguments, 7) == ""
