@@ -10,6 +10,7 @@ from datasets import Dataset
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
+from expunge.models.load import save_model
 
 Rows = list[dict[str, str]]
 
@@ -121,6 +122,22 @@ def test_holdout_changes_what_mia_is_measured_against(tmp_path: Path) -> None:
         holdout_data=[{"question": "q?", "answer": "Some town."}],
     )
     assert "replaces a holdout set" not in it.evaluate(metrics=["mia"])["mia"].note
+
+
+def test_a_model_is_never_saved_over_another_unasked(tmp_path: Path) -> None:
+    save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
+    save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "other")
+    it = expunge.Unlearning(method="npo", model=tmp_path / "start", output_dir=tmp_path / "out")
+    for how in (False, True):
+        with pytest.raises(ExpungeError, match="is the folder of the start model, which is not replaced"):
+            it.save_model(tmp_path / "start", overwrite=how)
+    with pytest.raises(ExpungeError, match=r"other is in use.*overwrite=True"):
+        it.save_model(tmp_path / "other")
+    (tmp_path / "file").touch()
+    with pytest.raises(ExpungeError, match="must be a folder, and is a file"):
+        it.save_model(tmp_path / "file")
+    assert it.save_model(tmp_path / "new") == it.save_model(tmp_path / "new") == tmp_path / "new"
+    it.save_model(tmp_path / "other", overwrite=True)
 
 
 def test_errors(tmp_path: Path) -> None:

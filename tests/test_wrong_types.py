@@ -36,6 +36,14 @@ def unlearn(**changes: Any) -> Any:
     return expunge.unlearn(given.pop("model"), given.pop("tokenizer"), given.pop("corpus"), **given)
 
 
+def evaluated(**changes: Any) -> Any:
+    return expunge.evaluate(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **changes)
+
+
+def attacked(**changes: Any) -> Any:
+    return expunge.attack(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -50,8 +58,8 @@ def unlearn(**changes: Any) -> Any:
         ({"learning_rate": True}, "learning_rate must be a number or null; got True"),
         ({"epochs": float("inf")}, "epochs must be a finite number; got inf"),
         ({"epochs": float("nan")}, "epochs must be above 0 and at most 100000; got nan"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number; got 2.5"),
-        ({"batch_size": "2"}, "batch_size must be a whole number; got '2'"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number or null; got 2.5"),
+        ({"batch_size": "2"}, "batch_size must be a whole number or null; got '2'"),
         ({"seed": 10**30}, "seed must be between 0 and 4294967295"),
         ({"seed": None}, "seed must be a whole number; got None"),
         ({"gradient_checkpointing": "no"}, "gradient_checkpointing must be true or false; got 'no'"),
@@ -84,6 +92,25 @@ def test_unlearn(changes: dict[str, Any], said: str) -> None:
         (lambda: expunge.load_attacked(None), "path must be a path; got None"),
         (lambda: expunge.attack(5, zoo.tokenizer(), zoo.corpus()), "model must be a loaded model; got int"),
         (lambda: expunge.make_patch(zoo.tiny_model(), "npo"), "result must be a loaded model; got 'npo'"),
+        (lambda: unlearn(mask=5), "mask must be a loaded mask, its file, or None; got 5"),
+        (lambda: unlearn(template="nope"), "template must be an expunge.Template or None; got 'nope'"),
+        (lambda: expunge.load_model("m", trust_remote_code="false"), "trust_remote_code must be True or False"),
+        (lambda: expunge.load_tokenizer("m", trust_remote_code=[1]), "trust_remote_code must be True or False"),
+        (
+            lambda: evaluated(metrics="rouge"),
+            "metrics must be a list of names, such as ['first', 'second']; got",
+        ),
+        (lambda: evaluated(metrics=5), "metrics must be a list of names"),
+        (lambda: evaluated(judges="nope"), "judges must be a mapping of judges to folders or hub ids; got 'nope'"),
+        (lambda: evaluated(batch_size="x"), "batch_size must be"),
+        (
+            lambda: attacked(control="runs/retain"),
+            "control must be a loaded model, an earlier result of attack, or None",
+        ),
+        (lambda: attacked(control=5), "control must be a loaded model, an earlier result of attack, or None; got 5"),
+        (lambda: attacked(attacks=5), "attacks must be a list of names"),
+        (lambda: attacked(settings=5), "settings must be a mapping of attacks to their settings; got 5"),
+        (lambda: expunge.compare(["r"], corpus=[]), "corpus must be a loaded corpus; got list"),
         (lambda: expunge.Corpus([1]), "a corpus is made of a mapping of split names to examples; got list"),
         (lambda: expunge.report([], "r.html"), "a report needs at least one evaluation"),
         (lambda: expunge.load_model(5), "a model is loaded from a folder or a hub id; got int"),

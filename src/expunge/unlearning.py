@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, path_of
+from expunge.core.output import check_folder, in_use
 from expunge.core.progress import shown
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.data.schema import Columns, Turns
@@ -142,6 +143,8 @@ class Unlearning:
         self.template = Template()
         self._start: Records | None = None
         self._folder: Path | None = None
+        self._source = Path(model) if isinstance(model, str | Path) else None
+        self._saved: set[Path] = set()
 
     def load_data(
         self,
@@ -315,19 +318,28 @@ class Unlearning:
         names = sorted(measures, key=lambda name: order.get(name, len(order)))
         return replace(found, measures={name: measures[name] for name in names})
 
-    def save_model(self, path: str | Path | None = None) -> Path:
+    def save_model(self, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
         """Write model and tokenizer as transformers reads them, and what later evaluations need of the start model.
 
         Args:
             path: folder; None: `final_model` in the folder of the last run.
+            overwrite: replace the model that is there.
 
         Raises:
-            ExpungeError: the folder holds something else.
+            ExpungeError: the folder is in use, holds something else, or is that of the start model.
         """
-        folder = Path(path) if path is not None else (self._folder or self.output_dir) / FINAL_MODEL
-        if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-            raise ExpungeError(f"{folder} holds something other than a model; choose another folder.")
+        default = (self._folder or self.output_dir) / FINAL_MODEL
+        folder = default if path is None else path_of("path", path)
+        check_folder(folder)
+        if self._source is not None and folder.resolve() == self._source.resolve():
+            raise ExpungeError(f"{folder} is the folder of the start model, which is not replaced. Choose another one.")
+        if folder.resolve() not in self._saved and folder.exists() and any(folder.iterdir()):
+            if not (folder / "config.json").is_file():
+                raise ExpungeError(f"{folder} holds something other than a model; choose another folder.")
+            if not overwrite:
+                raise in_use(folder)
         save_model(self.model, self.tokenizer, folder)
+        self._saved.add(folder.resolve())
         if self._start is not None:
             self._start.save(folder / START_RECORDS)
         return folder

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import expunge
 import zoo
@@ -22,6 +24,20 @@ def test_the_model_against_itself_recovers_nothing() -> None:
     assert [column.name for column in found.columns] == ["plain", "quantize.int8"]
     assert found.control == "retain model" and found.leaking == ()
     assert all(set(column.recovery.values()) == {0.0} for column in found.columns)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for an old name
+def test_a_control_with_an_adapter_is_the_adapted_model() -> None:
+    base = zoo.tiny_model()
+    adapted = get_peft_model(zoo.tiny_model(), LoraConfig(r=2, target_modules=["q_proj"]))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.5)
+    how: Any = {"attacks": ("quantize",), "settings": CHEAP}
+    found = attack(base, zoo.tokenizer(), zoo.corpus(), control=adapted, **how)
+    merged = attack(base, zoo.tokenizer(), zoo.corpus(), control=adapted.merge_and_unload(), **how)
+    assert found["plain"].control == merged["plain"].control != found["plain"].leak
 
 
 def test_what_one_model_knows_and_another_does_not_leaks(tmp_path: Path) -> None:

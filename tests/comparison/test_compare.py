@@ -91,6 +91,12 @@ class TestCheckpoints:
         assert joined["mu95_best"].value is not None and found["retain model"]["log10_forget_quality"].value == 0
         assert compare(runs, retain=data / "retain") == found and len(collected) == 8
         assert Comparison.load(found.save(tmp_path / "c").parent) == found
+        one, other = tmp_path / "c/summaries/0.json", tmp_path / "c/summaries/1.json"
+        told = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(told)
+        with pytest.raises(ExpungeError, match=r"summaries/0\.json is not the one of this comparison"):
+            Comparison.load(tmp_path / "c")
 
     def test_points_are_what_evaluate_says(self, data):
         found = compare([data / "npo-s0"], retain=data / "retain")

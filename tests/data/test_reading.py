@@ -153,6 +153,13 @@ def test_a_broken_json_line_is_named_with_the_parsers_words(tmp_path):
         read_file(path)
 
 
+def test_a_key_that_stands_twice_in_a_row_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "a?", "answer": "right", "answer": "wrong"}\n')
+    with pytest.raises(ExpungeError, match=r"line 1: the key 'answer' stands twice"):
+        read_file(path)
+
+
 def test_broken_json_names_its_line(tmp_path):
     with pytest.raises(ExpungeError, match=r"f\.json, line 2: broken JSON \(Expecting value at column 1\)\.$"):
         read_file(written(tmp_path, "f.json", '[{"a": 1},\n]'))

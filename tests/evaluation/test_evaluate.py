@@ -1,5 +1,6 @@
 """From a model or from records to an Evaluation: reuse, refusals, samples."""
 
+import copy
 import json
 import shutil
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import locked
@@ -219,6 +221,35 @@ def test_an_evaluation_that_was_changed_is_not_believed(model, tokenizer, corpus
     path.write_text(json.dumps(told))
     with pytest.raises(ExpungeError, match="was changed since expunge wrote it"):
         gather(tmp_path)
+
+
+def test_an_evaluation_without_records_is_replaced_only_on_demand(model, tokenizer, corpus, tmp_path):
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path / "a", metrics=["forget_probability"])
+    evaluate(records=tmp_path / "a", output_dir=tmp_path / "b", metrics=["forget_probability"])
+    before = (tmp_path / "b" / "evaluation.json").read_bytes()
+    with pytest.raises(ExpungeError, match=r"evaluation\.json is in use"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path / "b")
+    assert (tmp_path / "b" / "evaluation.json").read_bytes() == before
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path / "b", overwrite=True)
+
+
+def test_a_log_goes_only_when_other_records_take_its_place(model, tokenizer, corpus, tmp_path):
+    (log := tmp_path / "TOFU_EVAL.json").write_text("{}")
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    how = {"output_dir": tmp_path, "overwrite": True, "replaces": [log], "metrics": ["forget_probability"]}
+    with pytest.raises(ExpungeError, match="is broken"):
+        evaluate(broken, tokenizer, corpus, **how)
+    assert log.exists()
+    evaluate(model, tokenizer, corpus, **how)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_is_at_least_one_row(model, tokenizer, corpus, size):
+    with pytest.raises(ExpungeError, match="batch_size must be"):
+        evaluate(model, tokenizer, corpus, batch_size=size)
 
 
 def test_records_that_were_changed_are_not_believed(model, tokenizer, corpus, tmp_path):

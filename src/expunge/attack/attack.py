@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.measuring import Asker
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, path_of, require_between, unknown
+from expunge.core.checks import ExpungeError, path_of, require_between, require_names, require_type, unknown
 from expunge.core.manifest import jsonable
 from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, under
@@ -38,7 +38,7 @@ def attack(
     corpus: Corpus,
     *,
     attacks: Sequence[str] = DEFAULT,
-    control: PreTrainedModel | Attacked | None = None,
+    control: PreTrainedModel | PeftModel | Attacked | None = None,
     control_is: Control = "retain model",
     threshold: float = THRESHOLD,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -85,6 +85,8 @@ def attack(
     check_corpus(corpus)
     if "forget" not in corpus:
         raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
+    require_names("attacks", attacks)
+    require_type("settings", settings or {}, dict, "a mapping of attacks to their settings")
     ways = [(name, *_way(name, (settings or {}).get(name, {}))) for name in attacks]
     if strange := set(settings or {}) - set(attacks):
         raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
@@ -93,12 +95,18 @@ def attack(
         check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     facts = corpus["forget"]
     questions = tuple(fact.question for fact in facts)
-    if isinstance(control, Attacked) and control.questions != questions:
-        raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+    if isinstance(control, Attacked):
+        if control.questions != questions:
+            raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+    elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
+        raise ExpungeError(
+            f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
+            "first: expunge.load_model(<folder or id>)."
+        )
     check_finite(model)
     plain = _merged(model)
     common = {"template": template, "max_length": max_length, "seed": seed}
-    other = _merged(control) if isinstance(control, PreTrainedModel) else plain
+    other = _merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain
     other_corpus = corpus if control is not None else untaught(corpus, seed)
     columns: list[Column] = []
     for number, (name, function, own) in enumerate([(PLAIN, _plain, {}), *ways]):

@@ -7,6 +7,7 @@ import traceback
 from expunge.core.format import legible
 from expunge.core.manifest import versions
 
+_AGAIN = "Free some space, then give the same command again (with --resume where it had begun a run)"
 _DISK: dict[int, str] = {
     errno.EACCES: "no permission for {path}. Change its permissions, or name another place",
     errno.EPERM: "the system does not permit this for {path}. Name another place",
@@ -16,8 +17,8 @@ _DISK: dict[int, str] = {
     errno.EISDIR: "{path} is a folder where a file must be. Name a file",
     errno.ENAMETOOLONG: "the name is too long for this disk: {path}. Choose a shorter one",
     errno.ELOOP: "{path} is a symbolic link that leads back to itself. Name a real place",
-    errno.ENOSPC: "the disk is full, at {path}. Free some space, then start again (a run: with --resume)",
-    errno.EDQUOT: "your disk quota is used up, at {path}. Free some space, then start again (a run: with --resume)",
+    errno.ENOSPC: "the disk is full, at {path}. " + _AGAIN,
+    errno.EDQUOT: "your disk quota is used up, at {path}. " + _AGAIN,
     errno.EROFS: "the disk is read-only, at {path}. Name another place",
     errno.EMFILE: "too many files are open, at {path}. Raise the limit: ulimit -n 4096",
     errno.EIO: "the disk cannot be read or written, at {path}. Check it",
@@ -54,7 +55,9 @@ def answer(error: Exception, verb: str) -> str | None:
     if isinstance(error, UnicodeError):
         return f"{verb}: a text is not UTF-8: {_short(str(error))}. Save it as UTF-8."
     if isinstance(error, OSError):
-        path = f"'{_short(str(error.filename))}'" if error.filename is not None else _short(str(error))
+        path = "a file that the system does not name"
+        if error.filename is not None:
+            path = f"'{_short(str(error.filename))}'"
         known = _DISK.get(error.errno or 0)
         return f"{verb}: {known.format(path=path) if known else f'{error.strerror or error}: {path}'}."
     return None

@@ -26,7 +26,7 @@ from expunge.comparison.trace import Measuring, along_mixing
 from expunge.core.checkpoints import checkpoints, step
 from expunge.core.checks import ExpungeError, require_between
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.evaluation.evaluate import check_same_date
 from expunge.models.load import check_model_folder, load_model, load_tokenizer
@@ -175,6 +175,8 @@ def planned(
 ) -> ComparisonPlan:
     """Check what `compare` was given, as far as that is possible without a model; arguments as for `compare`."""
     require_between("level", level, 0, 1)
+    if corpus is not None:
+        check_corpus(corpus)
     if trace not in ("checkpoints", "mixing"):
         raise ExpungeError(f"trace must be checkpoints or mixing; got {trace!r}.")
     folders, others = opened(runs)

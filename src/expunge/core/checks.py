@@ -45,6 +45,18 @@ def require(condition: bool, message: str) -> None:
         raise ExpungeError(message)
 
 
+def require_type(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Raise unless a value is of one of these types; `what` says them: `a loaded mask or its file`."""
+    if not isinstance(value, kinds):
+        raise ExpungeError(f"{name} must be {what}; got {value!r:.80}.")
+
+
+def require_names(name: str, values: object) -> None:
+    """Raise unless it is a list of texts; a single text is none."""
+    if isinstance(values, str) or not isinstance(values, Iterable) or not all(isinstance(v, str) for v in values):
+        raise ExpungeError(f"{name} must be a list of names, such as ['first', 'second']; got {values!r:.80}.")
+
+
 def path_of(name: str, value: object) -> Path:
     """A path that came as text or as a path; `name` is what it is called where it came from."""
     if not isinstance(value, str | os.PathLike):

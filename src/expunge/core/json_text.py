@@ -7,6 +7,19 @@ from typing import Any
 from expunge.core.checks import ExpungeError
 
 
+class _Repeated(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different; by itself, `json` lets the last one win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Repeated(repr(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file.
 
@@ -47,10 +60,12 @@ def parse_json(text: str, origin: str) -> Any:
         ExpungeError: values that nest too deep, or a number of more digits than Python reads.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError:
         raise
     except RecursionError:
         raise ExpungeError(f"{origin}: its values nest too deep to be read.") from None
+    except _Repeated as error:
+        raise ExpungeError(f"{origin}: the key {error} stands twice in one object. Which one counts?") from None
     except ValueError as error:  # the one that is left: a whole number of thousands of digits
         raise ExpungeError(f"{origin}: a number in it is too long to be read ({error}).") from None

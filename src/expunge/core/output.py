@@ -1,9 +1,10 @@
 """Output that is there already: one place decides whether it may be replaced or gone on with, in one message."""
 
 import os
-from collections.abc import Collection
-from fnmatch import fnmatch
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import check_free
@@ -12,12 +13,14 @@ from expunge.core.progress import first_process
 from expunge.core.surface import flag
 from expunge.core.whole import is_left_over
 
+Kind = Literal["page", "mask", "patch"]
+
 
 def check_output(
     folder: str | Path,
     *,
-    overwrite: bool,
-    names: Collection[str] = ("*",),
+    overwrite: bool | None,
+    names: Collection[str],
     resume: bool | None = None,
     stages: Collection[str] | None = None,
 ) -> bool:
@@ -25,7 +28,7 @@ def check_output(
 
     Args:
         folder: the output folder; free where it is missing or empty.
-        overwrite: replace what is there.
+        overwrite: replace what is there; None where the stage cannot.
         names: patterns of what the stage writes into it, besides the files that its manifest lists; with anything else
             in it, a folder is not replaced.
         resume: go on with what is there; None where the stage cannot.
@@ -51,7 +54,7 @@ def check_output(
             raise ExpungeError(f"nothing to resume: {folder} is empty or missing. Start without {flag('resume')}.")
         return False
     if not (overwrite or resume):
-        raise in_use(folder, resumable=resume is not None)
+        raise in_use(folder, resumable=resume is not None, replaceable=overwrite is not None)
     if not resume and stages is not None and stage_of(folder) not in stages:
         raise ExpungeError(
             f"{flag('overwrite')} replaces earlier output of {' or '.join(stages)} only, and {folder} holds no {FILE} "
@@ -63,8 +66,8 @@ def check_output(
     return True
 
 
-_PASSING = (".*.lock", ".*.partial", ".*.replaced")
-"""What a killed process may leave."""
+_PASSING = (".*.lock", "*/.*.lock", ".*.replaced/*")
+"""What a killed process may leave beside its unfinished files."""
 
 
 def check_own(folder: Path, names: Collection[str]) -> None:
@@ -81,37 +84,48 @@ def check_own(folder: Path, names: Collection[str]) -> None:
         )
 
 
-def check_shared(folder: str | Path, names: Collection[str]) -> None:
+def check_shared(folder: str | Path, own: Collection[str], names: Collection[str] = ()) -> None:
     """Raise where a folder that a stage only adds its files to is one of something else: of a model, or of data.
 
     Args:
         folder: may be missing.
-        names: what this stage, and those that share its folder, write into it.
+        own: files by which a folder is known for one of this stage.
+        names: patterns of what else may be in it.
     """
     folder = Path(folder)
-    if not folder.is_dir() or any((folder / name).is_file() for name in names):
+    if not folder.is_dir() or any((folder / name).is_file() for name in own):
         return
-    if others := _others(folder, names, folders=False):
+    if others := _others(folder, names):
         raise ExpungeError(
             f"the output folder {folder} is in use for something else; it holds {others}. Choose another output."
         )
 
 
-def _others(folder: Path, names: Collection[str], *, folders: bool = True) -> str:
-    """What else is in a folder, the first three by name; empty where there is nothing."""
-    looked_at = [path.name for path in folder.iterdir() if folders or not path.is_dir()]
-    others = sorted(name for name in looked_at if not any(fnmatch(name, known) for known in (*names, *_PASSING)))
+def _others(folder: Path, names: Collection[str]) -> str:
+    """Files in a folder and below it that no pattern fits, the first three; empty where there are none.
+
+    A pattern that ends in `/` fits all that is below a folder.
+    """
+    patterns = [f"{name}*" if name.endswith("/") else name for name in (*names, *_PASSING)]
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    found = (path.relative_to(folder).as_posix() for path in files if not is_left_over(path))
+    others = sorted(name for name in found if not any(fnmatchcase(name, pattern) for pattern in patterns))
     return ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
 
 
 def _listed(folder: Path) -> set[str]:
     """Names in a folder that the manifest in it lists as written."""
-    files = Manifest.load(folder).results.get("files", {}) if stage_of(folder) is not None else {}
-    return {name.partition("/")[0] for name in files}
+    return {*(Manifest.load(folder).results.get("files", {}) if stage_of(folder) is not None else {})}
 
 
-def check_output_file(path: str | Path | None, *, overwrite: bool) -> None:
-    """Raise where a file would be replaced without `overwrite`, or is a folder; None: no file is written."""
+def check_output_file(path: str | Path | None, *, overwrite: bool, kind: Kind | None = None) -> None:
+    """Raise where a file would be replaced that must not be, or is a folder.
+
+    Args:
+        path: the file; None: none is written.
+        overwrite: replace it.
+        kind: what it must be to be replaced: an earlier page, or tensors of ours; None: anything.
+    """
     if path is None or not first_process():
         return
     path = Path(path)
@@ -126,6 +140,28 @@ def check_output_file(path: str | Path | None, *, overwrite: bool) -> None:
         raise ExpungeError(f"the output {path} must be a file, and is a folder. Name a file in it: {path / '<name>'}")
     if path.exists() and not overwrite:
         raise in_use(path)
+    if path.exists() and kind is not None and path.stat().st_size and not _KINDS[kind](path):
+        raise ExpungeError(
+            f"{flag('overwrite')} replaces an earlier {kind} only, and {path} is none that expunge wrote. Choose "
+            "another output."
+        )
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+
+
+def _is_tensors(path: Path) -> bool:
+    """Does the header of a safetensors file say that it is a mask, scores or a patch of ours?"""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return b'"format":"expunge ' in file.read(min(size, _LONGEST_HEADER))
+
+
+_KINDS: Mapping[Kind, Callable[[Path], bool]] = {"page": _is_page, "mask": _is_tensors, "patch": _is_tensors}
+_LONGEST_HEADER = 100_000_000
+"""Bytes, as safetensors has it."""
 
 
 def check_folder(folder: Path) -> None:
@@ -160,17 +196,19 @@ def check_links(folder: Path) -> None:
                 )
 
 
-def in_use(path: Path, how: str = "is in use", *, resumable: bool = False) -> ExpungeError:
+def in_use(path: Path, how: str = "is in use", *, resumable: bool = False, replaceable: bool = True) -> ExpungeError:
     """The error for output that is there already.
 
     Args:
         path: the file or folder.
         how: what is wrong with it.
         resumable: can the stage go on with it?
+        replaceable: can it replace it?
     """
     kind = "folder" if path.is_dir() else "file"
     cures = ["Choose another output", *([f"go on with what is there ({flag('resume')})"] if resumable else [])]
-    return ExpungeError(f"the output {kind} {path} {how}. {', '.join(cures)}, or replace it ({flag('overwrite')}).")
+    cures += [f"or replace it ({flag('overwrite')})"] if replaceable else []
+    return ExpungeError(f"the output {kind} {path} {how}. {', '.join(cures)}.")
 
 
 def stage_of(folder: Path) -> str | None:

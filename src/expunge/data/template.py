@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_type
 from expunge.data.corpus import Example
 
 PLAIN_QA = "Question: {question}\nAnswer: "
@@ -59,6 +59,12 @@ class Template:
     def about(self) -> dict[str, Any]:
         """For manifests: all fields; the date only where there is one."""
         return {name: value for name, value in asdict(self).items() if name != "date" or value is not None}
+
+
+def given_template(template: Template | None) -> Template:
+    """A template as it is, or the default one."""
+    require_type("template", template, (Template, type(None)), "an expunge.Template or None")
+    return template or Template()
 
 
 def dated(template: Template | None, tokenizer: PreTrainedTokenizerBase, *, like: str | None = None) -> Template:

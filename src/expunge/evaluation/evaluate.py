@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, path_of
+from expunge.core.checks import ExpungeError, path_of, require_at_least, require_names
 from expunge.core.distributed import barrier, is_main
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, versions
@@ -52,6 +52,7 @@ def evaluate(
     overwrite: bool = False,
     label: str | None = None,
     texts: Texts = "keep",
+    replaces: Sequence[Path] = (),
     batch_size: int | None = None,
     judges: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -82,6 +83,7 @@ def evaluate(
         texts: what `output_dir` holds of the questions, the answers and the generations: the texts (`keep`), their
             SHA-256 (`hash`) or nothing (`drop`). Measures are computed before; records without texts are made anew
             rather than used instead of the model.
+        replaces: files made of earlier records, such as an exported log, that go when new records are written.
         batch_size: rows computed at once; None: found by a budget of tokens.
         judges: models that some measures ask: `embedding` (sentence embeddings) and `gibberish`, each a folder or hub
             id; None: those of the papers, where they are downloaded.
@@ -92,6 +94,8 @@ def evaluate(
             available, or an `output_dir` in use.
     """
     check_texts(texts)
+    if batch_size is not None:
+        require_at_least("batch_size", batch_size, 1)
     output = None if output_dir is None else path_of("output_dir", output_dir)
     if output is not None:
         check_measured(output)
@@ -134,8 +138,8 @@ def evaluate(
                     found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent})
                 )
                 if output is not None and is_main():
-                    # First, so that a kill leaves no evaluation of other records.
-                    (output / FILE).unlink(missing_ok=True)
+                    for old in (output / FILE, *replaces):
+                        old.unlink(missing_ok=True)  # first, so that a kill leaves nothing of other records
                     found.with_texts(texts).save(output)
                 barrier()
             if output is not None and is_main():
@@ -219,6 +223,8 @@ def planned(
     Raises:
         ExpungeError: an unknown suite or measure, a named measure that is not available, or nothing to measure.
     """
+    if metrics is not None:
+        require_names("metrics", metrics)
     chosen = _suite(suite, list(source) if isinstance(source, Corpus) else source.splits, metrics)
     absent = missing(chosen, source, reference, start)
     of_others = {part for one in chosen.derived for part in one.parts}.difference(metrics or ())
@@ -294,6 +300,7 @@ def reusable(folder: Path, made: Manifest, *, texts: Texts = "keep", overwrite: 
         ExpungeError: there are damaged records, or records of something else, and `overwrite` was not said.
     """
     if not (folder / RECORDS_FILE).exists():
+        check_output_file(folder / FILE, overwrite=overwrite)
         return None
     try:
         there = Records.load(folder)

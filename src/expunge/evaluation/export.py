@@ -98,15 +98,17 @@ def export(
             content[theirs]["auc"] = found[ours].value
     if not content:
         raise ExpungeError(f"these records hold nothing of a {LOG}; their splits are {', '.join(held.splits)}.")
-    paths = cleared(folder, overwrite=overwrite)
+    paths = check_log(folder, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        path.unlink(missing_ok=True)  # a kill leaves no mixture of two logs
     _write(paths[0], content)
     _write(paths[1], summary)
     return paths
 
 
-def cleared(folder: Path, *, overwrite: bool) -> list[Path]:
-    """Where the two files of a log go, with nothing there: a kill leaves no log of other records.
+def check_log(folder: Path, *, overwrite: bool) -> list[Path]:
+    """Where the two files of a log go.
 
     Raises:
         ExpungeError: one of them is there and `overwrite` was not said.
@@ -114,8 +116,6 @@ def cleared(folder: Path, *, overwrite: bool) -> list[Path]:
     paths = [folder / LOG, folder / SUMMARY]
     for path in paths:
         check_output_file(path, overwrite=overwrite)
-    for path in paths:
-        path.unlink(missing_ok=True)
     return paths
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from expunge.core.checks import ExpungeError, unknown
+from expunge.core.checks import ExpungeError, require_type, unknown
 from expunge.core.json_text import read_object
 
 EMBEDDER = "sentence-transformers/paraphrase-MiniLM-L6-v2"
@@ -38,6 +38,8 @@ def asking(judges: Mapping[str, str] | None) -> Iterator[None]:
         ExpungeError: a judge of something else.
     """
     tokens = []
+    if judges is not None:
+        require_type("judges", judges, Mapping, "a mapping of judges to folders or hub ids")  # type: ignore[type-abstract]
     for what, name in (judges or {}).items():
         if what not in JUDGES:
             raise unknown("judge", what, JUDGES)

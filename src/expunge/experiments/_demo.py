@@ -100,7 +100,12 @@ def demo(
         seed=seed,
         inputs=corpus.fingerprints(),
     )
-    folder = opened(folder, manifest, ("report.html", *methods, "*-records"), overwrite=overwrite)
+    folder = opened(
+        folder,
+        manifest,
+        ("report.html", *(f"{method}{end}/" for method in methods for end in ("", "-records"))),
+        overwrite=overwrite,
+    )
     precision = "bfloat16" if bfloat16_pays() else "float32"
     target = embedded_model(corpus, ("forget", "retain", "world"), "target", precision, seed, fresh, progress)
     retain = embedded_model(corpus, ("retain", "world"), "retain", precision, seed, fresh, progress)

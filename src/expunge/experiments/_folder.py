@@ -19,7 +19,7 @@ def opened(
     Args:
         folder: where it goes.
         manifest: of the experiment; written at once, so that an interrupted one is known for what it is.
-        names: patterns of what the experiment writes, besides `<stage>.json`, `<stage>.png` and `records`.
+        names: patterns of what the experiment writes, besides `<stage>.json`, `<stage>.png` and `records/`.
         overwrite: replace an earlier experiment of this kind.
         resume: go on with an earlier one of the same arguments, seed and inputs, which then stays as it is.
 
@@ -45,7 +45,7 @@ def check_folder(
             return True
         raise in_use(folder, "holds this experiment with other data or settings")
     stage = manifest.stage
-    written = (f"{stage}.json", f"{stage}.png", "records", *names)
+    written = (f"{stage}.json", f"{stage}.png", "records/", *names)
     check_output(folder, overwrite=overwrite, stages=(stage,), names=written)
     return False
 

@@ -50,7 +50,10 @@ from expunge.report import curve_page
 from expunge.report.tables import terminal
 from expunge.results.curves import Comparison
 
-WRITTEN = ("full.json", "taught", "matched", "warned", "cells", "recovered", "seed-*", "cells.png", "cells.svg")
+WRITTEN = (
+    *("full.json", "cells.png", "cells.svg", "seed-*"),
+    *(f"{folder}/*.json" for folder in ("taught", "matched", "warned", "cells", "recovered")),
+)
 EVERY = 9
 """On the embedded default every ninth retained question is measured: 48, all kinds of questions in turn."""
 

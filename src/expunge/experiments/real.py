@@ -195,7 +195,7 @@ def real(
     base = load_model(model)
     for options in plans.values():
         plan_unlearning(base, *split_settings({**options, "learning_rate": 1e-5, "seed": seed}), corpus=data)
-    folder = opened(folder, manifest, ("start", RETRAINED), overwrite=overwrite, resume=True)
+    folder = opened(folder, manifest, ("start/", f"{RETRAINED}/"), overwrite=overwrite, resume=True)
     teacher = _Teacher(Path(taught) if taught is not None else folder, model, data, learned, progress)
     start, retrained = teacher.taught("start", ("forget", "retain")), teacher.taught(RETRAINED, ("retain",))
     log = RunLog(folder / "real.json")

@@ -168,7 +168,9 @@ def tdec(
             _check_sets(corpus, arm, given)
     about = {"own": own, "arms": list(arms), "planted": planted, "facts": facts, "stop_every": stop_every}
     about |= {"stop_rows": stop_rows, "settings": dict(settings or {}), "conditions": list(CONDITIONS)}
-    folder = opened(folder, Manifest(stage="tdec", arguments=about, seed=seed), arms, overwrite=overwrite)
+    folder = opened(
+        folder, Manifest(stage="tdec", arguments=about, seed=seed), [f"{arm}/" for arm in arms], overwrite=overwrite
+    )
     if corpus is None or model is None:
         corpus = planted_texts(planted, facts, seed)
         precision = "bfloat16" if bfloat16_pays() else "float32"

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
-from expunge.core.checks import ExpungeError, require_bits
+from expunge.core.checks import ExpungeError, require_bits, require_type
 from expunge.core.json_text import read_object
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
@@ -64,6 +64,7 @@ def load_model(
             is missing or another model, bits that the base of an adapter did not have, bits without bitsandbytes or a
             GPU, or a device that is not there.
     """
+    require_type("trust_remote_code", trust_remote_code, bool, "True or False")
     check_loading(source, device=device, bits=bits)
     place = place_of(device)
     if holds_adapter_alone(source):
@@ -265,6 +266,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     Raises:
         ExpungeError: there is none; the message says which option names another place.
     """
+    require_type("trust_remote_code", trust_remote_code, bool, "True or False")
     if not isinstance(source, str | Path):
         raise ExpungeError(f"a tokenizer is loaded from a folder or a hub id; got {type(source).__name__}.")
     if holds_adapter_alone(source) and not any(Path(source).glob("tokenizer*")):

@@ -51,7 +51,7 @@ def figure(comparison: Comparison) -> Figure:
     return drawn
 
 
-FILES = ("comparison.html", "curves.svg", "curves.png", NUMBERS, SUMMARIES)
+FILES = ("comparison.html", "curves.svg", "curves.png", NUMBERS, f"{SUMMARIES}/*.json")
 """What `write` leaves in its folder."""
 
 

@@ -69,7 +69,7 @@ def report(
     """
     path = path_of("path", path)
     check_texts(texts)
-    check_output_file(path, overwrite=overwrite)
+    check_output_file(path, overwrite=overwrite, kind="page")
     sources = listed_sources(evaluations)
     given = {mask.places for mask in masks}
     trained = [mask for mask in trained_in(sources) if mask.places not in given]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expunge.core.checks import ExpungeError, path_of
+from expunge.core.manifest import file_digest
 from expunge.core.sealed import read_sealed, write_sealed
 from expunge.results.measures import Evaluation
 
@@ -140,15 +141,26 @@ class Comparison:
             "front": self.front,
             "notes": self.notes,
             "about": self.about,
-            "evaluations": [e.save(folder / SUMMARIES / f"{i}.json").name for i, e in enumerate(self.evaluations)],
+            "evaluations": {
+                path.name: file_digest(path)
+                for path in (e.save(folder / SUMMARIES / f"{i}.json") for i, e in enumerate(self.evaluations))
+            },
         }
         return write_sealed(folder / FILE, content)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Comparison":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ExpungeError: there is none, or a file of it was changed since.
+        """
         folder = path_of("folder", folder)
         content = _read(folder / FILE)
+        for name, digest in content["evaluations"].items():
+            path = folder / SUMMARIES / name
+            if not path.is_file() or file_digest(path) != digest:
+                raise ExpungeError(f"{path} is not the one of this comparison: it is missing, or was changed since.")
         return cls(
             curves=tuple(Curve.from_json(curve) for curve in content["curves"]),
             evaluations=tuple(Evaluation.load(folder / SUMMARIES / name) for name in content["evaluations"]),

@@ -15,10 +15,15 @@ LOG = "history.jsonl"
 RESULT = "result.partial"
 """Where the result of a run is written before it is moved into the run folder."""
 CHECKPOINTS = "checkpoints"
-_MEASURED = ("records.parquet", "evaluation.json", "attacked.json", "TOFU_EVAL.json", "TOFU_SUMMARY.json")
+_MEASURED = ("records.parquet", "evaluation.json", "attacked.json")
+_LOG_OF_OTHERS = ("TOFU_EVAL.json", "TOFU_SUMMARY.json")
 START_RECORDS, FINAL_MODEL = "start_records", "final_model"
 """What `Unlearning` puts into a run folder."""
-_IN_RUNS = (LOG, RESULT, CHECKPOINTS, START_RECORDS, FINAL_MODEL, "records", "evaluation", *_MEASURED)
+_IN_RUNS = (
+    *(LOG, f"{RESULT}/", f"{CHECKPOINTS}/checkpoint-*", f"{FINAL_MODEL}/", "tracking/"),
+    *(f"{folder}{file}" for file in (*_MEASURED, *_LOG_OF_OTHERS) for folder in ("", "records/", "evaluation/")),
+    f"{START_RECORDS}/records.parquet",
+)
 
 
 def check_run_folder(folder: str | Path, *, overwrite: bool, resume: bool) -> bool:
@@ -35,7 +40,7 @@ def check_measured(folder: str | Path) -> None:
     check_place(folder)
     check_folder(folder)
     if stage_of(folder) not in RUNS:
-        check_shared(folder, _MEASURED)
+        check_shared(folder, _MEASURED, (*_LOG_OF_OTHERS, "checkpoints/checkpoint-*", "parts/"))
 
 
 def records_folder(model: str | Path) -> Path:

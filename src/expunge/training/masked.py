@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_type
 from expunge.core.manifest import fingerprint
 from expunge.masks.mask import Mask
 from expunge.masks.mask_fingerprint import fingerprint as fingerprint_of
@@ -83,7 +83,10 @@ class Selection:
 
 def given_mask(mask: Mask | str | Path | None) -> Mask | None:
     """A mask as it is, or read from its file."""
-    return Mask.load(mask) if isinstance(mask, str | Path) else mask
+    if isinstance(mask, str | Path):
+        return Mask.load(mask)
+    require_type("mask", mask, (Mask, type(None)), "a loaded mask, its file, or None")
+    return mask
 
 
 def mask_fingerprint(mask: Mask) -> str:

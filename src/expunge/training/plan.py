@@ -15,7 +15,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import jsonable
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template, dated
+from expunge.data.template import Template, dated, given_template
 from expunge.masks.mask import Mask
 from expunge.models.anatomy import causal_lm, size_of
 from expunge.models.load import refuse_adapters
@@ -176,7 +176,7 @@ def plan_unlearning(
         warn_of_size(model, adaptation, matrices)
     check_objective(causal_lm(model), config.method, objective, training)
     training.split()  # refused now where batch and processes do not divide
-    template = template or Template()
+    template = given_template(template)
     arguments = {
         "method": config.method,
         "retain": objective.retain.name if objective.retain else "none",
@@ -248,7 +248,7 @@ def plan_finetuning(
     rate = rate_for(FINETUNING_RATE, size_of(model))
     training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide
-    template = template or Template()
+    template = given_template(template)
     arguments = {"splits": splits, "template": template.about, "max_length": max_length, **asdict(training)}
     return Plan(
         what="fine-tune",

@@ -239,7 +239,7 @@ def say_resumed(folder: str | Path) -> None:
         finished = manifest_of(folder).results.get("finished")
         latest, _ = resumable(folder)
     if finished:
-        say(f"resume: the run in {folder} is finished already: nothing to do")
+        say(f"resume: the run in {folder} is finished already")
     elif latest is not None:
         say(f"resume: going on from step {step(latest)} of {steps_of(latest)}")
     else:

@@ -34,7 +34,7 @@ def demo(call: Call[DemoConfig]) -> int:
     Train a target and a retain model, unlearn with several methods, evaluate all of them, and write a report.
     """
     config = call.config
-    check_output(config.output, overwrite=call.overwrite)
+    check_output(config.output, overwrite=call.overwrite, names=["*"])  # the stage looks at what is in it
     from expunge.experiments._demo import SHOWN
     from expunge.experiments._demo import demo as demonstrate
     from expunge.report.tables import comparison, terminal

@@ -96,7 +96,7 @@ def evaluate(call: Call[EvaluateConfig]) -> int:
 
 def _measure(call: Call[EvaluateConfig]) -> int:
     from expunge.evaluation.evaluate import evaluate as stage
-    from expunge.evaluation.export import cleared
+    from expunge.evaluation.export import check_log
 
     config = call.config
 
@@ -127,8 +127,7 @@ def _measure(call: Call[EvaluateConfig]) -> int:
         }
         assert config.model is not None
         model, tokenizer = load(config.model, config)
-        if config.export is not None:
-            cleared(output, overwrite=call.overwrite)  # before anything is measured
+        log = check_log(output, overwrite=call.overwrite) if config.export is not None else ()
         result = stage(
             model,
             tokenizer,
@@ -140,6 +139,7 @@ def _measure(call: Call[EvaluateConfig]) -> int:
             overwrite=call.overwrite,
             label=config.label or Path(config.model).name,
             texts=config.texts,
+            replaces=log,
             **_how(config, report),
         )
     show(result)
@@ -236,8 +236,8 @@ def output_folder(config: EvaluateConfig) -> Path:
     if config.model is not None and made_here(config.model):
         return records_folder(config.model)
     raise ExpungeError(
-        f"output is missing: the model '{config.model}' was not made by expunge, so say where its records go, such as "
-        "output=runs/start/records"
+        f"output is missing: there is no run of expunge at '{config.model}', so say where its records go, such as "
+        "output=runs/start-records"
     )
 
 

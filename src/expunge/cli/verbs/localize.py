@@ -85,7 +85,7 @@ def localize(call: Call[LocalizeConfig]) -> int:
     if call.dry_run:
         return _dry_run(call, of_attribution)
     for path in (config.output, config.scores):
-        check_output_file(path, overwrite=call.overwrite)
+        check_output_file(path, overwrite=call.overwrite, kind="mask")
     _check_selection(config)  # now, not after the passes over the data
     plan = _planned(config, of_attribution)
     from expunge.localize.localize import localize as stage
@@ -201,7 +201,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     plan = corpus = tokenizer = units = model = None
     for path in (config.output, config.scores):
         with problems.collected():
-            check_output_file(path, overwrite=call.overwrite)
+            check_output_file(path, overwrite=call.overwrite, kind="mask")
     with problems.collected():
         _check_selection(config)
     with problems.collected():

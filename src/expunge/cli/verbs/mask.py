@@ -135,7 +135,7 @@ def select(call: Call[SelectConfig]) -> int:
         raise ExpungeError(
             f"name one file of scores: expunge mask select scores.safetensors ...; got {len(call.positional)}."
         )
-    check_output_file(config.output, overwrite=call.overwrite)
+    check_output_file(config.output, overwrite=call.overwrite, kind="mask")
     mask = Scores.load(call.positional[0]).select(
         ratio=config.ratio,
         count=config.count,
@@ -171,7 +171,7 @@ def complement(call: Call[ComplementConfig]) -> int:
         raise ExpungeError(
             f"name one mask: expunge mask complement mask.safetensors output=...; got {len(call.positional)}."
         )
-    check_output_file(config.output, overwrite=call.overwrite)
+    check_output_file(config.output, overwrite=call.overwrite, kind="mask")
     return _saved(Mask.load(call.positional[0]).complement(config.seed, scope=config.scope), config.output)
 
 

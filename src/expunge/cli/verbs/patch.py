@@ -51,7 +51,7 @@ def create(call: Call[CreateConfig]) -> int:
     from expunge.models.patch import make_patch
 
     config = call.config
-    check_output_file(config.output, overwrite=call.overwrite)
+    check_output_file(config.output, overwrite=call.overwrite, kind="patch")
     base, _ = load(config.base, config)
     result, _ = load(config.model, config)
     manifest = Manifest.load(config.model) if (Path(config.model) / FILE).is_file() else None
@@ -77,7 +77,7 @@ def _changed(call: Call[ChangeConfig], how: str) -> int:
     from expunge.models.load import save_model
 
     config = call.config
-    check_output(config.output, overwrite=False)
+    check_output(config.output, overwrite=None, names=())
     patch = _read(config.patch)
     model, tokenizer = load(config.model, config)
     if how == "apply":
