@@ -85,7 +85,11 @@ def test_mistakes(call: Callable[..., Any], words: list[str], tmp_path: Path, mo
     (tmp_path / "mask.safetensors").write_text("mine")
     told = call("localize", *words)
     assert told.code == 2 and "is in use" in told.err and (tmp_path / "mask.safetensors").read_text() == "mine"
-    assert call("localize", *words, "attribution=gradient", "--overwrite").code == 0
+    told = call("localize", *words, "attribution=gradient", "--overwrite")
+    assert told.code == 2 and "replaces an earlier mask only" in told.err
+    (tmp_path / "mask.safetensors").unlink()
+    for flags in ((), ("--overwrite",)):
+        assert call("localize", *words, "attribution=gradient", *flags).code == 0
 
 
 def test_help_shows_the_settings_of_an_attribution(call: Callable[..., Any]) -> None:

@@ -263,7 +263,11 @@ def test_a_report_is_not_overwritten_unasked(tmp_path: Path, make_model: Callabl
     path.write_text("mine")
     with pytest.raises(ExpungeError, match=r"report\.html is in use.*overwrite=True"):
         report(make_model("NPO"), path)
+    with pytest.raises(ExpungeError, match=r"replaces an earlier page only, and .*report\.html is none"):
+        report(make_model("NPO"), path, overwrite=True)
     assert path.read_text() == "mine"
+    path.unlink()
+    report(make_model("NPO"), path)
     assert "<h1>" in report(make_model("NPO"), path, overwrite=True).read_text(encoding="utf-8")
     with pytest.raises(ExpungeError, match="is a folder"):
         report(make_model("NPO"), tmp_path, overwrite=True)

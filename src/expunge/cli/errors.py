@@ -55,7 +55,7 @@ def answer(error: Exception, verb: str) -> str | None:
     if isinstance(error, UnicodeError):
         return f"{verb}: a text is not UTF-8: {_short(str(error))}. Save it as UTF-8."
     if isinstance(error, OSError):
-        path = "a file that the system does not name"
+        path = _short(str(error)) if error.errno is None else "a file that the system does not name"
         if error.filename is not None:
             path = f"'{_short(str(error.filename))}'"
         known = _DISK.get(error.errno or 0)

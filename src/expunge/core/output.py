@@ -62,7 +62,7 @@ def check_output(
         )
     check_links(folder)
     if not resume:
-        check_own(folder, [*names, FILE, *_listed(folder)])
+        check_nothing_else(folder, [*names, FILE, *_listed(folder)])
     return True
 
 
@@ -70,7 +70,7 @@ _PASSING = (".*.lock", "*/.*.lock", ".*.replaced/*")
 """What a killed process may leave beside its unfinished files."""
 
 
-def check_own(folder: Path, names: Collection[str]) -> None:
+def check_nothing_else(folder: Path, names: Collection[str]) -> None:
     """Raise where an output folder holds something that its stage did not write.
 
     Args:

@@ -11,7 +11,6 @@ from expunge.cli.verbs._training import (
     RunConfig,
     conclude,
     dry_run,
-    note_checkpoints,
     note_mask,
     say_resumed,
     training_fields,
@@ -135,7 +134,6 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
         )
     through = f" through {config.adapter}" if config.adapter else ""
     conclude(run, f"unlearned with {config.method}{through}", framed_data(config, extra), rule)
-    note_checkpoints(config)
     return 0
 
 
