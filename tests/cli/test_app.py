@@ -152,6 +152,6 @@ def test_the_installed_program(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_is_given_twice_is_said(call: Callable[..., Any]) -> None:
-    told = call("evaluate", "model=a", "suite=tofu", "model=b", "--dry-run")
-    assert "warning: model is given 2 times; the last one counts: model=b" in told.err
-    assert "is given" not in call("evaluate", "model=a", "--dry-run").err
+    told = call("evaluate", "model=./a", "suite=tofu", "model=./b", "--dry-run")
+    assert "warning: model is given 2 times; the last one counts: model=./b" in told.err
+    assert "is given" not in call("evaluate", "model=./a", "--dry-run").err
