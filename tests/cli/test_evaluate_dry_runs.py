@@ -144,7 +144,7 @@ def test_both_refuse_a_folder_with_records_of_another_model(
     words = ("evaluate", f"model={model_folder}", *sets)
     dry, run = call(*words, "--dry-run"), call(*words)
     assert run.code == 2 and dry.code == 1, dry.out + dry.err
-    said = "holds records of something else (model differ)"
+    said = "holds records of something else. Not the same: model. Choose another"
     assert said in run.err and said in plain(dry.out) and "No problem found" not in dry.out
     assert call(*words, "--dry-run", "--overwrite").code == 0
     # Of the same model they are used instead of it, and of a sound re-scoring too.

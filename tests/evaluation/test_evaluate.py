@@ -51,7 +51,7 @@ def test_records_of_other_content_are_kept_unless_told(model, other_model, token
         lambda **o: evaluate(other_model, tokenizer, corpus, output_dir=tmp_path, max_length=300, **o),
     ):
         with pytest.raises(
-            ExpungeError, match=r"holds records of something else \(.*model.* differ\)\. .*overwrite=True"
+            ExpungeError, match=r"holds records of something else\. Not the same: .*model.*overwrite=True"
         ):
             changed()
     assert Evaluation.load(tmp_path / "evaluation.json") == before

@@ -319,7 +319,12 @@ def reusable(folder: Path, made: Manifest, *, texts: Texts = "keep", overwrite: 
         for name in {*ours, *theirs}
         if ours.get(name) != theirs.get(name)
     )
-    raise in_use(folder, f"holds records of something else ({', '.join(differing)} differ)")
+    told = (_CALLED.get(name, f"{name.removeprefix('data.')} set" if "." in name else name) for name in differing)
+    raise in_use(folder, f"holds records of something else. Not the same: {', '.join(told)}")
+
+
+_CALLED = {"probes": "what the measures ask of each row"}
+"""What a user knows a field of a manifest as."""
 
 
 def check_rescored(records: Records, output: Path | None, *, overwrite: bool) -> None:
