@@ -40,6 +40,10 @@ def evaluated(**changes: Any) -> Any:
     return expunge.evaluate(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **changes)
 
 
+def localized(**changes: Any) -> Any:
+    return expunge.localize(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **changes)
+
+
 def attacked(**changes: Any) -> Any:
     return expunge.attack(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **changes)
 
@@ -102,6 +106,12 @@ def test_unlearn(changes: dict[str, Any], said: str) -> None:
         ),
         (lambda: evaluated(metrics=5), "metrics must be a list of names"),
         (lambda: evaluated(judges="nope"), "judges must be a mapping of judges to folders or hub ids; got 'nope'"),
+        (lambda: evaluated(template="x"), "template must be an expunge.Template or None; got 'x'"),
+        (lambda: evaluated(label=5), "label must be text; got 5"),
+        (lambda: localized(attribution=5), "attribution must be a name; got 5"),
+        (lambda: localized(attribution="gradient", modules=5), "modules must be a list of names"),
+        (lambda: localized(attribution="gradient", seed="nope"), "seed must be a whole number; got 'nope'"),
+        (lambda: attacked(seed="x"), "seed must be a whole number; got 'x'"),
         (lambda: evaluated(batch_size="x"), "batch_size must be"),
         (
             lambda: attacked(control="runs/retain"),

@@ -86,6 +86,7 @@ def attack(
     if "forget" not in corpus:
         raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
     require_names("attacks", attacks)
+    require_type("seed", seed, int, "a whole number")
     require_type("settings", settings or {}, dict, "a mapping of attacks to their settings")
     ways = [(name, *_way(name, (settings or {}).get(name, {}))) for name in attacks]
     if strange := set(settings or {}) - set(attacks):

@@ -77,7 +77,7 @@ def dated(template: Template | None, tokenizer: PreTrainedTokenizerBase, *, like
         tokenizer: it holds the chat template.
         like: the date of what is gone on from or compared with; None: today.
     """
-    template = template or Template()
+    template = given_template(template)
     if template.date is not None or template.name == "plain" or not getattr(tokenizer, "chat_template", None):
         return template
     if not any(_writes_date(messages, tokenizer, template) for messages in _ASKED):

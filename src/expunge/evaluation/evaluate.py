@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, path_of, require_at_least, require_names
+from expunge.core.checks import ExpungeError, path_of, require_at_least, require_names, require_type
 from expunge.core.distributed import barrier, is_main
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, versions
@@ -94,6 +94,7 @@ def evaluate(
             available, or an `output_dir` in use.
     """
     check_texts(texts)
+    require_type("label", label or "", str, "text")
     if batch_size is not None:
         require_at_least("batch_size", batch_size, 1)
     output = None if output_dir is None else path_of("output_dir", output_dir)

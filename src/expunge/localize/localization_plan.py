@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from expunge.core import catalogue
-from expunge.core.checks import ExpungeError, require_at_least, require_between, unknown
+from expunge.core.checks import ExpungeError, require_at_least, require_between, require_type, unknown
 from expunge.localize.attribution import ALIASES, INPUTS, attribution_of
 from expunge.masks.units import Unit
 
@@ -67,6 +67,7 @@ def planned(
         ExpungeError: an unknown attribution or hyperparameter, a unit that it is not defined for, or a forget objective
             for one that takes no gradient.
     """
+    require_type("attribution", attribution, str, "a name")
     name = attribution.replace("-", "_") if ":" not in attribution else attribution
     if name in ALIASES:
         name, fixed = ALIASES[name]

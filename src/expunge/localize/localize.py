@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import require_at_least
+from expunge.core.checks import require_at_least, require_type
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, check_corpus
@@ -88,6 +88,7 @@ def localize(
     plan = planned(attribution, unit, hyperparameters, forget_objective, depth=len(blocks(causal_lm(model))))
     plan.check(gradient, retain_examples)
     require_at_least("batch_size", batch_size, 1)
+    require_type("seed", seed, int, "a whole number")
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
     template = dated(template, tokenizer)
     datasets = datasets_of(

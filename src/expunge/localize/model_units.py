@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from expunge.core.checks import ExpungeError
+from expunge.core.checks import ExpungeError, require_names
 from expunge.masks.units import Layout, Part, Unit
 from expunge.models.anatomy import (
     blocks,
@@ -115,6 +115,8 @@ def _of_set(inner: nn.Module, name: str, down: str | None) -> set[str]:
 
 def _asked(modules: Modules) -> list[str]:
     """Sets and patterns as a list."""
+    if not isinstance(modules, str):
+        require_names("modules", modules)
     asked = [modules] if isinstance(modules, str) else list(modules)
     if not asked:
         raise ExpungeError(f"modules is an empty list. Give patterns for names, or one of {', '.join(SETS)}.")
