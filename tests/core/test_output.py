@@ -69,6 +69,15 @@ def test_overwrite_replaces_nothing_that_its_stage_did_not_write(tmp_path: Path)
     assert check_output(tmp_path, overwrite=False, resume=True, names=["history.*"])
 
 
+def test_a_name_with_brackets_is_itself_and_no_pattern(tmp_path: Path) -> None:
+    Manifest(stage="unlearn", arguments={}, results={"files": {"a[1].json": ""}}).save(tmp_path)
+    (tmp_path / "a[1].json").touch()
+    assert check_output(tmp_path, overwrite=True, names=())
+    (tmp_path / "a1.json").touch()
+    with pytest.raises(ExpungeError, match=r"holds what is not of this output: a1\.json"):
+        check_output(tmp_path, overwrite=True, names=())
+
+
 def test_what_lies_deeper_in_a_folder_is_not_replaced_either(tmp_path: Path) -> None:
     Manifest(stage="unlearn", arguments={}, results={"files": {"adapter/a.json": ""}}).save(tmp_path)
     for name in ("adapter/a.json", "checkpoints/checkpoint-3/deep/x.pt", "records/records.parquet"):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Literal
 
@@ -114,8 +115,8 @@ def _others(folder: Path, names: Collection[str]) -> str:
 
 
 def _listed(folder: Path) -> set[str]:
-    """Names in a folder that the manifest in it lists as written."""
-    return {*(Manifest.load(folder).results.get("files", {}) if stage_of(folder) is not None else {})}
+    """Files in a folder that the manifest in it lists as written, as patterns that fit them alone."""
+    return {escape(name) for name in (Manifest.load(folder).results.get("files", {}) if stage_of(folder) else {})}
 
 
 def check_output_file(path: str | Path | None, *, overwrite: bool, kind: Kind | None = None) -> None:

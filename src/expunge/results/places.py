@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
 from expunge.core.output import check_folder, check_output, check_place, check_shared, stage_of
@@ -14,7 +15,6 @@ LOG = "history.jsonl"
 """History rows of an unfinished run, one JSON object a line, appended at each step."""
 RESULT = "result.partial"
 """Where the result of a run is written before it is moved into the run folder."""
-CHECKPOINTS = "checkpoints"
 _MEASURED = ("records.parquet", "evaluation.json", "attacked.json")
 _LOG_OF_OTHERS = ("TOFU_EVAL.json", "TOFU_SUMMARY.json")
 START_RECORDS, FINAL_MODEL = "start_records", "final_model"
@@ -40,7 +40,7 @@ def check_measured(folder: str | Path) -> None:
     check_place(folder)
     check_folder(folder)
     if stage_of(folder) not in RUNS:
-        check_shared(folder, _MEASURED, (*_LOG_OF_OTHERS, "checkpoints/checkpoint-*", "parts/"))
+        check_shared(folder, _MEASURED, (*_LOG_OF_OTHERS, f"{CHECKPOINTS}/checkpoint-*", "parts/"))
 
 
 def records_folder(model: str | Path) -> Path:

@@ -350,9 +350,10 @@ def train(
         put_back = trainer.selected.with_values(start)
         patch_of(model, put_back, base=manifest.inputs["model"], manifest=manifest).save(aside / PATCH)
     files = file_digests(aside)
-    replace(manifest, results={"files": files}).save(folder)  # so that what is moved now is known for the run's own
-    move_into(aside, folder)
     manifest = replace(manifest, results={**manifest.results, "files": files})
+    # Before, so that what is moved now is known for the run's own.
+    replace(manifest, results={**manifest.results, "finished": False}).save(folder)
+    move_into(aside, folder)
     manifest.save(folder)  # `finished` is true once everything else is there, and checkpoints go after that
     _clean_up(folder, manifest)
     return Run(model, history, manifest, folder, checkpoints(folder))
