@@ -113,6 +113,14 @@ def test_without_a_retain_set_what_is_possible_is_run_and_the_rest_named() -> No
     assert "it needs the holdout set, which the corpus lacks" in found.text()
 
 
+def test_a_broken_model_is_not_attacked() -> None:
+    model = zoo.tiny_model()
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = float("nan")
+    with pytest.raises(ExpungeError, match="the model is broken: .* holds numbers that are not finite"):
+        attack(model, zoo.tokenizer(), zoo.corpus(), attacks=("quantize",), settings=CHEAP)
+
+
 def test_mistakes() -> None:
     model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
     for wrong, message in (
