@@ -117,7 +117,7 @@ def test_a_broken_model_is_not_attacked() -> None:
     model = zoo.tiny_model()
     with torch.no_grad():
         next(model.parameters())[0, 0] = float("nan")
-    with pytest.raises(ExpungeError, match="the model is broken: .* holds numbers that are not finite"):
+    with pytest.raises(ExpungeError, match=r"the model is broken: .* holds numbers that are not finite"):
         attack(model, zoo.tokenizer(), zoo.corpus(), attacks=("quantize",), settings=CHEAP)
 
 
