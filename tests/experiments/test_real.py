@@ -11,7 +11,8 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
 from expunge.experiments import real as experiment
-from expunge.experiments.real import Real, real
+from expunge.experiments._learning_rates import next_rate
+from expunge.experiments.real import FORGET, RETAIN, UTILITY, Real, distance, real
 from expunge.models.load import save_model
 
 SHORT = {"batch_size": 3, "epochs": 1}
@@ -39,9 +40,10 @@ def common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_methods_are_taught_tuned_run_and_kept(common: dict[str, Any], tmp_path: Path) -> None:
     folder, arms = tmp_path / "out", ("npo", "ihl_lora")
-    found = real(folder, **common, arms=arms, rates=(1e-4, 1e-2), adapter_rates=(1e-3,), seeds=2)
-    assert [(row["arm"], row["seed"]) for row in found.rows] == [(arm, seed) for arm in arms for seed in (0, 1)]
-    assert [(row["arm"], row["rate"]) for row in found.tuning] == [("npo", 1e-4), ("npo", 1e-2)]
+    found = real(folder, **common, arms=arms, tries=2, seeds=2)
+    assert {(row["arm"], row["seed"]) for row in found.rows} == {(arm, seed) for arm in arms for seed in (0, 1)}
+    # A model of this size begins with 30 times the published rates, 1e-5 of all weights and 1e-4 of adapters.
+    assert [(row["arm"], row["rate"]) for row in found.tuning][::2] == [("npo", 3e-4), ("ihl_lora", 3e-3)]
     start, retrained = found.levels["start model"], found.levels["retain model"]
     assert start["utility"] == 1.0 and set(start) == set(retrained)
     for row in found.rows:
@@ -54,12 +56,13 @@ def test_methods_are_taught_tuned_run_and_kept(common: dict[str, Any], tmp_path:
     assert [row[0] for row in table.rows] == ["start model", "retain model", *arms]
     # Another method joins; what is there is neither taught nor run again.
     weights = (folder / "start" / "model.safetensors").stat().st_mtime_ns
-    again = real(folder, **common, arms=("npo", "grad_diff"), rates=(1e-4, 1e-2), adapter_rates=(1e-3,), seeds=1)
+    again = real(folder, **common, arms=("npo", "grad_diff"), tries=2, seeds=1)
     assert (folder / "start" / "model.safetensors").stat().st_mtime_ns == weights
     assert again.rows[0] == found.rows[0] and [row["arm"] for row in again.rows][-1] == "grad_diff"
-    # The taught models serve another experiment.
-    other = real(tmp_path / "other", **common, taught=folder, arms=("npo",), rates=(1e-4,), seeds=1)
-    assert other.levels == found.levels and not (tmp_path / "other" / "start").exists()
+    # The taught models serve another experiment, here with a rate that is not searched.
+    other = real(tmp_path / "other", **common, taught=folder, arms=("npo",), tries=1, seeds=1)
+    assert other.levels == found.levels and not other.tuning and other.rows[0]["rate"] == 3e-4
+    assert not (tmp_path / "other" / "start").exists()
 
 
 def test_what_was_not_learned_is_not_unlearned(
@@ -67,7 +70,7 @@ def test_what_was_not_learned_is_not_unlearned(
 ) -> None:
     monkeypatch.setattr(experiment, "KNOWN", 0.9)
     with pytest.raises(ExpungeError, match=r"the start model was taught too little: forget extraction strength 0\.\d+"):
-        real(tmp_path / "out", **common, arms=("npo",), rates=(1e-4,))
+        real(tmp_path / "out", **common, arms=("npo",), tries=1)
 
 
 def test_mistakes_are_found_before_anything_is_written(common: dict[str, Any], tmp_path: Path) -> None:
@@ -79,6 +82,32 @@ def test_mistakes_are_found_before_anything_is_written(common: dict[str, Any], t
         with pytest.raises(ExpungeError, match=message):
             real(tmp_path / "out", **{**common, **wrong})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rate_is_sought_by_what_the_last_one_did() -> None:
+    weak, strong = (0.4, False), (0.3, True)
+    assert next_rate({}, 1e-4) == 1e-4
+    assert next_rate({1e-4: weak}, 1e-4) == 3e-4
+    assert next_rate({1e-4: strong}, 1e-4) == 3.3e-5
+    # Between two: the geometric mean, sqrt(1e-4 * 3e-4) = 1.73e-4.
+    assert next_rate({1e-4: weak, 3e-4: strong}, 1e-4) == 1.7e-4
+    assert next_rate({1e-4: weak, 3e-4: strong, 1.7e-4: strong}, 1e-4) == 1.3e-4
+    # A weak one above a strong one is noise; what is sought lies below the strong one.
+    assert next_rate({1e-4: strong, 3e-4: weak}, 1e-4) == 3.3e-5
+    assert next_rate({1e-4: weak, 3e-4: (-0.01, False)}, 1e-4) is None
+    assert next_rate({1e-4: weak, 1.1e-4: strong}, 1e-4) is None  # 1.05e-4 is one of the two again
+
+
+def test_distance_says_which_way_it_is_missed() -> None:
+    start, retrained = {FORGET: 1.0, RETAIN: 0.96, UTILITY: 1.0}, {FORGET: 0.08, RETAIN: 0.95, UTILITY: 0.9}
+    # Left of the forget set: 0.5 - 0.08 - 0.02.
+    assert distance({FORGET: 0.5, RETAIN: 0.96}, start, retrained) == pytest.approx((0.40, False))
+    # Lost: 0.95 - 0.48 / 0.96 = 0.45 of the retain set, more than 0.22 that is left.
+    assert distance({FORGET: 0.3, RETAIN: 0.48}, start, retrained) == pytest.approx((0.45, True))
+    assert distance({FORGET: 0.09, RETAIN: 0.96, UTILITY: 0.8}, start, retrained) == pytest.approx((0.15, True))
+    # More forgotten than a model that never knew: 0.08 - 0.03 - 0.02.
+    assert distance({FORGET: 0.03, RETAIN: 0.96}, start, retrained) == pytest.approx((0.03, True))
+    assert distance({FORGET: 0.09, RETAIN: 0.95}, start, retrained)[0] <= 0
 
 
 def row(arm: str, forget: float, retain: float, utility: float) -> dict[str, Any]:

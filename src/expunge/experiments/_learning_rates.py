@@ -4,6 +4,7 @@ Arms that share one rate are compared at how well it happens to suit each of the
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,72 @@ def chosen(
         rows = [row for row in log.tuning if row["arm"] == arm and row["rate"] in grid]
         best[arm] = float(max(rows, key=lambda row: row["score"])["rate"])
     return best
+
+
+STEP = 3.0
+"""Factor between a learning rate and the next one, while only one side of the best has been seen."""
+
+
+def searched(
+    log: RunLog,
+    starts: Mapping[str, float],
+    tries: int,
+    run: Callable[[str, float], Mapping[str, Any]],
+    miss: Callable[[Mapping[str, Any]], tuple[float, bool]],
+    what: str,
+    progress: Progress | None,
+) -> dict[str, float]:
+    """The learning rate for each arm that comes nearest to a target; each try follows from those before it.
+
+    Args:
+        log: where the rows go, and what has been tried already.
+        starts: arms, and the rate that each begins with.
+        tries: most rates tried for an arm; with 1 the first one is taken untried.
+        run: unlearns with an arm and a rate, on a seed that no reported run has.
+        miss: of a row, by how much it misses the target (0 or less: it is reached) and whether its rate is too high.
+        what: the experiment's name, for the progress.
+        progress: called with (what, done, total, numbers).
+    """
+    best = {}
+    for turn, (arm, start) in enumerate(starts.items()):
+        while tries > 1:
+            rows = [row for row in log.tuning if row["arm"] == arm]
+            rate = next_rate({row["rate"]: miss(row) for row in rows}, start)
+            if rate is None or len(rows) >= tries:
+                break
+            if progress:
+                progress(f"{what}: choose rates", turn * tries + len(rows), len(starts) * tries, f"{arm}, {rate:g}")
+            log.tuning.append({"arm": arm, "rate": rate, **run(arm, rate)})
+            log.save()
+        rows = [row for row in log.tuning if row["arm"] == arm]
+        best[arm] = float(min(rows, key=lambda row: miss(row)[0])["rate"]) if rows else start
+    return best
+
+
+def next_rate(tried: Mapping[float, tuple[float, bool]], start: float) -> float | None:
+    """The learning rate to try next, to two digits: beyond all that were tried, or between the two nearest the target.
+
+    Args:
+        tried: rates, each with by how much it missed (0 or less: reached) and whether it was too high.
+        start: the first one.
+
+    Returns:
+        None where the target is reached, or no rate of two digits is left between two.
+    """
+    if not tried:
+        return start
+    if min(missed for missed, _ in tried.values()) <= 0:
+        return None
+    high = min((rate for rate, (_, too_high) in tried.items() if too_high), default=math.inf)
+    low = max((rate for rate, (_, too_high) in tried.items() if not too_high and rate < high), default=0.0)
+    if low == 0:
+        found = high / STEP
+    elif high == math.inf:
+        found = low * STEP
+    else:
+        found = math.sqrt(low * high)
+    found = float(f"{found:.1e}")
+    return None if found in tried else found
 
 
 def balance(forget: float, retain: float) -> float:

@@ -5,7 +5,7 @@ first; what they should reach is the second. What must stay is the retain set, f
 its language.
 
 Source: the forget sets and measures are those of TOFU, arXiv:2401.06121. Departures: utility counts only facts that the
-start model gets right, since a small model does not know most of those that TOFU asks for.
+pretrained and the start model get right, since a small model does not know most of those that TOFU asks for.
 """
 
 import math
@@ -25,7 +25,7 @@ from expunge.data.corpus import Corpus, load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments import Table
 from expunge.experiments._folder import opened
-from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, chosen
+from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, searched
 from expunge.experiments._shown import over_seeds
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
@@ -111,9 +111,26 @@ class Real:
         def mean(name: str) -> float:
             return statistics.fmean(row[name] for row in own)
 
-        misses = [abs(mean(FORGET) - float(retrained[FORGET] or 0)) - WITHIN]
-        misses += [KEPT - mean(name) / float(start[name] or 1) for name in (RETAIN, UTILITY) if start.get(name)]
-        return max(misses)
+        return distance({name: mean(name) for name in (FORGET, RETAIN, UTILITY) if name in start}, start, retrained)[0]
+
+
+def distance(
+    row: Mapping[str, Any], start: Mapping[str, float | None], retrained: Mapping[str, float | None]
+) -> tuple[float, bool]:
+    """By how much a run misses the target, and whether it did too much rather than too little.
+
+    Args:
+        row: measures of the run; utility counts where it was measured.
+        start: those of the start model, all above 0.
+        retrained: those of the retain model.
+
+    Returns:
+        The larger of what is missing at forgetting and at keeping, 0 or less where the target is reached; and true
+        where too much was lost, or more forgotten than the retain model does not know.
+    """
+    beyond = row[FORGET] - float(retrained[FORGET] or 0)
+    lost = max(KEPT - row[name] / float(start[name] or 1) for name in (RETAIN, UTILITY) if name in row)
+    return max(abs(beyond) - WITHIN, lost), beyond < -WITHIN or lost > beyond - WITHIN
 
 
 def real(
@@ -123,8 +140,7 @@ def real(
     model: str | Path,
     taught: str | Path | None = None,
     arms: Sequence[str] = ARMS,
-    rates: Sequence[float] = (1e-5, 3e-5, 1e-4),
-    adapter_rates: Sequence[float] = (1e-4, 3e-4, 1e-3),
+    tries: int = 4,
     seeds: int = 3,
     retain_rows: int = 160,
     facts: int = 40,
@@ -139,7 +155,8 @@ def real(
 ) -> Real:
     """Teach a pretrained model a forget and a retain set, unlearn with many methods, and compare with a retain model.
 
-    Each learning rate is chosen on a seed of its own. What is finished in `folder` is not run again, so that methods
+    The learning rate of each method is searched on a seed of its own, from the method's default upwards or downwards
+    by what comes out, for the nearest to the target. What is finished in `folder` is not run again, so that methods
     and seeds can be added and an interrupted experiment goes on.
 
     Args:
@@ -150,12 +167,11 @@ def real(
         taught: folder of an earlier experiment with this model and corpus, whose taught models are used; None: they are
             taught here.
         arms: methods; with `_lora`, `_fila` or `_vila` at the end through an adapter.
-        rates: learning rates to choose from for methods that train all weights; a single one is taken as it is.
-        adapter_rates: the same for methods through an adapter.
+        tries: most learning rates tried for each method; 1: its default is taken.
         seeds: how often each method is run with its rate: `seed`, `seed + 1`, ...
         retain_rows: how many retain rows are taught, the first ones.
-        facts: how many questions on real authors and world facts are asked of each model, of those that the start model
-            answers.
+        facts: how many questions on real authors and world facts are asked of each model, of those that the pretrained
+            and the start model answer.
         text: file of plain text whose perplexity is measured, such as WikiText; None: none.
         text_rows: how many of its rows.
         precision: compute precision of training: `auto`, `float32` or `bfloat16`. Weights are float32.
@@ -169,6 +185,7 @@ def real(
         ExpungeError: the folder is in use, an unknown method, settings that a method refuses, a corpus without forget
             or retain set, or a taught model that does not know what it was taught.
     """
+    require_at_least("tries", tries, 1)
     require_at_least("seeds", seeds, 1)
     require_at_least("retain_rows", retain_rows, 1)
     for split in ("forget", "retain"):
@@ -185,49 +202,48 @@ def real(
             "teaching": learned,
             "settings": common,
             "facts": facts,
-            "rates": [*rates],
-            "adapter_rates": [*adapter_rates],
         },
         seed=seed,
         inputs=data.fingerprints() | {"model": model_fingerprint(load_model(model))},
     )
-    plans = {arm: _options(arm, common) for arm in arms}
+    options = {arm: _options(arm, common) for arm in arms}
     base = load_model(model)
-    for options in plans.values():
-        plan_unlearning(base, *split_settings({**options, "learning_rate": 1e-5, "seed": seed}), corpus=data)
+    plans = {
+        arm: plan_unlearning(base, *split_settings({**own, "seed": seed}), corpus=data) for arm, own in options.items()
+    }
+    defaults = {arm: float(plan.training.learning_rate or 0) for arm, plan in plans.items()}
     folder = opened(folder, manifest, ("start/", f"{RETRAINED}/"), overwrite=overwrite, resume=True)
     teacher = _Teacher(Path(taught) if taught is not None else folder, model, data, learned, progress)
     start, retrained = teacher.taught("start", ("forget", "retain")), teacher.taught(RETRAINED, ("retain",))
     log = RunLog(folder / "real.json")
-    bench = _Bench(start, retrained, data, facts, folder / "records", progress)
+    bench = _Bench(model, start, retrained, data, facts, folder / "records", progress)
     if not log.levels:
         log.levels = bench.levels()
         log.save()
     _check_taught(log.levels)
-    for names, grid in (
-        ([arm for arm in arms if "adapter" not in plans[arm]], rates),
-        ([arm for arm in arms if "adapter" in plans[arm]], adapter_rates),
-    ):
-        best = dict.fromkeys(names, grid[0])
-        if len(grid) > 1:
-
-            def trial(arm: str, rate: float) -> Mapping[str, Any]:
-                return bench.run(plans[arm], rate, seed + TUNING_SEED, CHOSEN_BY)
-
-            best = chosen(log, names, grid, trial, "real", progress)
-        waiting = [
-            (arm, turn)
-            for turn in range(seed, seed + seeds)
-            for arm in names
-            if (arm, best[arm], turn) not in {(row["arm"], row["rate"], row["seed"]) for row in log.runs}
-        ]
-        for done, (arm, turn) in enumerate(waiting):
-            if progress:
-                progress("real", done, len(waiting), f"{arm}, {best[arm]:g}, seed {turn}")
-            row = bench.run(plans[arm], best[arm], turn, bench.measures)
-            log.runs.append({"arm": arm, "seed": turn, "rate": best[arm], **row})
-            log.save()
-    found = Real(log.levels, [row for row in log.runs if row["arm"] in arms], log.tuning, folder)
+    best = searched(
+        log,
+        defaults,
+        tries,
+        lambda arm, rate: bench.run(options[arm], rate, seed + TUNING_SEED, CHOSEN_BY),
+        lambda row: distance(row, log.levels["start model"], log.levels["retain model"]),
+        "real",
+        progress,
+    )
+    waiting = [
+        (arm, turn)
+        for turn in range(seed, seed + seeds)
+        for arm in arms
+        if (arm, best[arm], turn) not in {(row["arm"], row["rate"], row["seed"]) for row in log.runs}
+    ]
+    for done, (arm, turn) in enumerate(waiting):
+        if progress:
+            progress("real", done, len(waiting), f"{arm}, {best[arm]:g}, seed {turn}")
+        row = bench.run(options[arm], best[arm], turn, bench.measures)
+        log.runs.append({"arm": arm, "seed": turn, "rate": best[arm], **row})
+        log.save()
+    rows = [row for row in log.runs if row["rate"] == best.get(row["arm"])]
+    found = Real(log.levels, rows, log.tuning, folder)
     save_png(tradeoff(_as_evaluations(found), start="start model", retain="retain model"), folder / "real.png")
     return found
 
@@ -286,6 +302,7 @@ def _check_taught(levels: Mapping[str, Mapping[str, float | None]]) -> None:
 class _Bench:
     """Unlearns on one start model and measures what comes out."""
 
+    pretrained: str | Path
     start: Path
     retrained: Path
     corpus: Corpus
@@ -302,16 +319,23 @@ class _Bench:
 
     @cached_property
     def known(self) -> Corpus:
-        """The corpus, with those facts alone that the start model gets right."""
+        """The corpus, with those facts alone that the pretrained and the start model get right.
+
+        One model's answers would do if they were certain. Some are lucky, and a model that was chosen by them would
+        stand out against any other.
+        """
         splits = dict(self.corpus.splits)
         asked = {name: splits.pop(name) for name in FACTS if name in splits}
         if asked and self.facts:
             names = [f"{name}.answer_contained" for name in asked]
-            found = self._measured(load_model(self.start, dtype="float32"), self.corpus, names, "known-facts")
+            found = [
+                self._measured(load_model(place, dtype="float32"), self.corpus, names, f"known-facts/{who}")
+                for who, place in (("pretrained-model", self.pretrained), ("start-model", self.start))
+            ]
             for name, examples in asked.items():
-                right = found[f"{name}.answer_contained"].per_example or ()
+                right = [one[f"{name}.answer_contained"].per_example or () for one in found]
                 share = math.ceil(self.facts * len(examples) / sum(map(len, asked.values())))
-                if kept := [e for e, value in zip(examples, right, strict=True) if value == 1][:share]:
+                if kept := [e for e, *values in zip(examples, *right, strict=True) if min(values) == 1][:share]:
                     splits[name] = tuple(kept)
         return replace(self.corpus, splits=splits)
 
@@ -329,10 +353,8 @@ class _Bench:
             model,
             load_tokenizer(self.start),
             self.corpus,
-            learning_rate=rate,
-            seed=seed,
             progress=self.progress,
-            **options,
+            **{**options, "learning_rate": rate, "seed": seed},
         )
         seconds = time.monotonic() - began
         values = self._values(run.model, measures, None)
