@@ -42,6 +42,16 @@ def test_equal_row_weights_give_the_truncated_decomposition(svd: str) -> None:
     assert_close(2.0 * found.b @ found.a, (u[:, :2] * s[:2]) @ vh[:2], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (6, 6)])
+def test_a_matrix_of_less_than_the_rank_is_taken_whole(shape: tuple[int, int]) -> None:
+    weight = (matrix(shape[0], 1) @ matrix(1, shape[1], seed=1)).float()
+    found = weighted_factors(weight, torch.ones(shape[0]), rank=3, scaling=2.0, delta=0.0)
+    assert found.a.shape == (3, shape[1]) and found.b.shape == (shape[0], 3)
+    assert_close(2.0 * found.b @ found.a, weight, rtol=1e-5, atol=1e-5)
+    nothing = weighted_factors(torch.zeros(shape), torch.ones(shape[0]), rank=3, scaling=2.0)
+    assert not nothing.a.any() and not nothing.b.any()
+
+
 def test_rows_in_another_order_give_the_same_factors_in_that_order() -> None:
     weight, s = matrix(7, 5), matrix(7, 1, seed=1).abs().flatten()
     order = torch.randperm(7, generator=torch.Generator().manual_seed(2))
