@@ -1,8 +1,8 @@
 """Arrows between the parts go one way, held by reading every import, those inside functions too.
 
 Each floor sees those below it: core <- config, masks, results, objectives, data <- models, report <- localize,
-adapters, training, evaluation <- stop_rules, attack, unlearning, comparison <- experiments <- cli. Models know no
-data, and `report` sees no torch: `core`, `masks` and `results`.
+adapters, training, evaluation <- stop_rules, attack, unlearning, comparison, record <- experiments <- cli. Models know
+no data, and `report` sees no torch: `core`, `masks` and `results`.
 """
 
 import ast
@@ -21,7 +21,7 @@ FLOORS = [
     {"config", "masks", "results", "objectives", "data"},
     {"models", "report"},
     {"localize", "adapters", "training", "evaluation"},
-    {"stop_rules", "attack", "unlearning", "comparison"},
+    {"stop_rules", "attack", "unlearning", "comparison", "record"},
     {"experiments"},
     {"cli"},
     {"__main__", "__init__"},  # the command and the public names

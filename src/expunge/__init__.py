@@ -14,6 +14,7 @@ _HOMES = {
     "Attacked": "expunge.results.attacked",
     "Comparison": "expunge.results.curves",
     "Corpus": "expunge.data.corpus",
+    "ErasureRecord": "expunge.record.record",
     "Evaluation": "expunge.results.measures",
     "ExpungeError": "expunge.core.checks",
     "Example": "expunge.data.corpus",
@@ -26,6 +27,7 @@ _HOMES = {
     "Scores": "expunge.masks.scores",
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
+    "Verification": "expunge.record.verify",
     "attack": "expunge.attack.attack",
     "collect": "expunge.evaluation.collect",
     "compare": "expunge.comparison.compare",
@@ -43,8 +45,10 @@ _HOMES = {
     "localize": "expunge.localize.localize",
     "make_patch": "expunge.models.patch",
     "measured_rule": "expunge.stop_rules",
+    "record": "expunge.record.record",
     "report": "expunge.report.html",
     "unlearn": "expunge.training.unlearn",
+    "verify": "expunge.record.verify",
 }
 
 __all__ = [*_HOMES]
@@ -70,6 +74,10 @@ if TYPE_CHECKING:
     from expunge.models.load import load_tokenizer as load_tokenizer
     from expunge.models.patch import Patch as Patch
     from expunge.models.patch import make_patch as make_patch
+    from expunge.record.record import ErasureRecord as ErasureRecord
+    from expunge.record.record import record as record
+    from expunge.record.verify import Verification as Verification
+    from expunge.record.verify import verify as verify
     from expunge.report.html import report as report
     from expunge.results.attacked import Attacked as Attacked
     from expunge.results.attacked import load_attacked as load_attacked

@@ -21,9 +21,11 @@ from expunge.cli.verbs import (
     localize,
     mask,
     patch,
+    record,
     report,
     train,
     unlearn,
+    verify,
 )
 from expunge.core.manifest import versions
 from expunge.core.progress import first_process
@@ -65,6 +67,8 @@ for verb in (
     compare.VERB,
     experiment.VERB,
     report.VERB,
+    record.VERB,
+    verify.VERB,
     list.VERB,
 ):
     register(app, verb)

@@ -15,20 +15,22 @@ LOG = "history.jsonl"
 """History rows of an unfinished run, one JSON object a line, appended at each step."""
 RESULT = "result.partial"
 """Where the result of a run is written before it is moved into the run folder."""
-_MEASURED = ("records.parquet", "evaluation.json", "attacked.json")
+EVALUATION = "evaluation.json"
+_MEASURED = ("records.parquet", EVALUATION, "attacked.json")
 _LOG_OF_OTHERS = ("TOFU_EVAL.json", "TOFU_SUMMARY.json")
 START_RECORDS, FINAL_MODEL = "start_records", "final_model"
 """What `Unlearning` puts into a run folder."""
-_IN_RUNS = (
+IN_RUNS = (
     *(LOG, f"{RESULT}/", f"{CHECKPOINTS}/checkpoint-*", f"{FINAL_MODEL}/", "tracking/"),
     *(f"{folder}{file}" for file in (*_MEASURED, *_LOG_OF_OTHERS) for folder in ("", "records/", "evaluation/")),
     f"{START_RECORDS}/records.parquet",
 )
+"""Patterns of what may be in a run folder besides the files that its manifest lists."""
 
 
 def check_run_folder(folder: str | Path, *, overwrite: bool, resume: bool) -> bool:
     """`check_output` for the folder of a run, of which `overwrite` replaces runs only, and nothing beside them."""
-    in_use = check_output(folder, overwrite=overwrite, resume=resume, stages=RUNS, names=_IN_RUNS)
+    in_use = check_output(folder, overwrite=overwrite, resume=resume, stages=RUNS, names=IN_RUNS)
     if resume:
         check_folder(Path(folder) / CHECKPOINTS)
     return in_use

@@ -1,0 +1,95 @@
+"""The ledger: records of one model line, each of which holds the digest of the one before."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from expunge.core.checks import ExpungeError, path_of
+from expunge.record.statement import FILE, Statement, read_statement
+
+State = Literal["first", "holds", "broken"]
+_UNREADABLE: Mapping[str, Any] = {
+    "subject": [],
+    "predicate": {
+        "request": {"id": "?", "date": "?"},
+        "verdict": {"text": "?"},
+        "lineage": {"predecessor": None},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record of a ledger."""
+
+    folder: Path
+    """The run folder that holds it."""
+    statement: Statement
+    state: State
+    """`first`: it names no predecessor. `holds`: its predecessor is here, unchanged. `broken`: it is not."""
+
+    @property
+    def sound(self) -> bool:
+        """Is the record as it was written, and its predecessor here?"""
+        return not self.statement.fault and self.state != "broken"
+
+
+def summary(statement: Statement, folder: Path) -> dict[str, Any]:
+    """What the next record of the line says of this one, which is in a run folder."""
+    told, run = statement.predicate, folder.resolve().name
+    return {
+        "digest": statement.digest,
+        "run": run,
+        "request": told["request"]["id"],
+        "verdict": told["verdict"]["text"],
+    }
+
+
+def predecessor_of(statement: Statement) -> Mapping[str, Any] | None:
+    """What a record says of the one before it; None where it is the first."""
+    before: Mapping[str, Any] | None = statement.predicate["lineage"]["predecessor"]
+    return before
+
+
+def ledger(folder: str | Path, *, below: bool = True) -> tuple[Entry, ...]:
+    """The records in the run folders of a folder, each after its predecessor, and whether the chain holds.
+
+    Args:
+        folder: that holds the run folders.
+        below: look at every folder below it, too.
+
+    Raises:
+        ExpungeError: the folder is missing.
+    """
+    folder = path_of("folder", folder)
+    if not folder.is_dir():
+        raise ExpungeError(f"no folder at '{folder}'. A ledger is a folder of run folders: expunge record list runs")
+    files = folder.rglob(FILE) if below else folder.glob(f"*/{FILE}")
+    found = {file.parent: _read(file) for file in sorted(files)}
+    sound = {statement.digest for statement in found.values() if not statement.fault}
+    return tuple(Entry(place, found[place], _state(found[place], sound)) for place in _in_order(found))
+
+
+def _read(file: Path) -> Statement:
+    try:
+        return read_statement(file)
+    except ExpungeError as error:
+        return Statement(_UNREADABLE, file.read_bytes(), str(error))
+
+
+def _state(statement: Statement, sound: Collection[str]) -> State:
+    before = predecessor_of(statement)
+    return "first" if before is None else "holds" if before["digest"] in sound else "broken"
+
+
+def _in_order(found: Mapping[Path, Statement]) -> list[Path]:
+    """Records by date, each after its predecessor."""
+    left = sorted(found, key=lambda place: (str(found[place].predicate["request"]["date"]), str(place)))
+    ordered: list[Path] = []
+    while left:
+        waiting = {found[place].digest for place in left}
+        ready = (p for p in left if (predecessor_of(found[p]) or {}).get("digest") not in waiting)
+        ordered.append(next(ready))  # no record can hold its own digest, so one is always ready
+        left.remove(ordered[-1])
+    return ordered

@@ -1,0 +1,292 @@
+"""Record: a finished run and what was measured of it in; `erasure.json` in its folder out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date as Date
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from huggingface_hub import try_to_load_from_cache
+
+from expunge.core.checks import ExpungeError, path_of, require_type
+from expunge.core.lock import locked
+from expunge.core.manifest import FILE as MANIFEST
+from expunge.core.manifest import Manifest, file_digest
+from expunge.core.output import check_output_file
+from expunge.core.surface import assigned
+from expunge.core.whole import write_whole
+from expunge.data.corpus import Corpus, check_corpus, load_corpus
+from expunge.record.ledger import summary
+from expunge.record.policy import Policy, load_policy
+from expunge.record.predicate import Evidence, predicate
+from expunge.record.scope import salt_at, scope
+from expunge.record.signing import Signer
+from expunge.record.statement import ENVELOPE, FILE, Statement, read_statement, statement, text_of
+from expunge.results.attacked import FILE as ATTACKED
+from expunge.results.attacked import Attacked, load_attacked
+from expunge.results.measures import Evaluation
+from expunge.results.places import EVALUATION, RUNS, check_own, places
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ErasureRecord:
+    """A record that was written."""
+
+    folder: Path
+    """The run folder that holds it."""
+    statement: Statement
+    salt: Path
+    """The file with the salt, which stays with the controller."""
+
+    @property
+    def predicate(self) -> Mapping[str, Any]:
+        """All that it says of the files; docs/record.md names the fields."""
+        return self.statement.predicate
+
+    @property
+    def verdict(self) -> str:
+        """`ERASED (against what was tried)`, `RESIDUAL` or `NO BASELINE`."""
+        return str(self.predicate["verdict"]["text"])
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the verdict is no better one."""
+        return tuple(self.predicate["verdict"]["reasons"])
+
+
+def record(
+    run: str | Path,
+    *,
+    request: str,
+    ground: str | None = None,
+    date: str | None = None,
+    corpus: Corpus | None = None,
+    evaluation: Evaluation | str | Path | None = None,
+    start: Evaluation | str | Path | None = None,
+    attacked: Attacked | str | Path | None = None,
+    policy: Policy | str | Path = "default",
+    release: str | None = None,
+    derivatives: Sequence[str | Path] = (),
+    predecessor: str | Path | None = None,
+    salt: str | Path | None = None,
+    key: str | Path | None = None,
+    overwrite: bool = False,
+) -> ErasureRecord:
+    """Write `erasure.json` into a run folder: what was erased, what was tried against it, and a verdict under a policy.
+
+    Args:
+        run: folder of a finished run.
+        request: the name of the request in the controller's files, such as `REQ-17`; no personal data.
+        ground: the legal ground of the request.
+        date: of the record, as 2026-01-31; None: today.
+        corpus: holds the forget rows; None: they are read again from where the run read them.
+        evaluation: of the resulting model, or where it is; None: the one next to the run folder, where there is one.
+        start: evaluation of the start model, or where it is.
+        attacked: what `attack` gave for the resulting model, or where it is.
+        policy: what the verdict asks for: `default`, or a YAML file.
+        release: who gets the model, and with what access.
+        derivatives: files or folders of models made from the result, such as quantized ones.
+        predecessor: run folder with the record that this one follows; None: that of the start model, where it has one.
+        salt: file with the salt of the hashes, made where it is missing; None: `<run>.salt`, next to the run folder.
+        key: private ed25519 key in PEM; None: the record is not signed.
+        overwrite: replace an earlier record of the run.
+
+    Raises:
+        ExpungeError: the run is not finished, its files were changed, something was measured of other weights or rows,
+            a policy is wrong, or a record is there.
+    """
+    require_type("request", request, str, "text")
+    folder, chosen, day = path_of("run", run), load_policy(policy), _day(date)
+    manifest = _finished(folder)
+    for name in (FILE, ENVELOPE):
+        check_output_file(folder / name, overwrite=overwrite)
+    signer = Signer(path_of("key", key)) if key is not None else None
+    rows = _rows(manifest, corpus)
+    after, before, found = _evaluation(evaluation, folder), _evaluation(start), _attacked(attacked)
+    compared = _check_measured(folder, manifest, rows.fingerprint("forget"), after, before, found)
+    follows = _predecessor(manifest, predecessor)
+    derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
+    salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
+    with locked(folder):
+        evidence = Evidence(
+            request=request,
+            date=day,
+            ground=ground,
+            release=release,
+            run=manifest,
+            policy=chosen,
+            scope=scope(rows["forget"], salt_at(salted, folder)),
+            evaluation=after.result,
+            start=before.result,
+            attacked=found.result,
+            weights_compared=compared,
+            sources={"evaluation": after.digest, "start": before.digest, "attacked": found.digest},
+            start_files=_files_of(manifest.results.get("start_model")),
+            derivatives=derived,
+            predecessor=follows,
+            signer=signer.public if signer is not None else None,
+        )
+        files = {**manifest.results["files"], MANIFEST: file_digest(folder / MANIFEST)}
+        text = text_of(statement(files, predicate(evidence)))
+        (folder / ENVELOPE).unlink(missing_ok=True)  # first, so that a kill leaves no signature of another record
+        write_whole(folder / FILE, text)
+        if signer is not None:
+            write_whole(folder / ENVELOPE, signer.envelope(text.encode()))
+    return ErasureRecord(folder, read_statement(folder), salted)
+
+
+def _finished(folder: Path) -> Manifest:
+    """The manifest of a finished run whose files are as they were written."""
+    manifest = Manifest.load(folder)
+    if manifest.stage not in RUNS or not manifest.results.get("finished"):
+        raise ExpungeError(
+            f"{folder} holds no finished run. A record is made of one: expunge unlearn ... output={folder}"
+        )
+    files = manifest.results.get("files")
+    if not files:
+        raise ExpungeError(
+            f"the manifest of {folder} lists no files: it was made by an older version. Make the run again."
+        )
+    changed = [
+        name for name, digest in files.items() if not (folder / name).is_file() or file_digest(folder / name) != digest
+    ]
+    if changed:
+        raise ExpungeError(f"files in {folder} were changed or removed since the run: {', '.join(sorted(changed))}.")
+    return manifest
+
+
+def _rows(manifest: Manifest, corpus: Corpus | None) -> Corpus:
+    """The forget rows: those that were handed in, else read again; they must be those of the run."""
+    if corpus is None:
+        origin = dict(manifest.results.get("corpus") or {})
+        if not origin or "forget" not in manifest.results.get("data", {}):
+            raise ExpungeError(
+                f"the run does not say where its forget set is: name it, {assigned(forget='forget.jsonl')}."
+            )
+        corpus = load_corpus(**{**origin, "reads": ("forget",) if origin["source"] == "files" else None})
+    check_corpus(corpus)
+    known = manifest.results.get("data", {}).get("forget", {}).get("content")
+    if known is not None and corpus.fingerprint("forget") != known:
+        raise ExpungeError("the forget set is not the one that the run was to forget: its rows are others.")
+    return corpus
+
+
+@dataclass(frozen=True)
+class _Read(Generic[T]):
+    """A result, and where it was read from."""
+
+    result: T | None = None
+    file: Path | None = None
+
+    @property
+    def digest(self) -> str | None:
+        return file_digest(self.file) if self.file is not None else None
+
+
+def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None) -> _Read[Evaluation]:
+    """An evaluation; where none is named, the one next to a run folder."""
+    if isinstance(source, Evaluation):
+        return _Read(source)
+    if source is None and run is None:
+        return _Read()
+    named = path_of("an evaluation", source if source is not None else run)
+    file = next((path for path in (named, *(place / EVALUATION for place in places(named))) if path.is_file()), None)
+    if file is not None:
+        return _Read(Evaluation.load(file), file)
+    if source is None:
+        return _Read()
+    raise ExpungeError(f"no evaluation at {named}. Make one: expunge evaluate model=... forget=... output=...")
+
+
+def _attacked(source: Attacked | str | Path | None) -> _Read[Attacked]:
+    if source is None or isinstance(source, Attacked):
+        return _Read(source)
+    found, path = load_attacked(source), Path(source)
+    return _Read(found, path / ATTACKED if path.is_dir() else path)
+
+
+def _check_measured(
+    folder: Path,
+    manifest: Manifest,
+    forget: str,
+    after: _Read[Evaluation],
+    before: _Read[Evaluation],
+    found: _Read[Attacked],
+) -> bool:
+    """Raise where something was measured of other weights or rows; were the weights that were attacked compared?
+
+    An adapter is merged before it is attacked, so that its weights have another fingerprint than those in the folder.
+    """
+    told = {
+        role: one.result.about for role, one in (("evaluation", after), ("start", before)) if one.result is not None
+    }
+    if "evaluation" in told:
+        about = told["evaluation"]
+        check_own(folder, about.get("inputs", {}), about.get("settings", {}), after.file or folder / EVALUATION)
+    if "start" in told and told["start"].get("inputs", {}).get("model") != manifest.inputs.get("model"):
+        raise ExpungeError("start is the evaluation of another model than the one that the run began with.")
+    compared = "adapter_config.json" not in manifest.results["files"]
+    weights = manifest.results.get("result", {}).get("model")
+    if found.result is not None and compared and found.result.inputs.get("model") != weights:
+        raise ExpungeError(
+            f"attacked is of another model than the one in {folder}. Attack this one, in the type that it is stored "
+            f"in: expunge attack model={folder} ..."
+        )
+    measured = {role: about.get("inputs", {}).get("data.forget") for role, about in told.items()}
+    measured["attacked"] = found.result.inputs.get("forget") if found.result is not None else None
+    for role, rows in measured.items():
+        if rows not in (None, forget):
+            raise ExpungeError(f"{role} was measured on another forget set than the one that the run was to forget.")
+    return compared
+
+
+def _files_of(model: str | None) -> dict[str, str] | None:
+    """SHA-256 of each file of a model, in its folder or in the hub's cache; None where it is not here."""
+    if not model:
+        return None
+    folder = Path(model)
+    if not folder.is_dir():
+        try:
+            cached = try_to_load_from_cache(model, "config.json")
+        except ValueError:
+            return None  # no name of a model on the hub: a folder that was
+        if not isinstance(cached, str):
+            return None
+        folder = Path(cached).parent
+    return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _predecessor(manifest: Manifest, named: str | Path | None) -> dict[str, Any] | None:
+    """The record that this one follows, which must be about the model that the run began with."""
+    start = manifest.results.get("start_model") or ""
+    if named is None and not (start and (Path(start) / FILE).is_file()):
+        return None
+    folder = path_of("predecessor", named if named is not None else start)
+    before = read_statement(folder)
+    if before.fault:
+        raise ExpungeError(f"the record of the predecessor in {folder} was changed: {before.fault}.")
+    result = before.predicate["lineage"]["result"]
+    model = result.get("model") if isinstance(result, Mapping) else None
+    if model != manifest.inputs.get("model") and "start_adapter" not in manifest.inputs:
+        raise ExpungeError(
+            f"the record in {folder} is about another model than the one that this run began with, so it is not its "
+            "predecessor."
+        )
+    return summary(before, folder)
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise ExpungeError(f"no derived model at '{path}'.")
+    return path
+
+
+def _day(text: str | None) -> Date:
+    if text is None:
+        return Date.today()
+    try:
+        return Date.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise ExpungeError(f"date must be a day, such as 2026-01-31; got {text!r}.") from None

@@ -1,0 +1,155 @@
+"""Verify: is a record as it was written, and are the files still those that it is about? Offline, without a model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from expunge.core.checks import ExpungeError, path_of
+from expunge.core.manifest import file_digest, file_digests
+from expunge.core.whole import is_left_over
+from expunge.data.corpus import Corpus, check_corpus, places
+from expunge.record.ledger import ledger, predecessor_of
+from expunge.record.scope import out_of_scope, read_salt, salt_digest
+from expunge.record.signing import NoSigning, fault_of, public_key
+from expunge.record.statement import ENVELOPE, FILE, FILES, Statement, read_statement
+from expunge.results.places import IN_RUNS
+
+Result = Literal["right", "wrong", "not checked"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked."""
+
+    what: str
+    result: Result
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked of a record and its files."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Is nothing wrong? What could not be checked is not wrong."""
+        return not self.wrong
+
+    @property
+    def wrong(self) -> tuple[Check, ...]:
+        """What does not match."""
+        return tuple(check for check in self.checks if check.result == "wrong")
+
+    def __str__(self) -> str:
+        """What is wrong, or that nothing is, in a line each."""
+        if self.wrong:
+            return "\n".join(f"{check.what}: {check.note}" for check in self.wrong)
+        left = [check.what for check in self.checks if check.result == "not checked"]
+        return "Everything matches" + (f"; not checked: {', '.join(left)}." if left else ".")
+
+
+def verify(
+    run: str | Path,
+    *,
+    key: str | Path | None = None,
+    records: str | Path | None = None,
+    salt: str | Path | None = None,
+    corpus: Corpus | None = None,
+) -> Verification:
+    """Check the record in a run folder: its seal, its signature, every file, the chain, and the scope where asked.
+
+    Args:
+        run: the run folder.
+        key: public ed25519 key in PEM of whom the record must be signed by; None: a signature is checked with the key
+            that the record itself names, which says nothing about who made it.
+        records: folder in which the earlier records of the model line must be; None: those beside the run folder are
+            looked at, and where the predecessor is not there, the chain is not checked.
+        salt: file with the salt that the record was made with, to check `corpus`.
+        corpus: its `forget` rows are checked to be in the record's scope.
+
+    Raises:
+        ExpungeError: there is no record, or nothing that can be read as one; or the key, the salt or the rows are
+            missing or something else.
+    """
+    folder = path_of("run", run)
+    trusted = public_key(path_of("key", key)) if key is not None else None
+    if (salt is None) != (corpus is None):
+        raise ExpungeError("rows are checked with the salt: give both the salt and the forget rows, or neither.")
+    found = read_statement(folder)
+    checks = [Check(f"{FILE}: seal", "wrong" if found.fault else "right", found.fault)]
+    try:
+        checks += [_signature(folder, found, trusted), *_files(folder, found), _chain(folder, found, records)]
+        if salt is not None and corpus is not None:
+            check_corpus(corpus)
+            checks.append(_scope(found, read_salt(path_of("salt", salt)), corpus))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ExpungeError(f"{folder / FILE} is damaged: its fields are others ({error!r}).") from error
+    return Verification(tuple(checks))
+
+
+def _signature(folder: Path, found: Statement, trusted: str | None) -> Check:
+    signer, envelope, what = found.predicate["signer"], folder / ENVELOPE, "signature"
+    if signer is None:
+        if trusted is not None or envelope.exists():
+            return Check(what, "wrong", "the record says that it is not signed")
+        return Check(what, "not checked", "the record is not signed")
+    if not envelope.is_file():
+        return Check(what, "wrong", f"the record is signed, and {ENVELOPE} is missing")
+    if trusted is not None and signer["public"] != trusted:
+        return Check(what, "wrong", "the record is signed with another key than the one that was named")
+    try:
+        fault = fault_of(envelope.read_bytes().decode("utf-8", "replace"), found.written, signer)
+    except NoSigning as error:
+        if trusted is not None:
+            raise
+        return Check(what, "not checked", str(error))
+    if fault:
+        return Check(what, "wrong", fault)
+    return Check(what, "right", "" if trusted else "by the key that the record names; name one that you trust: key=")
+
+
+def _files(folder: Path, found: Statement) -> Iterator[Check]:
+    for name, digest in sorted(found.files.items()):
+        path = folder / name
+        if not path.is_file():
+            yield Check(name, "wrong", "missing")
+        elif file_digest(path) != digest:
+            yield Check(name, "wrong", "changed since the record was made")
+        else:
+            yield Check(name, "right")
+    for name in sorted({*file_digests(folder)} - {*found.files, *FILES}):
+        if is_left_over(folder / name):
+            continue
+        if any(fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern) for pattern in IN_RUNS):
+            yield Check(name, "not checked", "the record does not cover it")
+        else:
+            yield Check(name, "wrong", "not there when the record was made")
+
+
+def _chain(folder: Path, found: Statement, where: str | Path | None) -> Check:
+    before, what, length = predecessor_of(found), "chain", 1
+    if before is None:
+        return Check(what, "right", "the first record of its line")
+    entries = ledger(where) if where is not None else ledger(folder.resolve().parent, below=False)
+    known = {entry.statement.digest: entry.statement for entry in entries}
+    while before is not None:
+        if (earlier := known.get(before["digest"])) is None:
+            changed = any(entry.folder.name == before["run"] for entry in entries)
+            note = f"the record of {before['request']} ({before['run']}) {'was changed' if changed else 'is not here'}"
+            return Check(what, "wrong" if changed or where is not None else "not checked", note)
+        before, length = predecessor_of(earlier), length + 1
+    return Check(what, "right", f"{length} records")
+
+
+def _scope(found: Statement, salt: bytes, corpus: Corpus) -> Check:
+    rows, what = corpus["forget"], "scope"
+    if salt_digest(salt) != found.predicate["scope"]["salt_sha256"]:
+        return Check(what, "wrong", "the salt is not the one that the record was made with")
+    others = out_of_scope(rows, salt, found.predicate["scope"])
+    if others:
+        return Check(what, "wrong", f"{len(others)} of {len(rows)} rows were not in scope: {places(rows, others)}")
+    return Check(what, "right", f"all {len(rows)} rows were in scope, of {found.predicate['scope']['rows']}")
