@@ -39,6 +39,8 @@ def main(*words: str) -> str:
         (main("localize", "--help"), "attribution"),
         (main("mask", "info", "--help"), "region"),
         (main("experiment", "--help"), "sustainability"),
+        (main("record", "--help"), "predecessor"),
+        (main("verify", "--help"), "salt"),
         (main("list", "attributions"), "wagle"),
         (main("list", "methods"), "npo"),
         (main("list", "metrics", "suites", "sources", "retain_losses", "experiments"), "rouge"),
