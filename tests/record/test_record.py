@@ -207,6 +207,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no predecessor": (lambda run: expunge.record(run, **HOW, predecessor=run.parent), "no erasure record at"),
     "no key": (lambda run: expunge.record(run, **HOW, key=run.parent / "none.pem"), "no key at"),
     "a request that is no text": (lambda run: expunge.record(run, **{**HOW, "request": 5}), "request must be text"),
+    "a request without a name": (lambda run: expunge.record(run, **{**HOW, "request": " "}), "request must name"),
     "nothing to verify": (lambda run: expunge.verify(run), "no erasure record at"),
 }
 
@@ -248,6 +249,9 @@ def test_records_of_a_model_line_hold_the_digest_of_the_one_before(line: list[Pa
         assert later.statement.predicate["lineage"]["predecessor"]["digest"] == earlier.statement.digest
     checks = {check.what: check for check in expunge.verify(line[2]).checks}
     assert (checks["chain"].result, checks["chain"].note) == ("right", "3 records")
+    told = entries[2].statement.predicate
+    assert told["lineage"]["predecessor"]["requests"] == ["REQ-0", "REQ-1"]
+    assert told["limits"][-1] == "Rows of earlier requests (REQ-0, REQ-1) were not attacked again for this record."
 
 
 def test_a_changed_record_breaks_the_chain_after_it(line: list[Path]) -> None:

@@ -36,14 +36,11 @@ class Entry:
 
 
 def summary(statement: Statement, folder: Path) -> dict[str, Any]:
-    """What the next record of the line says of this one, which is in a run folder."""
-    told, run = statement.predicate, folder.resolve().name
-    return {
-        "digest": statement.digest,
-        "run": run,
-        "request": told["request"]["id"],
-        "verdict": told["verdict"]["text"],
-    }
+    """What the next record of the line says of this one, which is in a run folder; `requests` are all so far."""
+    told, before = statement.predicate, predecessor_of(statement)
+    requests = [*(before["requests"] if before is not None else ()), told["request"]["id"]]
+    known = {"digest": statement.digest, "run": folder.resolve().name}
+    return {**known, "requests": requests, "verdict": told["verdict"]["text"]}
 
 
 def predecessor_of(statement: Statement) -> Mapping[str, Any] | None:

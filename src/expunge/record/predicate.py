@@ -76,7 +76,7 @@ class Evidence:
     derivatives: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of quantized or otherwise derived models, by their names."""
     predecessor: Mapping[str, Any] | None = None
-    """Record of the run that this one stands on: digest, request, verdict."""
+    """Record of the run that this one stands on, from `summary`."""
     signer: Mapping[str, str] | None = None
     """Who signs the record."""
 
@@ -286,7 +286,8 @@ def _further_limits(found: Mapping[str, Any]) -> list[str]:
     if found["lineage"]["form"] == "adapter":
         said.append("The files hold an adapter: the base model without it answers as it did before.")
     if before := found["lineage"]["predecessor"]:
-        said.append(f"Rows of earlier requests ({before['request']}) were not attacked again for this record.")
+        earlier = ", ".join(before["requests"])
+        said.append(f"Rows of earlier requests ({earlier}) were not attacked again for this record.")
     return said
 
 

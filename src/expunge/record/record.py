@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from huggingface_hub import try_to_load_from_cache
 
-from expunge.core.checks import ExpungeError, path_of, require_type
+from expunge.core.checks import ExpungeError, path_of, require, require_type
 from expunge.core.lock import locked
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, file_digest
@@ -98,6 +98,7 @@ def record(
             a policy is wrong, or a record is there.
     """
     require_type("request", request, str, "text")
+    require(bool(request.strip()), "request must name the request, such as REQ-17; it is empty.")
     folder, chosen, day = path_of("run", run), load_policy(policy), _day(date)
     manifest = _finished(folder)
     for name in (FILE, ENVELOPE):

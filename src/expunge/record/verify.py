@@ -139,7 +139,8 @@ def _chain(folder: Path, found: Statement, where: str | Path | None) -> Check:
     while before is not None:
         if (earlier := known.get(before["digest"])) is None:
             changed = any(entry.folder.name == before["run"] for entry in entries)
-            note = f"the record of {before['request']} ({before['run']}) {'was changed' if changed else 'is not here'}"
+            named = f"the record of {before['requests'][-1]} ({before['run']})"
+            note = f"{named} {'was changed' if changed else 'is not here'}"
             return Check(what, "wrong" if changed or where is not None else "not checked", note)
         before, length = predecessor_of(earlier), length + 1
     return Check(what, "right", f"{length} records")

@@ -136,7 +136,7 @@ def listed(call: Call[ListConfig]) -> int:
                 told["request"]["id"],
                 told["request"]["date"],
                 told["verdict"]["text"],
-                "-" if before is None else f"{before['request']} ({before['run']})",
+                "-" if before is None else f"{before['requests'][-1]} ({before['run']})",
                 f"changed: {entry.statement.fault}" if entry.statement.fault else _STATES[entry.state],
             )
         )
