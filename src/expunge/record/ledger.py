@@ -64,8 +64,8 @@ def ledger(folder: str | Path, *, below: bool = True) -> tuple[Entry, ...]:
         raise ExpungeError(f"no folder at '{folder}'. A ledger is a folder of run folders: expunge record list runs")
     files = folder.rglob(FILE) if below else folder.glob(f"*/{FILE}")
     found = {file.parent: _read(file) for file in sorted(files)}
-    sound = {statement.digest for statement in found.values() if not statement.fault}
-    return tuple(Entry(place, found[place], _state(found[place], sound)) for place in _in_order(found))
+    here = {statement.digest for statement in found.values()}
+    return tuple(Entry(place, found[place], _state(found[place], here)) for place in _in_order(found))
 
 
 def _read(file: Path) -> Statement:
@@ -75,9 +75,9 @@ def _read(file: Path) -> Statement:
         return Statement(_UNREADABLE, file.read_bytes(), str(error))
 
 
-def _state(statement: Statement, sound: Collection[str]) -> State:
+def _state(statement: Statement, here: Collection[str]) -> State:
     before = predecessor_of(statement)
-    return "first" if before is None else "holds" if before["digest"] in sound else "broken"
+    return "first" if before is None else "holds" if before["digest"] in here else "broken"
 
 
 def _in_order(found: Mapping[Path, Statement]) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from expunge.core.checks import ExpungeError, path_of
-from expunge.core.manifest import file_digest, file_digests
+from expunge.core.manifest import file_digest
 from expunge.core.whole import is_left_over
 from expunge.data.corpus import Corpus, check_corpus, places
 from expunge.record.ledger import ledger, predecessor_of
@@ -121,9 +121,10 @@ def _files(folder: Path, found: Statement) -> Iterator[Check]:
             yield Check(name, "wrong", "changed since the record was made")
         else:
             yield Check(name, "right")
-    for name in sorted({*file_digests(folder)} - {*found.files, *FILES}):
-        if is_left_over(folder / name):
-            continue
+    there = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not is_left_over(path)
+    }
+    for name in sorted(there - {*found.files, *FILES}):
         if any(fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern) for pattern in IN_RUNS):
             yield Check(name, "not checked", "the record does not cover it")
         else:

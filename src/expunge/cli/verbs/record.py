@@ -93,6 +93,8 @@ def record(call: Call[RecordConfig]) -> int:
     say(f"Test again by {told['test_again']['by']}, or earlier: {'; '.join(told['test_again']['or'])}.")
     say()
     say(told["proves"])
+    measured = [name for name, digest in told["sources"].items() if digest != "not given"]
+    say(f"made from: {', '.join(['the run', *measured])}")
     say(f"record: {made.folder / 'erasure.json'}{'' if told['signer'] else ', not signed'}")
     say(f"salt: {made.salt}. Keep it apart from what you hand on; whoever has it can test guesses of the rows.")
     return 0
