@@ -229,6 +229,7 @@ def test_limits_depend_on_the_model() -> None:
     adapter = told(run=made_run.manifest({"adapter_config.json": "sha256:00"}), weights_compared=False)
     assert adapter["lineage"]["form"] == "adapter" and len(adapter["limits"]) == len(plain["limits"]) + 1
     assert adapter["attacks_together"]["weights"].startswith("not compared")
+    assert adapter["verdict"]["text"] == RESIDUAL and "could not be compared" in adapter["verdict"]["reasons"][0]
     merged = replace(made_run.manifest(), arguments={"adapter": "lora"})
     assert told(run=merged)["lineage"]["form"] == "merged adapter"
     after = told(predecessor={"digest": "sha256:1", "run": "b", "requests": ["R-1", "R-2"], "verdict": ERASED})

@@ -173,6 +173,15 @@ def test_derived_models_are_named_with_their_digests(run: Path) -> None:
     assert told["lineage"]["derivatives"] == {str(gguf): file_digest(gguf)}
 
 
+def test_an_adapter_that_the_start_model_brought_is_attacked_under_another_fingerprint(tmp_path: Path) -> None:
+    run = made_run.run(tmp_path / "npo")
+    manifest = Manifest.load(run)
+    replace(manifest, inputs={**manifest.inputs, "start_adapter": "xxh3:adapter"}).save(run)
+    made = expunge.record(run, **HOW, attacked=made_run.attacked(model="xxh3:merged"))
+    assert made.verdict == "RESIDUAL" and "could not be compared" in made.reasons[0]
+    assert expunge.record(run, **HOW, attacked=made_run.attacked(), overwrite=True).reasons == ()
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no run": (lambda run: expunge.record(run.parent, **HOW), "no manifest in"),
     "a changed file": (

@@ -17,6 +17,7 @@ from expunge.results.measures import Evaluation, Measure
 
 VERSION = 1
 NOT_GIVEN, NOT_RUN, RAN = "not given", "not run", "ran"
+SAME = "those of the run"
 ERASED = "ERASED (against what was tried)"
 RESIDUAL = "RESIDUAL"
 NO_BASELINE = "NO BASELINE"
@@ -216,7 +217,7 @@ def together(attacked: Attacked | None, *, compared: bool) -> dict[str, Any]:
         "share_leaking": leaking / tested,
         "share_interval": share_interval(leaking, tested),
         "settings": attacked.settings,
-        "weights": "those of the run" if compared else "not compared: the adapter was merged before",
+        "weights": SAME if compared else "not compared: the adapter was merged before",
     }
 
 
@@ -331,6 +332,8 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
     if all_of_them["status"] == RAN:
         if all_of_them["share_leaking"] > policy.largest_share_leaking:
             reasons.append(f"{all_of_them['leaking']} of {counted(all_of_them['tested'], 'fact')} leak")
+        if all_of_them["weights"] != SAME:
+            reasons.append("the weights that were attacked could not be compared with those of the run")
         if all_of_them["tested"] < all_of_them["facts"]:
             reasons.append(f"{all_of_them['facts'] - all_of_them['tested']} of the facts had no value in any attack")
     kept = found["utility"]["kept"]

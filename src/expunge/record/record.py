@@ -218,7 +218,8 @@ def _check_measured(
 ) -> bool:
     """Raise where something was measured of other weights or rows; were the weights that were attacked compared?
 
-    An adapter is merged before it is attacked, so that its weights have another fingerprint than those in the folder.
+    An adapter that the start model brought, or one over quantized weights, is merged before it is attacked, so that the
+    weights have another fingerprint than the run's.
     """
     told = {
         role: one.result.about for role, one in (("evaluation", after), ("start", before)) if one.result is not None
@@ -228,9 +229,9 @@ def _check_measured(
         check_own(folder, about.get("inputs", {}), about.get("settings", {}), after.file or folder / EVALUATION)
     if "start" in told and told["start"].get("inputs", {}).get("model") != manifest.inputs.get("model"):
         raise ExpungeError("start is the evaluation of another model than the one that the run began with.")
-    compared = "adapter_config.json" not in manifest.results["files"]
-    weights = manifest.results.get("result", {}).get("model")
-    if found.result is not None and compared and found.result.inputs.get("model") != weights:
+    result = manifest.results.get("result", {})
+    compared = found.result is None or found.result.inputs.get("model") == result.get("model")
+    if not compared and "start_adapter" not in manifest.inputs and "bits" not in result:
         raise ExpungeError(
             f"attacked is of another model than the one in {folder}. Attack this one, in the type that it is stored "
             f"in: expunge attack model={folder} ..."
