@@ -22,13 +22,11 @@ from expunge.data.template import Template
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
-from expunge.results.attacked import FILE, Attacked, CannotRun, Column, Control, Leak
+from expunge.results.attacked import FILE, PLAIN, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
 
 DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
-PLAIN = "plain"
-"""The column of the model as it is, asked as in the forget set."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -65,7 +63,7 @@ def attack(
             untaught facts.
         control_is: what the control is, for readers.
         threshold: recovery above the control from which on a fact counts as leaking, in [0, 1].
-        settings: by attack, its own settings: `{"relearn": {"epochs": 2}}`.
+        settings: by attack, its own settings: `{"relearn": {"steps": 20}}`.
         template: how questions are framed.
         max_length: longest row in tokens.
         seed: of everything that is drawn.
