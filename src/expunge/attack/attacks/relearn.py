@@ -17,7 +17,7 @@ from expunge.core.checks import require_at_least, require_between, unknown
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
-from expunge.models.anatomy import size_of
+from expunge.models.anatomy import causal_lm, size_of
 from expunge.results.attacked import CannotRun, Leak
 from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.training_config import TrainingConfig, rate_for
@@ -152,9 +152,9 @@ def brought_back(
     with restored(model):
         curve = [(0.0, fmean(scorer.known(model, name, measured).values))]
 
-        def look(now: Any, step: int) -> None:
+        def look(now: nn.Module, step: int) -> None:
             if step in budget.looks[:-1]:
-                curve.append((float(step), fmean(scorer.known(now, name, measured).values)))
+                curve.append((float(step), fmean(scorer.known(causal_lm(now), name, measured).values)))
 
         relearned(
             model,
