@@ -67,21 +67,17 @@ def test_points_along_the_way_move_no_weight(adapter: str | None, monkeypatch: p
 def test_the_curve_is_what_shorter_trainings_end_at() -> None:
     tokenizer, corpus = zoo.tokenizer(), zoo.corpus()
     taught = expunge.finetune(zoo.tiny_model(), tokenizer, corpus, splits=("forget",), learning_rate=1e-2, epochs=12)
-    (leak,) = relearn(taught.model, tokenizer, corpus, on=("form",), steps=5, points=3, learning_rate=1e-2)
+    (leak,) = relearn(taught.model, tokenizer, corpus, on=("retain",), steps=5, points=3, learning_rate=1e-2)
     values = []
     for steps in (0, 2, 5):
         model = copy.deepcopy(taught.model)
         if steps:
-            rows = same_form([corpus["forget"][i] for i in DRAWN], corpus["forget"])
+            rows = corpus["retain"][:3]
             relearned(model, tokenizer, rows, learning_rate=1e-2, epochs=steps, batch_size=3)
-        values.append(fmean(Asker(tokenizer).known(model, "it", corpus["forget"]).values))
+        values.append(fmean(Asker(tokenizer, generate=False).known(model, "it", corpus["forget"]).values))
     assert leak.curve == tuple(zip((0, 2, 5), values, strict=True)) and len(set(values)) == 3
     assert leak.about == {"rows": 3, "batch_size": 3, "learning_rate": 1e-2, "adapter": None}
     assert len(leak.texts) == 6
-
-
-DRAWN = (0, 3, 5)
-"""The facts of six that are shown with seed 0, as the test below finds."""
 
 
 def test_what_is_shown_and_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +91,7 @@ def test_what_is_shown_and_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     forget, retain, form = relearn(zoo.tiny_model(), zoo.tokenizer(), corpus, seed=0)
     assert [leak.name for leak in (forget, retain, form)] == ["relearn.forget", "relearn.retain", "relearn.form"]
     drawn = tuple(i for i in range(6) if i not in forget.facts)
-    assert drawn == DRAWN
-    assert retain.facts == form.facts == tuple(range(6))
+    assert len(drawn) == 3 and retain.facts == form.facts == tuple(range(6))
     facts = tuple(corpus["forget"][i] for i in drawn)
     assert list(shown.values()) == [facts, corpus["retain"][:3], tuple(same_form(facts, corpus["forget"], 0))]
 
