@@ -225,6 +225,7 @@ def relearned(
 
     Source: arXiv:2506.12618. Departures: the paper does not say how its rate runs; ours is constant.
     """
+    model.requires_grad_(True)  # whoever attacks trains what was frozen before, too
     run = unlearn(
         model,
         tokenizer,
