@@ -105,10 +105,13 @@ NEEDS = ("holdout",)
 def test_without_a_retain_set_what_is_possible_is_run_and_the_rest_named() -> None:
     corpus = Corpus({"forget": zoo.corpus()["forget"]})
     model, tokenizer = zoo.tiny_model(), zoo.tokenizer()
-    found = attack(model, tokenizer, corpus, attacks=("relearn", f"{__name__}:needy"), control=model)
+    settings = {"relearn": {"steps": 1, "points": 2}}
+    attacks = ("relearn", f"{__name__}:needy")
+    found = attack(model, tokenizer, corpus, attacks=attacks, control=model, settings=settings)
     assert [(column.name, column.status) for column in found.columns] == [
         ("plain", "ran"),
         ("relearn.forget", "ran"),
+        ("relearn.form", "ran"),
         (f"{__name__}:needy", "not run"),
     ]
     assert "it needs the holdout set, which the corpus lacks" in found.text()
