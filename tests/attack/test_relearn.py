@@ -45,7 +45,6 @@ def test_it_is_plain_fine_tuning_at_a_constant_rate() -> None:
     assert equal(one, other)
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for an old name
 @pytest.mark.parametrize("adapter", [None, "lora"])
 def test_points_along_the_way_move_no_weight(adapter: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a training that is measured four times is that of one that is not, bit for bit."""
