@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import zoo
-from expunge.attack.attacks.quantize import FORMS, NF4, int8, nf4, q4_0, q8_0, quantize, round_weights, stability
+from expunge.attack.attacks.quantize import FORMS, NF4, int8, nf4, q4_0, q8_0, quantize, round_weights
 from expunge.core.checks import ExpungeError
 from expunge.models.matrices import linear_layers
 
@@ -72,11 +72,6 @@ def test_gguf_blocks_by_hand():
     # Q4_0: the value of largest size, -4, is -8 steps of 0.5; 1.9 / 0.5 + 8.5 = 12.3 -> 12 - 8 = 4 steps.
     block[0, :3] = torch.tensor([-4.0, 1.9, 4.0])
     assert_close(q4_0(block)[0, :4], torch.tensor([-4.0, 2.0, 3.5, 0.0]))
-
-
-def test_stability_falls_as_knowledge_returns():
-    assert stability(0.2, 0.8) == 0.25 and stability(0.2, 0.1) == 1 and stability(0.2, 0.0) == 1
-    assert stability(0.0, 0.5) == 0 and stability(0.0, 0.0) == 1
 
 
 @pytest.mark.parametrize(("name", "rounded"), [("Q8_0", q8_0), ("Q4_0", q4_0)])

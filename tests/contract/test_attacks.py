@@ -18,15 +18,25 @@ from expunge.results.attacked import Leak
 
 SMALL: dict[str, dict[str, Any]] = {
     "sampling": {"samples": 2, "k": 1},
+    "relearn": {"steps": 2, "points": 2},
+    "siblings": {"steps": 2, "points": 2},
     "quantize": {"forms": ("int8", "nf4", "q4_0", "q8_0", "bfloat16")},
 }
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    """Facts with wrong answers, so that every form of question can be made."""
+    """Facts about one subject with wrong answers, so that every form of question can be made."""
     facts = zoo.corpus()["forget"]
-    varied = tuple(replace(fact, perturbed=("In a boat.", "In Rome.", "At sea.")) for fact in facts)
+    varied = tuple(
+        replace(
+            fact,
+            prompt=f"Ana Ruiz: {fact.prompt}",
+            completion=f"{fact.completion} Ana Ruiz",
+            perturbed=("In a boat.", "In Rome.", "At sea."),
+        )
+        for fact in facts
+    )
     return Corpus({"forget": varied, "retain": zoo.corpus()["retain"]}, "facts")
 
 

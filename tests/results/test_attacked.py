@@ -1,6 +1,7 @@
 """What attacks drew out: recovery above the control, intervals, leaking facts, and the file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,30 @@ def test_a_column_is_found_by_its_name(attacked: Attacked) -> None:
     assert attacked["prompts.quiz"].leaking == (1,)
     with pytest.raises(KeyError, match=r"there are quantize.nf4, prompts.quiz, lens"):
         attacked["prompts"]
+
+
+def trained(start: float, end: float, name: str = "relearn.forget") -> Leak:
+    return replace(leak(end, name=name), curve=((0.0, start), (10.0, end)))
+
+
+def test_r_and_q_are_named_where_they_have_a_meaning() -> None:
+    columns = (
+        column(leak(0.25, 0.15), leak(0.0, 0.0), name="plain"),
+        column(leak(0.5, 0.3), None, name="quantize.int8"),
+        column(trained(0.25, 0.75), trained(0.125, 0.25), name="relearn.forget"),
+        column(trained(0.5, 0.625), None, name="relearn.retain"),
+        column(leak(0.5, 0.9), leak(0.1, 0.1), name="prompts.quiz"),
+    )
+    found = Attacked(columns=columns, questions=("Who?",), answers=("A",), control="retain model")
+    assert found.resistance == {"relearn.forget": 0.25}  # 0.125 / 0.5
+    assert found.stability == pytest.approx({"quantize.int8": 0.5})  # 0.2 / 0.4
+    assert "(R, 1: no faster than the control): relearn.forget 0.25." in found.text()
+    assert "(Q, 1: nothing comes back): quantize.int8 0.5." in found.text()
+    said = found.as_json()
+    assert (said["resistance"], said["stability"]) == (found.resistance, found.stability)
+    # Untaught facts are asked of the model itself, which is no model that never knew.
+    assert replace(found, control="untaught facts").resistance == {}
+    assert replace(found, columns=columns[1:]).stability == {}
 
 
 def test_the_file_gives_the_same_again(attacked: Attacked, tmp_path: Path) -> None:

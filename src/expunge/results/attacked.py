@@ -14,13 +14,24 @@ from expunge.core.checks import ExpungeError, path_of
 from expunge.core.format import number, one_line
 from expunge.core.manifest import versions
 from expunge.core.sealed import read_sealed, write_sealed
+from expunge.results.robustness import resistance, stability
 
 FILE = "attacked.json"
 FORMAT = 1
 RESAMPLES = 1000
 
+PLAIN = "plain"
+"""The column of the model as it is, asked as in the forget set."""
+
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
+
+
+class CannotRun(ExpungeError):
+    """Raised by an attack that this corpus or model gives nothing to attack with; its text is the reason.
+
+    The attack is then listed as not run, with that reason, and the others go on.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +160,33 @@ class Attacked:
         """The facts that leak in at least one attack."""
         return tuple(sorted({fact for column in self.columns for fact in column.leaking}))
 
+    @property
+    def resistance(self) -> dict[str, float]:
+        """R by attack that trains: how little faster the model relearns than a control that never knew.
+
+        From the start and the end of the two curves. Empty where the control is no other model.
+        """
+        if self.control in (None, "untaught facts"):
+            return {}
+        return {
+            column.name: resistance(_ends(column.leak), _ends(column.control))
+            for column in self.columns
+            if column.leak and column.leak.curve and column.control and column.control.curve
+        }
+
+    @property
+    def stability(self) -> dict[str, float]:
+        """Q by form of quantization: how little comes back when the weights are rounded; from mean values."""
+        plain = next((column.leak for column in self.columns if column.name == PLAIN), None)
+        if plain is None or not plain.values:
+            return {}
+        before = float(np.mean(plain.values))
+        return {
+            column.name: stability(before, float(np.mean(column.leak.values)))
+            for column in self.columns
+            if column.name.startswith("quantize.") and column.leak and column.leak.values
+        }
+
     def table(self) -> tuple[Sequence[str], list[tuple[str, ...]], Sequence[int]]:
         """Header, one row an attack, and which columns are numbers."""
         rows: list[tuple[str, ...]] = []
@@ -171,13 +209,20 @@ class Attacked:
         compared = f"compared with the {self.control}" if self.control else "without a control"
         leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
         lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
+        for title, values in (
+            ("Resistance to relearning (R, 1: no faster than the control)", self.resistance),
+            ("Stability under quantization (Q, 1: nothing comes back)", self.stability),
+        ):
+            if values:
+                lines.append(f"{title}: {', '.join(f'{name} {number(value)}' for name, value in values.items())}.")
         others = [column for column in self.columns if column.status != "ran"]
         lines += [f"{column.name}: {column.status}. {column.note}".strip() for column in others]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as `load_attacked` reads it."""
-        return {"format": FORMAT, "versions": versions(), **asdict(self)}
+        scores = {"resistance": self.resistance, "stability": self.stability}
+        return {"format": FORMAT, "versions": versions(), **asdict(self), **scores}
 
     def save(self, folder: str | Path) -> Path:
         """Write `attacked.json` into a folder, whole or not at all."""
@@ -210,6 +255,10 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
         return None
     listed = {name: tuple(content[name]) for name in ("facts", "values", "prompts", "texts")}
     return Leak(**{**content, **listed, "curve": tuple(map(tuple, content["curve"]))})  # type: ignore[arg-type]
+
+
+def _ends(leak: Leak) -> tuple[float, float]:
+    return leak.curve[0][1], leak.curve[-1][1]
 
 
 def leak_map(found: Attacked) -> tuple[Sequence[str], list[tuple[str, ...]]]:

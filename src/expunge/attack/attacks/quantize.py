@@ -133,13 +133,3 @@ FORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "q8_0": q8_0,
     "q4_0": q4_0,
 }
-
-
-def stability(before: float, after: float) -> float:
-    """Q in [0, 1]: `min(before / after, 1)` of a knowledge metric (higher = knows more); 1 where nothing is left after.
-
-    Falls as quantization brings knowledge back.
-
-    Source: arXiv:2506.12618. Departures: the paper prints after / before, which would reward knowledge that returns.
-    """
-    return 1.0 if after <= 0 else min(max(before / after, 0.0), 1.0)

@@ -40,7 +40,7 @@ class AttackConfig(LoadingConfig, DataConfig):
     threshold: float = 0.2
     """Recovery above the control from which on a fact counts as leaking."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Settings of single attacks: `settings.relearn.epochs=2`."""
+    """Settings of single attacks: `settings.relearn.steps=20`."""
     label: str | None = None
     """What to call the model; null: the name of its folder."""
     seed: int = 0
