@@ -18,6 +18,7 @@ from expunge.results.attacked import Leak
 
 SMALL: dict[str, dict[str, Any]] = {
     "sampling": {"samples": 2, "k": 1},
+    "probe": {"folds": 3},
     "quantize": {"forms": ("int8", "nf4", "q4_0", "q8_0", "bfloat16")},
 }
 

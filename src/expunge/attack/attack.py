@@ -29,6 +29,7 @@ DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
 PLAIN = "plain"
 """The column of the model as it is, asked as in the forget set."""
+UNTAUGHT = "untaught facts are no control for it; name a model that never saw the forget set: control=<model>"
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -119,9 +120,10 @@ def attack(
             continue
         try:
             leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
+            controls: dict[str, Leak | None] = {}
             if isinstance(control, Attacked):
                 controls = {column.name: column.leak for column in control.columns}
-            else:
+            elif control is not None or not _needs_model(function):
                 run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
                 controls = {leak.name: leak for leak in run}
         except CannotRun as reason:
@@ -134,6 +136,7 @@ def attack(
                 leak=leak,
                 control=controls.get(leak.name),
                 threshold=threshold,
+                note=UNTAUGHT if control is None and _needs_model(function) and leak.needs_control else "",
                 seconds=seconds / len(leaks),
             )
             for leak in leaks
@@ -200,6 +203,11 @@ def _lacking(function: Any, corpus: Corpus) -> str:
     needed = getattr(inspect.getmodule(function), "NEEDS", ())
     lacking = [split for split in needed if split not in corpus]
     return f"it needs the {', '.join(lacking)} set, which the corpus lacks" if lacking else ""
+
+
+def _needs_model(function: Any) -> bool:
+    """Are untaught facts no control for an attack, so that it needs a model? It says so in its module."""
+    return bool(getattr(inspect.getmodule(function), "NEEDS_MODEL", False))
 
 
 def _run(

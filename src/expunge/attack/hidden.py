@@ -96,16 +96,25 @@ def block_outputs(model: PreTrainedModel, rows: Sequence[Encoded]) -> list[Float
     """The output of every block on one batch, L of them, in one pass without the vocabulary head."""
     found: list[Tensor] = []
     last = len(blocks(model)) - 1
+
+    def keep(states: Tensor) -> Tensor:
+        found.append(states)
+        return states
+
     with ExitStack() as hooks:
         for block in blocks(model):
-            hooks.enter_context(rewritten(block, lambda states: found.append(states) or states))
+            hooks.enter_context(rewritten(block, keep))
         observe(model, {"rows": collate(rows)}, {"rows": frozenset({"hidden"})}, layer=last, together=True)
     return found
 
 
 @contextmanager
 def rewritten(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Pass the output of a block, [B, T, D], through a function before later blocks see it."""
+    """Pass the output of a block, [B, T, D], through a function before later blocks see it.
+
+    A function that knows one batch alone needs a pass without it first: the first pass of a model through its head
+    tries some tokens of its own.
+    """
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):

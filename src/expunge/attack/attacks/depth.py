@@ -23,6 +23,9 @@ from expunge.models.load import load_model
 from expunge.models.rows_fit import check_rows_fit
 from expunge.results.attacked import Leak
 
+NEEDS_MODEL = True
+"""The start model does not give untaught answers in the first place."""
+
 
 def depth(
     model: PreTrainedModel,

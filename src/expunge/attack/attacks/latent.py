@@ -69,7 +69,8 @@ def latent(
     if not asked:
         raise CannotRun("it changes what a model makes of a question, and the forget set has plain texts alone")
     rows = answer_rows(model, tokenizer, [*asked.values()], template=template, max_length=max_length)
-    reached, parts = torch.zeros(len(radii) + 1, len(rows)), batches(rows)
+    parts = batches(rows)
+    reached = torch.zeros(len(radii) + 1, len(rows), dtype=torch.float64)
     with frozen(model):
         for done, numbers in enumerate(parts, start=1):
             reached[:, numbers] = ascended(model, [rows[i] for i in numbers], block=block, radii=radii, steps=steps)
@@ -104,7 +105,7 @@ def ascended(
     states = block_outputs(model, rows)[block]
     starts = torch.tensor([row.start for row in rows], device=states.device)
     asked = torch.arange(states.shape[1], device=states.device) < starts[:, None]
-    lengths = states.float().norm(dim=-1, keepdim=True) * asked.unsqueeze(-1)
+    lengths = torch.linalg.vector_norm(states.float(), dim=-1, keepdim=True) * asked.unsqueeze(-1)
     change = torch.zeros_like(states, dtype=torch.float32)
 
     def reached(change: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def ascended(
             return mean_logprobs(model, rows)
 
     with torch.no_grad():
-        found = [reached(change)]
+        found = [mean_logprobs(model, rows)]
     for radius in radii:
         best = found[-1]
         for _ in range(steps):
@@ -123,14 +124,19 @@ def ascended(
             change = within(change.detach() + 2 / steps * radius * lengths * direction(slope), radius * lengths)
         with torch.no_grad():
             found.append(torch.maximum(best, reached(change)))
-    return torch.stack(found).float().cpu()
+    return torch.stack(found).double().cpu()
 
 
 def direction(vectors: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     """The vector of length 1 in the direction of each; 0 stays 0."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+    return vectors.div(_lengths(vectors))
 
 
 def within(vectors: Float[Tensor, "b t d"], lengths: Float[Tensor, "b t 1"]) -> Float[Tensor, "b t d"]:
     """Each vector, cut to its longest length."""
-    return vectors * (lengths / vectors.norm(dim=-1, keepdim=True).clamp_min(_TINY)).clamp_max(1)
+    return vectors.mul((lengths / _lengths(vectors)).clamp_max(1))
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    found: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return found.clamp_min(_TINY)

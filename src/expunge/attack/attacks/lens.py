@@ -96,4 +96,4 @@ def _read(model: PreTrainedModel, rows: Sequence[Encoded]) -> tuple[Float[Tensor
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
-    return int(head(model).weight.shape[0])  # type: ignore[union-attr, arg-type]
+    return int(head(model).weight.shape[0])  # type: ignore[union-attr, index, arg-type]

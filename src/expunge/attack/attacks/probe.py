@@ -18,12 +18,13 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
 from expunge.data.variants import WRONG, borrowed_answers
-from expunge.models.anatomy import blocks
 from expunge.results.attacked import CannotRun, Leak
 
 PENALTIES = (0.01, 0.1, 1.0)
 """Of the squared weights, as shares of the mean squared length of a state; chosen with the block."""
 CHANCE = 0.5
+NEEDS_MODEL = True
+"""Answers that are exchanged no longer fit their questions, which the texts alone show."""
 
 
 def probe(
@@ -105,7 +106,7 @@ def _check_enough(count: int, folds: int, each: int) -> None:
 
 def _borrowed(facts: dict[int, Example], parts: Sequence[Sequence[int]]) -> dict[int, tuple[str, ...]]:
     """Answers to other questions of the same fold, so that no answer is in two folds."""
-    found = {}
+    found: dict[int, tuple[str, ...]] = {}
     for part in parts:
         among = [facts[i] for i in part]
         found |= {i: tuple(borrowed_answers(among, k)) for k, i in enumerate(part)}
@@ -186,7 +187,8 @@ def within_facts(values: Float[np.ndarray, "n k"], fact: Int[np.ndarray, " n"]) 
     """The mean of each answer's fact."""
     sums = np.zeros((int(fact.max()) + 1, values.shape[1]))
     np.add.at(sums, fact, values)
-    return (sums / np.bincount(fact)[:, None])[fact]
+    found: np.ndarray = (sums / np.bincount(fact)[:, None])[fact]
+    return found
 
 
 def predicted(
@@ -208,7 +210,8 @@ def predicted(
     among = product[np.ix_(fitted, fitted)]
     size = np.trace(among) / len(among) or 1.0  # states that are all alike tell nothing
     weights = np.linalg.solve(among + penalty * size * np.eye(len(among)), target[fitted])
-    return product[np.ix_(asked, fitted)] @ weights
+    found: np.ndarray = product[np.ix_(asked, fitted)] @ weights
+    return found
 
 
 def ranked(
