@@ -1,5 +1,6 @@
 """Outputs of blocks, read and replaced, against the model run row by row."""
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -70,6 +71,11 @@ def test_rows_end_with_the_answer() -> None:
     assert set(ends) == {zoo.tokenizer().eos_token_id}
     for row, fact in zip(answer_rows(model, zoo.tokenizer(), facts), facts, strict=True):
         assert zoo.tokenizer().decode(row.ids[row.start :]).strip() == fact.completion
+    chatting = copy.deepcopy(zoo.tokenizer())
+    chatting.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    for row, fact in zip(answer_rows(model, chatting, facts), facts, strict=True):
+        assert chatting.decode(row.prompt_ids).startswith("user: ")
+        assert chatting.decode(row.ids[row.start :]).strip() == fact.completion
     with pytest.raises(ExpungeError, match="tokenizer and model do not fit"):
         answer_rows(zoo.tiny_model(vocab_size=40), zoo.tokenizer(), facts)
 

@@ -26,7 +26,7 @@ def latent(
     *,
     block: int | None = None,
     radii: Sequence[float] = (0.05, 0.1, 0.2),
-    steps: int = 6,
+    steps: int = 4,
     template: Template | None = None,
     max_length: int = 512,
     progress: Progress | None = None,
