@@ -29,7 +29,6 @@ DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
 PLAIN = "plain"
 """The column of the model as it is, asked as in the forget set."""
-UNTAUGHT = "untaught facts are no control for it; name a model that never saw the forget set: control=<model>"
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -123,7 +122,7 @@ def attack(
             controls: dict[str, Leak | None] = {}
             if isinstance(control, Attacked):
                 controls = {column.name: column.leak for column in control.columns}
-            elif control is not None or not _needs_model(function):
+            elif control is not None or not _needing_model(function):
                 run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
                 controls = {leak.name: leak for leak in run}
         except CannotRun as reason:
@@ -136,7 +135,7 @@ def attack(
                 leak=leak,
                 control=controls.get(leak.name),
                 threshold=threshold,
-                note=UNTAUGHT if control is None and _needs_model(function) and leak.needs_control else "",
+                note=_needing_model(function) if control is None and leak.needs_control else "",
                 seconds=seconds / len(leaks),
             )
             for leak in leaks
@@ -205,9 +204,14 @@ def _lacking(function: Any, corpus: Corpus) -> str:
     return f"it needs the {', '.join(lacking)} set, which the corpus lacks" if lacking else ""
 
 
-def _needs_model(function: Any) -> bool:
-    """Are untaught facts no control for an attack, so that it needs a model? It says so in its module."""
-    return bool(getattr(inspect.getmodule(function), "NEEDS_MODEL", False))
+def _needing_model(function: Any) -> str:
+    """What to do where untaught facts are no control for an attack; empty where they are one.
+
+    It says so with `NEEDS_MODEL` in its module.
+    """
+    needs = getattr(inspect.getmodule(function), "NEEDS_MODEL", False)
+    cure = "untaught facts are no control for it; name a model that never saw the forget set: control=<model>"
+    return cure if needs else ""
 
 
 def _run(
