@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sampling": {"samples": 2, "k": 1},
     "relearn": {"steps": 2, "points": 2},
     "siblings": {"steps": 2, "points": 2},
+    "probe": {"folds": 3},
     "quantize": {"forms": ("int8", "nf4", "q4_0", "q8_0", "bfloat16")},
 }
 

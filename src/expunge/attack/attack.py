@@ -117,9 +117,10 @@ def attack(
             continue
         try:
             leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
+            controls: dict[str, Leak | None] = {}
             if isinstance(control, Attacked):
                 controls = {column.name: column.leak for column in control.columns}
-            else:
+            elif control is not None or not _needing_model(function):
                 run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
                 controls = {leak.name: leak for leak in run}
         except CannotRun as reason:
@@ -132,6 +133,7 @@ def attack(
                 leak=leak,
                 control=controls.get(leak.name),
                 threshold=threshold,
+                note=_needing_model(function) if control is None and leak.needs_control else "",
                 seconds=seconds / len(leaks),
             )
             for leak in leaks
@@ -198,6 +200,16 @@ def _lacking(function: Any, corpus: Corpus) -> str:
     needed = getattr(inspect.getmodule(function), "NEEDS", ())
     lacking = [split for split in needed if split not in corpus]
     return f"it needs the {', '.join(lacking)} set, which the corpus lacks" if lacking else ""
+
+
+def _needing_model(function: Any) -> str:
+    """What to do where untaught facts are no control for an attack; empty where they are one.
+
+    It says so with `NEEDS_MODEL` in its module.
+    """
+    needs = getattr(inspect.getmodule(function), "NEEDS_MODEL", False)
+    cure = "untaught facts are no control for it; name a model that never saw the forget set: control=<model>"
+    return cure if needs else ""
 
 
 def _run(
