@@ -1,5 +1,6 @@
 """The stage: every attack on model and control, untaught facts, and what it refuses."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import zoo
 from expunge.attack.attack import attack, untaught
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
-from expunge.results.attacked import load_attacked
+from expunge.results.attacked import CannotRun, Leak, load_attacked
 
 CHEAP = {"quantize": {"forms": ("int8",)}}
 
@@ -111,6 +112,33 @@ def test_without_a_retain_set_what_is_possible_is_run_and_the_rest_named() -> No
         (f"{__name__}:needy", "not run"),
     ]
     assert "it needs the holdout set, which the corpus lacks" in found.text()
+
+
+def test_an_attack_says_itself_why_it_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "NEEDS", ())
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    attacks = (f"{__name__}:helpless", "quantize")
+    found = attack(model, tokenizer, corpus, attacks=attacks, control=model, settings=CHEAP)
+    assert [(column.name, column.status, column.note) for column in found.columns] == [
+        ("plain", "ran", ""),
+        (f"{__name__}:helpless", "not run", "every fact is about something else"),
+        ("quantize.int8", "ran", ""),
+    ]
+    # Neither does it say anything where the control alone cannot be attacked.
+    found = attack(model, tokenizer, corpus, attacks=(f"{__name__}:helpless_untaught",))
+    assert found.columns[1].status == "not run" and found.columns[1].leak is None
+
+
+def helpless(model: object, tokenizer: object, corpus: Corpus) -> list[object]:
+    """An attack that finds nothing to work with."""
+    raise CannotRun("every fact is about something else")
+
+
+def helpless_untaught(model: object, tokenizer: object, corpus: Corpus) -> list[Leak]:
+    """An attack that finds nothing to work with in untaught facts."""
+    if corpus.name.endswith("untaught"):
+        raise CannotRun("nothing to work with")
+    return [Leak(name="helpless_untaught", measure="none", facts=(), values=())]
 
 
 def test_a_broken_model_is_not_attacked() -> None:

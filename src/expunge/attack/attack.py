@@ -22,7 +22,7 @@ from expunge.data.template import Template
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
-from expunge.results.attacked import FILE, Attacked, Column, Control, Leak
+from expunge.results.attacked import FILE, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
 
 DEFAULT = ("quantize", "relearn", "prompts", "sampling")
@@ -117,12 +117,16 @@ def attack(
         if lacking := _lacking(function, corpus):
             columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=lacking))
             continue
-        leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
-        if isinstance(control, Attacked):
-            controls = {column.name: column.leak for column in control.columns}
-        else:
-            run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
-            controls = {leak.name: leak for leak in run}
+        try:
+            leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
+            if isinstance(control, Attacked):
+                controls = {column.name: column.leak for column in control.columns}
+            else:
+                run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
+                controls = {leak.name: leak for leak in run}
+        except CannotRun as reason:
+            columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=str(reason)))
+            continue
         seconds = round(time.monotonic() - began, 2)
         columns += [
             Column(

@@ -23,6 +23,13 @@ Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
 
 
+class CannotRun(ExpungeError):
+    """Raised by an attack that this corpus or model gives nothing to attack with; its text is the reason.
+
+    The attack is then listed as not run, with that reason, and the others go on.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leak:
     """What one attack, or one form of it, drew out of one model."""
