@@ -1,6 +1,7 @@
 """What holds for every attack, found by discovery: the model is put back, a seed decides, each fact has its value."""
 
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 import torch
 
 import zoo
+from expunge.attack.attacks import sampling as sampling_module
+from expunge.attack.budget import budget_of
 from expunge.core import catalogue
 from expunge.core.catalogue import names, resolve
 from expunge.data.corpus import Corpus
+from expunge.evaluation import collect
 from expunge.models.load import save_model
 from expunge.results.attacked import Leak
 
@@ -72,6 +76,41 @@ def test_leaks_are_named_after_the_attack_and_have_a_value_a_fact(name: str, cor
         assert leak.facts and set(leak.facts) <= set(range(len(corpus["forget"])))
         assert list(leak.facts) == sorted(leak.facts) and leak.measure
         assert all(len(texts) in (0, len(leak.facts)) for texts in (leak.texts, leak.prompts))
+
+
+STATED = [name for name in names("attacks") if hasattr(inspect.getmodule(resolve("attacks", name)), "budget")]
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_the_budget_that_is_stated_is_what_is_computed(
+    name: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, made = settings_of(name, tmp_path, "llama"), Counter[str]()
+
+    def counting(what: str, function: Any, size: Any) -> Any:
+        def counted(*given: Any, **more: Any) -> Any:
+            made[what] += size(*given)
+            return function(*given, **more)
+
+        return counted
+
+    for place in (collect, sampling_module):
+        each = counting("generated", place.continuations, lambda model, wanted: len(wanted))
+        monkeypatch.setattr(place, "continuations", each)
+    scored = counting("scored", collect.teacher_forced, lambda model, rows: len(rows))
+    monkeypatch.setattr(collect, "teacher_forced", scored)
+    step = counting("steps", torch.optim.AdamW.step, lambda *given: 1)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    stated = budget_of(resolve("attacks", name), corpus, settings)
+    leaks = run(name, zoo.tiny_model(), corpus, **settings)
+    assert stated is not None and [leak.name for leak in leaks] == list(stated.forms)
+    assert (made["scored"], made["steps"]) == (stated.scored, stated.steps)
+    answers = sum(len(leak.facts) for leak in leaks if leak.prompts) if name == "prompts" else stated.generated
+    assert made["generated"] == answers == stated.generated
+
+
+def test_budgets_are_stated() -> None:
+    assert {"quantize", "prune", "interpolate", "relearn", "prompts", "sampling"} <= set(STATED)
 
 
 @pytest.mark.parametrize("name", names("attacks"))

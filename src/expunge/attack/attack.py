@@ -11,6 +11,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget, asked, budget_of
 from expunge.attack.measuring import Asker
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, path_of, require_between, require_names, require_type, unknown
@@ -29,6 +30,8 @@ DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
 PLAIN = "plain"
 """The column of the model as it is, asked as in the forget set."""
+MERGED = "merged"
+"""That of a model with adapters after they are merged into its weights, which is what all other attacks are run on."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -57,7 +60,8 @@ def attack(
     its answers exchanged among the questions.
 
     Args:
-        model: the finished model; afterwards it is bit for bit what it was. Adapters are merged into a copy.
+        model: the finished model; afterwards it is bit for bit what it was. With adapters it is asked as it is and with
+            them merged into a copy, which is then attacked.
         tokenizer: its tokenizer.
         corpus: holds `forget`, and `retain` for attacks that use it.
         attacks: names, or `package.module:function`.
@@ -83,22 +87,16 @@ def attack(
     require_between("threshold", threshold, 0, 1)
     check_loaded(model, tokenizer)
     check_corpus(corpus)
-    if "forget" not in corpus:
-        raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
-    require_names("attacks", attacks)
+    check_forget(corpus)
     require_type("seed", seed, int, "a whole number")
-    require_type("settings", settings or {}, dict, "a mapping of attacks to their settings")
-    ways = [(name, *_way(name, (settings or {}).get(name, {}))) for name in attacks]
-    if strange := set(settings or {}) - set(attacks):
-        raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
+    ways = chosen(attacks, settings or {})
     if output_dir is not None:
         check_measured(path_of("output_dir", output_dir))
         check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     facts = corpus["forget"]
     questions = tuple(fact.question for fact in facts)
     if isinstance(control, Attacked):
-        if control.questions != questions:
-            raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+        check_control(control, corpus)
     elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
         raise ExpungeError(
             f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
@@ -110,19 +108,26 @@ def attack(
     other = _merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain
     other_corpus = corpus if control is not None else untaught(corpus, seed)
     columns: list[Column] = []
-    for number, (name, function, own) in enumerate([(PLAIN, _plain, {}), *ways]):
+    forms: list[tuple[str, Any, dict[str, Any]]] = [(PLAIN, _plain, {})]
+    if isinstance(model, PeftModel):
+        forms.append((MERGED, _plain, {"name": MERGED}))
+    all_ways = [*forms, *ways]
+    as_is = {PLAIN: (model, model if control is None else control)}
+    for number, (name, function, own) in enumerate(all_ways):
         if progress:
-            progress("attacks", number, len(ways) + 1, name)
+            progress("attacks", number, len(all_ways), name)
+        attacked, compared = as_is.get(name, (plain, other))
         began = time.monotonic()
         if lacking := _lacking(function, corpus):
             columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=lacking))
             continue
         try:
-            leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
+            leaks = _run(function, attacked, tokenizer, corpus, {**common, **own}, under(progress, label))
             if isinstance(control, Attacked):
                 controls = {column.name: column.leak for column in control.columns}
+                controls.setdefault(MERGED, controls.get(PLAIN))
             else:
-                run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
+                run = _run(function, compared, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
                 controls = {leak.name: leak for leak in run}
         except CannotRun as reason:
             columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=str(reason)))
@@ -131,15 +136,16 @@ def attack(
         columns += [
             Column(
                 name=leak.name,
-                leak=leak,
-                control=controls.get(leak.name),
+                leak=None if leak.not_run else leak,
+                control=None if leak.not_run else controls.get(leak.name),
                 threshold=threshold,
+                note=leak.not_run,
                 seconds=seconds / len(leaks),
             )
             for leak in leaks
         ]
     if progress:
-        progress("attacks", len(ways) + 1, len(ways) + 1, "")
+        progress("attacks", len(all_ways), len(all_ways), "")
     found = Attacked(
         columns=tuple(columns),
         questions=questions,
@@ -183,6 +189,48 @@ def untaught(corpus: Corpus, seed: int = 0) -> Corpus:
     return Corpus({**corpus.splits, "forget": exchanged}, f"{corpus.name}, untaught")
 
 
+def check_forget(corpus: Corpus) -> None:
+    """Raise where there is nothing to ask for."""
+    if "forget" not in corpus:
+        raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
+
+
+def check_control(control: Attacked, corpus: Corpus) -> None:
+    """Raise where an earlier attack asked for other facts than the forget set of a corpus."""
+    if control.questions != tuple(fact.question for fact in corpus["forget"]):
+        raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+
+
+def chosen(attacks: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, dict[str, Any]]]:
+    """Name, function and own settings of each attack, checked."""
+    require_names("attacks", attacks)
+    require_type("settings", settings, dict, "a mapping of attacks to their settings")
+    if strange := set(settings) - set(attacks):
+        raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
+    return [(name, *_way(name, settings.get(name, {}))) for name in attacks]
+
+
+def budgets(
+    ways: Sequence[tuple[str, Any, Mapping[str, Any]]], corpus: Corpus, *, seed: int = 0, adapters: bool = False
+) -> dict[str, Budget | str | None]:
+    """By attack, what it computes at most on one model, why it cannot be run, or None where it does not say.
+
+    Args:
+        ways: what `chosen` gave.
+        corpus: holds `forget`.
+        seed: of everything that is drawn.
+        adapters: does the model have adapters, so that it is asked with them merged, too?
+    """
+    names = [PLAIN, MERGED] if adapters else [PLAIN]
+    found: dict[str, Budget | str | None] = {name: asked([name], len(corpus["forget"])) for name in names}
+    for name, function, own in ways:
+        try:
+            found[name] = _lacking(function, corpus) or budget_of(function, corpus, {"seed": seed, **own})
+        except CannotRun as reason:
+            found[name] = str(reason)
+    return found
+
+
 def _way(name: str, own: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The function of an attack and its settings, checked."""
     function = catalogue.resolve("attacks", name)
@@ -204,7 +252,7 @@ def _lacking(function: Any, corpus: Corpus) -> str:
 
 def _run(
     function: Any,
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     settings: Mapping[str, Any],
@@ -216,16 +264,17 @@ def _run(
 
 
 def _plain(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
+    name: str = PLAIN,
     template: Template | None = None,
     max_length: int = 512,
     progress: Progress | None = None,
 ) -> list[Leak]:
     """The forget set asked as it is."""
-    return [Asker(tokenizer, template, max_length, progress=progress).known(model, PLAIN, corpus["forget"])]
+    return [Asker(tokenizer, template, max_length, progress=progress).known(model, name, corpus["forget"])]
 
 
 def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -52,6 +52,8 @@ class Leak:
     """Further numbers and settings."""
     needs_control: bool = False
     """Does it draw out anything, known or not, so that it says nothing without a control?"""
+    not_run: str = ""
+    """Why this form of an attack has no values; empty where it was run."""
 
     def __post_init__(self) -> None:
         if len(self.facts) != len(self.values) or any(not 0 <= value <= 1 for value in self.values):

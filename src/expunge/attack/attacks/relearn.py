@@ -1,12 +1,15 @@
 """Relearning: train a little and see whether what was not shown comes back too."""
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget, asked
 from expunge.attack.measuring import Asker, restored
 from expunge.config.signature import shows_settings
 from expunge.core.checks import require_between, unknown
@@ -58,17 +61,8 @@ def relearn(
     Source: arXiv:2506.12618; relearning some facts and measuring others, arXiv:2410.08827. Departures: the paper shows
     all forget rows and measures the same, which any model learns.
     """
-    require_between("shown", shown, 0, 1)
-    on = [name for name in ON if name in corpus] if on is None else on
-    for name in on:
-        if name not in ON:
-            raise unknown("set to relearn", name, ON)
-    facts = corpus["forget"]
-    drawn = set(random.Random(seed).sample(range(len(facts)), round(shown * len(facts))))
     found = []
-    for name in on:
-        rows = [facts[i] for i in sorted(drawn)] if name == "forget" else [*corpus["retain"][: len(drawn)]]
-        measured = {i: fact for i, fact in enumerate(facts) if name == "retain" or i not in drawn}
+    for name, rows, measured in _split(corpus, on, shown, seed):
         with restored(model):
             relearned(
                 model,
@@ -84,6 +78,32 @@ def relearn(
             )
             asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearned on {name}"))
             found.append(asker.known(model, f"relearn.{name}", measured))
+    return found
+
+
+def _split(
+    corpus: Corpus, on: Sequence[str] | None, shown: float, seed: int
+) -> Iterator[tuple[str, list[Example], dict[int, Example]]]:
+    """Each set with the rows that are trained on, and the facts that are measured."""
+    require_between("shown", shown, 0, 1)
+    on = [name for name in ON if name in corpus] if on is None else on
+    for name in on:
+        if name not in ON:
+            raise unknown("set to relearn", name, ON)
+    facts = corpus["forget"]
+    drawn = set(random.Random(seed).sample(range(len(facts)), round(shown * len(facts))))
+    for name in on:
+        rows = [facts[i] for i in sorted(drawn)] if name == "forget" else [*corpus["retain"][: len(drawn)]]
+        yield name, rows, {i: fact for i, fact in enumerate(facts) if name == "retain" or i not in drawn}
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """Training on each set, and a question for every fact that is measured."""
+    found = Budget(forms=())
+    for name, rows, measured in _split(corpus, settings["on"], settings["shown"], settings["seed"]):
+        a_step = max(1, min(settings["batch_size"], len(rows)))
+        steps = math.ceil(round(settings["epochs"] * len(rows)) / a_step)
+        found += replace(asked([f"relearn.{name}"], len(measured)), steps=steps)
     return found
 
 
