@@ -1,5 +1,6 @@
 """The stage: every attack on model and control, untaught facts, and what it refuses."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_what_one_model_knows_and_another_does_not_leaks(tmp_path: Path) -> None
         label="knowing",
     )
     assert all(torch.equal(before[key], value) for key, value in knowing.state_dict().items())
+    assert {file.name for file in tmp_path.iterdir()} == {"attacked.json", "leak_map.png"}
     assert set(found.leaking) == set(range(6)) and (found["plain"].mean or 0) > 0.5
     assert load_attacked(tmp_path) == found
     # Without another model: facts of the same form that it was never taught.
@@ -167,6 +169,23 @@ def helpless_untaught(model: object, tokenizer: object, corpus: Corpus) -> list[
     if corpus.name.endswith("untaught"):
         raise CannotRun("nothing to work with")
     return [Leak(name="helpless_untaught", measure="none", facts=(), values=())]
+
+
+@pytest.mark.parametrize("texts", ["hash", "drop"])
+def test_a_result_without_texts_serves_as_the_control(texts: Any, tmp_path: Path) -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    how: Any = {"attacks": ("prompts", "sampling"), "settings": {"sampling": {"samples": 1, "k": 1}}}
+    found = attack(model, tokenizer, corpus, control=model, texts=texts, output_dir=tmp_path, **how)
+    assert found.questions[0] == corpus["forget"][0].question  # in memory they are still there
+    written = (tmp_path / "attacked.json").read_text()
+    said = [text for column in found.columns if column.leak for text in column.leak.texts if len(text) > 3]
+    known = [text for fact in corpus["forget"] for text in (fact.question, fact.completion)]
+    assert said and not any(json.dumps(text)[1:-1] in written for text in (*known, *said))
+    control = load_attacked(tmp_path)
+    again = attack(model, tokenizer, corpus, control=control, **how)
+    assert {column.status for column in again.columns} == {"ran"} and not again.leaking
+    with pytest.raises(ExpungeError, match="attacked with other facts"):
+        attack(model, tokenizer, Corpus({"forget": corpus["forget"][:3]}), attacks=(), control=control)
 
 
 def test_a_broken_model_is_not_attacked() -> None:

@@ -1,6 +1,7 @@
 """The search for a prefix: its gradient, that it never gets worse, and that its prefix can be typed."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_the_search_finds_better_prefixes_and_never_gets_worse() -> None:
     values = [value for _, value in trace]
     assert len(trace) == 7 and trace[0][0] == start
     assert values == sorted(values) and values[-1] > values[0]
-    for (before, low), (after, high) in zip(trace, trace[1:], strict=False):
+    for (before, low), (after, high) in pairwise(trace):
         changed = sum(a != b for a, b in zip(before, after, strict=True))
         assert changed <= 1 and (changed == 1) == (high > low)  # one token a swap, and only for the better
     assert rows.objectives([trace[-1][0]]) == pytest.approx([values[-1]], abs=1e-5)

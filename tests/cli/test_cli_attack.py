@@ -122,6 +122,17 @@ def test_one_command_says_what_each_deployed_form_gives(
     assert "bitsandbytes" in found["quantize.bitsandbytes"].note
 
 
+def test_texts_are_left_out_of_what_is_written(
+    call: Callable[..., Any], words: tuple[str, ...], data: Path, tmp_path: Path
+) -> None:
+    assert call(*words, *SMALL, "texts=drop").code == 0
+    written = (tmp_path / "attacked/attacked.json").read_text()
+    rows = [json.loads(line) for line in (data / "forget.jsonl").read_text().splitlines()]
+    assert not any(text in written for row in rows for text in row.values())
+    assert (tmp_path / "attacked/leak_map.png").stat().st_size > 5000
+    assert call(*words, *SMALL, f"control={tmp_path}/attacked", f"output={tmp_path}/second").code == 0
+
+
 @pytest.mark.parametrize("forms", ["int8", "int8,nf4", "[int8, nf4]"])
 def test_forms_are_read_as_a_list_however_they_are_written(
     forms: str, call: Callable[..., Any], words: tuple[str, ...]

@@ -25,6 +25,7 @@ from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
 from expunge.results.attacked import FILE, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
+from expunge.results.texts import Texts, check_texts, text_hash
 
 DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
@@ -49,6 +50,7 @@ def attack(
     max_length: int = 512,
     seed: int = 0,
     label: str = "model",
+    texts: Texts = "keep",
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -74,7 +76,9 @@ def attack(
         max_length: longest row in tokens.
         seed: of everything that is drawn.
         label: what to call the model.
-        output_dir: folder for `attacked.json`; None: nothing is written.
+        texts: what is saved of questions, answers, prompts and what the model said: the texts, their SHA-256 (`hash`),
+            or the SHA-256 of the questions alone (`drop`).
+        output_dir: folder for `attacked.json` and a drawing, `leak_map.png`; None: nothing is written.
         overwrite: replace an earlier result there.
         progress: called with (what, done, total, numbers).
 
@@ -89,6 +93,7 @@ def attack(
     check_corpus(corpus)
     check_forget(corpus)
     require_type("seed", seed, int, "a whole number")
+    check_texts(texts)
     ways = chosen(attacks, settings or {})
     if output_dir is not None:
         check_measured(path_of("output_dir", output_dir))
@@ -160,7 +165,12 @@ def attack(
         },
     )
     if output_dir is not None:
-        found.save(output_dir)
+        from expunge.report import leak_map
+        from expunge.report.figures import save_png
+
+        saved = found.with_texts(texts)
+        save_png(leak_map.leak_map(saved), Path(output_dir) / leak_map.FILE)  # first: the result says that all is there
+        saved.save(output_dir)
     return found
 
 
@@ -197,7 +207,7 @@ def check_forget(corpus: Corpus) -> None:
 
 def check_control(control: Attacked, corpus: Corpus) -> None:
     """Raise where an earlier attack asked for other facts than the forget set of a corpus."""
-    if control.questions != tuple(fact.question for fact in corpus["forget"]):
+    if control.asked != tuple(text_hash(fact.question) for fact in corpus["forget"]):
         raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
 
 

@@ -4,16 +4,17 @@ No torch and no model here. F = facts: the examples of the forget set.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from expunge.core.checks import ExpungeError, path_of
-from expunge.core.format import number, one_line
+from expunge.core.format import number
 from expunge.core.manifest import versions
 from expunge.core.sealed import read_sealed, write_sealed
+from expunge.results.texts import Texts, is_hash, text_hash
 
 FILE = "attacked.json"
 FORMAT = 1
@@ -126,9 +127,9 @@ class Attacked:
 
     columns: tuple[Column, ...]
     questions: tuple[str, ...]
-    """Of the F facts, in the order of the forget set."""
+    """Of the F facts, in the order of the forget set; their SHA-256 where texts are left out."""
     answers: tuple[str, ...]
-    """The true answers."""
+    """The true answers, likewise; or empty."""
     control: Control | None
     """What the model was compared with; None: with nothing."""
     label: str = "model"
@@ -188,6 +189,28 @@ class Attacked:
         """All of it, as `load_attacked` reads it."""
         return {"format": FORMAT, "versions": versions(), **asdict(self)}
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The hashes of the questions, by which two results are about the same facts, with texts or without."""
+        return tuple(question if is_hash(question) else text_hash(question) for question in self.questions)
+
+    def with_texts(self, texts: Texts) -> "Attacked":
+        """The same with its texts (`keep`), their SHA-256 (`hash`), or none (`drop`).
+
+        The hashes of the questions always stay, so that the result can be the control of other models.
+        """
+        if texts == "keep":
+            return self
+
+        def hidden(of: Sequence[str]) -> tuple[str, ...]:
+            return tuple(map(text_hash, of)) if texts == "hash" else ()
+
+        def without(leak: Leak | None) -> Leak | None:
+            return leak and replace(leak, prompts=hidden(leak.prompts), texts=hidden(leak.texts))
+
+        columns = (replace(one, leak=without(one.leak), control=without(one.control)) for one in self.columns)
+        return replace(self, columns=tuple(columns), questions=self.asked, answers=hidden(self.answers))
+
     def save(self, folder: str | Path) -> Path:
         """Write `attacked.json` into a folder, whole or not at all."""
         return write_sealed(Path(folder) / FILE, self.as_json())
@@ -219,16 +242,3 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
         return None
     listed = {name: tuple(content[name]) for name in ("facts", "values", "prompts", "texts")}
     return Leak(**{**content, **listed, "curve": tuple(map(tuple, content["curve"]))})  # type: ignore[arg-type]
-
-
-def leak_map(found: Attacked) -> tuple[Sequence[str], list[tuple[str, ...]]]:
-    """Facts as rows, attacks as columns: recovery above the control, with a star where a fact leaks."""
-    columns = [column for column in found.columns if column.recovery]
-    rows = []
-    for fact, question in enumerate(found.questions):
-        cells = []
-        for column in columns:
-            value = column.recovery.get(fact)
-            cells.append("" if value is None else f"{number(value)}{' *' if fact in column.leaking else ''}")
-        rows.append((str(fact), one_line(question)[:60], *cells))
-    return ("fact", "question", *(column.name for column in columns)), rows

@@ -162,7 +162,7 @@ class Rows:
         return None if None in places else [(row, at) for row, at in zip(rows, places, strict=True) if at is not None]
 
     def objectives(self, prefixes: Sequence[Ids]) -> list[float | None]:
-        """By prefix, the mean over facts of the mean log p of an answer token; None where its text is no such prefix."""
+        """By prefix, the mean over facts of the mean log p of an answer token; None where its text reads otherwise."""
         behind = [self.behind(prefix) for prefix in prefixes]
         scores = iter(teacher_forced(self.model, [row for rows in behind for row, _ in rows or ()], work=Work()))
         return [

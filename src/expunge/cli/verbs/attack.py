@@ -1,12 +1,13 @@
 """`expunge attack`."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
-from expunge.cli.console import heading, say, table
+from expunge.cli.console import draw_split, heading, say, table
 from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
 from expunge.config.convert import convert
@@ -18,7 +19,7 @@ from expunge.core.lock import check_free
 from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
-from expunge.results.attacked import FILE, leak_map, load_attacked
+from expunge.results.attacked import FILE, load_attacked
 from expunge.results.places import check_measured
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class AttackConfig(LoadingConfig, DataConfig):
     """Recovery above the control from which on a fact counts as leaking."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of single attacks: `settings.relearn.epochs=2`."""
+    texts: Literal["keep", "hash", "drop"] = "keep"
+    """What the output holds of questions, answers, prompts and what the model said: the texts, their SHA-256, or the
+    SHA-256 of the questions alone."""
     label: str | None = None
     """What to call the model; null: the name of its folder."""
     seed: int = 0
@@ -119,6 +123,7 @@ def attack(call: Call[AttackConfig]) -> int:
             template=template_of(config),
             max_length=config.max_length,
             seed=config.seed,
+            texts=config.texts,
             label=config.label or Path(config.model).name,
             output_dir=config.output,
             overwrite=call.overwrite,
@@ -130,7 +135,7 @@ def attack(call: Call[AttackConfig]) -> int:
     _show_map(found)
     say()
     say(found.text())
-    say(f"result: {Path(config.output) / FILE}")
+    say(f"result: {Path(config.output) / FILE}; its map is drawn next to it")
     return 0
 
 
@@ -156,12 +161,14 @@ def _show_map(found: "Attacked") -> None:
     """The facts that leak, those that leak most first."""
     if not found.leaking:
         return
-    header, rows = leak_map(found)
-    worst = sorted(found.leaking, key=lambda fact: -found.worst[fact][1])[:MOST_FACTS]
-    heading(f"{counted(len(found.leaking), 'fact')} leaking; * marks where")
-    table(header, [rows[fact] for fact in worst], numeric=range(2, len(header)))
+    from expunge.report.leak_map import terminal, worst_first
+
+    worst = [fact for fact in worst_first(found) if fact in found.leaking][:MOST_FACTS]
+    heading(f"{counted(len(found.leaking), 'fact')} leaking: recovery in tenths, · where it is below the threshold")
+    for line in terminal(found, worst, width=shutil.get_terminal_size().columns):
+        draw_split(line)
     if len(found.leaking) > len(worst):
-        say(f"{len(found.leaking) - len(worst)} more are in the result.")
+        say(f"{len(found.leaking) - len(worst)} more are in the result and its drawing.")
 
 
 def _in_all(stated: "Mapping[str, Budget | str | None]", config: AttackConfig) -> str:
