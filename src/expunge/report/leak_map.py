@@ -49,8 +49,7 @@ def terminal(found: Attacked, facts: Sequence[int], *, width: int) -> Iterator[T
     letters = {column.name: letter for column, letter in zip(columns, ascii_letters, strict=False)}
     gap = " " if 2 * len(letters) + 30 <= width else ""
     legend = "   ".join(f"{letter} {name}".replace(" ", "\0") for name, letter in letters.items())
-    for line in textwrap.wrap(legend, width):
-        yield Text(line.replace("\0", " "))
+    yield from (Text(words.replace("\0", " ")) for words in textwrap.wrap(legend, width))
     yield Text(f"fact  {gap.join(letters.values())}  worst   question", style="bold")
     for fact in facts:
         line = Text(f"{fact:>4}  ", no_wrap=True, overflow="ellipsis")
@@ -106,7 +105,7 @@ def leak_map(found: Attacked) -> Figure:
     leaking = [(j, i) for j, column in enumerate(columns) for i, fact in enumerate(facts) if fact in column.leaking]
     if leaking:
         size = 7 if len(facts) <= TALLEST else 1
-        axes.scatter(*zip(*leaking, strict=True), s=size, color=INK, linewidths=0)
+        axes.scatter([j for j, _ in leaking], [i for _, i in leaking], s=size, color=INK, linewidths=0)
     axes.set_xticks(range(len(columns)))
     axes.set_xticklabels(
         [column.name for column in columns], rotation=45, ha="left", rotation_mode="anchor", parse_math=False
