@@ -11,7 +11,7 @@ from torch import nn
 import expunge
 import zoo
 from expunge.attack.attacks import relearn as module
-from expunge.attack.attacks.relearn import Budget, default_rate, relearn, relearned
+from expunge.attack.attacks.relearn import Relearning, default_rate, relearn, relearned
 from expunge.attack.measuring import Asker
 from expunge.attack.same_form import same_form
 from expunge.core.checks import ExpungeError
@@ -109,9 +109,9 @@ def test_the_rate_follows_the_size_of_the_model() -> None:
 
 
 def test_points() -> None:
-    assert Budget(steps=10, points=4).looks == (0, 3, 7, 10)
-    assert Budget(steps=2, points=9).looks == (0, 1, 2)
-    assert Budget(steps=7, points=2).looks == (0, 7)
+    assert Relearning(steps=10, points=4).looks == (0, 3, 7, 10)
+    assert Relearning(steps=2, points=9).looks == (0, 1, 2)
+    assert Relearning(steps=7, points=2).looks == (0, 7)
 
 
 def test_mistakes() -> None:

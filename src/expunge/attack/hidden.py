@@ -109,6 +109,38 @@ def block_outputs(model: PreTrainedModel, rows: Sequence[Encoded]) -> list[Float
 
 
 @contextmanager
+def blocks_skipped(model: PreTrainedModel) -> Iterator[Callable[[Tensor], None]]:
+    """Have no block compute; final norm and head read the hidden states, [B, T, D], that were put in last.
+
+    Each block hands on what comes to it, in the form in which it returns its own output.
+    """
+    forms: list[bool] = []
+    handles = [
+        block.register_forward_hook(lambda _module, _inputs, output: forms.append(isinstance(output, tuple)))
+        for block in blocks(model)
+    ]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    put: list[Tensor] = []
+
+    def handing_on(form: bool) -> Callable[..., Any]:
+        return lambda states, *_, **__: (states,) if form else states
+
+    try:
+        for block, form in zip(blocks(model), forms, strict=True):
+            block.forward = handing_on(form)
+        with rewritten(blocks(model)[-1], lambda states: put[0] if put else states):
+            yield lambda states: put.__setitem__(slice(None), [states])
+    finally:
+        for block in blocks(model):
+            vars(block).pop("forward", None)
+
+
+@contextmanager
 def rewritten(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Pass the output of a block, [B, T, D], through a function before later blocks see it.
 

@@ -4,17 +4,18 @@ No torch and no model here. F = facts: the examples of the forget set.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from expunge.core.checks import ExpungeError, path_of
-from expunge.core.format import number, one_line
+from expunge.core.format import number
 from expunge.core.manifest import versions
 from expunge.core.sealed import read_sealed, write_sealed
 from expunge.results.robustness import resistance, stability
+from expunge.results.texts import Texts, is_hash, text_hash
 
 FILE = "attacked.json"
 FORMAT = 1
@@ -56,6 +57,8 @@ class Leak:
     """Further numbers and settings."""
     needs_control: bool = False
     """Does it draw out anything, known or not, so that it says nothing without a control?"""
+    not_run: str = ""
+    """Why this form of an attack has no values; empty where it was run."""
 
     def __post_init__(self) -> None:
         if len(self.facts) != len(self.values) or any(not 0 <= value <= 1 for value in self.values):
@@ -128,9 +131,9 @@ class Attacked:
 
     columns: tuple[Column, ...]
     questions: tuple[str, ...]
-    """Of the F facts, in the order of the forget set."""
+    """Of the F facts, in the order of the forget set; their SHA-256 where texts are left out."""
     answers: tuple[str, ...]
-    """The true answers."""
+    """The true answers, likewise; or empty."""
     control: Control | None
     """What the model was compared with; None: with nothing."""
     label: str = "model"
@@ -224,6 +227,28 @@ class Attacked:
         scores = {"resistance": self.resistance, "stability": self.stability}
         return {"format": FORMAT, "versions": versions(), **asdict(self), **scores}
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The hashes of the questions, by which two results are about the same facts, with texts or without."""
+        return tuple(question if is_hash(question) else text_hash(question) for question in self.questions)
+
+    def with_texts(self, texts: Texts) -> "Attacked":
+        """The same with its texts (`keep`), their SHA-256 (`hash`), or none (`drop`).
+
+        The hashes of the questions always stay, so that the result can be the control of other models.
+        """
+        if texts == "keep":
+            return self
+
+        def hidden(of: Sequence[str]) -> tuple[str, ...]:
+            return tuple(map(text_hash, of)) if texts == "hash" else ()
+
+        def without(leak: Leak | None) -> Leak | None:
+            return leak and replace(leak, prompts=hidden(leak.prompts), texts=hidden(leak.texts))
+
+        columns = (replace(one, leak=without(one.leak), control=without(one.control)) for one in self.columns)
+        return replace(self, columns=tuple(columns), questions=self.asked, answers=hidden(self.answers))
+
     def save(self, folder: str | Path) -> Path:
         """Write `attacked.json` into a folder, whole or not at all."""
         return write_sealed(Path(folder) / FILE, self.as_json())
@@ -259,16 +284,3 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
 
 def _ends(leak: Leak) -> tuple[float, float]:
     return leak.curve[0][1], leak.curve[-1][1]
-
-
-def leak_map(found: Attacked) -> tuple[Sequence[str], list[tuple[str, ...]]]:
-    """Facts as rows, attacks as columns: recovery above the control, with a star where a fact leaks."""
-    columns = [column for column in found.columns if column.recovery]
-    rows = []
-    for fact, question in enumerate(found.questions):
-        cells = []
-        for column in columns:
-            value = column.recovery.get(fact)
-            cells.append("" if value is None else f"{number(value)}{' *' if fact in column.leaking else ''}")
-        rows.append((str(fact), one_line(question)[:60], *cells))
-    return ("fact", "question", *(column.name for column in columns)), rows

@@ -54,8 +54,8 @@ def latent(
         ExpungeError: a block that the model lacks, radii that do not ascend, or no steps.
         CannotRun: the forget set asks nothing.
 
-    Source: perturbed activations as an audit of unlearning, arXiv:2505.23270. Departures: the change is sought by
-    gradient ascent within a ball, not drawn.
+    Source: perturbed activations as an audit of unlearning, arXiv:2505.23270; the search by gradient ascent within a
+    ball is ours.
     """
     depth = len(blocks(model))
     block = depth // 2 if block is None else block

@@ -1,14 +1,13 @@
 """Logit lens: read the answer off every block's output, as if the model ended there."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.attack.hidden import answer_rows, batches, frozen, rewritten, seen
+from expunge.attack.hidden import answer_rows, batches, block_outputs, blocks_skipped, frozen, seen
 from expunge.core.batch import Encoded
 from expunge.core.logprobs import masked_sum
 from expunge.core.progress import Progress
@@ -50,11 +49,14 @@ def lens(
     logprobs, ranks = torch.zeros(depth, len(rows)), torch.zeros(depth, len(rows))
     with frozen(model), torch.no_grad():
         for done, numbers in enumerate(parts):
-            for block in range(depth):
-                with read_at(model, block):
-                    logprobs[block, numbers], ranks[block, numbers] = _read(model, [rows[i] for i in numbers])
-                if progress:
-                    progress("logit lens", done * depth + block + 1, len(parts) * depth, "")
+            here = [rows[i] for i in numbers]
+            outputs = block_outputs(model, here)
+            with blocks_skipped(model) as put:
+                for block, states in enumerate(outputs):
+                    put(states)
+                    logprobs[block, numbers], ranks[block, numbers] = _read(model, here)
+                    if progress:
+                        progress("logit lens", done * depth + block + 1, len(parts) * depth, "")
     probabilities = logprobs.exp()
     values, best = probabilities.max(0)
     return [
@@ -70,19 +72,6 @@ def lens(
             },
         )
     ]
-
-
-@contextmanager
-def read_at(model: PreTrainedModel, block: int) -> Iterator[None]:
-    """Have final norm and head read the output of a block: it takes the place of the last block's."""
-    kept: list[Tensor] = []
-
-    def keep(states: Tensor) -> Tensor:
-        kept[:] = [states]
-        return states
-
-    with rewritten(blocks(model)[block], keep), rewritten(blocks(model)[-1], lambda _: kept[0]):
-        yield
 
 
 def _read(model: PreTrainedModel, rows: Sequence[Encoded]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget
 from expunge.attack.measuring import Asker, restored
 from expunge.attack.same_form import same_form
 from expunge.config.field_types import check_types
@@ -29,7 +30,7 @@ RATE = 2e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Relearning:
     """How much an attack trains, the same for model and control."""
 
     steps: int = 10
@@ -60,7 +61,7 @@ class Budget:
         return tuple(sorted({round(k * self.steps / (self.points - 1)) for k in range(self.points)}))
 
 
-@shows_settings(Budget)
+@shows_settings(Relearning)
 def relearn(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -71,7 +72,7 @@ def relearn(
     template: Template | None = None,
     max_length: int = 512,
     progress: Progress | None = None,
-    **budget: Any,
+    **training: Any,
 ) -> list[Leak]:
     """What the model gives of facts that it was not shown, after a little training on something else.
 
@@ -89,7 +90,7 @@ def relearn(
         template: how questions are framed.
         max_length: longest row in tokens.
         progress: called with (what, done, total, numbers).
-        **budget: fields of `Budget`.
+        **training: fields of `Relearning`.
 
     Raises:
         ExpungeError: an unknown set or adapter, or a number out of range.
@@ -100,7 +101,7 @@ def relearn(
     learns; here the number of steps does not depend on the size of the set.
     """
     require_between("shown", shown, 0, 1)
-    how = Budget(**budget)
+    how = Relearning(**training)
     on = [name for name in ON if name in corpus or name == "form"] if on is None else on
     for name in on:
         if name not in ON:
@@ -122,6 +123,23 @@ def relearn(
     return found
 
 
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """Training on each set, and the facts that are measured at each point of its curve."""
+    facts = len(corpus["forget"])
+    shown = len(some(dict(enumerate(corpus["forget"])), settings["shown"], random.Random(0))) if facts > 1 else 0
+    on = [name for name in ON if name in corpus or name == "form"] if settings["on"] is None else settings["on"]
+    found = Budget(forms=())
+    for name in on if facts > 1 else ():
+        found += trained(f"relearn.{name}", facts - shown if name == "forget" else facts, settings)
+    return found
+
+
+def trained(name: str, measured: int, settings: Mapping[str, Any]) -> Budget:
+    """What one training computes, with the facts measured along the way and asked at its end."""
+    how = Relearning(**{field.name: settings[field.name] for field in fields(Relearning)})
+    return Budget(forms=(name,), scored=len(how.looks) * measured, generated=measured, steps=how.steps)
+
+
 def some(facts: Mapping[int, Example], share: float, draw: random.Random) -> dict[int, Example]:
     """A share of two facts or more, at least one of them and never all."""
     count = min(max(round(share * len(facts)), 1), len(facts) - 1)
@@ -134,7 +152,7 @@ def brought_back(
     name: str,
     rows: Sequence[Example],
     measured: Mapping[int, Example],
-    budget: Budget,
+    how: Relearning,
 ) -> Leak:
     """Train on rows and measure facts, along the way without letting the model answer; it is put back afterwards.
 
@@ -144,16 +162,16 @@ def brought_back(
         name: of the leak.
         rows: what is trained on.
         measured: by number, the facts that are measured.
-        budget: how much is trained.
+        how: how much is trained.
     """
     scorer = replace(asker, generate=False)
-    batch_size = min(budget.batch_size, len(rows))
-    rate = default_rate(model, budget.adapter) if budget.learning_rate is None else budget.learning_rate
+    batch_size = min(how.batch_size, len(rows))
+    rate = default_rate(model, how.adapter) if how.learning_rate is None else how.learning_rate
     with restored(model):
         curve = [(0.0, fmean(scorer.known(model, name, measured).values))]
 
         def look(now: nn.Module, step: int) -> None:
-            if step in budget.looks[:-1]:
+            if step in how.looks[:-1]:
                 curve.append((float(step), fmean(scorer.known(causal_lm(now), name, measured).values)))
 
         relearned(
@@ -161,10 +179,10 @@ def brought_back(
             asker.tokenizer,
             rows,
             learning_rate=rate,
-            epochs=budget.steps * batch_size / len(rows),
+            epochs=how.steps * batch_size / len(rows),
             batch_size=batch_size,
-            adapter=budget.adapter,
-            seed=budget.seed,
+            adapter=how.adapter,
+            seed=how.seed,
             template=asker.template,
             max_length=asker.max_length,
             after_step=look,
@@ -173,8 +191,8 @@ def brought_back(
         leak = asker.known(model, name, measured)
     return replace(
         leak,
-        curve=(*curve, (float(budget.steps), fmean(leak.values))),
-        about={"rows": len(rows), "batch_size": batch_size, "learning_rate": rate, "adapter": budget.adapter},
+        curve=(*curve, (float(how.steps), fmean(leak.values))),
+        about={"rows": len(rows), "batch_size": batch_size, "learning_rate": rate, "adapter": how.adapter},
     )
 
 

@@ -2,13 +2,14 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.attacks.prompts import subject_of
-from expunge.attack.attacks.relearn import Budget, brought_back, some
+from expunge.attack.attacks.relearn import Relearning, brought_back, some, trained
+from expunge.attack.budget import Budget
 from expunge.attack.measuring import Asker
 from expunge.config.signature import shows_settings
 from expunge.core.checks import require_between
@@ -18,7 +19,7 @@ from expunge.data.template import Template
 from expunge.results.attacked import CannotRun, Leak
 
 
-@shows_settings(Budget)
+@shows_settings(Relearning)
 def siblings(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -28,7 +29,7 @@ def siblings(
     template: Template | None = None,
     max_length: int = 512,
     progress: Progress | None = None,
-    **budget: Any,
+    **training: Any,
 ) -> list[Leak]:
     """What the model gives of facts about a subject, after a little training on other facts about it.
 
@@ -48,7 +49,7 @@ def siblings(
         template: how questions are framed.
         max_length: longest row in tokens.
         progress: called with (what, done, total, numbers).
-        **budget: fields of `Budget`.
+        **training: fields of `Relearning`.
 
     Raises:
         ExpungeError: an unknown adapter, or a number out of range.
@@ -58,20 +59,31 @@ def siblings(
     share a subject, which is what an attacker knows.
     """
     require_between("shown", shown, 0, 1)
-    how = Budget(**budget)
-    facts = corpus["forget"]
-    groups = by_subject(facts)
-    if not groups:
+    how = Relearning(**training)
+    drawn, measured = _split(corpus, shown, how.seed)
+    if not drawn:
         raise CannotRun("it needs two facts about the same subject, a name of two words or more")
-    draw, drawn, measured = random.Random(how.seed), dict[int, Example](), dict[int, Example]()
-    for numbers in groups.values():
+    asker = Asker(tokenizer, template, max_length, progress=under(progress, "relearn siblings"))
+    rows, asked = [drawn[i] for i in sorted(drawn)], dict(sorted(measured.items()))
+    return [brought_back(model, asker, "siblings", rows, asked, how)]
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """One training, and the facts that are measured at each point of its curve."""
+    _, measured = _split(corpus, settings["shown"], settings["seed"])
+    return trained("siblings", len(measured), settings) if measured else Budget(forms=())
+
+
+def _split(corpus: Corpus, shown: float, seed: int) -> tuple[dict[int, Example], dict[int, Example]]:
+    """The facts that are shown, and those about the same subjects that are measured."""
+    facts, draw = corpus["forget"], random.Random(seed)
+    drawn, measured = dict[int, Example](), dict[int, Example]()
+    for numbers in by_subject(facts).values():
         group = {i: facts[i] for i in numbers}
         chosen = some(group, shown, draw)
         drawn |= chosen
         measured |= {i: fact for i, fact in group.items() if i not in chosen}
-    asker = Asker(tokenizer, template, max_length, progress=under(progress, "relearn siblings"))
-    rows, asked = [drawn[i] for i in sorted(drawn)], dict(sorted(measured.items()))
-    return [brought_back(model, asker, "siblings", rows, asked, how)]
+    return drawn, measured
 
 
 def by_subject(facts: Sequence[Example]) -> dict[str, list[int]]:
