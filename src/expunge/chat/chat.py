@@ -54,6 +54,8 @@ class Exchange:
     """The known answer."""
     split: str | None = None
     """The set that holds it."""
+    prefill: str = ""
+    """How each answer was made to begin."""
 
 
 Shown = Callable[[Exchange], None]
@@ -305,6 +307,7 @@ class Chat:
                 {name: turn.answers() for name, turn in turns.items()},
                 known=ways[0].example.completion if ways[0].known else None,
                 split=where[0] if where is not None else None,
+                prefill=prefill,
             )
 
         with ExitStack() as held:

@@ -67,10 +67,10 @@ def watched(*, brief: bool = False) -> "Iterator[Callable[[Exchange], None] | No
 def show_lines(exchange: "Exchange") -> None:
     """An exchange as plain text: the prompt, the known answer, and a line an answer."""
     say(f"> {one_line(exchange.prompt)}")
-    if exchange.known is not None:
-        say(f"known answer ({exchange.split}): {one_line(exchange.known)}")
+    for line in _given(exchange):
+        say(line)
     rows = [
-        {"asked": way, "model": name, "p": _probability(answers[i]), "answer": one_line(_written(answers[i]))}
+        {"way": way, "model": name, "p": _probability(answers[i]), "answer": one_line(_written(answers[i]))}
         for i, way in enumerate(exchange.ways)
         for name, answers in exchange.answers.items()
     ]
@@ -88,6 +88,12 @@ def summary(exchange: "Exchange") -> str:
         f"{name}: p of the known answer is {number(chances[0])} as asked, at most {number(chances[1])} otherwise "
         f"({exchange.ways[1]})"
     )
+
+
+def _given(exchange: "Exchange") -> list[str]:
+    """What is said above the answers: the known answer, and how the answers were made to begin."""
+    known = [] if exchange.known is None else [f"known answer ({exchange.split}): {one_line(exchange.known)}"]
+    return [*known, *([f"answers begin with: {one_line(exchange.prefill)}"] if exchange.prefill else [])]
 
 
 def _probability(answer: "Answer") -> str:
@@ -111,14 +117,15 @@ class SideBySide:
 
         names = [*self.exchange.answers]
         across = columns_that_fit(len(names), options.max_width)
-        if self.exchange.known is not None:
-            known = f"known answer ({self.exchange.split}): {one_line(self.exchange.known)}"
-            yield Text(known, style="dim")
+        for line in _given(self.exchange):
+            yield Text(line, style="dim")
         for i, way in enumerate(self.exchange.ways):
             if way:
                 put = "" if way.startswith("sample ") else f": {one_line(self.exchange.prompts[i])}"
-                yield Text(f"{way}{put}", style="bold", no_wrap=True, overflow="ellipsis")
+                yield Text(f"{way}{put}", style="bold cyan", no_wrap=True, overflow="ellipsis")
             for first in range(0, len(names), across):
+                if first:
+                    yield Text()
                 yield self._row(names[first : first + across], i, across, options.max_width)
 
     def _row(self, names: Sequence[str], way: int, across: int, width: int) -> "Table":

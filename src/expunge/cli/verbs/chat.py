@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from expunge.cli.console import complain, say, table
@@ -80,6 +81,8 @@ def chat(call: Call[ChatConfig]) -> int:
 def _through_a_pipe(conversation: "Conversation") -> int:
     """Answer each line; the exit code, which says whether all could be answered."""
     code = 0
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is not UTF-8 is one bad character of one prompt
     for line in sys.stdin:
         try:
             if not conversation.take(line):
