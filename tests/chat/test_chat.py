@@ -1,4 +1,4 @@
-"""One prompt to several models: framing, known answers, sampled answers, forms, and models that are left as they are."""
+"""One prompt to several models: framing, known answers, sampled answers, forms; models are left as they are."""
 
 import math
 from copy import deepcopy
@@ -206,11 +206,11 @@ def test_models_are_left_as_they_were() -> None:
 def test_what_cannot_be_asked(chat, models) -> None:
     with pytest.raises(ExpungeError, match="the prompt is empty"):
         chat.ask(" \n")
-    with pytest.raises(ExpungeError, match="its prompt alone has .* tokens"):
+    with pytest.raises(ExpungeError, match=r"its prompt alone has .* tokens"):
         chat.ask("Who? " * 600)
     with pytest.raises(ExpungeError, match="the model has positions for 256"):
         Chat(models, max_length=4096).ask("Who? " * 600)
-    with pytest.raises(ExpungeError, match="no form of prompts is called 'franch'.* Did you mean 'french'"):
+    with pytest.raises(ExpungeError, match=r"no form of prompts is called 'franch'.* Did you mean 'french'"):
         chat.attack("Who?", "franch")
     with pytest.raises(ExpungeError, match="samples must be at least 1"):
         chat.sample("Who?", 0)

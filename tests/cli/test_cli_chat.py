@@ -177,11 +177,11 @@ class TestSideBySide:
                 assert drawn.count("[bold]") == models * ways
 
     def test_a_brief_answer_is_cut_and_a_whole_one_is_not(self) -> None:
-        for brief, count in ((True, 3), (False, 20)):
+        for brief in (True, False):
             console = Console(width=60, file=io.StringIO())
             console.print(SideBySide(exchange(1), brief=brief))
             drawn = console.file.getvalue()
-            assert ("…" in drawn) == brief and drawn.count("more") >= count or brief
+            assert ("…" in drawn) == brief and (drawn.count("more") == 20) == (not brief)
 
     def test_unended_answers_go_on(self, capsys) -> None:
         show_lines(exchange(1, 2, known=None))
@@ -205,7 +205,7 @@ def test_at_a_terminal(tmp_path: Path, model_folder: Path) -> None:
         os.execve(sys.executable, [sys.executable, *words], {**os.environ, "TERM": "xterm", "COLUMNS": "80"})
     unread = ""
 
-    def until(sign: str, seconds: float = 240) -> str:
+    def until(sign: str, seconds: float = 150) -> str:
         """Read up to a text, and through it."""
         nonlocal unread
         end = time.monotonic() + seconds
@@ -224,7 +224,7 @@ def test_at_a_terminal(tmp_path: Path, model_folder: Path) -> None:
         until("/quit or Ctrl-D ends.")
         until("> ")
         os.write(terminal, b"Who?\n")
-        until("slow  ")
+        until("slow")
         until("…")
         os.write(terminal, b"\x03")
         until("stopped")
