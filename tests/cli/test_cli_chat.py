@@ -140,6 +140,23 @@ class TestModels:
             (run / file).unlink()
         assert "is an unfinished run, which holds no model" in talk("", run).err
 
+    def test_a_run_names_the_retain_model_that_it_was_evaluated_against(
+        self, talk, call, model_folder, other_folder, data, tmp_path
+    ) -> None:
+        run, learn = tmp_path / "run", ["epochs=1", "batch_size=6", "learning_rate=1e-3"]
+        assert call("unlearn", f"model={model_folder}", *sets(data), "method=npo", *learn, f"output={run}").code == 0
+        assert (
+            "does not say where its retain model is: it was not evaluated against" in talk("", run, "beside=retain").err
+        )
+        output = f"output={other_folder}-records"
+        assert call("evaluate", f"model={other_folder}", *sets(data), output).code == 0
+        assert call("evaluate", f"model={run}", *sets(data), f"reference={other_folder}-records").code == 0
+        code, out, err = talk("Who?", run, "beside=retain,start", "max_new_tokens=5")
+        assert code == 0 and "weights are others" not in err
+        assert [line.split()[0] for line in out.splitlines()[2:5]] == ["run", "retain", "start"]
+        theirs = talk("Who?", other_folder, "max_new_tokens=5").out.splitlines()[2].split(maxsplit=1)[1]
+        assert theirs in out.splitlines()[3]
+
     def test_an_adapter_stands_on_its_start_model(self, talk, call, model_folder, data, tmp_path) -> None:
         run, learn = tmp_path / "lora", ["adapter=lora", "rank=2", "epochs=1", "batch_size=6", "learning_rate=1e-3"]
         assert call("unlearn", f"model={model_folder}", *sets(data), "method=npo", *learn, f"output={run}").code == 0

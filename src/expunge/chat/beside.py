@@ -66,11 +66,11 @@ def of_role(role: str, model: str) -> Source:
     if Path(role).is_dir():
         return Source(role)
     why = (
-        "was not evaluated against one: expunge evaluate model=<run> ... reference=<retain model>"
+        "was not evaluated against one (reference=), or against records that are not next to their model"
         if role == "retain"
         else "is no run folder with a manifest that names it"
     )
-    raise ExpungeError(f"{model} does not say where its {role} model is: it {why}. Or name its folder: beside=<folder>")
+    raise ExpungeError(f"{model} does not say where its {role} model is: it {why}. Name its folder: beside=<folder>")
 
 
 def run_of(model: Path) -> Manifest | None:
