@@ -145,7 +145,8 @@ class TestModels:
     ) -> None:
         run, learn = tmp_path / "run", ["epochs=1", "batch_size=6", "learning_rate=1e-3"]
         assert call("unlearn", f"model={model_folder}", *sets(data), "method=npo", *learn, f"output={run}").code == 0
-        assert (
+        told = talk("", run, "beside=retain").err
+        assert "does not say where its retain model is: it was not evaluated against" in told
             "does not say where its retain model is: it was not evaluated against" in talk("", run, "beside=retain").err
         )
         output = f"output={other_folder}-records"
