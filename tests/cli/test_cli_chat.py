@@ -147,8 +147,6 @@ class TestModels:
         assert call("unlearn", f"model={model_folder}", *sets(data), "method=npo", *learn, f"output={run}").code == 0
         told = talk("", run, "beside=retain").err
         assert "does not say where its retain model is: it was not evaluated against" in told
-            "does not say where its retain model is: it was not evaluated against" in talk("", run, "beside=retain").err
-        )
         output = f"output={other_folder}-records"
         assert call("evaluate", f"model={other_folder}", *sets(data), output).code == 0
         assert call("evaluate", f"model={run}", *sets(data), f"reference={other_folder}-records").code == 0
