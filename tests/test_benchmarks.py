@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,13 @@ def test_evaluation(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.M
     settings = {"model": files["model"], "data": tmp_path / "tofu", "forget": "forget01", "rounds": 1}
     found = run(monkeypatch, "evaluation", tmp_path / "out.json", **settings, max_new_tokens=8)
     assert found["rounds"] and found["ratios"]
+
+
+def test_attacks(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Any = run(monkeypatch, "attacks", tmp_path / "out.json", **files, rounds=1, prompts=4)
+    assert set(found["seconds_an_attack"]) == {"plain", "quantize", "relearn", "prompts", "sampling"}
+    assert found["generation"]["same_tokens"] == found["generation"]["prompts"] == 4
+    assert all(ratio > 0 for ratio in found["ratios"].values())
 
 
 @pytest.mark.slow

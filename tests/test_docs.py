@@ -33,7 +33,8 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take for granted: model folders, data files of each form, a folder like TOFU's."""
     folder = tmp_path_factory.mktemp("user")
     tokenizer = zoo.tokenizer()
-    for name, architecture in (("my-model", "llama"), ("gpt2", "gpt2"), ("my-retain-model", "llama")):
+    llamas = ("my-model", "my-start-model", "my-retain-model")
+    for name, architecture in (*((name, "llama") for name in llamas), ("gpt2", "gpt2")):
         wide = {"num_key_value_heads": 4} if architecture == "llama" else {}  # for adapters of the published rank 32
         zoo.tiny_model(architecture, seed=len(name), **wide).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)

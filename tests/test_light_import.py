@@ -36,6 +36,7 @@ def main(*words: str) -> str:
         (main("unlearn", "--help"), "learning_rate"),
         (main("evaluate", "--help"), "reference"),
         (main("report", "--help"), "title"),
+        (main("chat", "--help"), "beside"),
         (main("localize", "--help"), "attribution"),
         (main("mask", "info", "--help"), "region"),
         (main("experiment", "--help"), "sustainability"),

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Attacked": "expunge.results.attacked",
+    "Chat": "expunge.chat.chat",
     "Comparison": "expunge.results.curves",
     "Corpus": "expunge.data.corpus",
     "ErasureRecord": "expunge.record.record",
@@ -55,6 +56,7 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from expunge.attack.attack import attack as attack
+    from expunge.chat.chat import Chat as Chat
     from expunge.comparison.compare import compare as compare
     from expunge.core.checks import ExpungeError as ExpungeError
     from expunge.core.manifest import Manifest as Manifest

@@ -1,19 +1,21 @@
 """The stage: every attack on model and control, untaught facts, and what it refuses."""
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 import expunge
 import zoo
 from expunge.attack.attack import attack, untaught
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
-from expunge.results.attacked import load_attacked
+from expunge.results.attacked import CannotRun, Leak, load_attacked
 
 CHEAP = {"quantize": {"forms": ("int8",)}}
 
@@ -26,14 +28,23 @@ def test_the_model_against_itself_recovers_nothing() -> None:
     assert all(set(column.recovery.values()) == {0.0} for column in found.columns)
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for an old name
-def test_a_control_with_an_adapter_is_the_adapted_model() -> None:
-    base = zoo.tiny_model()
+def adapted_model() -> PeftModel:
     adapted = get_peft_model(zoo.tiny_model(), LoraConfig(r=2, target_modules=["q_proj"]))
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
                 weight.fill_(0.5)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+OLD_NAME = "ignore:.is_gradient_checkpointing.:FutureWarning"
+"""Peft asks for it."""
+
+
+@pytest.mark.filterwarnings(OLD_NAME)
+def test_a_control_with_an_adapter_is_the_adapted_model() -> None:
+    base, adapted = zoo.tiny_model(), adapted_model()
     how: Any = {"attacks": ("quantize",), "settings": CHEAP}
     found = attack(base, zoo.tokenizer(), zoo.corpus(), control=adapted, **how)
     merged = attack(base, zoo.tokenizer(), zoo.corpus(), control=adapted.merge_and_unload(), **how)
@@ -56,6 +67,7 @@ def test_what_one_model_knows_and_another_does_not_leaks(tmp_path: Path) -> None
         label="knowing",
     )
     assert all(torch.equal(before[key], value) for key, value in knowing.state_dict().items())
+    assert {file.name for file in tmp_path.iterdir()} == {"attacked.json", "leak_map.png"}
     assert set(found.leaking) == set(range(6)) and (found["plain"].mean or 0) > 0.5
     assert load_attacked(tmp_path) == found
     # Without another model: facts of the same form that it was never taught.
@@ -76,6 +88,25 @@ def test_adapters_are_attacked_merged_and_left_as_they_are() -> None:
     found = attack(run.model, zoo.tokenizer(), corpus, attacks=("quantize",), settings=CHEAP)
     assert len(found["quantize.int8"].recovery) == 6
     assert all(torch.equal(before[key], value) for key, value in run.model.state_dict().items())
+
+
+@pytest.mark.filterwarnings(OLD_NAME)
+def test_a_model_with_an_adapter_is_asked_with_it_beside_and_merged() -> None:
+    adapted, tokenizer, corpus = adapted_model(), zoo.tokenizer(), zoo.corpus()
+    before = {key: value.clone() for key, value in adapted.state_dict().items()}
+    how: Any = {"attacks": ("quantize",), "settings": CHEAP}
+    found = attack(adapted, tokenizer, corpus, control=zoo.tiny_model(), **how)
+    assert [column.name for column in found.columns] == ["plain", "merged", "quantize.int8"]
+    assert all(torch.equal(before[key], value) for key, value in adapted.state_dict().items())
+    merged = attack(adapted.merge_and_unload(), tokenizer, corpus, control=zoo.tiny_model(), **how)
+    for leak in (found["plain"].leak, found["merged"].leak):
+        assert leak is not None and merged["plain"].leak is not None
+        assert (leak.values, leak.texts) == (merged["plain"].leak.values, merged["plain"].leak.texts)
+    assert found["quantize.int8"].leak == merged["quantize.int8"].leak
+    # An earlier result on a control without adapters serves for both.
+    control = attack(zoo.tiny_model(), tokenizer, corpus, **how)
+    again = attack(adapted_model(), tokenizer, corpus, control=control, **how)
+    assert again["merged"].control == again["plain"].control == control["plain"].leak
 
 
 def test_untaught_facts_keep_no_answer_and_lose_none() -> None:
@@ -104,13 +135,60 @@ NEEDS = ("holdout",)
 def test_without_a_retain_set_what_is_possible_is_run_and_the_rest_named() -> None:
     corpus = Corpus({"forget": zoo.corpus()["forget"]})
     model, tokenizer = zoo.tiny_model(), zoo.tokenizer()
-    found = attack(model, tokenizer, corpus, attacks=("relearn", f"{__name__}:needy"), control=model)
+    settings = {"relearn": {"steps": 1, "points": 2}}
+    attacks = ("relearn", f"{__name__}:needy")
+    found = attack(model, tokenizer, corpus, attacks=attacks, control=model, settings=settings)
     assert [(column.name, column.status) for column in found.columns] == [
         ("plain", "ran"),
         ("relearn.forget", "ran"),
+        ("relearn.form", "ran"),
         (f"{__name__}:needy", "not run"),
     ]
     assert "it needs the holdout set, which the corpus lacks" in found.text()
+
+
+def test_an_attack_says_itself_why_it_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "NEEDS", ())
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    attacks = (f"{__name__}:helpless", "quantize")
+    found = attack(model, tokenizer, corpus, attacks=attacks, control=model, settings=CHEAP)
+    assert [(column.name, column.status, column.note) for column in found.columns] == [
+        ("plain", "ran", ""),
+        (f"{__name__}:helpless", "not run", "every fact is about something else"),
+        ("quantize.int8", "ran", ""),
+    ]
+    # Neither does it say anything where the control alone cannot be attacked.
+    found = attack(model, tokenizer, corpus, attacks=(f"{__name__}:helpless_untaught",))
+    assert found.columns[1].status == "not run" and found.columns[1].leak is None
+
+
+def helpless(model: object, tokenizer: object, corpus: Corpus) -> list[object]:
+    """An attack that finds nothing to work with."""
+    raise CannotRun("every fact is about something else")
+
+
+def helpless_untaught(model: object, tokenizer: object, corpus: Corpus) -> list[Leak]:
+    """An attack that finds nothing to work with in untaught facts."""
+    if corpus.name.endswith("untaught"):
+        raise CannotRun("nothing to work with")
+    return [Leak(name="helpless_untaught", measure="none", facts=(), values=())]
+
+
+@pytest.mark.parametrize("texts", ["hash", "drop"])
+def test_a_result_without_texts_serves_as_the_control(texts: Any, tmp_path: Path) -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    how: Any = {"attacks": ("prompts", "sampling"), "settings": {"sampling": {"samples": 1, "k": 1}}}
+    found = attack(model, tokenizer, corpus, control=model, texts=texts, output_dir=tmp_path, **how)
+    assert found.questions[0] == corpus["forget"][0].question  # in memory they are still there
+    written = (tmp_path / "attacked.json").read_text()
+    said = [text for column in found.columns if column.leak for text in column.leak.texts if len(text) > 3]
+    known = [text for fact in corpus["forget"] for text in (fact.question, fact.completion)]
+    assert said and not any(json.dumps(text)[1:-1] in written for text in (*known, *said))
+    control = load_attacked(tmp_path)
+    again = attack(model, tokenizer, corpus, control=control, **how)
+    assert {column.status for column in again.columns} == {"ran"} and not again.leaking
+    with pytest.raises(ExpungeError, match="attacked with other facts"):
+        attack(model, tokenizer, Corpus({"forget": corpus["forget"][:3]}), attacks=(), control=control)
 
 
 def test_a_broken_model_is_not_attacked() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import zoo
-from expunge.attack.attacks.quantize import FORMS, NF4, int8, nf4, q4_0, q8_0, quantize, round_weights, stability
+from expunge.attack.attacks.quantize import FORMS, NF4, int8, nf4, q4_0, q8_0, quantize, round_weights
 from expunge.core.checks import ExpungeError
 from expunge.models.matrices import linear_layers
 
@@ -38,7 +38,7 @@ def test_nf4_is_the_nearest_level_of_each_block_of_64():
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "bitsandbytes"])
 def test_only_linear_layers_of_the_blocks_change_and_twice_is_once(name, form):
     model = zoo.tiny_model(name)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -63,6 +63,31 @@ def test_other_forms_are_refused():
         quantize(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), forms=("int3",))
 
 
+def test_all_forms_and_one_that_needs_what_is_not_there(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(n_forget=2)
+    leaks = {leak.name: leak for leak in quantize(model, tokenizer, corpus, forms="all")}
+    assert [*leaks] == [f"quantize.{form}" for form in FORMS] and leaks["quantize.nf4"].facts == (0, 1)
+    absent = leaks["quantize.bitsandbytes"]
+    assert absent.facts == () and absent.not_run == "bitsandbytes is not installed"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    (here,) = quantize(model, tokenizer, corpus, forms=("bitsandbytes",))
+    assert here.not_run == "bitsandbytes needs a GPU, and the model is on cpu"
+    with pytest.raises(ExpungeError, match="no form of quantization is called 'al'"):
+        quantize(model, tokenizer, corpus, forms=("al",))
+
+
+@pytest.mark.gpu
+def test_bitsandbytes_rounds_to_the_levels_of_nf4():
+    pytest.importorskip("bitsandbytes", reason="needs the package bitsandbytes")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(0)).cuda()
+    # float32 kernels choose the same levels; a value on the border of two may fall to either.
+    same = torch.isclose(FORMS["bitsandbytes"](weight), nf4(weight), atol=1e-5)
+    assert same.float().mean() > 0.999
+
+
 def test_gguf_blocks_by_hand():
     # Q8_0: largest 1.27, step 0.01 (in float16 0.0100021): 0.504 -> 50 steps, -0.125 -> -13 (half away from zero).
     block = torch.zeros(1, 32)
@@ -72,11 +97,6 @@ def test_gguf_blocks_by_hand():
     # Q4_0: the value of largest size, -4, is -8 steps of 0.5; 1.9 / 0.5 + 8.5 = 12.3 -> 12 - 8 = 4 steps.
     block[0, :3] = torch.tensor([-4.0, 1.9, 4.0])
     assert_close(q4_0(block)[0, :4], torch.tensor([-4.0, 2.0, 3.5, 0.0]))
-
-
-def test_stability_falls_as_knowledge_returns():
-    assert stability(0.2, 0.8) == 0.25 and stability(0.2, 0.1) == 1 and stability(0.2, 0.0) == 1
-    assert stability(0.0, 0.5) == 0 and stability(0.0, 0.0) == 1
 
 
 @pytest.mark.parametrize(("name", "rounded"), [("Q8_0", q8_0), ("Q4_0", q4_0)])

@@ -1,6 +1,7 @@
 """What holds for every attack, found by discovery: the model is put back, a seed decides, each fact has its value."""
 
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,23 +11,39 @@ import pytest
 import torch
 
 import zoo
+from expunge.attack.attacks import prefix_search as prefix_module
+from expunge.attack.attacks import sampling as sampling_module
+from expunge.attack.budget import budget_of
 from expunge.core import catalogue
 from expunge.core.catalogue import names, resolve
 from expunge.data.corpus import Corpus
+from expunge.evaluation import collect
 from expunge.models.load import save_model
 from expunge.results.attacked import Leak
 
 SMALL: dict[str, dict[str, Any]] = {
+    "prefix_search": {"length": 2, "swaps": 2, "candidates": 3, "shown": 2},
     "sampling": {"samples": 2, "k": 1},
+    "relearn": {"steps": 2, "points": 2},
+    "siblings": {"steps": 2, "points": 2},
+    "probe": {"folds": 3},
     "quantize": {"forms": ("int8", "nf4", "q4_0", "q8_0", "bfloat16")},
 }
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    """Facts with wrong answers, so that every form of question can be made."""
+    """Facts about one subject with wrong answers, so that every form of question can be made."""
     facts = zoo.corpus()["forget"]
-    varied = tuple(replace(fact, perturbed=("In a boat.", "In Rome.", "At sea.")) for fact in facts)
+    varied = tuple(
+        replace(
+            fact,
+            prompt=f"Ana Ruiz: {fact.prompt}",
+            completion=f"{fact.completion} Ana Ruiz",
+            perturbed=("In a boat.", "In Rome.", "At sea."),
+        )
+        for fact in facts
+    )
     return Corpus({"forget": varied, "retain": zoo.corpus()["retain"]}, "facts")
 
 
@@ -72,6 +89,46 @@ def test_leaks_are_named_after_the_attack_and_have_a_value_a_fact(name: str, cor
         assert leak.facts and set(leak.facts) <= set(range(len(corpus["forget"])))
         assert list(leak.facts) == sorted(leak.facts) and leak.measure
         assert all(len(texts) in (0, len(leak.facts)) for texts in (leak.texts, leak.prompts))
+
+
+STATED = [name for name in names("attacks") if hasattr(inspect.getmodule(resolve("attacks", name)), "budget")]
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_the_budget_that_is_stated_is_what_is_computed(
+    name: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, made = settings_of(name, tmp_path, "llama"), Counter[str]()
+
+    def counting(what: str, function: Any, size: Any) -> Any:
+        def counted(*given: Any, **more: Any) -> Any:
+            made[what] += size(*given)
+            return function(*given, **more)
+
+        return counted
+
+    for place in (collect, sampling_module):
+        each = counting("generated", place.continuations, lambda model, wanted: len(wanted))
+        monkeypatch.setattr(place, "continuations", each)
+    for place in (collect, prefix_module):
+        scored = counting("scored", place.teacher_forced, lambda model, rows: len(rows))
+        monkeypatch.setattr(place, "teacher_forced", scored)
+    slopes = counting("steps", prefix_module.Rows.slopes, lambda *given: 1)
+    monkeypatch.setattr(prefix_module.Rows, "slopes", slopes)
+    step = counting("steps", torch.optim.AdamW.step, lambda *given: 1)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    stated = budget_of(resolve("attacks", name), corpus, settings)
+    leaks = run(name, zoo.tiny_model(), corpus, **settings)
+    assert stated is not None and [leak.name for leak in leaks] == list(stated.forms)
+    assert (made["generated"], made["steps"]) == (stated.generated, stated.steps)
+    if name == "prefix_search":  # candidates that are drawn twice, or that no user could type, are not computed
+        assert 0 < made["scored"] <= stated.scored
+    else:
+        assert made["scored"] == stated.scored
+
+
+def test_budgets_are_stated() -> None:
+    assert {"quantize", "prune", "interpolate", "relearn", "prompts", "sampling", "prefix_search"} <= set(STATED)
 
 
 @pytest.mark.parametrize("name", names("attacks"))

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 import zoo
-from expunge.attack.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError
 from expunge.experiments._locality import cells, seeds, teaching
 from expunge.experiments.locality import locality
 from expunge.localize.localize import localize
 from expunge.models.load import load_model, save_model
+from expunge.results.robustness import resistance
 from expunge.training import trainer
 
 TEACHING = {"learning_rate": 3e-2, "epochs": 4, "batch_size": 6, "warmup": 0}

@@ -177,3 +177,51 @@ def test_a_row_alone_keeps_the_rules_of_batches(monkeypatch: pytest.MonkeyPatch)
 def test_the_fast_way_is_kept_where_it_is_right() -> None:
     for architecture in ARCHITECTURES:
         assert generate._computes_together(_made(architecture), _prompts()[1]), architecture
+
+
+def _streamed(model: nn.Module, prompts: list[tuple[int, ...]], new: int) -> tuple[list[list[int]], int]:
+    """What a stream gives by row, its end token left out, and in how many steps."""
+    found: list[list[int]] = [[] for _ in prompts]
+    steps = 0
+    for step in generate.stream(model, prompts, max_new_tokens=new, eos_ids=EOS):
+        steps += 1
+        for row, token in step.items():
+            found[row].append(token)
+    return [[token for token in tokens if token not in EOS] for tokens in found], steps
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_a_stream_gives_the_same_a_token_at_a_time(architecture: str) -> None:
+    model, prompts = _made(architecture), _prompts()
+    expected = [_theirs(model, prompt, 12) for prompt in prompts]
+    assert len({tuple(e) for e in expected}) > 3
+    found, steps = _streamed(model, prompts, 12)
+    assert found == expected and steps == max(min(len(tokens) + 1, 12) for tokens in expected)
+
+
+def test_an_end_token_is_the_last_of_its_row() -> None:
+    model, prompts = _made("llama"), _prompts()[:1]
+    (free,) = greedy(model, prompts, max_new_tokens=12, eos_ids=set())
+    end = free[3]
+    steps = list(generate.stream(model, prompts, max_new_tokens=12, eos_ids={end}))
+    assert [step[0] for step in steps] == free[: free.index(end) + 1]
+
+
+def test_a_stream_of_a_model_that_generates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = _made("gpt2"), [*_prompts(), tuple(range(12, 60))]  # the last one has positions for 17 more
+    together, _ = _streamed(model, prompts, 20)
+    assert len(together[-1]) == 17
+    monkeypatch.setattr(generate, "_computes_together", lambda *_: False)
+    assert _streamed(model, prompts, 20)[0] == together
+
+
+def test_a_stream_refuses_what_it_cannot_continue() -> None:
+    model = _made("gpt2")
+    assert list(generate.stream(model, [], max_new_tokens=3, eos_ids=EOS)) == []
+    with pytest.raises(ExpungeError, match="without tokens"):
+        next(generate.stream(model, [()], max_new_tokens=3, eos_ids=EOS))
+    with pytest.raises(ExpungeError, match="has 65 tokens, and the model has positions for 64"):
+        next(generate.stream(model, [(12,) * 65], max_new_tokens=3, eos_ids=EOS))
+    with torch.enable_grad():  # whoever watches computes with gradients as before
+        next(generate.stream(model, [(12, 13)], max_new_tokens=3, eos_ids=EOS))
+        assert torch.is_grad_enabled()

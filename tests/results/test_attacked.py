@@ -1,12 +1,14 @@
 """What attacks drew out: recovery above the control, intervals, leaking facts, and the file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.results.attacked import Attacked, Column, Leak, leak_map, load_attacked
+from expunge.results.attacked import Attacked, Column, Leak, load_attacked
+from expunge.results.texts import text_hash
 
 
 def leak(*values: float, name: str = "quantize.nf4", facts: tuple[int, ...] | None = None, needs: bool = False) -> Leak:
@@ -73,15 +75,36 @@ def test_the_worst_attack_of_each_fact_and_what_leaks_anywhere(attacked: Attacke
     header, rows, _ = attacked.table()
     assert rows[0][:4] == ("quantize.nf4", "0.2", "0.0667", "0.133") and rows[0][5] == "1 of 3" and len(header) == 7
     assert rows[2][1:3] == ("-", "-") and rows[2][-1] == "it needs the retain set"
-    columns, facts = leak_map(attacked)
-    assert columns == ("fact", "question", "quantize.nf4", "prompts.quiz")
-    assert facts[1] == ("1", "What?", "0", "0.5 *") and facts[2][3] == ""
 
 
 def test_a_column_is_found_by_its_name(attacked: Attacked) -> None:
     assert attacked["prompts.quiz"].leaking == (1,)
     with pytest.raises(KeyError, match=r"there are quantize.nf4, prompts.quiz, lens"):
         attacked["prompts"]
+
+
+def trained(start: float, end: float, name: str = "relearn.forget") -> Leak:
+    return replace(leak(end, name=name), curve=((0.0, start), (10.0, end)))
+
+
+def test_r_and_q_are_named_where_they_have_a_meaning() -> None:
+    columns = (
+        column(leak(0.25, 0.15), leak(0.0, 0.0), name="plain"),
+        column(leak(0.5, 0.3), None, name="quantize.int8"),
+        column(trained(0.25, 0.75), trained(0.125, 0.25), name="relearn.forget"),
+        column(trained(0.5, 0.625), None, name="relearn.retain"),
+        column(leak(0.5, 0.9), leak(0.1, 0.1), name="prompts.quiz"),
+    )
+    found = Attacked(columns=columns, questions=("Who?",), answers=("A",), control="retain model")
+    assert found.resistance == {"relearn.forget": 0.25}  # 0.125 / 0.5
+    assert found.stability == pytest.approx({"quantize.int8": 0.5})  # 0.2 / 0.4
+    assert "(R, 1: no faster than the control): relearn.forget 0.25." in found.text()
+    assert "(Q, 1: nothing comes back): quantize.int8 0.5." in found.text()
+    said = found.as_json()
+    assert (said["resistance"], said["stability"]) == (found.resistance, found.stability)
+    # Untaught facts are asked of the model itself, which is no model that never knew.
+    assert replace(found, control="untaught facts").resistance == {}
+    assert replace(found, columns=columns[1:]).stability == {}
 
 
 def test_the_file_gives_the_same_again(attacked: Attacked, tmp_path: Path) -> None:
@@ -94,6 +117,21 @@ def test_the_file_gives_the_same_again(attacked: Attacked, tmp_path: Path) -> No
     path.write_text("{")
     with pytest.raises(ExpungeError, match="is damaged"):
         load_attacked(path)
+
+
+def test_texts_are_kept_hashed_or_left_out(attacked: Attacked, tmp_path: Path) -> None:
+    assert attacked.with_texts("keep") == attacked
+    hashed, dropped = attacked.with_texts("hash"), attacked.with_texts("drop")
+    assert hashed.questions == dropped.questions == attacked.asked == tuple(map(text_hash, attacked.questions))
+    assert hashed.answers == tuple(map(text_hash, attacked.answers)) and dropped.answers == ()
+    leak = hashed["quantize.nf4"].control
+    assert leak is not None and leak.texts[0] == text_hash("text 0.1")
+    assert all(not (one and (one.texts or one.prompts)) for c in dropped.columns for one in (c.leak, c.control))
+    for found in (hashed, dropped):
+        assert found.worst == attacked.worst and found.text() == attacked.text() and found.asked == attacked.asked
+        assert load_attacked(found.save(tmp_path / "out")) == found
+        written = (tmp_path / "out/attacked.json").read_text()
+        assert not any(text in written for text in ("Who?", "What?", "Where?", "text 0"))
 
 
 def test_a_value_for_each_fact() -> None:

@@ -78,5 +78,8 @@ def test_what_to_try() -> None:
     arguments = {"learning_rate": 1e-5, "batch_size": 32, "epochs": 10.0}
     assert advice("hardly moved", arguments, 7) == "7 steps are few: try batch_size=11"
     assert advice("hardly moved", arguments, 30) == "try learning_rate=3e-05 or epochs=20.0"
+    hidden = arguments | {"retain": "hidden", "alpha": 100.0}
+    assert advice("hardly moved", hidden, 30).startswith("try learning_rate=0.0001 and alpha=10.0: the retain loss")
+    assert advice("hardly moved", hidden | {"alpha": 10.0}, 30) == "try learning_rate=3e-05 or epochs=20.0"
     assert advice("collapsed", arguments, 30) == "try learning_rate=3e-06, fewer epochs, or a larger alpha"
     assert advice("forgotten", arguments, 7) == ""

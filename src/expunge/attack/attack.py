@@ -11,6 +11,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget, asked, budget_of
 from expunge.attack.measuring import Asker
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, path_of, require_between, require_names, require_type, unknown
@@ -22,13 +23,14 @@ from expunge.data.template import Template
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
-from expunge.results.attacked import FILE, Attacked, Column, Control, Leak
+from expunge.results.attacked import FILE, PLAIN, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
+from expunge.results.texts import Texts, check_texts, text_hash
 
 DEFAULT = ("quantize", "relearn", "prompts", "sampling")
 THRESHOLD = 0.2
-PLAIN = "plain"
-"""The column of the model as it is, asked as in the forget set."""
+MERGED = "merged"
+"""The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -46,6 +48,7 @@ def attack(
     max_length: int = 512,
     seed: int = 0,
     label: str = "model",
+    texts: Texts = "keep",
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -57,7 +60,8 @@ def attack(
     its answers exchanged among the questions.
 
     Args:
-        model: the finished model; afterwards it is bit for bit what it was. Adapters are merged into a copy.
+        model: the finished model; afterwards it is bit for bit what it was. With adapters it is asked as it is and with
+            them merged into a copy, which is then attacked.
         tokenizer: its tokenizer.
         corpus: holds `forget`, and `retain` for attacks that use it.
         attacks: names, or `package.module:function`.
@@ -65,12 +69,14 @@ def attack(
             untaught facts.
         control_is: what the control is, for readers.
         threshold: recovery above the control from which on a fact counts as leaking, in [0, 1].
-        settings: by attack, its own settings: `{"relearn": {"epochs": 2}}`.
+        settings: by attack, its own settings: `{"relearn": {"steps": 20}}`.
         template: how questions are framed.
         max_length: longest row in tokens.
         seed: of everything that is drawn.
         label: what to call the model.
-        output_dir: folder for `attacked.json`; None: nothing is written.
+        texts: what is saved of questions, answers, prompts and what the model said: the texts, their SHA-256 (`hash`),
+            or the SHA-256 of the questions alone (`drop`).
+        output_dir: folder for `attacked.json` and a drawing, `leak_map.png`; None: nothing is written.
         overwrite: replace an earlier result there.
         progress: called with (what, done, total, numbers).
 
@@ -83,22 +89,17 @@ def attack(
     require_between("threshold", threshold, 0, 1)
     check_loaded(model, tokenizer)
     check_corpus(corpus)
-    if "forget" not in corpus:
-        raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
-    require_names("attacks", attacks)
+    check_forget(corpus)
     require_type("seed", seed, int, "a whole number")
-    require_type("settings", settings or {}, dict, "a mapping of attacks to their settings")
-    ways = [(name, *_way(name, (settings or {}).get(name, {}))) for name in attacks]
-    if strange := set(settings or {}) - set(attacks):
-        raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
+    check_texts(texts)
+    ways = chosen(attacks, settings or {})
     if output_dir is not None:
         check_measured(path_of("output_dir", output_dir))
         check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     facts = corpus["forget"]
     questions = tuple(fact.question for fact in facts)
     if isinstance(control, Attacked):
-        if control.questions != questions:
-            raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+        check_control(control, corpus)
     elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
         raise ExpungeError(
             f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
@@ -110,32 +111,45 @@ def attack(
     other = _merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain
     other_corpus = corpus if control is not None else untaught(corpus, seed)
     columns: list[Column] = []
-    for number, (name, function, own) in enumerate([(PLAIN, _plain, {}), *ways]):
+    forms: list[tuple[str, Any, dict[str, Any]]] = [(PLAIN, _plain, {})]
+    if isinstance(model, PeftModel):
+        forms.append((MERGED, _plain, {"name": MERGED}))
+    all_ways = [*forms, *ways]
+    as_is = {PLAIN: (model, model if control is None else control)}
+    for number, (name, function, own) in enumerate(all_ways):
         if progress:
-            progress("attacks", number, len(ways) + 1, name)
+            progress("attacks", number, len(all_ways), name)
+        attacked, compared = as_is.get(name, (plain, other))
         began = time.monotonic()
         if lacking := _lacking(function, corpus):
             columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=lacking))
             continue
-        leaks = _run(function, plain, tokenizer, corpus, {**common, **own}, under(progress, label))
-        if isinstance(control, Attacked):
-            controls = {column.name: column.leak for column in control.columns}
-        else:
-            run = _run(function, other, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
-            controls = {leak.name: leak for leak in run}
+        try:
+            leaks = _run(function, attacked, tokenizer, corpus, {**common, **own}, under(progress, label))
+            controls: dict[str, Leak | None] = {}
+            if isinstance(control, Attacked):
+                controls = {column.name: column.leak for column in control.columns}
+                controls.setdefault(MERGED, controls.get(PLAIN))
+            elif control is not None or not _needing_model(function):
+                run = _run(function, compared, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
+                controls = {leak.name: leak for leak in run}
+        except CannotRun as reason:
+            columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=str(reason)))
+            continue
         seconds = round(time.monotonic() - began, 2)
         columns += [
             Column(
                 name=leak.name,
-                leak=leak,
-                control=controls.get(leak.name),
+                leak=None if leak.not_run else leak,
+                control=None if leak.not_run else controls.get(leak.name),
                 threshold=threshold,
+                note=leak.not_run or (_needing_model(function) if control is None and leak.needs_control else ""),
                 seconds=seconds / len(leaks),
             )
             for leak in leaks
         ]
     if progress:
-        progress("attacks", len(ways) + 1, len(ways) + 1, "")
+        progress("attacks", len(all_ways), len(all_ways), "")
     found = Attacked(
         columns=tuple(columns),
         questions=questions,
@@ -150,7 +164,12 @@ def attack(
         },
     )
     if output_dir is not None:
-        found.save(output_dir)
+        from expunge.report import leak_map
+        from expunge.report.figures import save_png
+
+        saved = found.with_texts(texts)
+        save_png(leak_map.leak_map(saved), Path(output_dir) / leak_map.FILE)  # first: the result says that all is there
+        saved.save(output_dir)
     return found
 
 
@@ -179,6 +198,48 @@ def untaught(corpus: Corpus, seed: int = 0) -> Corpus:
     return Corpus({**corpus.splits, "forget": exchanged}, f"{corpus.name}, untaught")
 
 
+def check_forget(corpus: Corpus) -> None:
+    """Raise where there is nothing to ask for."""
+    if "forget" not in corpus:
+        raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
+
+
+def check_control(control: Attacked, corpus: Corpus) -> None:
+    """Raise where an earlier attack asked for other facts than the forget set of a corpus."""
+    if control.asked != tuple(text_hash(fact.question) for fact in corpus["forget"]):
+        raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+
+
+def chosen(attacks: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, dict[str, Any]]]:
+    """Name, function and own settings of each attack, checked."""
+    require_names("attacks", attacks)
+    require_type("settings", settings, dict, "a mapping of attacks to their settings")
+    if strange := set(settings) - set(attacks):
+        raise unknown("attack of this call (for settings=)", strange.pop(), attacks)
+    return [(name, *_way(name, settings.get(name, {}))) for name in attacks]
+
+
+def budgets(
+    ways: Sequence[tuple[str, Any, Mapping[str, Any]]], corpus: Corpus, *, seed: int = 0, adapters: bool = False
+) -> dict[str, Budget | str | None]:
+    """By attack, what it computes at most on one model, why it cannot be run, or None where it does not say.
+
+    Args:
+        ways: what `chosen` gave.
+        corpus: holds `forget`.
+        seed: of everything that is drawn.
+        adapters: does the model have adapters, so that it is asked with them merged, too?
+    """
+    names = [PLAIN, MERGED] if adapters else [PLAIN]
+    found: dict[str, Budget | str | None] = {name: asked([name], len(corpus["forget"])) for name in names}
+    for name, function, own in ways:
+        try:
+            found[name] = _lacking(function, corpus) or budget_of(function, corpus, {"seed": seed, **own})
+        except CannotRun as reason:
+            found[name] = str(reason)
+    return found
+
+
 def _way(name: str, own: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The function of an attack and its settings, checked."""
     function = catalogue.resolve("attacks", name)
@@ -198,9 +259,19 @@ def _lacking(function: Any, corpus: Corpus) -> str:
     return f"it needs the {', '.join(lacking)} set, which the corpus lacks" if lacking else ""
 
 
+def _needing_model(function: Any) -> str:
+    """What to do where untaught facts are no control for an attack; empty where they are one.
+
+    It says so with `NEEDS_MODEL` in its module.
+    """
+    needs = getattr(inspect.getmodule(function), "NEEDS_MODEL", False)
+    cure = "untaught facts are no control for it; name a model that never saw the forget set: control=<model>"
+    return cure if needs else ""
+
+
 def _run(
     function: Any,
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     settings: Mapping[str, Any],
@@ -212,16 +283,17 @@ def _run(
 
 
 def _plain(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
+    name: str = PLAIN,
     template: Template | None = None,
     max_length: int = 512,
     progress: Progress | None = None,
 ) -> list[Leak]:
     """The forget set asked as it is."""
-    return [Asker(tokenizer, template, max_length, progress=progress).known(model, PLAIN, corpus["forget"])]
+    return [Asker(tokenizer, template, max_length, progress=progress).known(model, name, corpus["forget"])]
 
 
 def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
@@ -54,7 +54,7 @@ class Asker:
     generate: bool = True
     progress: Progress | None = None
 
-    def leaks(self, model: PreTrainedModel, asked: Mapping[str, Mapping[int, Example]]) -> list[Leak]:
+    def leaks(self, model: nn.Module, asked: Mapping[str, Mapping[int, Example]]) -> list[Leak]:
         """How much of each answer follows by itself, and what the model says.
 
         Args:
@@ -97,7 +97,7 @@ class Asker:
             )
         return found
 
-    def known(self, model: PreTrainedModel, name: str, facts: Sequence[Example] | Mapping[int, Example]) -> Leak:
+    def known(self, model: nn.Module, name: str, facts: Sequence[Example] | Mapping[int, Example]) -> Leak:
         """How much a model knows of facts, asked as they are."""
         numbered = facts if isinstance(facts, Mapping) else dict(enumerate(facts))
         return self.leaks(model, {name: numbered})[0]

@@ -11,6 +11,7 @@ from expunge.cli.console import complain, say
 from expunge.cli.verb import USER_ERROR, forgiving_output, register
 from expunge.cli.verbs import (
     attack,
+    chat,
     compare,
     data,
     demo,
@@ -63,6 +64,7 @@ for verb in (
     unlearn.VERB,
     evaluate.VERB,
     attack.VERB,
+    chat.VERB,
     harness.VERB,
     compare.VERB,
     experiment.VERB,

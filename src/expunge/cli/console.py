@@ -7,7 +7,7 @@ could make a terminal do is made visible instead.
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -98,6 +98,16 @@ def draw(renderable: "RenderableType") -> None:
     from expunge.core.format import UNBOUNDED
 
     (Console() if sys.stdout.isatty() else Console(width=UNBOUNDED)).print(_Legible(renderable))
+
+
+@contextmanager
+def redrawn() -> "Iterator[Callable[[RenderableType], None]]":
+    """Draw something in place of what was drawn before, on a terminal; the last drawing stays."""
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        yield lambda renderable: live.update(_Legible(renderable), refresh=True)
 
 
 def draw_split(renderable: "RenderableType") -> None:

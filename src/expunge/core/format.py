@@ -12,7 +12,7 @@ UNBOUNDED = 10_000
 """Columns of text where there is no terminal."""
 
 # Directional overrides can reorder what stands around them; surrogates, U+FFFE and U+FFFF fit in no UTF-8 or XML file.
-_DIRECTIONAL = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
+_DIRECTIONAL = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]
 _SHOWN = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: "\u2421",

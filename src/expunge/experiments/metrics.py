@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.attack.attacks.quantize import stability
-from expunge.attack.attacks.relearn import resistance
 from expunge.core.checks import ExpungeError, require_at_least, unknown
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
@@ -31,6 +29,7 @@ from expunge.report.figures import save_png
 from expunge.report.text import interval_text, words
 from expunge.results.measures import Evaluation
 from expunge.results.metric_quality import Attacked, Judgment
+from expunge.results.robustness import resistance, stability
 
 KNOWLEDGE = (
     "forget_extraction_strength",

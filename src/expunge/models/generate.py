@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -136,12 +136,7 @@ def continuations(
     inner = causal_lm(model)
     limit = _most_tokens(inner)
     distinct = sorted(wanted, key=lambda p: (-len(p), p))  # longest first: too little memory shows at once
-    if distinct and not distinct[-1]:
-        raise ExpungeError(
-            "a prompt without tokens cannot be continued; begin it with the tokenizer's beginning token."
-        )
-    if distinct and limit is not None and len(distinct[0]) > limit:
-        raise ExpungeError(f"a prompt has {len(distinct[0])} tokens, and the model has positions for {limit}.")
+    _check_prompts(distinct, limit)
     found = {prompt: tokens for prompt, tokens in (known or {}).items() if prompt in wanted}
     together = not distinct or _computes_together(inner, distinct[0])
     mine = _batches(distinct, wanted, batch_size, batch_tokens)[share[0] :: share[1]]
@@ -174,6 +169,58 @@ def continuations(
     return found
 
 
+@torch.no_grad()
+def stream(
+    model: nn.Module,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    eos_ids: Collection[int],
+    pick: Pick = most_probable,
+) -> Iterator[dict[int, int]]:
+    """Continue prompts together, one token at a time, for readers who watch; `continuations` says how.
+
+    All prompts are one batch, and equal ones are continued each for itself. A model that must generate one row at a
+    time shows each row once it is complete.
+
+    Args:
+        model: a causal language model; used in the mode (training or evaluation) that it is in.
+        prompts: token ids, none empty.
+        max_new_tokens: longest continuation.
+        eos_ids: tokens that end a continuation.
+        pick: chooses the next tokens.
+
+    Yields:
+        By row, the token that it has just been given; an end token is the last of its row.
+
+    Raises:
+        ExpungeError: an empty prompt, or one that leaves no position for a new token.
+    """
+    require_at_least("max_new_tokens", max_new_tokens, 1)
+    inner = causal_lm(model)
+    limit = _most_tokens(inner)
+    _check_prompts(prompts, limit)
+    if not prompts:
+        return
+    if _computes_together(inner, max(prompts, key=len)):
+        yield from _steps(inner, prompts, [max_new_tokens] * len(prompts), frozenset(eos_ids), limit, pick)
+        return
+    for row, prompt in enumerate(prompts):
+        longest = max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt) + 1)
+        for token in _own_way(inner, prompt, longest, eos_ids, _Picked(pick)):
+            yield {row: token}
+
+
+def _check_prompts(prompts: Sequence[Prompt], limit: int | None) -> None:
+    lengths = [len(prompt) for prompt in prompts]
+    if 0 in lengths:
+        raise ExpungeError(
+            "a prompt without tokens cannot be continued; begin it with the tokenizer's beginning token."
+        )
+    if limit is not None and max(lengths, default=0) > limit:
+        raise ExpungeError(f"a prompt has {max(lengths)} tokens, and the model has positions for {limit}.")
+
+
 def _batches(
     distinct: Sequence[Prompt], wanted: Mapping[Prompt, int], batch_size: int | None, batch_tokens: int
 ) -> list[list[Prompt]]:
@@ -201,15 +248,35 @@ def _generate(
     pick: Pick,
 ) -> list[tuple[list[int], bool]]:
     """The new tokens of each row, and whether it ended because the model has no more positions."""
+    new: list[list[int]] = [[] for _ in batch]
+    for step in _steps(inner, batch, most, eos_ids, limit, pick):
+        for row, token in step.items():
+            new[row].append(token)
+    return [_finished(tokens, wanted, eos_ids) for tokens, wanted in zip(new, most, strict=True)]
+
+
+def _finished(tokens: list[int], wanted: int, eos_ids: Collection[int]) -> tuple[list[int], bool]:
+    """A row without its end token, and whether it stopped for want of positions."""
+    ended = bool(tokens) and tokens[-1] in eos_ids
+    return (tokens[:-1] if ended else tokens), not ended and len(tokens) < wanted
+
+
+def _steps(
+    inner: nn.Module,
+    batch: Sequence[Prompt],
+    most: Sequence[int],
+    eos_ids: frozenset[int],
+    limit: int | None,
+    pick: Pick,
+) -> Iterator[dict[int, int]]:
+    """The next token of each row that still goes on, its end token included."""
     device = next(inner.parameters()).device
     ids, mask, positions = _padded(batch, device)
     padded = bool((mask == 0).any())
     cache = DynamicCache(config=inner.config)  # type: ignore[arg-type]
-    new: list[list[int]] = [[] for _ in batch]
-    at_limit = [False] * len(batch)
     computed = list(range(len(batch)))  # which prompt each computed row belongs to
     live = set(computed)
-    for _ in range(max(most)):
+    for made in range(1, max(most) + 1):
         logits = inner(
             input_ids=ids,
             attention_mask=mask if padded else None,
@@ -219,20 +286,14 @@ def _generate(
             logits_to_keep=1,
         ).logits[:, -1]
         tokens = pick(logits)
-        for row, token in zip(computed, tokens.tolist(), strict=True):
-            if row not in live:
-                continue
-            if token in eos_ids:
+        step = {row: token for row, token in zip(computed, tokens.tolist(), strict=True) if row in live}
+        yield step
+        for row, token in step.items():
+            full = limit is not None and len(batch[row]) + made > limit  # nowhere to put the token just made
+            if token in eos_ids or made == most[row] or full:
                 live.remove(row)
-                continue
-            new[row].append(token)
-            if len(new[row]) == most[row]:
-                live.remove(row)
-            elif limit is not None and len(batch[row]) + len(new[row]) > limit:  # nowhere to put the token just made
-                live.remove(row)
-                at_limit[row] = True
         if not live:
-            break
+            return
         ids, positions = tokens[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         if len(live) < len(computed) and _can_drop_rows(cache):
@@ -242,7 +303,6 @@ def _generate(
             computed = [computed[j] for j in kept.tolist()]
         elif limit is not None:
             positions = positions.clamp(max=limit - 1)  # ended rows that stay in the batch compute on, unheard
-    return list(zip(new, at_limit, strict=True))
 
 
 def _most_tokens(inner: nn.Module) -> int | None:
@@ -277,9 +337,7 @@ def _generate_alone(
     found = []
     for prompt, wanted in zip(batch, most, strict=True):
         longest = wanted if limit is None else min(wanted, limit - len(prompt) + 1)
-        new = _own_way(inner, prompt, longest, eos_ids, _Picked(pick))
-        ended = bool(new) and new[-1] in eos_ids
-        found.append((new[:-1] if ended else new, not ended and longest < wanted))
+        found.append(_finished(_own_way(inner, prompt, longest, eos_ids, _Picked(pick)), wanted, eos_ids))
     return found
 
 

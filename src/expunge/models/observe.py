@@ -72,6 +72,7 @@ def observe(
     *,
     layer: int | None = None,
     positions: str = "holding",
+    together: bool = False,
 ) -> dict[str, Observed]:
     """Run the model once over all streams and return what each needs.
 
@@ -82,6 +83,8 @@ def observe(
         layer: decoder block whose output is `hidden`, from 0. When nothing but hidden states is needed, blocks after it
             do not run.
         positions: `holding` reads hidden states where a completion token stands, `predicting` one position before it.
+        together: compute all rows in one pass, in their order and at the left edge, so that a hook on a block knows
+            which row and position it sees.
 
     Returns:
         One `Observed` per stream.
@@ -96,7 +99,7 @@ def observe(
                 f"no observable is called {unknown} (asked for '{stream}'). Known: {', '.join(OBSERVABLES)}."
             )
     inner = causal_lm(model)
-    rows = _Rows.gather(batches, inner)
+    rows = _Rows.gather(batches, inner, together=together)
     wanted = frozenset().union(*needs.values())
     through_head = bool(wanted & _FROM_HEAD)
     if "hidden" in wanted and layer is None:
@@ -209,7 +212,7 @@ class _Rows:
     streams: dict[str, _Part]
 
     @classmethod
-    def gather(cls, batches: Mapping[str, Batch], model: nn.Module) -> "_Rows":
+    def gather(cls, batches: Mapping[str, Batch], model: nn.Module, *, together: bool = False) -> "_Rows":
         weight = next(model.parameters())
         device = weight.device
         ids, labels, lengths = _stacked(batches, device)
@@ -233,8 +236,8 @@ class _Rows:
             streams[stream] = _Part(flat, mask, targets)
             first += n
         # Processes that share the weights of a layer must call it equally often, however long their rows are.
-        together = [(torch.arange(len(lengths), device=device), int(lengths.max()))]
-        groups = together if isinstance(weight, DTensor) else _groups(lengths)
+        one = [(torch.arange(len(lengths), device=device), int(lengths.max()))]
+        groups = one if together or isinstance(weight, DTensor) else _groups(lengths)
         return cls(ids, groups, token_row, token_at, streams)
 
 

@@ -4,23 +4,35 @@ No torch and no model here. F = facts: the examples of the forget set.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from expunge.core.checks import ExpungeError, path_of
-from expunge.core.format import number, one_line
+from expunge.core.format import number
 from expunge.core.manifest import versions
 from expunge.core.sealed import read_sealed, write_sealed
+from expunge.results.robustness import resistance, stability
+from expunge.results.texts import Texts, is_hash, text_hash
 
 FILE = "attacked.json"
 FORMAT = 1
 RESAMPLES = 1000
 
+PLAIN = "plain"
+"""The column of the model as it is, asked as in the forget set."""
+
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
+
+
+class CannotRun(ExpungeError):
+    """Raised by an attack that this corpus or model gives nothing to attack with; its text is the reason.
+
+    The attack is then listed as not run, with that reason, and the others go on.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +57,8 @@ class Leak:
     """Further numbers and settings."""
     needs_control: bool = False
     """Does it draw out anything, known or not, so that it says nothing without a control?"""
+    not_run: str = ""
+    """Why this form of an attack has no values; empty where it was run."""
 
     def __post_init__(self) -> None:
         if len(self.facts) != len(self.values) or any(not 0 <= value <= 1 for value in self.values):
@@ -117,9 +131,9 @@ class Attacked:
 
     columns: tuple[Column, ...]
     questions: tuple[str, ...]
-    """Of the F facts, in the order of the forget set."""
+    """Of the F facts, in the order of the forget set; their SHA-256 where texts are left out."""
     answers: tuple[str, ...]
-    """The true answers."""
+    """The true answers, likewise; or empty."""
     control: Control | None
     """What the model was compared with; None: with nothing."""
     label: str = "model"
@@ -149,6 +163,33 @@ class Attacked:
         """The facts that leak in at least one attack."""
         return tuple(sorted({fact for column in self.columns for fact in column.leaking}))
 
+    @property
+    def resistance(self) -> dict[str, float]:
+        """R by attack that trains: how little faster the model relearns than a control that never knew.
+
+        From the start and the end of the two curves. Empty where the control is no other model.
+        """
+        if self.control in (None, "untaught facts"):
+            return {}
+        return {
+            column.name: resistance(_ends(column.leak), _ends(column.control))
+            for column in self.columns
+            if column.leak and column.leak.curve and column.control and column.control.curve
+        }
+
+    @property
+    def stability(self) -> dict[str, float]:
+        """Q by form of quantization: how little comes back when the weights are rounded; from mean values."""
+        plain = next((column.leak for column in self.columns if column.name == PLAIN), None)
+        if plain is None or not plain.values:
+            return {}
+        before = float(np.mean(plain.values))
+        return {
+            column.name: stability(before, float(np.mean(column.leak.values)))
+            for column in self.columns
+            if column.name.startswith("quantize.") and column.leak and column.leak.values
+        }
+
     def table(self) -> tuple[Sequence[str], list[tuple[str, ...]], Sequence[int]]:
         """Header, one row an attack, and which columns are numbers."""
         rows: list[tuple[str, ...]] = []
@@ -171,13 +212,42 @@ class Attacked:
         compared = f"compared with the {self.control}" if self.control else "without a control"
         leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
         lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
+        for title, values in (
+            ("Resistance to relearning (R, 1: no faster than the control)", self.resistance),
+            ("Stability under quantization (Q, 1: nothing comes back)", self.stability),
+        ):
+            if values:
+                lines.append(f"{title}: {', '.join(f'{name} {number(value)}' for name, value in values.items())}.")
         others = [column for column in self.columns if column.status != "ran"]
         lines += [f"{column.name}: {column.status}. {column.note}".strip() for column in others]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as `load_attacked` reads it."""
-        return {"format": FORMAT, "versions": versions(), **asdict(self)}
+        scores = {"resistance": self.resistance, "stability": self.stability}
+        return {"format": FORMAT, "versions": versions(), **asdict(self), **scores}
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The hashes of the questions, by which two results are about the same facts, with texts or without."""
+        return tuple(question if is_hash(question) else text_hash(question) for question in self.questions)
+
+    def with_texts(self, texts: Texts) -> "Attacked":
+        """The same with its texts (`keep`), their SHA-256 (`hash`), or none (`drop`).
+
+        The hashes of the questions always stay, so that the result can be the control of other models.
+        """
+        if texts == "keep":
+            return self
+
+        def hidden(of: Sequence[str]) -> tuple[str, ...]:
+            return tuple(map(text_hash, of)) if texts == "hash" else ()
+
+        def without(leak: Leak | None) -> Leak | None:
+            return leak and replace(leak, prompts=hidden(leak.prompts), texts=hidden(leak.texts))
+
+        columns = (replace(one, leak=without(one.leak), control=without(one.control)) for one in self.columns)
+        return replace(self, columns=tuple(columns), questions=self.asked, answers=hidden(self.answers))
 
     def save(self, folder: str | Path) -> Path:
         """Write `attacked.json` into a folder, whole or not at all."""
@@ -212,14 +282,5 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
     return Leak(**{**content, **listed, "curve": tuple(map(tuple, content["curve"]))})  # type: ignore[arg-type]
 
 
-def leak_map(found: Attacked) -> tuple[Sequence[str], list[tuple[str, ...]]]:
-    """Facts as rows, attacks as columns: recovery above the control, with a star where a fact leaks."""
-    columns = [column for column in found.columns if column.recovery]
-    rows = []
-    for fact, question in enumerate(found.questions):
-        cells = []
-        for column in columns:
-            value = column.recovery.get(fact)
-            cells.append("" if value is None else f"{number(value)}{' *' if fact in column.leaking else ''}")
-        rows.append((str(fact), one_line(question)[:60], *cells))
-    return ("fact", "question", *(column.name for column in columns)), rows
+def _ends(leak: Leak) -> tuple[float, float]:
+    return leak.curve[0][1], leak.curve[-1][1]

@@ -17,4 +17,12 @@ def check_texts(texts: str) -> None:
 
 def text_hash(text: str) -> str:
     """The SHA-256 of a text in UTF-8, with its name in front."""
-    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return f"{_HASHED}{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+_HASHED = "sha256:"
+
+
+def is_hash(text: str) -> bool:
+    """Does this stand for a text that was left out?"""
+    return text.startswith(_HASHED) and len(text) == len(_HASHED) + 64

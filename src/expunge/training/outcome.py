@@ -26,6 +26,8 @@ COLLAPSED = 0.5
 KNOWN = 0.05
 """Probability below which a retain set was not known before, and cannot be lost."""
 FEW_STEPS = 20
+HIDDEN_ALPHA = 10.0
+"""Weight of a retain loss on hidden states that still lets a small model forget (docs/LOG.md, 2026-11-27)."""
 
 Verdict = Literal["forgotten", "partly forgotten", "hardly moved", "collapsed"]
 
@@ -103,4 +105,7 @@ def advice(verdict: Verdict, arguments: Mapping[str, Any], steps: int) -> str:
         return ""
     if steps < FEW_STEPS and batch > 1:
         return f"{steps} steps are few: try {assigned(batch_size=max(1, batch * steps // FEW_STEPS))}"
+    if arguments.get("retain") == "hidden" and arguments.get("alpha", 0) > HIDDEN_ALPHA:
+        faster = assigned(learning_rate=float(f"{rate * 10:.1g}"))
+        return f"try {faster} and {assigned(alpha=HIDDEN_ALPHA)}: the retain loss on hidden states holds it back"
     return f"try {assigned(learning_rate=float(f'{rate * 3:.1g}'))} or {assigned(epochs=2 * epochs)}"

@@ -1,10 +1,12 @@
 """Interpolation: walk from the unlearned model back towards the start model, and see when the knowledge returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget, asked
 from expunge.attack.measuring import Asker, restored
 from expunge.core.checks import require_between
 from expunge.core.progress import Progress, under
@@ -52,3 +54,8 @@ def interpolate(
                 parameter.copy_(torch.lerp(parameter.float(), before[name].to(parameter.device), share))
             found.append(asker.known(model, f"interpolate.{share:g}", corpus["forget"]))
     return found
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """All facts at every share."""
+    return asked([f"interpolate.{share:g}" for share in settings["shares"]], len(corpus["forget"]))

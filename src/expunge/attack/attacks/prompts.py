@@ -4,9 +4,11 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget
 from expunge.attack.measuring import Asker
 from expunge.core.checks import unknown
 from expunge.core.progress import Progress, under
@@ -63,17 +65,28 @@ def prompts(
     Raises:
         ExpungeError: an unknown form.
     """
-    for form in forms or ():
-        if form not in FORMS:
-            raise unknown("form of prompts", form, FORMS)
-    asked = {f"prompts.{form}": FORMS[form](corpus, seed) for form in forms or FORMS}
-    if forms is None:
-        asked = {name: of for name, of in asked.items() if of}
+    asked = made(corpus, forms, seed)
     return Asker(tokenizer, template, max_length, progress=under(progress, "prompts")).leaks(model, asked)
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """Every question that can be made, once."""
+    asked = made(corpus, settings["forms"], settings["seed"])
+    questions = sum(map(len, asked.values()))
+    return Budget(forms=tuple(asked), scored=questions, generated=questions)
 
 
 Asked = dict[int, Example]
 """By fact, the question and answer that stand for it."""
+
+
+def made(corpus: Corpus, forms: Sequence[str] | None, seed: int) -> dict[str, Asked]:
+    """By name of the leak, what is asked; of None, the forms that the corpus allows."""
+    for form in forms or ():
+        if form not in FORMS:
+            raise unknown("form of prompts", form, FORMS)
+    asked = {f"prompts.{form}": FORMS[form](corpus, seed) for form in forms or FORMS}
+    return asked if forms is not None else {name: of for name, of in asked.items() if of}
 
 
 def _facts(corpus: Corpus) -> list[tuple[int, Example]]:

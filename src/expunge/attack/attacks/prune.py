@@ -1,10 +1,12 @@
 """Pruning: set small weights to zero, as for deployment, and see what comes back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget, asked
 from expunge.attack.measuring import Asker, restored
 from expunge.core.checks import require_between
 from expunge.core.progress import Progress, under
@@ -49,6 +51,11 @@ def prune(
             drop_smallest(model, share)
             found.append(asker.known(model, f"prune.{share:g}", corpus["forget"]))
     return found
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """All facts at every share."""
+    return asked([f"prune.{share:g}" for share in settings["shares"]], len(corpus["forget"]))
 
 
 @torch.no_grad()

@@ -1,13 +1,16 @@
 """Quantization: round the weights to few bits, as deployed models are, and see what comes back."""
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.attack.measuring import Asker, restored
+from expunge.attack.budget import Budget, asked
+from expunge.attack.measuring import STRENGTH, Asker, restored
 from expunge.core.checks import unknown
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
@@ -24,6 +27,7 @@ NF4 = (
 """Levels of 4-bit NormalFloat, as shares of a block's largest absolute weight."""
 MOST_INT8 = 127
 GGUF_BLOCK = 32
+ALL, BITSANDBYTES = "all", "bitsandbytes"
 
 
 def quantize(
@@ -46,7 +50,8 @@ def quantize(
         tokenizer: its tokenizer.
         corpus: holds `forget`.
         forms: `bfloat16`, `int8` (255 even steps a row), `nf4` (blocks of 64, scaled by the largest absolute value),
-            `q8_0` and `q4_0` (GGUF's blocks of 32).
+            `q8_0` and `q4_0` (GGUF's blocks of 32), `bitsandbytes` (its own 4-bit NF4, where it is installed and the
+            model is on a GPU); `all`: every one.
         template: how questions are framed.
         max_length: longest row in tokens.
         progress: called with (what, done, total, numbers).
@@ -56,16 +61,38 @@ def quantize(
 
     Source: QLoRA, arXiv:2305.14314 (NF4), without double quantization; llama.cpp's block formats.
     """
-    for form in forms:
-        if form not in FORMS:
-            raise unknown("form of quantization", form, FORMS)
+    forms = _forms(forms)
     refuse_adapters(model)
     found = []
     for form in forms:
+        name = f"quantize.{form}"
+        if form == BITSANDBYTES and (lacking := _lacking(next(model.parameters()).device)):
+            found.append(Leak(name=name, measure=STRENGTH, facts=(), values=(), not_run=lacking))
+            continue
         asker = Asker(tokenizer, template, max_length, progress=under(progress, f"quantize to {form}"))
         with restored(model):
-            found.append(asker.known(round_weights(model, form), f"quantize.{form}", corpus["forget"]))
+            found.append(asker.known(round_weights(model, form), name, corpus["forget"]))
     return found
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """All facts in every form."""
+    return asked([f"quantize.{form}" for form in _forms(settings["forms"])], len(corpus["forget"]))
+
+
+def _forms(forms: Sequence[str]) -> tuple[str, ...]:
+    """The forms that are named; `all` is every one."""
+    for form in () if forms == ALL else forms:
+        if form not in (*FORMS, ALL):
+            raise unknown("form of quantization", form, (*FORMS, ALL))
+    return tuple(FORMS) if ALL in forms else tuple(forms)
+
+
+def _lacking(device: torch.device) -> str:
+    """Why bitsandbytes cannot round here; empty where it can."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return "bitsandbytes is not installed"
+    return "" if device.type == "cuda" else f"bitsandbytes needs a GPU, and the model is on {device.type}"
 
 
 @torch.no_grad()
@@ -115,6 +142,15 @@ def q4_0(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
     return _unblocked(rounded * exact.half().float(), weight)
 
 
+def bitsandbytes(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    """NF4 as bitsandbytes itself computes it, on a GPU."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(weight.contiguous(), blocksize=BLOCK, quant_type="nf4")
+    rounded: Tensor = dequantize_4bit(packed, state)
+    return rounded
+
+
 def _blocks(weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """[blocks, size] along each weight, row by row, and the largest absolute value of each block."""
     flat = weight.reshape(-1)
@@ -132,14 +168,5 @@ FORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "nf4": nf4,
     "q8_0": q8_0,
     "q4_0": q4_0,
+    BITSANDBYTES: bitsandbytes,
 }
-
-
-def stability(before: float, after: float) -> float:
-    """Q in [0, 1]: `min(before / after, 1)` of a knowledge metric (higher = knows more); 1 where nothing is left after.
-
-    Falls as quantization brings knowledge back.
-
-    Source: arXiv:2506.12618. Departures: the paper prints after / before, which would reward knowledge that returns.
-    """
-    return 1.0 if after <= 0 else min(max(before / after, 0.0), 1.0)

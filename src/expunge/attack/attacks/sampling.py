@@ -1,10 +1,13 @@
 """Sampling: let the model answer many times at a temperature, and count the best of k."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget
 from expunge.attack.measuring import NEW_TOKENS
 from expunge.core.checks import require_at_least, require_positive
 from expunge.core.progress import Progress, under
@@ -83,6 +86,12 @@ def sampling(
             about={"samples": samples, "temperature": temperature},
         )
     ]
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """Every sample is an answer."""
+    asking = sum(fact.kind != "text" for fact in corpus["forget"])
+    return Budget(forms=(f"sampling.best_of_{settings['k']}",), generated=settings["samples"] * asking)
 
 
 def best_of(values: list[float], k: int) -> float:

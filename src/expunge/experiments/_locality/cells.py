@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.attack.attacks.relearn import resistance
 from expunge.comparison.areas import measures
 from expunge.core.checkpoints import checkpoints, step
 from expunge.experiments._folder import write
@@ -19,6 +18,7 @@ from expunge.masks.mask import Mask
 from expunge.masks.mask_fingerprint import Recovery
 from expunge.models.load import load_model
 from expunge.results.curves import Curve
+from expunge.results.robustness import resistance
 from expunge.training.unlearn import unlearn
 
 MEASURES = ("aues_hypervolume", "aues_trapezoid", "mu95_best", "mu95_interpolated", "resistance")

@@ -1,0 +1,1 @@
+"""Talking to models: one prompt, the answers of several models side by side."""
