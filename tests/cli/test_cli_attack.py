@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from expunge.results.attacked import load_attacked
+from expunge.cli.verbs.report import _attacked
+from expunge.results.attacked import Attacked, load_attacked
 
 SMALL = ("attacks=quantize", "settings.quantize.forms=int8")
 REFUSED: dict[str, tuple[str, ...]] = {
@@ -143,3 +144,11 @@ def test_forms_are_read_as_a_list_however_they_are_written(
         (line,) = (line for line in out.splitlines() if re.match(r"quantize +\d", line))
         assert line.split()[1] == str(6 * len(wanted))
         assert [f"quantize.{form.strip(',')}" for form in line.split()[4:]] == wanted
+
+
+def test_a_report_finds_results_beside_an_evaluation_and_takes_others_by_name(tmp_path: Path) -> None:
+    for name in ("npo-records", "elsewhere"):
+        Attacked(columns=(), questions=("a?",), answers=("a",), control=None, label=name).save(tmp_path / name)
+    run, elsewhere = str(tmp_path / "npo"), str(tmp_path / "elsewhere")
+    assert [found.label for found in _attacked([run], [])] == ["npo-records"]
+    assert [found.label for found in _attacked([run, run], [elsewhere])] == ["npo-records", "elsewhere"]

@@ -14,6 +14,7 @@ from expunge.core.checks import ExpungeError
 from expunge.report.html import SAMPLES_SHOWN, report
 from expunge.report.summary import STANDING
 from expunge.report.text import interval_text, value_text
+from expunge.results.attacked import Attacked, Column, Leak
 from expunge.results.measures import Evaluation, Sample
 
 History = dict[str, list[dict[str, float | None]]]
@@ -125,6 +126,31 @@ def test_numbers_of_the_summary_come_from_measures_or_their_shares(full: Path, m
     strengths |= {value_text(m["retain_rouge"]) for m in models}
     known = strengths | {"0.425", "45.8", "80", "2", "4"}
     assert set(re.findall(r"\d[\d.e-]*\d|\d", header.text)) <= known
+
+
+def test_attacks_have_their_table_and_map_and_no_text_where_none_is_wanted(
+    models: list[Evaluation], tmp_path: Path
+) -> None:
+    def leak(values: tuple[float, ...]) -> Leak:
+        return Leak(name="quantize.nf4", measure="extraction strength", facts=(0, 1), values=values)
+
+    column = Column(name="quantize.nf4", leak=leak((0.9, 0.1)), control=leak((0.1, 0.1)), threshold=0.2)
+    absent = Column(name="lens", leak=None, control=None, threshold=0.2, note="it needs <b>more</b>")
+    found = Attacked(
+        columns=(column, absent),
+        questions=("Who <i>secretly</i> lives here?", "Why?"),
+        answers=("a", "b"),
+        control=None,
+    )
+    page = tree(report(models, tmp_path / "a.html", attacked=[found]))
+    (section,) = page.all("section", id="attacks")
+    rows = [[cell.text for cell in row.all("th") + row.all("td")] for row in section.all("tr")]
+    assert rows[1] == ["quantize.nf4", "0.5", "0.1", "0.4", "0 to 0.8", "1 of 2", "ran"]
+    assert rows[2][-1] == "it needs <b>more</b>" and len(section.all("svg")) == 1
+    assert "1 of 2 facts leak in at least one of 1 attacks" in section.text and "Who <i>secretly" in section.text
+    dropped = report(models, tmp_path / "b.html", attacked=[found], texts="drop").read_text(encoding="utf-8")
+    assert "secretly" not in dropped and 'id="attacks"' in dropped
+    assert 'id="attacks"' not in report(models, tmp_path / "c.html").read_text(encoding="utf-8")
 
 
 def test_it_needs_nothing_from_elsewhere(full: Path) -> None:

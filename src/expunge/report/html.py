@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -14,12 +15,14 @@ from expunge.core.whole import write_whole
 from expunge.masks.mask_fingerprint import Fingerprint
 from expunge.report.compared_models import Model, Source, assign_roles, gather, listed_sources
 from expunge.report.figures import SVG, history, strengths, svg, tradeoff_of
+from expunge.report.leak_map import leak_map
 from expunge.report.mask_figures import fingerprints, trained_in
 from expunge.report.samples import by_split, side_by_side
 from expunge.report.summary import STANDING, summary, warnings_of
 from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
 from expunge.report.text import flat, listed
+from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation, Measure
 from expunge.results.texts import Texts, check_texts
 
@@ -39,6 +42,7 @@ def report(
     overwrite: bool = False,
     notes: Sequence[str] = (),
     masks: Sequence[Fingerprint] = (),
+    attacked: Sequence[Attacked] = (),
     texts: Texts = "keep",
 ) -> Path:
     """Write one self-contained HTML file about one or several evaluated models.
@@ -55,6 +59,7 @@ def report(
         trajectories: label of an evaluation -> (forgetting, retention) along its run, as `figures.tradeoff` takes them.
         overwrite: replace a file that is there.
         notes: paragraphs of your own, below the summary.
+        attacked: results of attacks, each shown with its table and leak map.
         texts: what the page shows of sample questions and answers: the texts (`keep`), their SHA-256 (`hash`) or
             nothing (`drop`).
         masks: where masks are, drawn side by side; those that the run folders were trained with are found by
@@ -82,6 +87,7 @@ def report(
         trajectories=trajectories or {},
         notes=notes,
         masks=(*trained, *masks),
+        attacked=[found.with_texts(texts) for found in attacked],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -98,6 +104,7 @@ def page(
     trajectories: Mapping[str, Sequence[tuple[float, float]]],
     notes: Sequence[str],
     masks: Sequence[Fingerprint] = (),
+    attacked: Sequence[Attacked] = (),
 ) -> str:
     """The text of the report; arguments as for `report`."""
     models = assign_roles(evaluations, start=start, retain=retain)
@@ -117,6 +124,7 @@ def page(
         tradeoff=_tradeoff(models, trajectories),
         dotted=_dotted(models),
         followed=bool(trajectories),
+        attacks=[_attacked(found) for found in attacked],
         questions=by_split(side_by_side(models)),
         shown=SAMPLES_SHOWN,
         columns=_columns(len(models)),
@@ -134,6 +142,19 @@ def _tradeoff(models: Sequence[Model], trajectories: Mapping[str, Sequence[tuple
     if not trajectories and not any(strengths(model.evaluation) for model in models):
         return ""
     return inline(tradeoff_of(models, trajectories), "Forgetting against retention, one marker a model")
+
+
+def _attacked(found: Attacked) -> dict[str, Any]:
+    """What the section on attacks shows of one model."""
+    header, rows, numeric = found.table()
+    return {
+        "label": found.label,
+        "told": found.text().split("\n"),
+        "header": header,
+        "rows": rows,
+        "numeric": numeric,
+        "map": inline(leak_map(found), f"{found.label}: facts as rows, attacks as columns"),
+    }
 
 
 def inline(figure: Figure, title: str) -> Markup:

@@ -16,7 +16,7 @@ LOG = "history.jsonl"
 RESULT = "result.partial"
 """Where the result of a run is written before it is moved into the run folder."""
 EVALUATION = "evaluation.json"
-_MEASURED = ("records.parquet", EVALUATION, "attacked.json")
+_MEASURED = ("records.parquet", EVALUATION, "attacked.json", "leak_map.png")
 _LOG_OF_OTHERS = ("TOFU_EVAL.json", "TOFU_SUMMARY.json")
 START_RECORDS, FINAL_MODEL = "start_records", "final_model"
 """What `Unlearning` puts into a run folder."""

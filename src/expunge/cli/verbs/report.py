@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from expunge.cli.console import draw_split, say
@@ -11,6 +12,7 @@ from expunge.core.checks import ExpungeError
 
 if TYPE_CHECKING:
     from expunge.masks.mask_fingerprint import Fingerprint
+    from expunge.results.attacked import Attacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class ReportConfig:
     masks: tuple[str, ...] = ()
     """Files of further masks to draw where they are, as `a.safetensors,b.safetensors`; those that the runs were trained
     with are drawn by themselves."""
+    attacked: tuple[str, ...] = ()
+    """Further results of `expunge attack`, as `a,b`; those beside the evaluations are shown by themselves."""
 
 
 def report(call: Call[ReportConfig]) -> int:
@@ -56,12 +60,22 @@ def report(call: Call[ReportConfig]) -> int:
         overwrite=call.overwrite,
         texts=config.texts,
         masks=_fingerprints(config.masks),
+        attacked=_attacked(call.positional, config.attacked),
     )
     draw_split(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
     for note in more.notes:
         say(note)
     say(f"report: {path}")
     return 0
+
+
+def _attacked(runs: Sequence[str], further: Sequence[str]) -> "list[Attacked]":
+    """Results of attacks that lie beside the evaluations of these runs, and those that were named."""
+    from expunge.results.attacked import FILE, load_attacked
+    from expunge.results.places import places
+
+    beside = [place / FILE for run in runs for place in places(Path(run)) if (place / FILE).is_file()]
+    return [load_attacked(path) for path in dict.fromkeys([*map(Path.resolve, beside), *map(Path, further)])]
 
 
 def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":
