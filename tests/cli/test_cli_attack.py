@@ -77,9 +77,12 @@ def test_a_dry_run_says_what_would_be_computed_and_computes_nothing(
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert lines["plain"] == ["plain", "6", "6", "0"]
     assert lines["quantize"][1:] == ["12", "12", "0", "int8,", "nf4"]
-    assert lines["relearn"][1:] == ["9", "9", "2", "forget,", "retain"]  # 3 rows shown in a step of 3, each time
+    # 3 facts are measured where the other 3 are shown, else all 6, at each of 4 points of the curve.
+    assert lines["relearn"][1:] == ["60", "15", "30", "forget,", "retain,", "form"]
     assert lines["sampling"][1:] == ["0", "48", "0", "best_of_4"]
-    assert "budget: at most 27 rows scored, 75 answers generated, 2 gradient steps, and the same on the control." in out
+    assert (
+        "budget: at most 78 rows scored, 81 answers generated, 30 gradient steps, and the same on the control." in out
+    )
     assert "control: untaught facts" in out and "from a recovery of 0.3 above" in out
     assert f"output: {tmp_path}/attacked/attacked.json" in out and not list(tmp_path.iterdir())
 

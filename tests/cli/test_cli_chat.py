@@ -218,6 +218,7 @@ def test_at_a_terminal(tmp_path: Path, model_folder: Path) -> None:
     words = ["-m", "expunge", "chat", str(slow), f"beside={model_folder}", "max_new_tokens=100000"]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and hand that on
         os.execve(sys.executable, [sys.executable, *words], {**os.environ, "TERM": "xterm", "COLUMNS": "80"})
     unread = ""
 
