@@ -40,6 +40,8 @@ def test_methods_are_attacked_next_to_the_control_and_kept(common: dict[str, Any
     assert table.header == ("attack", "retain model", "npo")
     assert [row[0] for row in table.rows][-2:] == ["facts leaking somewhere", "retain extraction strength"]
     assert (folder / "attacks.png").stat().st_size > 5000
+    # Only what all runs have is compared.
+    assert Attacks([found.rows[0], {**found.rows[1], "values": {"plain": 0.1}}], 1.0, folder).columns == ("plain",)
     # Another method joins, and what is there is not run again; with other settings it is.
     written = (folder / "attacked" / "npo-0" / "attacked.json").stat().st_mtime_ns
     more = attacks(folder, **common, methods=("npo", "grad_diff"), settings=settings)
