@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import zoo
+from expunge.attack.attack import DEFAULT
+from expunge.attack.attacks import lens as lens_module
 from expunge.attack.attacks import prefix_search as prefix_module
 from expunge.attack.attacks import sampling as sampling_module
 from expunge.attack.budget import budget_of
@@ -113,6 +115,8 @@ def test_the_budget_that_is_stated_is_what_is_computed(
     for place in (collect, prefix_module):
         scored = counting("scored", place.teacher_forced, lambda model, rows: len(rows))
         monkeypatch.setattr(place, "teacher_forced", scored)
+    passed = counting("scored", lens_module.block_outputs, lambda model, rows: len(rows))
+    monkeypatch.setattr(lens_module, "block_outputs", passed)
     slopes = counting("steps", prefix_module.Rows.slopes, lambda *given: 1)
     monkeypatch.setattr(prefix_module.Rows, "slopes", slopes)
     step = counting("steps", torch.optim.AdamW.step, lambda *given: 1)
@@ -128,7 +132,7 @@ def test_the_budget_that_is_stated_is_what_is_computed(
 
 
 def test_budgets_are_stated() -> None:
-    assert {"quantize", "prune", "interpolate", "relearn", "prompts", "sampling", "prefix_search"} <= set(STATED)
+    assert {*DEFAULT, "interpolate", "siblings", "prefix_search"} <= set(STATED)
 
 
 @pytest.mark.parametrize("name", names("attacks"))

@@ -27,7 +27,8 @@ from expunge.results.attacked import FILE, PLAIN, Attacked, CannotRun, Column, C
 from expunge.results.places import check_measured
 from expunge.results.texts import Texts, check_texts, text_hash
 
-DEFAULT = ("quantize", "relearn", "prompts", "sampling")
+DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
+"""Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
 MERGED = "merged"
 """The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""

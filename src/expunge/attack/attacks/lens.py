@@ -1,12 +1,14 @@
 """Logit lens: read the answer off every block's output, as if the model ended there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget
 from expunge.attack.hidden import answer_rows, batches, block_outputs, blocks_skipped, frozen, seen
 from expunge.core.batch import Encoded
 from expunge.core.logprobs import masked_sum
@@ -72,6 +74,11 @@ def lens(
             },
         )
     ]
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """Every fact passes the blocks once; only norm and head compute once a block."""
+    return Budget(forms=("lens",), scored=len(corpus["forget"]))
 
 
 def _read(model: PreTrainedModel, rows: Sequence[Encoded]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
