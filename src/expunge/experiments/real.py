@@ -46,7 +46,9 @@ UNLEARNING: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "checkpoint_every
 KNOWN = 0.9
 """Extraction strength from which on a set counts as known by heart."""
 WITHIN, KEPT = 0.02, 0.95
-"""A method has forgotten at this distance from the retain model's extraction strength, and kept at this share."""
+"""A method has forgotten at this distance from the retain model's extraction strength, and kept at this share of the
+start model's retain set and of the utility of start or retain model, the smaller one: the facts were chosen by what
+the start model answers, and a retrained model loses some of them, too."""
 
 REPHRASED, QUALITY, RATIO = "rephrased_extraction_strength", "forget_quality", "forget_truth_ratio"
 RETRAINED = "retain-model"
@@ -91,7 +93,7 @@ class Real:
         """Which methods reach the target, or what comes nearest, and where the files are."""
         target = (
             f"Target: forget ES within {WITHIN} of the retain model's, and at least {KEPT:.0%} of the start model's "
-            "retain ES and utility, in the mean over seeds."
+            "retain ES and of the retain model's utility, in the mean over seeds."
         )
         reached = [arm for arm in self.arms if self._distance(arm) <= 0]
         if reached:
@@ -122,14 +124,17 @@ def distance(
     Args:
         row: measures of the run; utility counts where it was measured.
         start: those of the start model, all above 0.
-        retrained: those of the retain model.
+        retrained: those of the retain model, whose utility is the measure where it is below that of the start model.
 
     Returns:
         The larger of what is missing at forgetting and at keeping, 0 or less where the target is reached; and true
         where too much was lost, or more forgotten than the retain model does not know.
     """
     beyond = row[FORGET] - float(retrained[FORGET] or 0)
-    lost = max(KEPT - row[name] / float(start[name] or 1) for name in (RETAIN, UTILITY) if name in row)
+    whole = {RETAIN: start[RETAIN]}
+    if start.get(UTILITY):
+        whole[UTILITY] = min(float(start[UTILITY] or 0), float(retrained.get(UTILITY) or start[UTILITY] or 0))
+    lost = max(KEPT - row[name] / float(whole[name] or 1) for name in whole if name in row)
     return max(abs(beyond) - WITHIN, lost), beyond < -WITHIN or lost > beyond - WITHIN
 
 
