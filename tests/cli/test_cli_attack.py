@@ -155,3 +155,6 @@ def test_a_report_finds_results_beside_an_evaluation_and_takes_others_by_name(tm
     run, elsewhere = str(tmp_path / "npo"), str(tmp_path / "elsewhere")
     assert [found.label for found in _attacked([run], [])] == ["npo-records"]
     assert [found.label for found in _attacked([run, run], [elsewhere])] == ["npo-records", "elsewhere"]
+    # One that lies beside the evaluation and is named, too, is shown once.
+    beside = [f"{run}-records", f"{run}-records/attacked.json"]
+    assert [found.label for found in _attacked([run], beside)] == ["npo-records"]
