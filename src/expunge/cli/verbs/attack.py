@@ -186,7 +186,16 @@ def _in_all(stated: "Mapping[str, Budget | str | None]", config: AttackConfig) -
 
 def _dry_run(call: Call[AttackConfig]) -> int:
     """Show which attacks would be run on how many facts, what they compute, and what they are compared with."""
-    from expunge.attack.attack import budgets, check_control, check_forget, chosen, untaught
+    from expunge.attack.attack import (
+        budgets,
+        check_control,
+        check_forget,
+        check_same_settings,
+        chosen,
+        dated_like,
+        told,
+        untaught,
+    )
     from expunge.models.load import check_loading, check_tokenizer_fits
     from expunge.models.skeleton import skeleton
 
@@ -218,7 +227,12 @@ def _dry_run(call: Call[AttackConfig]) -> int:
         if config.control is None:
             untaught(corpus, config.seed)
         elif _is_result(config.control):
-            check_control(load_attacked(config.control), corpus)
+            before = load_attacked(config.control)
+            check_control(before, corpus)
+            if ways is not None and tokenizer is not None:
+                template = dated_like(before, template_of(config), tokenizer)
+                about = told(ways, template=template, max_length=config.max_length, seed=config.seed)
+                check_same_settings(before, about)
         else:
             check_loading(config.control, device=config.device, bits=config.bits)
     if stated is not None:
