@@ -114,7 +114,7 @@ def attacked(
         answers=tuple(fact.completion for fact in facts),
         control=control,
         settings={"seed": 0},
-        inputs={"model": model, "forget": corpus.fingerprint("forget")},
+        inputs={"model": model, "control": "xxh3:retain", "forget": corpus.fingerprint("forget")},
     )
 
 

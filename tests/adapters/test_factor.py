@@ -87,3 +87,12 @@ def test_rows_without_weight_stay_finite_and_small() -> None:
     s = torch.tensor([1.0, 0.0, 2.0], dtype=D)
     found = weighted_factors(matrix(3, 4), s, rank=2, scaling=2.0)
     assert bool(found.b.isfinite().all()) and float(found.b[1].abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])
+def test_fewer_independent_rows_than_the_rank_stay_finite(shape: tuple[int, int]) -> None:
+    weight = torch.cat([matrix(3, shape[1]), torch.zeros(shape[0] - 3, shape[1], dtype=D)])
+    for rows in (weight, torch.zeros_like(weight)):
+        found = weighted_factors(rows, torch.ones(shape[0], dtype=D), rank=16, scaling=2.0)
+        assert bool(found.a.isfinite().all()) and bool(found.b.isfinite().all())
+        assert torch.allclose(2.0 * found.b @ found.a, rows, atol=1e-4)

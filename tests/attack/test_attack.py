@@ -15,6 +15,7 @@ import zoo
 from expunge.attack.attack import attack, untaught
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
+from expunge.data.template import Template
 from expunge.results.attacked import CannotRun, Leak, load_attacked
 
 CHEAP = {"quantize": {"forms": ("int8",)}}
@@ -189,6 +190,34 @@ def test_a_result_without_texts_serves_as_the_control(texts: Any, tmp_path: Path
     assert {column.status for column in again.columns} == {"ran"} and not again.leaking
     with pytest.raises(ExpungeError, match="attacked with other facts"):
         attack(model, tokenizer, Corpus({"forget": corpus["forget"][:3]}), attacks=(), control=control)
+
+
+def test_an_earlier_control_must_have_been_attacked_in_the_same_way() -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    control = attack(model, tokenizer, corpus, attacks=("quantize",), settings=CHEAP)
+    how: Any = {"attacks": ("quantize",), "settings": CHEAP, "control": control}
+    for other, named in (
+        ({"settings": {"quantize": {"forms": ("nf4",)}}}, "quantize"),
+        ({"seed": 1}, "seed"),
+        ({"max_length": 100}, "max_length"),
+        ({"template": Template(name="plain")}, "template"),
+    ):
+        with pytest.raises(ExpungeError, match=rf"attacked with other settings \({named}\)"):
+            attack(model, tokenizer, corpus, **{**how, **other})
+    found = attack(model, tokenizer, corpus, **how)
+    assert found.inputs["control"] == control.inputs["model"] == found.inputs["model"]
+    assert "control" not in control.inputs  # untaught facts are no other model
+    assert found.settings["template"]["name"] == "auto"
+
+
+@pytest.mark.parametrize("texts", ["hash", "drop"])
+def test_a_prefix_that_was_sought_on_true_answers_goes_with_the_texts(texts: Any) -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    own = {"prefix_search": {"length": 2, "swaps": 1, "candidates": 2, "shown": 2}}
+    found = attack(model, tokenizer, corpus, attacks=("prefix_search",), control=model, settings=own)
+    assert found["prefix_search"].leak and "prefix" in found["prefix_search"].leak.about
+    leaks = [leak for leak in (found.with_texts(texts)["prefix_search"].leak,) if leak]
+    assert leaks and all("prefix" not in leak.about and "objective" in leak.about for leak in leaks)
 
 
 def test_a_broken_model_is_not_attacked() -> None:

@@ -110,6 +110,11 @@ def test_the_budget_is_said_before_the_run(
     assert out.splitlines()[0].endswith("and nothing on the control, which was attacked before.")
     second = load_attacked(tmp_path / "second")
     assert {column.name for column in second.columns} == {"plain", "quantize.int8"} and not second.leaking
+    assert second.control == "retain model"
+    base = "control_is=model that never saw the rows"
+    assert call(*words, *SMALL, base, f"control={model_folder}", f"output={tmp_path}/third").code == 0
+    assert load_attacked(tmp_path / "third").control == "model that never saw the rows"
+    assert "no control is named" in call(*words, *SMALL, base, f"output={tmp_path}/fourth").err
 
 
 def test_one_command_says_what_each_deployed_form_gives(
@@ -155,3 +160,6 @@ def test_a_report_finds_results_beside_an_evaluation_and_takes_others_by_name(tm
     run, elsewhere = str(tmp_path / "npo"), str(tmp_path / "elsewhere")
     assert [found.label for found in _attacked([run], [])] == ["npo-records"]
     assert [found.label for found in _attacked([run, run], [elsewhere])] == ["npo-records", "elsewhere"]
+    # One that lies beside the evaluation and is named, too, is shown once.
+    beside = [f"{run}-records", f"{run}-records/attacked.json"]
+    assert [found.label for found in _attacked([run], beside)] == ["npo-records"]

@@ -68,6 +68,10 @@ def test_the_verdict_is_worked_by_hand(tmp_path: Path) -> None:
     assert "good withstands: at most 0.09 above the retain model (relearn.forget), 0.91 of the retain set" in text
     assert "shallow does not withstand: at most 0.5 above" in text
     assert "ruined does not withstand" in text
+    # Attacks that were not run on all are no ground to compare them.
+    further = {**row("more", 0, 0.0, 0.0, 1.0), "values": {"plain": 0.0, "sampling.best_of_4": 0.9}}
+    assert Attacks([further, *rows], 1.0, tmp_path).columns == ("plain",)
+    assert "more withstands: at most -0.05 above" in Attacks([further, *rows], 1.0, tmp_path).text()
 
 
 def test_mistakes_are_found_before_anything_is_written(common: dict[str, Any], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import check_output
 from expunge.data.corpus import Corpus
 from expunge.record.ledger import ledger
+from expunge.results.attacked import Attacked
 from expunge.results.places import IN_RUNS, RUNS
 
 HOW: dict[str, Any] = {"request": "REQ-17", "corpus": made_run.CORPUS}
@@ -182,6 +183,13 @@ def test_an_adapter_that_the_start_model_brought_is_attacked_under_another_finge
     assert expunge.record(run, **HOW, attacked=made_run.attacked(), overwrite=True).reasons == ()
 
 
+def _controlled(control: str | None) -> Attacked:
+    """Attacks that were compared with the model of this fingerprint."""
+    found = made_run.attacked()
+    inputs = {name: value for name, value in found.inputs.items() if name != "control"}
+    return replace(found, inputs=inputs | ({} if control is None else {"control": control}))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no run": (lambda run: expunge.record(run.parent, **HOW), "no manifest in"),
     "a changed file": (
@@ -200,6 +208,18 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an attack on other facts": (
         lambda run: expunge.record(run, **HOW, attacked=made_run.attacked(corpus=zoo.corpus(5))),
         "attacked was measured on another forget set",
+    ),
+    "the start model as control": (
+        lambda run: expunge.record(run, **HOW, attacked=_controlled(made_run.START)),
+        "the control of the attacks is the model that the run began with",
+    ),
+    "the attacked model as control": (
+        lambda run: expunge.record(run, **HOW, attacked=_controlled(made_run.RESULT)),
+        "the control of the attacks is the model that was attacked",
+    ),
+    "a control that nobody knows": (
+        lambda run: expunge.record(run, **HOW, attacked=_controlled(None)),
+        "does not say which model was its control",
     ),
     "an evaluation of another model": (
         lambda run: expunge.record(run, **HOW, evaluation=made_run.evaluation("xxh3:other", forget_rouge=0.1)),
@@ -355,3 +375,15 @@ def test_the_stage_may_be_training_too(tmp_path: Path) -> None:
     run = made_run.run(tmp_path / "retrained", data={"retain": {"rows": 10}})
     replace(Manifest.load(run), stage="train").save(run)
     assert expunge.record(run, **HOW).predicate["method"]["stage"] == "train"
+
+
+@pytest.mark.parametrize("field", ["lineage", "request", "verdict"])
+@pytest.mark.parametrize("value", [None, [], "text", {}, {"predecessor": {"digest": [1], "run": "x", "requests": []}}])
+def test_one_record_of_changed_fields_hides_no_other(line: list[Path], field: str, value: Any) -> None:
+    changed = line[2] / "erasure.json"
+    content = json.loads(changed.read_text())
+    content["predicate"][field] = value
+    changed.write_text(json.dumps(content))
+    entries = {entry.folder: entry for entry in ledger(line[0].parent)}
+    assert [entries[run].sound for run in line] == [True, True, False]
+    assert expunge.verify(line[1]).holds

@@ -1,14 +1,17 @@
 """The leak map on a terminal and as a drawing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 
 from expunge.report.figures import save_png
 from expunge.report.leak_map import leak_map, shown_columns, terminal, worst_first
 from expunge.results.attacked import Attacked, Column, Leak
+from expunge.results.texts import Texts
 
 
 def column(name: str, values: dict[int, float], control: float = 0.0) -> Column:
@@ -74,6 +77,15 @@ def test_facts_that_leak_most_stand_on_top_and_leaking_cells_are_dotted(found: A
         "What $costs_a$ lot?  1",
     ]
     assert "recovery above the retain model; dots: facts that leak (from 0.2 on)" in figure.texts[0].get_text()
+
+
+@pytest.mark.parametrize("texts", ["keep", "drop"])
+@pytest.mark.parametrize("label", ["npo", "a model with a name of many words " * 4])
+def test_what_stands_below_the_drawing_is_not_cut_off(found: Attacked, texts: Texts, label: str) -> None:
+    figure = leak_map(replace(found.with_texts(texts), label=label))
+    FigureCanvasAgg(figure)
+    below, axes = figure.texts[0].get_window_extent(), figure.axes[0].get_window_extent()
+    assert below.x0 >= 0 and below.x1 <= figure.bbox.x1 and 0 <= below.y0 < below.y1 <= axes.y0
 
 
 def test_without_texts_facts_have_their_numbers_alone(found: Attacked, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def _largest(matrix: Float[Tensor, "o i"], rank: int) -> tuple[Tensor, Tensor, T
     wide = wide if matrix.shape[0] >= matrix.shape[1] else wide.T
     squares, vectors = torch.linalg.eigh(wide.T @ wide)
     values, right = squares[-rank:].flip(0).clamp_min(0).sqrt(), vectors[:, -rank:].flip(1)
-    left = wide @ right / values.clamp_min(torch.finfo(values.dtype).tiny)
+    some = values > 1e-12 * values[0]  # what is smaller is rounding, of which no direction can be told
+    left = torch.where(some, wide @ right / values.where(some, 1.0), 0.0)
     u, v = (left, right) if matrix.shape[0] >= matrix.shape[1] else (right, left)
     return u.to(matrix.dtype), values.to(matrix.dtype), v.to(matrix.dtype)
 

@@ -19,7 +19,7 @@ from expunge.core.manifest import jsonable
 from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, check_corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
@@ -99,8 +99,11 @@ def attack(
         check_output_file(Path(output_dir) / FILE, overwrite=overwrite)
     facts = corpus["forget"]
     questions = tuple(fact.question for fact in facts)
+    template = dated_like(control, template, tokenizer)
+    about = told(ways, template=template, max_length=max_length, seed=seed)
     if isinstance(control, Attacked):
         check_control(control, corpus)
+        check_same_settings(control, about)
     elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
         raise ExpungeError(
             f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
@@ -157,9 +160,10 @@ def attack(
         answers=tuple(fact.completion for fact in facts),
         control=control_is if control is not None else "untaught facts",
         label=label,
-        settings=jsonable({"attacks": {name: own for name, _, own in ways}, "seed": seed, "max_length": max_length}),
+        settings=about,
         inputs={
             "model": model_fingerprint(plain),
+            **_control_input(control, other),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **corpus.fingerprints(),
         },
@@ -209,6 +213,39 @@ def check_control(control: Attacked, corpus: Corpus) -> None:
     """Raise where an earlier attack asked for other facts than the forget set of a corpus."""
     if control.asked != tuple(text_hash(fact.question) for fact in corpus["forget"]):
         raise ExpungeError("the control was attacked with other facts: attack it on the same forget set.")
+
+
+def told(
+    ways: Sequence[tuple[str, Any, Mapping[str, Any]]], *, template: Template, max_length: int, seed: int
+) -> dict[str, Any]:
+    """What a result says of how it was made: every attack with the settings that it was given, and what all share."""
+    own = {name: given for name, _, given in ways}
+    return jsonable({"attacks": own, "seed": seed, "max_length": max_length, "template": template.about})
+
+
+def dated_like(control: Any, template: Template | None, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template with a fixed date where it writes one: that of the control, if it was attacked earlier."""
+    before = control.settings.get("template", {}).get("date") if isinstance(control, Attacked) else None
+    return dated(template, tokenizer, like=before)
+
+
+def check_same_settings(control: Attacked, about: Mapping[str, Any]) -> None:
+    """Raise where an earlier attack was made otherwise than this one: what came out could not be compared."""
+    before = control.settings
+    other = [name for name in ("seed", "max_length", "template") if before.get(name, about[name]) != about[name]]
+    earlier = before.get("attacks", {})
+    other += [name for name, own in about["attacks"].items() if earlier.get(name, own) != own]
+    if other:
+        raise ExpungeError(
+            f"the control was attacked with other settings ({', '.join(other)}): attack it with those of this attack."
+        )
+
+
+def _control_input(control: Any, other: PreTrainedModel) -> dict[str, str]:
+    """The fingerprint of the control's weights; nothing where there is none."""
+    if isinstance(control, Attacked):
+        return {"control": control.inputs["model"]} if "model" in control.inputs else {}
+    return {} if control is None else {"control": model_fingerprint(other)}
 
 
 def chosen(attacks: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, dict[str, Any]]]:

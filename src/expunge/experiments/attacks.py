@@ -57,9 +57,9 @@ class Attacks:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The attacks that gave a value in every run, `plain` first."""
-        names = dict.fromkeys(name for row in self.rows for name in row["values"])
-        return tuple(name for name in names if all(name in row["values"] for row in self.rows))
+        """The attacks that gave a value in every run, `plain` first; runs of earlier calls may hold others."""
+        first = self.rows[0]["values"] if self.rows else {}
+        return tuple(name for name in first if all(name in row["values"] for row in self.rows))
 
     def mean(self, method: str, column: str) -> float:
         """What an attack drew out of a method's models, over seeds."""

@@ -70,9 +70,17 @@ def ledger(folder: str | Path, *, below: bool = True) -> tuple[Entry, ...]:
 
 def _read(file: Path) -> Statement:
     try:
-        return read_statement(file)
+        found = read_statement(file)
+        told, before = found.predicate, predecessor_of(found)
+        shown = [told["request"]["id"], told["request"]["date"], told["verdict"]["text"]]
+        shown += [] if before is None else [before["digest"], before["run"], *before["requests"][-1:]]
+        if not all(isinstance(one, str) for one in shown) or (before is not None and not before["requests"]):
+            raise TypeError("a field is no text")
     except ExpungeError as error:
         return Statement(_UNREADABLE, file.read_bytes(), str(error))
+    except (KeyError, TypeError, AttributeError) as error:
+        return Statement(_UNREADABLE, file.read_bytes(), f"its fields are others ({error!r})")
+    return found
 
 
 def _state(statement: Statement, here: Collection[str]) -> State:

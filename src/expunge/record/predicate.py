@@ -160,7 +160,8 @@ def reference(attacked: Attacked | None, evaluation: Evaluation | None) -> dict[
     known = (evaluation.about.get("reference") or {}).get("model") if evaluation is not None else None
     if attacked is not None:
         kind = _REFERENCES.get(attacked.control, "none")
-        return {"kind": kind, "attacks": attacked.control or "nothing", "evaluation": known or NOT_GIVEN}
+        told = {"attacks": attacked.control or "nothing", "weights": attacked.inputs.get("control", NOT_GIVEN)}
+        return {"kind": kind, **told, "evaluation": known or NOT_GIVEN}
     return {"kind": "retrained" if known else "none", "attacks": NOT_RUN, "evaluation": known or NOT_GIVEN}
 
 

@@ -236,12 +236,27 @@ def _check_measured(
             f"attacked is of another model than the one in {folder}. Attack this one, in the type that it is stored "
             f"in: expunge attack model={folder} ..."
         )
+    _check_control(found.result, manifest)
     measured = {role: about.get("inputs", {}).get("data.forget") for role, about in told.items()}
     measured["attacked"] = found.result.inputs.get("forget") if found.result is not None else None
     for role, rows in measured.items():
         if rows not in (None, forget):
             raise ExpungeError(f"{role} was measured on another forget set than the one that the run was to forget.")
     return compared
+
+
+def _check_control(attacked: Attacked | None, manifest: Manifest) -> None:
+    """Raise where the control of the attacks is a model that was taught the rows: nothing comes out above it."""
+    if attacked is None or attacked.control in (None, "untaught facts"):
+        return
+    known = {manifest.inputs.get("model"): "that the run began with", attacked.inputs.get("model"): "that was attacked"}
+    if (control := attacked.inputs.get("control")) is None:
+        raise ExpungeError("attacked does not say which model was its control. Make it again: expunge attack ...")
+    if control in known:
+        raise ExpungeError(
+            f"the control of the attacks is the model {known[control]}, which was taught the rows, so that nothing can "
+            "come out above it. Name one that never saw them: expunge attack ... control=<retain model>"
+        )
 
 
 def _files_of(model: str | None) -> dict[str, str] | None:

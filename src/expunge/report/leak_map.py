@@ -21,6 +21,8 @@ BELOW, ABOVE, MISSING = PALETTE[0], PALETTE[1], "#e4e6e8"
 """Recovery of -1 and of 1, with white between; no value."""
 MOST_LABELED = 60
 """Facts whose questions stand beside the drawing."""
+LETTER = 0.075
+"""Inches of a letter below the drawing, with room to spare."""
 TALLEST = 160
 """Facts up to which a row has its full height."""
 
@@ -92,7 +94,12 @@ def leak_map(found: Attacked) -> Figure:
     questions = [_question(found, fact) if labeled else "" for fact in facts]
     beside = 3.6 if any(questions) else 0.4
     wide, high = 0.3 * max(len(columns), 4), 0.2 * min(max(len(facts), 3), TALLEST)
-    left, right, top, bottom = 0.5 + beside, 1.5, 1.5, 0.35
+    left, right, top = 0.5 + beside, 1.5, 1.5
+    compared = f"recovery above the {found.control}" if found.control else "recovery, without a control"
+    threshold = columns[0].threshold if columns else 0.0
+    told = one_line(f"{found.label}: {compared}; dots: facts that leak (from {threshold:g} on)")
+    lines = textwrap.wrap(told, int((left + wide + right) / LETTER))
+    bottom = 0.2 + 0.15 * len(lines)
     figure = Figure(figsize=(left + wide + right, top + high + bottom))
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
@@ -124,10 +131,7 @@ def leak_map(found: Attacked) -> Figure:
     for spine in axes.spines.values():
         spine.set(color=INK, alpha=0.3)
     _key(figure, image, (left + wide + 0.35) / width, (bottom + max(0.0, high - 1.6)) / height)
-    compared = f"recovery above the {found.control}" if found.control else "recovery, without a control"
-    threshold = columns[0].threshold if columns else 0.0
-    told = f"{found.label}: {compared}; dots: facts that leak (from {threshold:g} on)"
-    figure.text(0.1 / width, 0.1 / height, one_line(told), color=INK, fontsize=8, parse_math=False)
+    figure.text(0.1 / width, 0.1 / height, "\n".join(lines), color=INK, fontsize=8, parse_math=False)
     return figure
 
 

@@ -235,7 +235,8 @@ class Attacked:
     def with_texts(self, texts: Texts) -> "Attacked":
         """The same with its texts (`keep`), their SHA-256 (`hash`), or none (`drop`).
 
-        The hashes of the questions always stay, so that the result can be the control of other models.
+        The hashes of the questions always stay, so that the result can be the control of other models. A prefix that
+        was sought on true answers may hold their words, and goes as prompts do.
         """
         if texts == "keep":
             return self
@@ -244,7 +245,10 @@ class Attacked:
             return tuple(map(text_hash, of)) if texts == "hash" else ()
 
         def without(leak: Leak | None) -> Leak | None:
-            return leak and replace(leak, prompts=hidden(leak.prompts), texts=hidden(leak.texts))
+            if leak is None:
+                return None
+            about = {name: value for name, value in leak.about.items() if name != "prefix"}
+            return replace(leak, prompts=hidden(leak.prompts), texts=hidden(leak.texts), about=about)
 
         columns = (replace(one, leak=without(one.leak), control=without(one.control)) for one in self.columns)
         return replace(self, columns=tuple(columns), questions=self.asked, answers=hidden(self.answers))

@@ -13,7 +13,7 @@ from expunge.cli.verb import Call, Verb
 from expunge.config.convert import convert
 from expunge.config.settings import parameters
 from expunge.core import catalogue
-from expunge.core.checks import require_between
+from expunge.core.checks import ExpungeError, require_between
 from expunge.core.format import counted
 from expunge.core.lock import check_free
 from expunge.core.output import check_output_file
@@ -49,6 +49,9 @@ class AttackConfig(LoadingConfig, DataConfig):
     control: str | None = None
     """Model that never saw the forget set, such as the retain model, or the folder of an earlier attack on it; null:
     untaught facts of the same form."""
+    control_is: Literal["retain model", "model that never saw the rows"] = "retain model"
+    """What the control is, for readers and for an erasure record: retrained without the forget set, or another model,
+    such as a base model."""
     threshold: float = 0.2
     """Recovery above the control from which on a fact counts as leaking."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -64,6 +67,10 @@ class AttackConfig(LoadingConfig, DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between("threshold", self.threshold, 0, 1)
+        if self.control is None and self.control_is != "retain model":
+            raise ExpungeError(
+                f"control_is says what control= names, and no control is named; got {self.control_is!r}."
+            )
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -118,6 +125,7 @@ def attack(call: Call[AttackConfig]) -> int:
             corpus,
             attacks=config.chosen,
             control=control,
+            control_is=config.control_is,
             threshold=config.threshold,
             settings=settings,
             template=template_of(config),
@@ -186,7 +194,16 @@ def _in_all(stated: "Mapping[str, Budget | str | None]", config: AttackConfig) -
 
 def _dry_run(call: Call[AttackConfig]) -> int:
     """Show which attacks would be run on how many facts, what they compute, and what they are compared with."""
-    from expunge.attack.attack import budgets, check_control, check_forget, chosen, untaught
+    from expunge.attack.attack import (
+        budgets,
+        check_control,
+        check_forget,
+        check_same_settings,
+        chosen,
+        dated_like,
+        told,
+        untaught,
+    )
     from expunge.models.load import check_loading, check_tokenizer_fits
     from expunge.models.skeleton import skeleton
 
@@ -218,7 +235,12 @@ def _dry_run(call: Call[AttackConfig]) -> int:
         if config.control is None:
             untaught(corpus, config.seed)
         elif _is_result(config.control):
-            check_control(load_attacked(config.control), corpus)
+            before = load_attacked(config.control)
+            check_control(before, corpus)
+            if ways is not None and tokenizer is not None:
+                template = dated_like(before, template_of(config), tokenizer)
+                about = told(ways, template=template, max_length=config.max_length, seed=config.seed)
+                check_same_settings(before, about)
         else:
             check_loading(config.control, device=config.device, bits=config.bits)
     if stated is not None:
@@ -242,7 +264,8 @@ def _show_budgets(stated: "Mapping[str, Budget | str | None]", config: AttackCon
     table(("attack", "rows scored", "answers generated", "gradient steps", "forms"), rows, numeric=(1, 2, 3))
     say()
     say(_in_all(stated, config))
-    say(f"control: {config.control or 'untaught facts: the forget set with its answers exchanged'}")
+    named = f"{config.control}, the {config.control_is}" if config.control is not None else None
+    say(f"control: {named or 'untaught facts: the forget set with its answers exchanged'}")
     say(f"threshold: a fact leaks from a recovery of {config.threshold:g} above the control on")
     say(f"output: {Path(config.output) / FILE}")
 

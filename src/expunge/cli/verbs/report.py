@@ -75,7 +75,8 @@ def _attacked(runs: Sequence[str], further: Sequence[str]) -> "list[Attacked]":
     from expunge.results.places import places
 
     beside = [place / FILE for run in runs for place in places(Path(run)) if (place / FILE).is_file()]
-    return [load_attacked(path) for path in dict.fromkeys([*map(Path.resolve, beside), *map(Path, further)])]
+    named = [Path(path) / FILE if Path(path).is_dir() else Path(path) for path in further]
+    return [load_attacked(path) for path in dict.fromkeys(path.resolve() for path in [*beside, *named])]
 
 
 def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":
