@@ -20,7 +20,7 @@ FILES = {
     "chat_template.jinja": b"{{ messages }}\n",
     "history.csv": b"step\n1\n",
 }
-REQUIRED = ("plain", "prompts.quiz", "sampling", "quantize.nf4", "relearn.forget")
+REQUIRED = ("plain", "prompts.quiz", "sampling", "quantize.nf4", "prune.0.3", "relearn.forget", "lens")
 """What the default policy asks for."""
 
 

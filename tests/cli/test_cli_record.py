@@ -27,7 +27,10 @@ def test_a_record_is_made_listed_and_verified(runs: Path, call: Call) -> None:
     made = call("record", runs / "npo", "request=REQ-17", f"attacked={runs / 'npo-attacked'}", forget)
     assert made.code == 0 and "REQ-17: RESIDUAL, policy default\n- 1 of 6 facts leak\n" in made.out
     assert "It is no proof" in made.out and "erasure.json, not signed" in made.out
-    assert "attribute inference, model inversion" in made.out and "made from: the run, attacked\n" in made.out
+    assert (
+        "not tried: membership inference, attribute inference" in made.out
+        and "made from: the run, attacked\n" in made.out
+    )
     found = call("verify", runs / "npo")
     assert found.code == 0 and "Everything matches; not checked: signature." in found.out
     listed = call("record", "list", runs)

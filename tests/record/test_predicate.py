@@ -112,11 +112,35 @@ def test_a_threshold_under_which_nothing_could_leak_does_not_count() -> None:
 
 def test_facts_without_a_value_are_not_taken_for_facts_that_do_not_leak() -> None:
     few = {name: (0.0, 0.0) for name in made_run.REQUIRED}
-    found = told(attacked=made_run.attacked(few))
+    found = told(attacked=made_run.attacked(few), policy=replace(DEFAULT, least_tested=0.3))
     assert found["attacks_together"]["tested"] == 2 and found["attacks_together"]["facts"] == 6
     assert found["verdict"]["text"] == RESIDUAL
     assert found["verdict"]["reasons"] == ["4 of the facts had no value in any attack"]
     assert "4 facts had no value in any attack." in found["residual_risk"]
+
+
+def test_a_weaker_attack_of_the_same_name_is_not_what_the_policy_asks_for() -> None:
+    weak = replace(made_run.attacked(), settings={"attacks": {"relearn": {"steps": 1}, "lens": {}}})
+    reason = "the attack relearn was run with steps=1; the policy asks for its defaults"
+    assert verdict(attacked=weak) == (RESIDUAL, [reason])
+    assert verdict(attacked=weak, policy=replace(DEFAULT, settings={"relearn": {"steps": 1}}))[0] == ERASED
+    stronger = replace(DEFAULT, settings={"relearn": {"steps": 30}})
+    assert verdict(policy=stronger)[1] == ["the attack relearn was run with its defaults; the policy asks for steps=30"]
+
+
+def test_an_attack_on_few_facts_is_not_enough() -> None:
+    few = made_run.attacked({"relearn.forget": (0.0, 0.0)})
+    assert verdict(attacked=few) == (RESIDUAL, ["the attack relearn has a value for 2 of 6 facts only"])
+    assert verdict(attacked=few, policy=replace(DEFAULT, least_tested=1 / 3))[0] == ERASED
+
+
+def test_a_reference_that_gives_the_answers_is_none() -> None:
+    full = made_run.attacked()
+    plain, *others = full.columns
+    assert plain.leak and plain.name == "plain"
+    knowing = replace(plain, control=replace(plain.leak, values=(1.0, 1.0, 1.0, 0.5, 0.5, 0.5)))
+    text, (reason,) = verdict(attacked=replace(full, columns=(knowing, *others)))
+    assert text == NO_BASELINE and reason.startswith("the reference knows the rows: it gives 0.75 of the answers")
 
 
 def test_utility_is_the_share_that_is_kept() -> None:
@@ -170,19 +194,20 @@ def test_every_attack_of_the_catalogue_has_a_class() -> None:
 
 def test_each_class_was_run_or_not_or_is_out_of_scope() -> None:
     policy = replace(
-        DEFAULT, out_of_scope={"model inversion": "inputs are no secret here", "regurgitation": "run all the same"}
+        DEFAULT,
+        out_of_scope={"attribute inference": "no attributes are asked for", "regurgitation": "run all the same"},
     )
     found = told(policy=policy, evaluation=made_run.evaluation(mia_loss=0.5, mia_zlib=None))
     assert found["classes"] == {
         "membership inference": "ran",
-        "attribute inference": "not run",
+        "attribute inference": "out of scope: no attributes are asked for",
         "exfiltration": "ran",
         "regurgitation": "ran",
-        "model inversion": "out of scope: inputs are no secret here",
+        "model inversion": "ran",
         "reconstruction": "ran",
     }
     assert [e["name"] for e in found["attacks"] if e["name"].startswith("mia")] == ["mia_loss"]
-    assert found["residual_risk"][-1] == "Classes of attacks that were not tried: attribute inference, model inversion."
+    assert found["residual_risk"][-1] == "Classes of attacks that were not tried: attribute inference."
 
 
 def test_what_is_missing_is_said_to_be() -> None:

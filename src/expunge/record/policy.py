@@ -25,6 +25,13 @@ class Policy:
     """A line on what it asks for."""
     attacks: tuple[str, ...] = ()
     """Attacks that must have run, by name or by form (`quantize.nf4`)."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings that required attacks must have been run with, by attack; those that are not named here must have been
+    run with their defaults, since a weaker attack of the same name shows less."""
+    least_tested: float = 0.5
+    """Least share of the facts that each required attack must have a value for, in one of its forms."""
+    most_known_by_reference: float = 0.5
+    """Mean that the reference may give of the answers when it is asked as they are; one that gives more knew them."""
     references: tuple[Literal["retrained", "base"], ...] = ("retrained", "base")
     """What the attacks must be compared with."""
     least_known: float = 0.1
@@ -49,9 +56,19 @@ class Policy:
             bool(self.attacks), "attacks must name at least one attack that has to be run: attacks: [plain, prompts]"
         )
         require(bool(self.references), "references must be retrained, base, or both.")
-        for name in ("least_known", "largest_threshold", "largest_share_leaking", "least_utility"):
+        for name in (
+            "least_known",
+            "least_tested",
+            "most_known_by_reference",
+            "largest_threshold",
+            "largest_share_leaking",
+            "least_utility",
+        ):
             require_between(name, getattr(self, name), 0, 1)
         require_at_least("retest_days", self.retest_days, 1)
+        for name in self.settings:
+            if name not in (required := {attack.partition(".")[0] for attack in self.attacks}):
+                raise unknown("required attack (in settings)", name, sorted(required))
         for known in self.out_of_scope:
             if known not in CLASSES:
                 raise unknown("class of attacks (in out_of_scope)", known, CLASSES)

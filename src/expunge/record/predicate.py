@@ -12,7 +12,7 @@ from expunge.core.format import counted, number
 from expunge.core.manifest import Manifest, versions
 from expunge.record.attack_classes import CLASSES, classified
 from expunge.record.policy import Policy, Reference
-from expunge.results.attacked import Attacked, Column
+from expunge.results.attacked import PLAIN, Attacked, Column, Leak
 from expunge.results.measures import Evaluation, Measure
 
 VERSION = 1
@@ -192,6 +192,8 @@ def _of_column(column: Column) -> dict[str, Any]:
     n, leaking = len(column.recovery), len(column.leaking)
     result = {
         "measure": f"{column.leak.measure}, above the control" if column.control else column.leak.measure,
+        "model": _mean(column.leak),
+        "reference": NOT_GIVEN if column.control is None else _mean(column.control),
         "mean": column.mean,
         "interval": column.interval,
         "leaking": leaking,
@@ -199,6 +201,10 @@ def _of_column(column: Column) -> dict[str, Any]:
         "share_interval": share_interval(leaking, n),
     }
     return _entry(column.name, status=RAN, n=n, threshold=column.threshold, result=result, note=column.note)
+
+
+def _mean(leak: Leak) -> float:
+    return sum(leak.values) / len(leak.values)
 
 
 def _of_measure(name: str, measure: Measure) -> dict[str, Any]:
@@ -308,6 +314,13 @@ def _unfounded(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
         reasons.append("no reference: nothing was compared with a model that never saw the rows")
     elif kind not in policy.references:
         reasons.append(f"the reference is {kind}; the policy asks for {' or '.join(policy.references)}")
+    plain = [e["result"] for e in found["attacks"] if e["name"] == PLAIN and e["status"] == RAN]
+    given = plain[0]["reference"] if plain else NOT_GIVEN
+    if isinstance(given, float) and given > policy.most_known_by_reference:
+        reasons.append(
+            f"the reference knows the rows: it gives {number(given)} of the answers as they are asked, and the policy "
+            f"allows {policy.most_known_by_reference}"
+        )
     if known == NOT_GIVEN:
         reasons.append("no baseline: nothing says whether the start model knew the rows")
     elif not known:
@@ -331,6 +344,7 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
         reasons.append(f"the threshold of {', '.join(lax)} is laxer than {policy.largest_threshold}")
     all_of_them = found["attacks_together"]
     if all_of_them["status"] == RAN:
+        reasons += _weaker(ran, all_of_them, policy)
         if all_of_them["share_leaking"] > policy.largest_share_leaking:
             reasons.append(f"{all_of_them['leaking']} of {counted(all_of_them['tested'], 'fact')} leak")
         if all_of_them["weights"] != SAME:
@@ -343,6 +357,21 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
     elif kept < policy.least_utility:
         share = f"{100 * kept:.0f} % of {found['utility']['measure']}"
         reasons.append(f"{share} was kept; the policy asks for {100 * policy.least_utility:.0f} %")
+    return reasons
+
+
+def _weaker(ran: Sequence[Mapping[str, Any]], together: Mapping[str, Any], policy: Policy) -> Sequence[str]:
+    """Which required attacks were run with other settings than the policy's, or on too few facts."""
+    own, reasons = together["settings"].get("attacks", {}), []
+    for name in policy.attacks:
+        attack = name.partition(".")[0]
+        if (given := own.get(attack, {})) != (asked := policy.settings.get(attack, {})):
+            told = ", ".join(f"{key}={value}" for key, value in given.items()) or "its defaults"
+            wanted = ", ".join(f"{key}={value}" for key, value in asked.items()) or "its defaults"
+            reasons.append(f"the attack {name} was run with {told}; the policy asks for {wanted}")
+        tested = max((entry["n"] for entry in ran if _is(entry["name"], name)), default=None)
+        if tested is not None and tested < policy.least_tested * together["facts"]:
+            reasons.append(f"the attack {name} has a value for {tested} of {counted(together['facts'], 'fact')} only")
     return reasons
 
 
