@@ -1,6 +1,7 @@
 """`expunge chat`: through pipes, at a terminal, side by side at any width, and what goes wrong."""
 
 import io
+import math
 import os
 import select
 import signal
@@ -222,12 +223,15 @@ def test_at_a_terminal(tmp_path: Path, model_folder: Path) -> None:
         os.execve(sys.executable, [sys.executable, *words], {**os.environ, "TERM": "xterm", "COLUMNS": "80"})
     unread = ""
 
-    def until(sign: str, seconds: float = 150) -> str:
-        """Read up to a text, and through it."""
+    def until(sign: str, *, pressing: bytes = b"", seconds: float = 100) -> str:
+        """Read up to a text, and through it; press a key until it comes, since one may come before it is read."""
         nonlocal unread
-        end = time.monotonic() + seconds
+        end, pressed = time.monotonic() + seconds, -math.inf
         while sign not in unread:
             assert time.monotonic() < end, f"no {sign!r} in {unread!r}"
+            if pressing and time.monotonic() > pressed + 3:
+                os.write(terminal, pressing)
+                pressed = time.monotonic()
             if select.select([terminal], [], [], 1)[0]:
                 unread += os.read(terminal, 4096).decode(errors="replace")
         before, _, unread = unread.partition(sign)
@@ -237,14 +241,12 @@ def test_at_a_terminal(tmp_path: Path, model_folder: Path) -> None:
         said = until("/help lists the commands, Ctrl-D ends.")
         assert "No data" in said and "slow" in said
         until("> ")
-        os.write(terminal, b"\x03")
-        until("/quit or Ctrl-D ends.")
+        until("/quit or Ctrl-D ends.", pressing=b"\x03")
         until("> ")
         os.write(terminal, b"Who?\n")
         until("slow")
         until("…")
-        os.write(terminal, b"\x03")
-        until("stopped")
+        until("stopped", pressing=b"\x03")
         until("> ")
         os.write(terminal, b"/nop\n")
         until("no command is called '/nop'")
