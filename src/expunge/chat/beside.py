@@ -9,9 +9,8 @@ from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
 from expunge.core.output import stage_of
 from expunge.results.measures import Evaluation
-from expunge.results.places import RUNS, model_folder, places
+from expunge.results.places import EVALUATION, RUNS, model_folder, places
 
-EVALUATION = "evaluation.json"
 ROLES = ("start", "retain")
 
 

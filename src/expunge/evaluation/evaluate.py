@@ -25,12 +25,11 @@ from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
 from expunge.results.measures import Evaluation, Measure, Sample
-from expunge.results.places import check_measured
+from expunge.results.places import EVALUATION, check_measured
 from expunge.results.records import FILE as RECORDS_FILE
 from expunge.results.records import DamagedRecords, Records
 from expunge.results.texts import Texts, check_texts
 
-FILE = "evaluation.json"
 PARTS = "parts"
 """Folder inside the output in which a collection keeps what it has computed, until the records are saved."""
 SAMPLES = {"forget": 8, "retain": 4}
@@ -139,7 +138,7 @@ def evaluate(
                     found.table, replace(found.manifest, results={**found.manifest.results, "absent": absent})
                 )
                 if output is not None and is_main():
-                    for old in (output / FILE, *replaces):
+                    for old in (output / EVALUATION, *replaces):
                         old.unlink(missing_ok=True)  # first, so that a kill leaves nothing of other records
                     found.with_texts(texts).save(output)
                 barrier()
@@ -163,7 +162,7 @@ def evaluate(
                 about.setdefault("paths", {})[role] = str(source)
         result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
         if output is not None and is_main():
-            result.with_texts(texts).save(output / FILE)
+            result.with_texts(texts).save(output / EVALUATION)
         return result
 
 
@@ -301,7 +300,7 @@ def reusable(folder: Path, made: Manifest, *, texts: Texts = "keep", overwrite: 
         ExpungeError: there are damaged records, or records of something else, and `overwrite` was not said.
     """
     if not (folder / RECORDS_FILE).exists():
-        check_output_file(folder / FILE, overwrite=overwrite)
+        check_output_file(folder / EVALUATION, overwrite=overwrite)
         return None
     try:
         there = Records.load(folder)
@@ -336,7 +335,7 @@ def check_rescored(records: Records, output: Path | None, *, overwrite: bool) ->
     """
     if output is None:
         return
-    check_output_file(output / FILE, overwrite=overwrite)
+    check_output_file(output / EVALUATION, overwrite=overwrite)
     if (output / RECORDS_FILE).exists():
         there = Records.manifest_in(output)
         if (there.inputs, there.arguments) != (records.manifest.inputs, records.manifest.arguments):

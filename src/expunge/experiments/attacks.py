@@ -173,8 +173,9 @@ def attacks(
     check_folder(Path(folder), manifest, ("attacked/",), overwrite=overwrite, resume=True)
     if corpus is None or model is None or retain_model is None:
         data, model, retain_model = embedded(authors, seed, progress=progress)
+    start = load_model(model)
     for own in options.values():
-        plan_unlearning(load_model(model), *split_settings({**own, "seed": seed}), corpus=data)
+        plan_unlearning(start, *split_settings({**own, "seed": seed}), corpus=data)
     folder = opened(folder, manifest, ("attacked/",), overwrite=overwrite, resume=True)
     log, tokenizer = RunLog(folder / "attacks.json"), load_tokenizer(model)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
-from expunge.report.compared_models import FILE
 from expunge.results.measures import Evaluation
-from expunge.results.places import places
+from expunge.results.places import EVALUATION, places
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _of(evaluation: Evaluation, role: str) -> Path | None:
 
 def _found(weights: str, folders: Iterator[Path] | Sequence[Path]) -> Evaluation | None:
     for folder in folders:
-        for file in (place / FILE for place in places(folder)):
+        for file in (place / EVALUATION for place in places(folder)):
             if file.is_file() and _weights(evaluation := Evaluation.load(file)) == weights:
                 return evaluation
     return None

@@ -8,11 +8,10 @@ from typing import Any, Literal
 from expunge.core.checks import ExpungeError, unknown
 from expunge.report.text import one_line
 from expunge.results.measures import Evaluation
-from expunge.results.places import check_own, model_folder, places
+from expunge.results.places import EVALUATION, check_own, model_folder, places
 from expunge.results.records import FILE as RECORDS
 from expunge.results.records import Records
 
-FILE = "evaluation.json"
 Source = Evaluation | str | Path
 _CURE = "Make one: expunge evaluate model=... forget=... output=..."
 Role = Literal["start", "retain", ""]
@@ -75,7 +74,7 @@ def listed_sources(sources: Source | Iterable[Source]) -> list[Source]:
 
 
 def _file(path: Path) -> Path:
-    candidates = [path, *(folder / FILE for folder in places(path))]
+    candidates = [path, *(folder / EVALUATION for folder in places(path))]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         looked = " or ".join(str(candidate) for candidate in candidates)
@@ -93,7 +92,11 @@ def _read(found: Path, named: Path) -> Evaluation:
         raise ExpungeError(f"{found} is not an evaluation that expunge wrote ({what}). {_CURE}") from error
     made, settings = (evaluation.about.get(name, {}) for name in ("inputs", "settings"))
     check_own(named, made, settings, found)
-    if found.name == FILE and (found.parent / RECORDS).is_file() and Records.manifest_in(found.parent).inputs != made:
+    if (
+        found.name == EVALUATION
+        and (found.parent / RECORDS).is_file()
+        and Records.manifest_in(found.parent).inputs != made
+    ):
         raise ExpungeError(
             f"{found} is not of the records next to it: one of the two was replaced. Make it again: expunge evaluate "
             f"records={found.parent} output={found.parent} --overwrite"

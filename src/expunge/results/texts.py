@@ -7,6 +7,7 @@ from expunge.core.checks import ExpungeError
 
 Texts = Literal["keep", "hash", "drop"]
 """With `hash`, who has the data can check what was asked. A short answer can be guessed from its hash."""
+_HASHED = "sha256:"
 
 
 def check_texts(texts: str) -> None:
@@ -18,9 +19,6 @@ def check_texts(texts: str) -> None:
 def text_hash(text: str) -> str:
     """The SHA-256 of a text in UTF-8, with its name in front."""
     return f"{_HASHED}{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-
-_HASHED = "sha256:"
 
 
 def is_hash(text: str) -> bool:

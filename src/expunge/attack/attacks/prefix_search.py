@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -88,18 +88,7 @@ def prefix_search(
     asker = Asker(tokenizer, template, max_length, progress=under(progress, "prefix_search"))
     (leak,) = asker.leaks(model, {"prefix_search": asked})
     about = {"prefix": text, "sought on": [*sought], "objective": [value for _, value in trace]}
-    return [
-        Leak(
-            name=leak.name,
-            measure=leak.measure,
-            facts=leak.facts,
-            values=leak.values,
-            prompts=leak.prompts,
-            texts=leak.texts,
-            about=about,
-            needs_control=True,
-        )
-    ]
+    return [replace(leak, about=about, needs_control=True)]
 
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:

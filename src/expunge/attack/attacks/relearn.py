@@ -102,6 +102,23 @@ def relearn(
     """
     require_between("shown", shown, 0, 1)
     how = Relearning(**training)
+    drawn, measured = _split(corpus, on, shown, how.seed)
+    sets: dict[str, Callable[[], Sequence[Example]]] = {
+        "forget": lambda: [*drawn.values()],
+        "retain": lambda: corpus["retain"][: len(drawn)],
+        "form": lambda: same_form([*drawn.values()], corpus["forget"], how.seed),
+    }
+    found = []
+    for name, facts in measured.items():
+        asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearn on {name}"))
+        found.append(brought_back(model, asker, f"relearn.{name}", sets[name](), facts, how))
+    return found
+
+
+def _split(
+    corpus: Corpus, on: Sequence[str] | None, shown: float, seed: int
+) -> tuple[dict[int, Example], dict[str, dict[int, Example]]]:
+    """The facts that are shown, and by set that is trained on, those that are measured."""
     on = [name for name in ON if name in corpus or name == "form"] if on is None else on
     for name in on:
         if name not in ON:
@@ -109,28 +126,17 @@ def relearn(
     facts = dict(enumerate(corpus["forget"]))
     if len(facts) < 2:
         raise CannotRun("it shows some facts and measures others, and the forget set has one fact")
-    drawn = some(facts, shown, random.Random(how.seed))
-    sets: dict[str, Callable[[], Sequence[Example]]] = {
-        "forget": lambda: [*drawn.values()],
-        "retain": lambda: corpus["retain"][: len(drawn)],
-        "form": lambda: same_form([*drawn.values()], corpus["forget"], how.seed),
-    }
-    found = []
-    for name in on:
-        asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearn on {name}"))
-        measured = {i: fact for i, fact in facts.items() if name != "forget" or i not in drawn}
-        found.append(brought_back(model, asker, f"relearn.{name}", sets[name](), measured, how))
-    return found
+    drawn = some(facts, shown, random.Random(seed))
+    others = {i: fact for i, fact in facts.items() if i not in drawn}
+    return drawn, {name: others if name == "forget" else facts for name in on}
 
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
     """Training on each set, and the facts that are measured at each point of its curve."""
-    facts = len(corpus["forget"])
-    shown = len(some(dict(enumerate(corpus["forget"])), settings["shown"], random.Random(0))) if facts > 1 else 0
-    on = [name for name in ON if name in corpus or name == "form"] if settings["on"] is None else settings["on"]
+    _, measured = _split(corpus, settings["on"], settings["shown"], settings["seed"])
     found = Budget(forms=())
-    for name in on if facts > 1 else ():
-        found += trained(f"relearn.{name}", facts - shown if name == "forget" else facts, settings)
+    for name, facts in measured.items():
+        found += trained(f"relearn.{name}", len(facts), settings)
     return found
 
 
