@@ -54,10 +54,11 @@ def test_methods_are_taught_tuned_run_and_kept(common: dict[str, Any], tmp_path:
     assert (folder / "real.png").stat().st_size > 5000
     (table,) = found.tables()
     assert [row[0] for row in table.rows] == ["start model", "retain model", *arms]
-    # Another method joins; what is there is neither taught nor run again.
-    weights = (folder / "start" / "model.safetensors").stat().st_mtime_ns
+    # Another method joins; what is there is neither taught nor measured nor run again.
+    kept = [folder / "start" / "model.safetensors", *folder.rglob("known-facts/*/evaluation.json")]
+    written = [path.stat().st_mtime_ns for path in kept]
     again = real(folder, **common, arms=("npo", "grad_diff"), tries=2, seeds=1)
-    assert (folder / "start" / "model.safetensors").stat().st_mtime_ns == weights
+    assert len(kept) == 3 and [path.stat().st_mtime_ns for path in kept] == written
     assert again.rows[0] == found.rows[0] and [row["arm"] for row in again.rows][-1] == "grad_diff"
     # The taught models serve another experiment, here with a rate that is not searched.
     other = real(tmp_path / "other", **common, taught=folder, arms=("npo",), tries=1, seeds=1)

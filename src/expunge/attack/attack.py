@@ -173,8 +173,10 @@ def attack(
         from expunge.report.figures import save_png
 
         saved = found.with_texts(texts)
-        save_png(leak_map.leak_map(saved), Path(output_dir) / leak_map.FILE)  # first: the result says that all is there
+        drawing = Path(output_dir) / leak_map.FILE
+        drawing.unlink(missing_ok=True)  # first, so that a kill leaves no drawing of another result
         saved.save(output_dir)
+        save_png(leak_map.leak_map(saved), drawing)
     return found
 
 

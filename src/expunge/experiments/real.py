@@ -32,6 +32,7 @@ from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import FORGET, RETAIN, save_png, tradeoff
 from expunge.report.text import words
 from expunge.results.measures import Direction, Evaluation, Measure
+from expunge.results.places import EVALUATION
 from expunge.training.finetune import finetune
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
@@ -378,6 +379,8 @@ class _Bench:
         return values
 
     def _measured(self, model: Any, corpus: Corpus, names: Sequence[str], kept_as: str | None) -> Evaluation:
+        if kept_as is not None and (before := self._earlier(model, corpus, names, kept_as)):
+            return before
         reference = self.records / RETRAINED
         compared = QUALITY in names and kept_as != RETRAINED
         return evaluate(
@@ -390,6 +393,16 @@ class _Bench:
             overwrite=True,
             progress=self.progress,
         )
+
+    def _earlier(self, model: Any, corpus: Corpus, names: Sequence[str], kept_as: str) -> Evaluation | None:
+        """What was measured of this model and data before, such as by a run that was interrupted."""
+        path = self.records / kept_as / EVALUATION
+        if not path.is_file():
+            return None
+        found, data = Evaluation.load(path), {f"data.{name}": of for name, of in corpus.fingerprints().items()}
+        made_of = {"model": model_fingerprint(model), **data}
+        same = all(made_of.get(name, of) == of for name, of in found.about["inputs"].items())
+        return found if same and all(name in found for name in names) else None
 
 
 def _as_evaluations(found: Real) -> list[Evaluation]:
