@@ -1,6 +1,7 @@
 """`expunge record` and `expunge verify`: what is shown, and exit codes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ def test_a_record_is_made_listed_and_verified(runs: Path, call: Call) -> None:
     assert listed.code == 0 and "REQ-17" in listed.out and "the chain holds" in listed.out
     scope = call("verify", runs / "npo", f"salt={runs / 'npo.salt'}", forget)
     assert scope.code == 0 and "all 6 rows were in scope, of 6" in scope.out
+
+
+def test_earlier_requests_are_shown(runs: Path, call: Call) -> None:
+    forget = f"forget={runs.parent / 'forget.jsonl'}"
+    call("record", runs / "npo", "request=REQ-17", forget)
+    made_run.run(runs / "after", start=made_run.RESULT, result="xxh3:after", start_model=str(runs / "npo"))
+    made_run.attacked({"sampling": (0.9, *(0.0,) * 5)}, model="xxh3:after").save(runs / "after-attacked")
+    made = call("record", runs / "after", "request=REQ-18", f"attacked={runs / 'after-attacked'}", forget)
+    assert made.code == 0 and "Earlier requests" in made.out
+    assert re.search(r"REQ-17 +npo +6 +6 +1 +came back", made.out)
+    assert "The earlier request REQ-17 came back: 1 of its 6 rows leak." in made.out
 
 
 def test_a_mismatch_ends_with_a_code_of_its_own(runs: Path, call: Call) -> None:

@@ -258,7 +258,7 @@ def test_limits_depend_on_the_model() -> None:
     merged = replace(made_run.manifest(), arguments={"adapter": "lora"})
     assert told(run=merged)["lineage"]["form"] == "merged adapter"
     after = told(predecessor={"digest": "sha256:1", "run": "b", "requests": ["R-1", "R-2"], "verdict": ERASED})
-    assert after["limits"][-1].startswith("Rows of earlier requests (R-1, R-2)")
+    assert after["limits"][-1].startswith("Rows of earlier requests whose records are not here (R-1, R-2)")
 
 
 def test_the_tokenizer_s_and_the_template_s_files_are_those_of_the_run() -> None:

@@ -281,7 +281,9 @@ def test_records_of_a_model_line_hold_the_digest_of_the_one_before(line: list[Pa
     assert (checks["chain"].result, checks["chain"].note) == ("right", "3 records")
     told = entries[2].statement.predicate
     assert told["lineage"]["predecessor"]["requests"] == ["REQ-0", "REQ-1"]
-    assert told["limits"][-1] == "Rows of earlier requests (REQ-0, REQ-1) were not attacked again for this record."
+    assert told["limits"][-1] == (
+        "Rows of the earlier request REQ-0 were not all attacked again: 6 of its 6 rows had no value in any attack."
+    )
 
 
 def test_a_changed_record_breaks_the_chain_after_it(line: list[Path]) -> None:

@@ -18,6 +18,7 @@ from expunge.cli.help import help_text
 from expunge.config import presets
 from expunge.config.resolve import Resolved, resolve
 from expunge.config.settings import Setting, settings
+from expunge.config.yaml_source import Layer
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import lock_file, locked
@@ -78,6 +79,8 @@ class Verb(Generic[T]):
     """Settings that are no field of `config`, such as the parameters of an experiment."""
     extra_settings: Callable[[dict[str, Any]], Sequence[Setting]] = lambda values: ()
     """From the values so far, the settings of what they name, such as a method's hyperparameters."""
+    further_layers: Callable[[Sequence[Layer]], Sequence[Layer]] | None = None
+    """From the layers of settings that were given, those with what they name besides, such as an earlier run."""
     unknown_hint: Callable[[str], str] | None = None
     """From an unknown setting, a sentence that says what it would be a setting of."""
     replaces_output: bool = True
@@ -186,6 +189,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         overrides=arguments.overrides,
         extra_settings=lambda values: [*verb.own_settings, *verb.extra_settings(values)],
         unknown_hint=verb.unknown_hint,
+        further_layers=verb.further_layers,
         verb=verb.name,
     )
     for name, values in _given_again(arguments.overrides):

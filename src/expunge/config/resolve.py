@@ -41,6 +41,7 @@ def resolve(
     overrides: Sequence[str] = (),
     extra_settings: Callable[[dict[str, Any]], Sequence[Setting]] | None = None,
     unknown_hint: Callable[[str], str] | None = None,
+    further_layers: Callable[[Sequence[Layer]], Sequence[Layer]] | None = None,
     verb: str = "",
 ) -> Resolved[T]:
     r"""Fill a configuration dataclass from its defaults, a preset, YAML files and overrides; later ones win.
@@ -55,6 +56,8 @@ def resolve(
         overrides: `key=value`, dotted for mappings.
         extra_settings: from the values so far, further settings that are known; a field of the same name goes first.
         unknown_hint: from an unknown name, a sentence that says where it would be known; empty where it knows none.
+        further_layers: from the layers of files and overrides, those with what they name besides, such as an earlier
+            run.
         verb: what the settings are for, such as `unlearn`: `preset=NAME` then puts a preset's settings for it below
             those of files and overrides. Empty: `preset` means nothing here.
 
@@ -68,6 +71,8 @@ def resolve(
         s.name: _as_text(s.default) for s in known.values() if isinstance(s.default, str | int | float | None)
     }
     layers = [layer for file in files for layer in read_file(Path(file))] + [read_override(text) for text in overrides]
+    if further_layers:
+        layers = [*further_layers(layers)]
     if verb:
         layers = with_preset(verb, tree, layers)
     marks = _overlaid(layers)

@@ -44,6 +44,19 @@ def file_digest(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def files_digest(source: str | Path) -> str | None:
+    """The SHA-256 of a file or folder, of several as `a,b` the digests joined by `+`; None where one is not there."""
+    paths = [Path(one).expanduser() for one in several(source)]
+    return "+".join(map(file_digest, paths)) if all(path.exists() for path in paths) else None
+
+
+def several(source: str | Path) -> list[str | Path]:
+    """The files that `a,b` names; a name with a comma that is there is one file."""
+    if isinstance(source, str) and "," in source and not Path(source).expanduser().exists():
+        return [part.strip() for part in source.split(",")]
+    return [source]
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file in a folder and below it, by its path in the folder."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())

@@ -16,8 +16,8 @@ class CorpusConfig:
     path: str | None = None
     """Folder of a benchmark's files, for sources that read one."""
     forget: str | None = None
-    """Forget set: a JSON, JSON lines, CSV, TSV or Parquet file, a folder of them or a dataset id (`files`), or the name
-    of a split (`tofu`)."""
+    """Forget set: a JSON, JSON lines, CSV, TSV or Parquet file, several as `a,b`, a folder of them or a dataset id
+    (`files`), or the name of a split (`tofu`)."""
     retain: str | None = None
     """Retain set, likewise."""
     holdout: str | None = None

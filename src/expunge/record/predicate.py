@@ -3,7 +3,7 @@
 What is missing is said to be `not given` or `not run`; nothing is filled in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from expunge.core.format import counted, number
 from expunge.core.manifest import Manifest, versions
 from expunge.record.attack_classes import CLASSES, classified
+from expunge.record.earlier import CAME_BACK, NOT_TESTED, Earlier, retested
 from expunge.record.policy import Policy, Reference
 from expunge.results.attacked import PLAIN, Attacked, Column, Leak
 from expunge.results.measures import Evaluation, Measure
@@ -78,6 +79,8 @@ class Evidence:
     """SHA-256 of quantized or otherwise derived models, by their names."""
     predecessor: Mapping[str, Any] | None = None
     """Record of the run that this one stands on, from `summary`."""
+    earlier: Sequence[Earlier] = ()
+    """Requests before it on the same model line."""
     signer: Mapping[str, str] | None = None
     """Who signs the record."""
 
@@ -122,7 +125,8 @@ def predicate(of: Evidence) -> dict[str, Any]:
             "steps": results.get("steps", NOT_GIVEN),
             "training_seconds": _seconds(results),
         },
-        "baseline": baseline(of.run, of.start, of.policy),
+        "earlier_requests": retested(of.earlier, of.attacked),
+        "baseline": baseline(of.run, of.start, of.policy, earlier={fact for one in of.earlier for fact in one.facts}),
         "reference": reference(of.attacked, of.evaluation),
         "attacks": tried,
         "attacks_together": together(of.attacked, compared=of.weights_compared),
@@ -144,10 +148,24 @@ def predicate(of: Evidence) -> dict[str, Any]:
     return found
 
 
-def baseline(run: Manifest, start: Evaluation | None, policy: Policy) -> dict[str, Any]:
-    """Did the start model know the rows? By an evaluation of it, else by what the run measured before its steps."""
+def baseline(
+    run: Manifest, start: Evaluation | None, policy: Policy, *, earlier: Collection[int] = ()
+) -> dict[str, Any]:
+    """Did the start model know the rows? By an evaluation of it, else by what the run measured before its steps.
+
+    Rows of earlier requests, which the start model was made to forget, do not count where the evaluation tells rows
+    apart.
+    """
     if (measure := _value(start, "forget_probability")) is not None:
         found = {"from": "an evaluation of the start model", **_told(measure)}
+        new = [value for fact, value in enumerate(measure.per_example) if fact not in earlier]
+        if earlier and new:
+            found = {
+                "from": f"{found['from']}, on the rows that are new",
+                "value": sum(new) / len(new),
+                "interval": None,
+            }
+            found["n"] = len(new)
     elif (value := _probability(run, "before", "forget")) is not None:
         found = {"from": "the run, on up to 16 rows", "value": value, "interval": None, "n": NOT_GIVEN}
     else:
@@ -283,6 +301,11 @@ def residual_risk(found: Mapping[str, Any]) -> list[str]:
             said.append(f"{counted(untested, 'fact')} had no value in any attack.")
     else:
         said.append("No attack was run.")
+    said += [
+        f"The earlier request {one['request']} came back: {one['leaking']} of its {counted(one['rows'], 'row')} leak."
+        for one in found["earlier_requests"]
+        if one["status"] == CAME_BACK
+    ]
     missing = [name for name, status in found["classes"].items() if status != RAN]
     if missing:
         said.append(f"Classes of attacks that were not tried: {', '.join(missing)}.")
@@ -293,9 +316,14 @@ def _further_limits(found: Mapping[str, Any]) -> list[str]:
     said = []
     if found["lineage"]["form"] == "adapter":
         said.append("The files hold an adapter: the base model without it answers as it did before.")
-    if before := found["lineage"]["predecessor"]:
-        earlier = ", ".join(before["requests"])
-        said.append(f"Rows of earlier requests ({earlier}) were not attacked again for this record.")
+    untested = [one for one in found["earlier_requests"] if one["status"] == NOT_TESTED]
+    told = {one["request"] for one in found["earlier_requests"]}
+    said += [
+        f"Rows of the earlier request {one['request']} were not all attacked again: {one['note']}." for one in untested
+    ]
+    before = found["lineage"]["predecessor"]
+    if gone := [one for one in (before["requests"] if before else ()) if one not in told]:
+        said.append(f"Rows of earlier requests whose records are not here ({', '.join(gone)}) were not attacked again.")
     return said
 
 

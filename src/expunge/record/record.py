@@ -16,6 +16,7 @@ from expunge.core.output import check_output_file
 from expunge.core.surface import assigned
 from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
+from expunge.record.earlier import earlier_requests
 from expunge.record.ledger import summary
 from expunge.record.policy import Policy, load_policy
 from expunge.record.predicate import Evidence, predicate
@@ -107,7 +108,7 @@ def record(
     rows = _rows(manifest, corpus)
     after, before, found = _evaluation(evaluation, folder), _evaluation(start), _attacked(attacked)
     compared = _check_measured(folder, manifest, rows.fingerprint("forget"), after, before, found)
-    follows = _predecessor(manifest, predecessor)
+    before_it = _predecessor(manifest, predecessor)
     derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
     salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
     with locked(folder):
@@ -126,7 +127,8 @@ def record(
             sources={"evaluation": after.digest, "start": before.digest, "attacked": found.digest},
             start_files=_files_of(manifest.results.get("start_model")),
             derivatives=derived,
-            predecessor=follows,
+            predecessor=None if before_it is None else summary(*before_it),
+            earlier=earlier_requests(None if before_it is None else before_it[1], rows["forget"]),
             signer=signer.public if signer is not None else None,
         )
         files = {**manifest.results["files"], MANIFEST: file_digest(folder / MANIFEST)}
@@ -275,8 +277,8 @@ def _files_of(model: str | None) -> dict[str, str] | None:
     return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def _predecessor(manifest: Manifest, named: str | Path | None) -> dict[str, Any] | None:
-    """The record that this one follows, which must be about the model that the run began with."""
+def _predecessor(manifest: Manifest, named: str | Path | None) -> tuple[Statement, Path] | None:
+    """The record that this one follows, about the model that the run began with, and its run folder."""
     start = manifest.results.get("start_model") or ""
     if named is None and not (start and (Path(start) / FILE).is_file()):
         return None
@@ -291,7 +293,7 @@ def _predecessor(manifest: Manifest, named: str | Path | None) -> dict[str, Any]
             f"the record in {folder} is about another model than the one that this run began with, so it is not its "
             "predecessor."
         )
-    return summary(before, folder)
+    return before, folder
 
 
 def _there(path: Path) -> Path:

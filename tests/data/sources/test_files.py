@@ -8,6 +8,7 @@ import datasets
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.manifest import file_digest
 from expunge.core.surface import command_line
 from expunge.data.corpus import load_corpus
 from expunge.data.sources.files import files
@@ -44,6 +45,18 @@ def test_the_same_content_is_the_same_corpus_wherever_it_comes_from(tmp_path):
         for source in (QA, tmp_path / "f.json", jsonl(tmp_path / "f.jsonl", QA), datasets.Dataset.from_list(QA))
     }
     assert len(prints) == 1
+
+
+def test_several_files_are_read_one_after_the_other(tmp_path):
+    first, second = jsonl(tmp_path / "first.jsonl", QA[:1]), jsonl(tmp_path / "second.jsonl", QA[1:])
+    corpus = files(forget=f"{second}, {first}", retain=QA)
+    assert [row.completion for row in corpus["forget"]] == ["it is 1", "it is 2", "it is 0"]
+    assert corpus["forget"][-1].origin == "first.jsonl, line 1"
+    assert corpus.files["forget"] == f"{file_digest(second)}+{file_digest(first)}"
+    comma = jsonl(tmp_path / "a,b.jsonl", QA)  # a file whose name holds a comma is one file
+    assert len(files(forget=str(comma))["forget"]) == 3
+    with pytest.raises(ExpungeError, match=r"no file at '.*third\.jsonl'"):
+        files(forget=f"{first},{tmp_path / 'third.jsonl'}")
 
 
 def test_a_question_set_and_a_plain_text_set_go_together():

@@ -87,6 +87,13 @@ def record(call: Call[RecordConfig]) -> int:
         [_row(entry) for entry in told["attacks"]],
         numeric=(3, 4),
     )
+    if told["earlier_requests"]:
+        heading("Earlier requests")
+        table(
+            ("request", "run", "rows", "attacked again", "leaking", "status"),
+            [_earlier(entry) for entry in told["earlier_requests"]],
+            numeric=(2, 3, 4),
+        )
     heading("Residual risk")
     for sentence in told["residual_risk"]:
         say(sentence)
@@ -105,6 +112,11 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     leaking = number(result["leaking"]) if isinstance(result, dict) and "leaking" in result else "-"
     said = entry["status"] + (f": {one_line(entry['note'])[:60]}" if entry["status"] != "ran" and entry["note"] else "")
     return entry["name"], entry["class"], entry["access"], str(entry["n"]), leaking, said
+
+
+def _earlier(entry: dict[str, Any]) -> tuple[str, ...]:
+    said = entry["status"] + (f": {one_line(entry['note'])}" if entry["note"] else "")
+    return entry["request"], entry["run"], str(entry["rows"]), str(entry["tested"]), str(entry["leaking"]), said
 
 
 def forget_rows(config: CorpusConfig, more: dict[str, Any]) -> "Corpus | None":

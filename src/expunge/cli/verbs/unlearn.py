@@ -15,6 +15,7 @@ from expunge.cli.verbs._training import (
     say_resumed,
     training_fields,
 )
+from expunge.config.continued import CONTINUE, KEY, with_continued
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
@@ -71,7 +72,7 @@ def unlearn(call: Call[UnlearnRunConfig]) -> int:
     """Make a model forget the forget set while it keeps the retain set."""
     config, extra = call.config, call.resolved.extra
     of_source = {setting.name for setting in source_settings({"source": config.source})}
-    of_method = {name: value for name, value in extra.items() if name not in of_source}
+    of_method = {name: value for name, value in extra.items() if name not in of_source and name != KEY}
     if call.dry_run:
         return dry_run(
             call,
@@ -228,6 +229,8 @@ VERB = Verb(
     name="unlearn",
     config=UnlearnRunConfig,
     run=unlearn,
+    own_settings=(CONTINUE,),
+    further_layers=with_continued,
     extra_settings=hyperparameters,
     unknown_hint=catalogue.of_adapters,
     flags=("dry_run", "overwrite", "resume"),

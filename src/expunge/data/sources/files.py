@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from expunge.core.checks import ExpungeError, nearest, require
-from expunge.core.manifest import file_digest
+from expunge.core.manifest import files_digest, several
 from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus
 from expunge.data.reading import is_readable, read_dataset, read_file, read_objects
@@ -30,11 +30,12 @@ def files(
     Each set is a .json (an array of objects, or an object a line), .jsonl, .csv, .tsv, .parquet or .arrow file, a .txt
     file (a plain text a line), each also compressed as .gz or .zst; a folder of such files, or one that `save_to_disk`
     wrote; a dataset that the `datasets` library finds by `id`, `id:split` or `id:config:split`; a list of dictionaries;
-    or a `datasets.Dataset`. Rows hold `question` and `answer`; or `prompt` and `completion`, joined as they are; or
-    `messages`, a list of {role, content}; or `text`. The forms of Alpaca (`instruction`, `input`, `output`) and
-    ShareGPT (`conversations`) are read as questions and messages. Beside them rows may hold `paraphrased_question`,
-    `paraphrased_answer`, `perturbed_answer` (a list of wrong answers) and `alternate` (an answer to be preferred, or a
-    list of them). In CSV, lists are written as JSON and an empty cell is no value.
+    or a `datasets.Dataset`. Several files are named with commas, `a.jsonl,b.csv`, and read one after the other. Rows
+    hold `question` and `answer`; or `prompt` and `completion`, joined as they are; or `messages`, a list of {role,
+    content}; or `text`. The forms of Alpaca (`instruction`, `input`, `output`) and ShareGPT (`conversations`) are read
+    as questions and messages. Beside them rows may hold `paraphrased_question`, `paraphrased_answer`,
+    `perturbed_answer` (a list of wrong answers) and `alternate` (an answer to be preferred, or a list of them). In CSV,
+    lists are written as JSON and an empty cell is no value.
 
     Args:
         forget: what is to be forgotten.
@@ -81,13 +82,14 @@ def files(
         )
         for name, rows in read.items()
     }
-    digests = {name: file_digest(Path(source).expanduser()) for name, source in wanted.items() if _is_local(source)}
+    local = {name: files_digest(source) for name, source in wanted.items() if _is_local(source)}
+    digests = {name: digest for name, digest in local.items() if digest is not None}
     apart = tuple(name for name in splits if name != "forget")
     return Corpus(splits, name="files", files=digests, apart=apart)
 
 
 def _is_local(source: Source) -> TypeGuard[str | Path]:
-    return isinstance(source, Path) or (isinstance(source, str) and _is_path(source))
+    return isinstance(source, Path) or (isinstance(source, str) and all(_is_path(str(one)) for one in several(source)))
 
 
 def _named(name: str, source: Source) -> str:
@@ -96,7 +98,7 @@ def _named(name: str, source: Source) -> str:
 
 def _rows(name: str, source: Source) -> list[Row]:
     if _is_local(source):
-        return read_file(Path(source))
+        return [row for path in several(source) for row in read_file(Path(path))]
     return read_dataset(source) if isinstance(source, str) else read_objects(source, name)
 
 
