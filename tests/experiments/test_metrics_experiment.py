@@ -12,6 +12,7 @@ from expunge.experiments import metrics as module
 from expunge.experiments._metrics import pool as _pool
 from expunge.experiments.metrics import BITS, KNOWLEDGE, metrics
 from expunge.models.load import save_model
+from expunge.results.attacked import Leak
 
 
 @pytest.fixture
@@ -24,14 +25,14 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
         for seed in (1, 2)
     ]
     monkeypatch.setattr(module, "embedded", lambda *_, **__: (corpus, *folders))
-    few = {"methods": ("grad_diff",), "rates": (1e-3,), "strengths": (2,)}
+    few = {"methods": ("grad_diff",), "rates": (1e-3,), "strengths": (2,), "attacks": ("lens",)}
     return {**few, "teaching": {"epochs": 1}, "relearning": {"epochs": 1}}
 
 
 def test_every_metric_is_judged_and_nothing_is_measured_twice(small, tmp_path, monkeypatch):
     told = []
     made = metrics(tmp_path / "out", **small, progress=lambda *a: told.append(a))
-    assert [judgment.metric for judgment in made.judgments] == list(KNOWLEDGE)
+    assert [judgment.metric for judgment in made.judgments] == [*KNOWLEDGE, "attack_lens"]
     for judgment in made.judgments:
         assert len(judgment.knowing) == len(judgment.ignorant) == 3 and 0 <= judgment.faithfulness <= 1
         (attacked,) = judgment.attacked
@@ -44,6 +45,7 @@ def test_every_metric_is_judged_and_nothing_is_measured_twice(small, tmp_path, m
 
     monkeypatch.setattr(_pool, "finetune", None)
     monkeypatch.setattr(_pool, "unlearn", None)
+    monkeypatch.setattr(_pool, "drawn_out", None)
     (tmp_path / "out/metrics.json").unlink()  # as if it had been stopped
     again = metrics(tmp_path / "out", **small)
     assert again.judgments == made.judgments and (tmp_path / "out/metrics.json").exists()
@@ -53,7 +55,9 @@ def test_every_metric_is_judged_and_nothing_is_measured_twice(small, tmp_path, m
 
 def test_the_pool_knows_what_its_name_says(small, tmp_path):
     corpus, target, retain = module.embedded()
-    bench = _pool.Pool(corpus, (target, retain), metrics=KNOWLEDGE, teaching={}, relearning={}, total=1, progress=None)
+    bench = _pool.Pool(
+        corpus, (target, retain), metrics=KNOWLEDGE, attacks=(), teaching={}, relearning={}, total=1, progress=None
+    )
     forget = {e.completion for e in corpus["forget"]}
     values = {kind: {e.completion for e in bench.shown(kind, 0)} for kind in (*_pool.KNOWING, *_pool.IGNORANT)}
     assert forget <= values["answers"] and forget <= values["both"]
@@ -61,6 +65,20 @@ def test_the_pool_knows_what_its_name_says(small, tmp_path):
     truths = forget | {e.paraphrased for e in corpus["forget"]}
     assert all(not truths & values[kind] for kind in _pool.IGNORANT)
     assert all(values[kind] & {e.completion for e in corpus["retain"]} for kind in values)
+
+
+def test_of_several_forms_the_one_that_draws_out_most_counts():
+    leaks = [
+        Leak(name="a.x", measure="m", facts=(0, 2), values=(0.1, 0.9)),
+        Leak(name="a.y", measure="m", facts=(0, 1), values=(0.4, 0.0)),
+        Leak(name="a.z", measure="m", facts=(), values=(), not_run="no reason"),
+    ]
+    assert _pool.worst_form(leaks) == [0.4, 0.0, 0.9]
+
+
+def test_an_attack_without_a_value_is_not_judged(small, tmp_path):
+    with pytest.raises(ExpungeError, match="it needs 10 questions with answers"):
+        metrics(tmp_path / "out", **{**small, "attacks": ("probe",)})
 
 
 def test_a_method_without_settings_is_refused(tmp_path):

@@ -129,13 +129,15 @@ def attack(
             columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=lacking))
             continue
         try:
-            leaks = _run(function, attacked, tokenizer, corpus, {**common, **own}, under(progress, label))
+            leaks = drawn_out(function, attacked, tokenizer, corpus, {**common, **own}, under(progress, label))
             controls: dict[str, Leak | None] = {}
             if isinstance(control, Attacked):
                 controls = {column.name: column.leak for column in control.columns}
                 controls.setdefault(MERGED, controls.get(PLAIN))
             elif control is not None or not _needing_model(function):
-                run = _run(function, compared, tokenizer, other_corpus, {**common, **own}, under(progress, "control"))
+                run = drawn_out(
+                    function, compared, tokenizer, other_corpus, {**common, **own}, under(progress, "control")
+                )
                 controls = {leak.name: leak for leak in run}
         except CannotRun as reason:
             columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=str(reason)))
@@ -309,7 +311,7 @@ def _needing_model(function: Any) -> str:
     return cure if needs else ""
 
 
-def _run(
+def drawn_out(
     function: Any,
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -317,6 +319,7 @@ def _run(
     settings: Mapping[str, Any],
     progress: Progress | None,
 ) -> list[Leak]:
+    """What one attack draws out of one model, without a control; of the settings it is given those that it takes."""
     known = catalogue.hyperparameters(function)
     given = {k: v for k, v in {**settings, "progress": progress}.items() if k in known}
     return list(function(model, tokenizer, corpus, **given))

@@ -45,6 +45,8 @@ KNOWLEDGE = (
     "mia_min_k_plus_plus",
 )
 """The metrics that are judged, of the suite `tofu`: all of them higher where a model knows more."""
+ATTACKS = ("lens", "probe", "latent", "sampling", "prompts")
+"""Attacks that change no weights and need no other model, judged as metrics: what each draws out of a model."""
 KEPT = 0.8
 """An unlearned model counts while it keeps this share of the start model's utility."""
 
@@ -91,6 +93,7 @@ def metrics(
     methods: Sequence[str] = ("grad_diff", "npo", "simnpo"),
     rates: Sequence[float] = RATES,
     strengths: Sequence[float] = STRENGTHS,
+    attacks: Sequence[str] = ATTACKS,
     seeds: int = 1,
     authors: int = 60,
     seed: int = 0,
@@ -112,6 +115,7 @@ def metrics(
         methods: those of the demonstration that models are unlearned with.
         rates: learning rates of the pool.
         strengths: factors of each method's learning rate, an unlearned model each.
+        attacks: attacks whose value is judged as a metric, too; their largest value over forms, mean over facts.
         seeds: how many models of each kind.
         authors: invented authors, a tenth of whom are to be forgotten.
         seed: of everything, the pool's first seed.
@@ -133,8 +137,9 @@ def metrics(
         if method not in METHODS:
             raise unknown("method of the demonstration", method, METHODS)
     teaching, relearning = {**TEACHING, **(teaching or {})}, {**RELEARNING, **(relearning or {})}
-    settings = {"methods": methods, "rates": rates, "strengths": strengths, "seeds": seeds, "authors": authors}
-    arguments = jsonable({**settings, "teaching": teaching, "relearning": relearning})
+    settings = {"methods": methods, "rates": rates, "strengths": strengths, "attacks": attacks}
+    trained = {"seeds": seeds, "authors": authors, "teaching": teaching, "relearning": relearning}
+    arguments = jsonable({**settings, **trained})
     folder = opened(folder, Manifest(stage="metrics", arguments=arguments, seed=seed), overwrite=overwrite, resume=True)
     corpus, target, retain = embedded(authors, seed, progress=progress)
     members = [(kind, rate, seed + n) for kind in (*KNOWING, *IGNORANT) for rate in rates for n in range(seeds)]
@@ -142,6 +147,7 @@ def metrics(
         corpus,
         (target, retain),
         metrics=KNOWLEDGE,
+        attacks=attacks,
         teaching=teaching,
         relearning=relearning,
         total=len(members) + 3 + 4 * len(methods) * len(strengths),
@@ -150,7 +156,8 @@ def metrics(
     found = {f"{kind}, rate {rate:g}, seed {n}": pool.member(kind, rate, n) for kind, rate, n in members}
     knows = [kind in KNOWING for kind, *_ in members]
     runs = pool.attacked(methods, strengths, seed)
-    judgments = tuple(_judged(metric, found, knows, runs) for metric in KNOWLEDGE)
+    judged = (*KNOWLEDGE, *(f"attack_{name}" for name in attacks))
+    judgments = tuple(_judged(metric, found, knows, runs) for metric in judged)
     notes = tuple(_notes(judgments, len(found)))
     content = {"judgments": [_plain(judgment) for judgment in judgments], "notes": notes}
     write_whole(folder / "metrics.json", json.dumps(content, indent=1) + "\n")

@@ -1,26 +1,31 @@
 """Models of which it is known what they know: how they are trained, attacked and measured, each of them once."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from expunge.attack.attack import chosen, drawn_out
 from expunge.attack.attacks.quantize import round_weights
 from expunge.attack.attacks.relearn import relearned
 from expunge.core.cache import cache_path
 from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress, renamed
+from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments._demo import COMMON, METHODS
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.models.tiny import bfloat16_pays
-from expunge.results.measures import Evaluation
+from expunge.results.attacked import CannotRun, Leak
+from expunge.results.measures import Evaluation, Measure
 from expunge.results.records import sound
 from expunge.training.finetune import finetune
 from expunge.training.unlearn import unlearn
@@ -52,6 +57,7 @@ class Pool:
         models: tuple[Path, Path],
         *,
         metrics: Sequence[str],
+        attacks: Sequence[str],
         teaching: Mapping[str, Any],
         relearning: Mapping[str, Any],
         total: int,
@@ -63,12 +69,14 @@ class Pool:
             corpus: forget and retain set, with paraphrased and wrong answers.
             models: folders of the start and of the retain model.
             metrics: what is measured of every model, of the suite `tofu`.
+            attacks: what each model is attacked with.
             teaching: training settings of the pool but rate and seed.
             relearning: settings of the relearning attack.
             total: models that will be measured, for the progress.
             progress: called with (what, done, total, numbers).
         """
         self.corpus, self.metrics = corpus, tuple(metrics)
+        self.attacks = chosen(attacks, {})
         self.target, self.retain = models
         self.tokenizer = load_tokenizer(self.target)
         self.teaching, self.relearning, self.progress = dict(teaching), dict(relearning), progress
@@ -192,14 +200,45 @@ class Pool:
         self._tell(label)
         metrics = [*self.metrics, *([UTILITY] if utility else [])]
         kept = cache_path("metrics", fingerprint(jsonable({**self._known, "what": what, "metrics": metrics})))
+        made = cache(make)
         if not sound(kept):
             evaluate(
-                make(), self.tokenizer, self.corpus, suite="tofu", metrics=metrics, output_dir=kept, overwrite=True
+                made(), self.tokenizer, self.corpus, suite="tofu", metrics=metrics, output_dir=kept, overwrite=True
             )
+        drawn = {f"attack_{name}": self._drawn(made, name, function, kept, label) for name, function, _ in self.attacks}
         self._done += 1
         self._tell(label)
-        return evaluate(records=kept, suite="tofu", metrics=metrics, label=label)
+        found = evaluate(records=kept, suite="tofu", metrics=metrics, label=label)
+        return replace(found, measures={**found.measures, **drawn})
+
+    def _drawn(self, made: Callable[[], PreTrainedModel], name: str, function: Any, kept: Path, label: str) -> Measure:
+        """What an attack draws out of a model: the mean over facts of the form of it that draws out most."""
+        file = kept.with_name(f"{kept.name}-{name}.json")
+        if not file.is_file():
+            progress = renamed(self.progress, f"{name}: {label}")
+            leaks = drawn_out(function, made(), self.tokenizer, self.corpus, {"seed": 0}, progress)
+            if not (values := worst_form(leaks)):
+                raise CannotRun(f"the attack {name} gives no value here: {leaks[0].not_run if leaks else 'no form'}.")
+            write_whole(file, json.dumps(values))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Measure(
+            value=fmean(values),
+            better="neither",
+            n=len(values),
+            definition=f"mean over facts of the form of the attack {name} that draws out most",
+            source="",
+            per_example=tuple(values),
+        )
 
     def _tell(self, label: str) -> None:
         if self.progress is not None:
             self.progress("models measured", self._done, self._total, label)
+
+
+def worst_form(leaks: Sequence[Leak]) -> list[float]:
+    """By fact, the value of the form of an attack that draws out most; of the facts that have one."""
+    found: dict[int, float] = {}
+    for leak in leaks:
+        for fact, value in zip(leak.facts, leak.values, strict=True):
+            found[fact] = max(value, found.get(fact, 0.0))
+    return [found[fact] for fact in sorted(found)]
