@@ -4,7 +4,7 @@ import inspect
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,59 +101,32 @@ def attack(
     questions = tuple(fact.question for fact in facts)
     template = dated_like(control, template, tokenizer)
     about = told(ways, template=template, max_length=max_length, seed=seed)
-    if isinstance(control, Attacked):
-        check_control(control, corpus)
-        check_same_settings(control, about)
-    elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
-        raise ExpungeError(
-            f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
-            "first: expunge.load_model(<folder or id>)."
-        )
+    _check_given_control(control, corpus, about)
     check_finite(model)
     plain = _merged(model)
-    common = {"template": template, "max_length": max_length, "seed": seed}
-    other = _merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain
-    other_corpus = corpus if control is not None else untaught(corpus, seed)
+    sides = _Sides(
+        tokenizer=tokenizer,
+        model=plain,
+        control=_merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain,
+        as_is=(model, model if control is None else control),
+        earlier=control if isinstance(control, Attacked) else None,
+        untaught=control is None,
+        corpus=corpus,
+        other_corpus=corpus if control is not None else untaught(corpus, seed),
+        common={"template": template, "max_length": max_length, "seed": seed},
+        threshold=threshold,
+        label=label,
+        progress=progress,
+    )
     columns: list[Column] = []
     forms: list[tuple[str, Any, dict[str, Any]]] = [(PLAIN, _plain, {})]
     if isinstance(model, PeftModel):
         forms.append((MERGED, _plain, {"name": MERGED}))
     all_ways = [*forms, *ways]
-    as_is = {PLAIN: (model, model if control is None else control)}
     for number, (name, function, own) in enumerate(all_ways):
         if progress:
             progress("attacks", number, len(all_ways), name)
-        attacked, compared = as_is.get(name, (plain, other))
-        began = time.monotonic()
-        if lacking := _lacking(function, corpus):
-            columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=lacking))
-            continue
-        try:
-            leaks = drawn_out(function, attacked, tokenizer, corpus, {**common, **own}, under(progress, label))
-            controls: dict[str, Leak | None] = {}
-            if isinstance(control, Attacked):
-                controls = {column.name: column.leak for column in control.columns}
-                controls.setdefault(MERGED, controls.get(PLAIN))
-            elif control is not None or not _needing_model(function):
-                run = drawn_out(
-                    function, compared, tokenizer, other_corpus, {**common, **own}, under(progress, "control")
-                )
-                controls = {leak.name: leak for leak in run}
-        except CannotRun as reason:
-            columns.append(Column(name=name, leak=None, control=None, threshold=threshold, note=str(reason)))
-            continue
-        seconds = round(time.monotonic() - began, 2)
-        columns += [
-            Column(
-                name=leak.name,
-                leak=None if leak.not_run else leak,
-                control=None if leak.not_run else controls.get(leak.name),
-                threshold=threshold,
-                note=leak.not_run or (_needing_model(function) if control is None and leak.needs_control else ""),
-                seconds=seconds / len(leaks),
-            )
-            for leak in leaks
-        ]
+        columns += sides.columns(name, function, own)
     if progress:
         progress("attacks", len(all_ways), len(all_ways), "")
     found = Attacked(
@@ -165,7 +138,7 @@ def attack(
         settings=about,
         inputs={
             "model": model_fingerprint(plain),
-            **_control_input(control, other),
+            **_control_input(control, sides.control),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **corpus.fingerprints(),
         },
@@ -180,6 +153,68 @@ def attack(
         saved.save(output_dir)
         save_png(leak_map.leak_map(saved), drawing)
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """The model and its control, which are attacked alike."""
+
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    control: PreTrainedModel
+    """The other model; the model itself where it is asked for untaught facts, or compared with an earlier result."""
+    as_is: tuple[Any, Any]
+    """Both with their adapters beside the weights, as the form `plain` asks them."""
+    earlier: Attacked | None
+    """What an earlier attack gave for the control, which then is not attacked again."""
+    untaught: bool
+    """Is the control the model itself, asked for untaught facts?"""
+    corpus: Corpus
+    other_corpus: Corpus
+    """What the control is asked."""
+    common: Mapping[str, Any]
+    threshold: float
+    label: str
+    progress: Progress | None
+
+    def columns(self, name: str, function: Any, own: Mapping[str, Any]) -> list[Column]:
+        """A column for each form of an attack; one without values where it cannot be run."""
+        began = time.monotonic()
+        if lacking := _lacking(function, self.corpus):
+            return [self._not_run(name, lacking)]
+        model, other = self.as_is if name == PLAIN else (self.model, self.control)
+        settings = {**self.common, **own}
+        try:
+            leaks = drawn_out(function, model, self.tokenizer, self.corpus, settings, under(self.progress, self.label))
+            controls = self._controls(function, other, settings)
+        except CannotRun as reason:
+            return [self._not_run(name, str(reason))]
+        seconds = round(time.monotonic() - began, 2)
+        needing = _needing_model(function) if self.untaught else ""
+        return [
+            Column(
+                name=leak.name,
+                leak=None if leak.not_run else leak,
+                control=None if leak.not_run else controls.get(leak.name),
+                threshold=self.threshold,
+                note=leak.not_run or (needing if leak.needs_control else ""),
+                seconds=seconds / len(leaks),
+            )
+            for leak in leaks
+        ]
+
+    def _controls(self, function: Any, other: Any, settings: Mapping[str, Any]) -> dict[str, Leak | None]:
+        """What the same attack draws out of the control, by form."""
+        if self.earlier is not None:
+            known = {column.name: column.leak for column in self.earlier.columns}
+            return {MERGED: known.get(PLAIN), **known}
+        if self.untaught and _needing_model(function):
+            return {}
+        run = drawn_out(function, other, self.tokenizer, self.other_corpus, settings, under(self.progress, "control"))
+        return {leak.name: leak for leak in run}
+
+    def _not_run(self, name: str, why: str) -> Column:
+        return Column(name=name, leak=None, control=None, threshold=self.threshold, note=why)
 
 
 def untaught(corpus: Corpus, seed: int = 0) -> Corpus:
@@ -211,6 +246,17 @@ def check_forget(corpus: Corpus) -> None:
     """Raise where there is nothing to ask for."""
     if "forget" not in corpus:
         raise ExpungeError(f"an attack asks for the forget set; the corpus '{corpus.name}' holds {', '.join(corpus)}.")
+
+
+def _check_given_control(control: Any, corpus: Corpus, about: Mapping[str, Any]) -> None:
+    if isinstance(control, Attacked):
+        check_control(control, corpus)
+        check_same_settings(control, about)
+    elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
+        raise ExpungeError(
+            f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
+            "first: expunge.load_model(<folder or id>)."
+        )
 
 
 def check_control(control: Attacked, corpus: Corpus) -> None:
