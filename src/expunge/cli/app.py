@@ -27,6 +27,7 @@ from expunge.cli.verbs import (
     train,
     unlearn,
     verify,
+    view,
 )
 from expunge.core.manifest import versions
 from expunge.core.progress import first_process
@@ -69,6 +70,7 @@ for verb in (
     compare.VERB,
     experiment.VERB,
     report.VERB,
+    view.VERB,
     record.VERB,
     verify.VERB,
     list.VERB,

@@ -14,9 +14,12 @@ def _legible(value: Any) -> Any:
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of this folder. Strings are made legible and escaped; only our own `Markup` stays as it is."""
+    """Fill a template of this folder, or of another part: `view/view.html.jinja`.
+
+    Strings are made legible and escaped; only our own `Markup` stays as it is.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
         autoescape=True,
         finalize=_legible,
         undefined=StrictUndefined,

@@ -1,0 +1,1 @@
+"""Looking at a folder of runs while they go on: a page on this machine alone."""
