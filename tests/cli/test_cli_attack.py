@@ -87,6 +87,16 @@ def test_a_dry_run_says_what_would_be_computed_and_computes_nothing(
     assert f"output: {tmp_path}/attacked/attacked.json" in out and not list(tmp_path.iterdir())
 
 
+def test_the_model_may_stand_alone(call: Callable[..., Any], words: tuple[str, ...], model_folder: Path) -> None:
+    others = [word for word in words if not word.startswith("model=")]
+    found = call(*others, str(model_folder), *SMALL, "--dry-run")
+    assert found.code == 0 and found.out == call(*words, *SMALL, "--dry-run").out
+    two = call(*others, str(model_folder), "another", *SMALL, "--dry-run")
+    assert two.code == 2 and "attack takes one model; got" in two.err
+    again = call(*words, "another", *SMALL, "--dry-run")
+    assert again.code == 0 and "warning: model is given 2 times" in again.err
+
+
 def test_an_attack_from_outside_without_a_budget_is_named(
     call: Callable[..., Any], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

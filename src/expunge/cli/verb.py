@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 
-from expunge.cli.arguments import parse
+from expunge.cli.arguments import Arguments, parse
 from expunge.cli.console import complain, plain_warnings, say
 from expunge.cli.errors import answer, fault
 from expunge.cli.help import help_text
@@ -88,6 +88,8 @@ class Verb(Generic[T]):
     flags: tuple[str, ...] = ()
     positional: str = ""
     """What it takes besides settings, such as `RUN...`; empty for nothing."""
+    positional_is: str = ""
+    """Setting that its one positional word is short for; empty: the words are those of the call."""
     note: str = ""
     """A paragraph for its help."""
     choose: "Callable[[Sequence[str]], tuple[Verb[Any], Sequence[str]]] | None" = None
@@ -170,6 +172,8 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
     flags = (*verb.flags, *FLAGS_OF_ALL)
     words = ["--help" if word == "-h" else word for word in words]
     arguments = parse(words, known=known, flags=flags, positional=bool(verb.positional))
+    if verb.positional_is:
+        _take_positional(verb, arguments)
     if "help" in arguments.flags:
         say(
             help_text(
@@ -200,6 +204,16 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         for output in [] if call.dry_run else _outputs(call):
             held.enter_context(locked(output))
         return verb.run(call)
+
+
+def _take_positional(verb: Verb[Any], arguments: Arguments) -> None:
+    """Have the one positional word be a setting like any other."""
+    if len(arguments.positional) > 1:
+        raise ExpungeError(
+            f"{verb.name} takes one {verb.positional_is}; got {', '.join(arguments.positional)}. All else is key=value."
+        )
+    arguments.overrides[:0] = [f"{verb.positional_is}={word}" for word in arguments.positional]
+    arguments.positional.clear()
 
 
 def _given_again(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -283,7 +283,9 @@ VERB = Verb(
     run=attack,
     extra_settings=source_settings,
     flags=("dry_run", "overwrite"),
-    note="Example: expunge attack model=runs/npo control=runs/retain forget=forget.jsonl retain=retain.jsonl "
-    "output=runs/npo-attacked\n\nEvery deployed form: expunge attack model=runs/npo forget=forget.jsonl forms=all "
+    positional="[MODEL]",
+    positional_is="model",
+    note="Example: expunge attack runs/npo control=runs/retain forget=forget.jsonl retain=retain.jsonl "
+    "output=runs/npo-attacked\n\nEvery deployed form: expunge attack runs/npo forget=forget.jsonl forms=all "
     "output=runs/npo-deployed",
 )
