@@ -23,7 +23,7 @@ FLOORS = [
     {"localize", "adapters", "training", "evaluation"},
     {"stop_rules", "attack", "unlearning", "comparison", "record"},
     {"experiments", "chat"},
-    {"view"},
+    {"view", "erase"},
     {"cli"},
     {"__main__", "__init__"},  # the command and the public names
 ]

@@ -16,6 +16,7 @@ _HOMES = {
     "Comparison": "expunge.results.curves",
     "Corpus": "expunge.data.corpus",
     "ErasureRecord": "expunge.record.record",
+    "Erased": "expunge.erase.erase",
     "Evaluation": "expunge.results.measures",
     "ExpungeError": "expunge.core.checks",
     "Example": "expunge.data.corpus",
@@ -33,6 +34,7 @@ _HOMES = {
     "collect": "expunge.evaluation.collect",
     "compare": "expunge.comparison.compare",
     "compute_loss": "expunge.training.loss",
+    "erase": "expunge.erase.erase",
     "evaluate": "expunge.evaluation.evaluate",
     "finetune": "expunge.training.finetune",
     "forgotten_thresholds": "expunge.evaluation.extraction_thresholds",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from expunge.data.corpus import Example as Example
     from expunge.data.corpus import load_corpus as load_corpus
     from expunge.data.template import Template as Template
+    from expunge.erase.erase import Erased as Erased
+    from expunge.erase.erase import erase as erase
     from expunge.evaluation.collect import collect as collect
     from expunge.evaluation.evaluate import evaluate as evaluate
     from expunge.evaluation.extraction_thresholds import forgotten_thresholds as forgotten_thresholds

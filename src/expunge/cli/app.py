@@ -15,6 +15,7 @@ from expunge.cli.verbs import (
     compare,
     data,
     demo,
+    erase,
     evaluate,
     experiment,
     harness,
@@ -60,6 +61,7 @@ def _options(
 
 for verb in (
     demo.VERB,
+    erase.VERB,
     train.VERB,
     localize.VERB,
     unlearn.VERB,

@@ -1,0 +1,174 @@
+"""`expunge erase`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expunge.cli.console import heading, say, table
+from expunge.cli.inputs import corpus_of, source_settings, template_of
+from expunge.cli.preview import Problems, in_units
+from expunge.cli.verb import Call, Verb
+from expunge.core.checks import require_at_least, require_positive
+from expunge.core.duration import seconds
+from expunge.core.format import counted, number
+from expunge.core.progress import shown
+from expunge.data.data_config import DataConfig
+from expunge.erase.candidates import CANDIDATES, chosen
+
+if TYPE_CHECKING:
+    from expunge.data.corpus import Corpus
+    from expunge.erase.erase import Erased
+
+
+@dataclass(frozen=True, kw_only=True)
+class EraseConfig(DataConfig):
+    """What is erased from what, and how long it may take."""
+
+    model: str
+    """Start model: a folder or a hub id."""
+    output: str
+    """Folder for all that comes of it: `model` with its erasure record, records, `report.html`, `trials.json`."""
+    request: str = "erasure"
+    """Name of the request in your files, such as `REQ-17`; no personal data."""
+    ground: str | None = None
+    """Legal ground of the request."""
+    control: str | None = None
+    """Retain model, or another model that never saw the rows; null: untaught facts stand for one, and the record gives
+    no verdict."""
+    candidates: tuple[str, ...] = tuple(CANDIDATES)
+    """Ways of unlearning that are tried, in this order."""
+    adapter: str | None = None
+    """Train through it, such as `lora`; null: all weights."""
+    tries: int = 3
+    """Most learning rates tried for each candidate."""
+    budget: str = "1h"
+    """Time after which no further trial or attack begins, such as `90s`, `30m` or `2h`; half of it is for trials."""
+    rows: int = 48
+    """Rows of each set that a trial is measured on."""
+    neighbors: int = 0
+    """Retain rows that the start model makes, marked as such, in addition to yours."""
+    attacks: tuple[str, ...] | None = None
+    """Attacks on the best models; null: the default ones of `expunge attack`, which the default policy asks for."""
+    policy: str = "default"
+    """What the verdict asks for: `default`, or a YAML file."""
+    seed: int = 0
+    """Random seed of everything that is drawn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        seconds(self.budget)
+        require_at_least("tries", self.tries, 2)
+        require_positive("rows", self.rows)
+        require_at_least("neighbors", self.neighbors, 0)
+        chosen(self.candidates, adapter=self.adapter)
+
+
+def erase(call: Call[EraseConfig]) -> int:
+    """Take rows out of a model: measure, tune, attack, keep the best, and write report and erasure record.
+
+    It says first what it will do. The same command goes on where it was stopped.
+    """
+    config = call.config
+    problems = Problems()
+    corpus: Corpus | None = None
+    with problems.collected():
+        corpus = corpus_of(config, call.resolved.extra)
+        _say_plan(config, corpus)
+    if call.dry_run:
+        return problems.concluded()
+    if problems.found or corpus is None:
+        return problems.concluded()
+    from expunge.attack.attack import DEFAULT
+    from expunge.erase.erase import erase as stage
+
+    with shown() as report:
+        done = stage(
+            config.model,
+            corpus,
+            config.output,
+            request=config.request,
+            ground=config.ground,
+            control=config.control,
+            candidates=config.candidates,
+            adapter=config.adapter,
+            tries=config.tries,
+            budget=seconds(config.budget),
+            rows=config.rows,
+            neighbors=config.neighbors,
+            attacks=config.attacks or DEFAULT,
+            policy=config.policy,
+            template=template_of(config),
+            max_length=config.max_length,
+            seed=config.seed,
+            overwrite=call.overwrite,
+            progress=report,
+        )
+    _conclude(config, done)
+    return 0
+
+
+def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
+    from expunge.attack.attack import DEFAULT
+    from expunge.erase.looked_at import findings
+    from expunge.erase.plan import trials
+    from expunge.models.load import load_tokenizer
+    from expunge.models.skeleton import skeleton
+
+    heading("Data")
+    say(", ".join(f"{name}: {counted(len(corpus[name]), 'row')}" for name in corpus))
+    for finding in findings(corpus):
+        say(f"- {finding}")
+    heading("What will be done")
+    say(f"1. Measure what {config.model} knows of the rows; if it does not know them, stop.")
+    say(f"2. Try these, each with up to {config.tries} learning rates that follow from what came out:")
+    arms = chosen(config.candidates, adapter=config.adapter)
+    with_retain = corpus if "retain" in corpus else None
+    if with_retain is not None:
+        planned = trials(
+            skeleton(config.model),
+            load_tokenizer(config.model),
+            with_retain,
+            arms,
+            template=template_of(config),
+            max_length=config.max_length,
+            seed=config.seed,
+        )
+        lines = [(one.name, f"{one.rate:g}", str(one.steps), str(one.tokens), in_units(one.memory)) for one in planned]
+        table(("candidate", "first rate", "steps", "tokens", "memory, roughly"), lines, numeric=range(1, 5))
+    say(f"3. Attack the best of each, the nearest first: {', '.join(config.attacks or DEFAULT)}.")
+    say(f"4. Keep the best under the policy {config.policy}; write model, report and record into {config.output}.")
+    say(f"No trial begins after {number(seconds(config.budget) / 120)} minutes, no attack after twice that.")
+
+
+def _conclude(config: EraseConfig, done: "Erased") -> None:
+    if done.trials:
+        heading("Trials")
+        table(
+            ("candidate", "rate", "forget ES", "retain ES", "steps", "seconds"),
+            [_row(row) for row in done.trials],
+            numeric=range(1, 6),
+        )
+    heading(f"{config.request}: {done.verdict}")
+    for reason in done.reasons:
+        say(f"- {reason}")
+    if done.chosen is not None:
+        say(f"kept: {done.chosen}")
+        say(f"model and record: {done.model}")
+        say(f"report: {Path(config.output) / 'report.html'}")
+        say(f"next: expunge verify {done.model}")
+
+
+def _row(row: Any) -> tuple[str, ...]:
+    measured = (number(row["forget_extraction_strength"]), number(row["retain_extraction_strength"]))
+    return row["arm"], f"{row['rate']:g}", *measured, str(row["steps"]), f"{row['seconds']:.0f}"
+
+
+VERB = Verb(
+    name="erase",
+    config=EraseConfig,
+    run=erase,
+    extra_settings=source_settings,
+    flags=("dry_run", "overwrite"),
+    note="Example: expunge erase model=my-model forget=forget.jsonl retain=retain.jsonl control=my-retain-model "
+    "request=REQ-17 output=erased",
+)

@@ -1,0 +1,77 @@
+"""What a request will take, before anything is computed: steps, tokens and memory of each candidate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from expunge.data.corpus import Corpus
+from expunge.data.template import Template
+from expunge.training.memory import training_memory, work
+from expunge.training.plan import plan_unlearning, split_settings
+from expunge.training.run import uses_bf16
+
+FORWARD_AND_BACKWARD = 3
+"""What a training token costs, in tokens of a forward pass."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate at its default learning rate."""
+
+    name: str
+    rate: float
+    steps: int
+    tokens: int
+    """Of the whole trial, padding not counted."""
+    memory: float
+    """Bytes, roughly, without what libraries take."""
+
+    def seconds(self, tokens_a_second: float) -> float:
+        """How long it may take where a forward pass takes so many tokens a second."""
+        return FORWARD_AND_BACKWARD * self.tokens / tokens_a_second
+
+
+def trials(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    arms: Mapping[str, Mapping[str, Any]],
+    *,
+    template: Template | None = None,
+    max_length: int = 512,
+    seed: int = 0,
+) -> list[Trial]:
+    """The first trial of each candidate.
+
+    Args:
+        model: the start model; a skeleton is enough.
+        tokenizer: its tokenizer.
+        corpus: holds forget and retain set.
+        arms: settings by candidate, from `candidates.chosen`.
+        template: how questions are framed.
+        max_length: longest row in tokens.
+        seed: of the trials.
+    """
+    found = []
+    for name, own in arms.items():
+        config, training, more = split_settings({**own, "seed": seed})
+        plan = plan_unlearning(
+            model, config, training, more, corpus=corpus, template=template, max_length=max_length
+        ).dated(tokenizer, None)
+        size = work(plan.rows(corpus, tokenizer, model), plan.training)
+        memory = training_memory(
+            model,
+            size,
+            objective=plan.objective,
+            second=False,
+            trained=plan.trained_parameters(model),
+            dtype="auto",
+            whole=plan.adaptation is None,
+            autocast=uses_bf16(model, plan.training, "cpu"),
+            checkpointing=False,
+        )
+        tokens = round(size.tokens_an_epoch * plan.epochs)
+        found.append(Trial(name, float(plan.training.learning_rate or 0), size.steps, tokens, sum(memory.values())))
+    return found

@@ -1,0 +1,188 @@
+"""A request for erasure, on a small random model: looked at, tuned, attacked, kept and recorded; gone on with."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import expunge
+import zoo
+from expunge.core.checks import ExpungeError
+from expunge.data.corpus import Corpus, Example, load_corpus
+from expunge.erase import erase as module
+from expunge.erase.candidates import CANDIDATES, chosen
+from expunge.erase.erase import NOTHING, erase
+from expunge.erase.looked_at import findings
+from expunge.erase.neighbors import _apart, _questions, neighbors
+from expunge.erase.plan import Trial, trials
+from expunge.erase.trials import FORGET, RETAIN, distance
+from expunge.models.load import save_model
+from expunge.record.policy import Policy
+
+KNOWS_ANYTHING = Policy(name="test", attacks=("quantize",), least_known=0.0, least_utility=0.0)
+"""A random model knows nothing; under this policy that is enough to begin."""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("start", "control")):
+        save_model(zoo.tiny_model(seed=seed), zoo.tokenizer(), tmp_path / name)
+    for split, examples in zoo.corpus(4, 8).splits.items():
+        rows = [{"question": row.prompt, "answer": row.completion} for row in examples]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def asked(place: Path, **more: Any) -> module.Erased:
+    corpus = load_corpus("files", **{split: str(place / f"{split}.jsonl") for split in ("forget", "retain")})
+    how: dict[str, Any] = {"candidates": ("wga", "npo"), "tries": 2, "attacks": ("quantize",), "request": "REQ-1"}
+    how |= {"policy": KNOWS_ANYTHING, "control": place / "control", **more}
+    return erase(place / "start", corpus, place / "out", **how)
+
+
+def test_the_best_is_kept_with_its_record_and_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = asked(place)
+    assert done.chosen in ("wga", "npo") and done.model == place / "out" / "model"
+    assert {row["arm"] for row in done.trials} <= {"wga", "npo"} and len(done.trials) <= 4
+    for row in done.trials:
+        assert 0 <= row[FORGET] <= 1 and row["steps"] > 0 and row["seconds"] > 0
+    folder = place / "out"
+    assert expunge.verify(done.model).holds and (folder / "report.html").stat().st_size > 5000
+    assert (folder / "model-records" / "attacked.json").is_file() and (folder / "model.salt").is_file()
+    assert not (folder / "candidates").exists()
+    predicate = done.record.predicate  # type: ignore[union-attr]
+    assert predicate["request"]["id"] == "REQ-1" and predicate["reference"]["kind"] == "retrained"
+    assert predicate["verdict"]["text"] == done.verdict
+    stored = json.loads((folder / "trials.json").read_text())
+    assert stored["tuning"] == [dict(row) for row in done.trials] and set(stored["levels"]) == {"start", "never knew"}
+
+    # The same call finds all of it done, and another one is refused.
+    monkeypatch.setattr(module, "unlearn", None)
+    monkeypatch.setattr(module, "attack", None)
+    again = asked(place)
+    assert (again.chosen, again.verdict, again.trials) == (done.chosen, done.verdict, done.trials)
+    with pytest.raises(ExpungeError, match="other data or settings"):
+        asked(place, request="REQ-2")
+
+
+def test_a_call_that_was_stopped_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlearn, attack = module.unlearn, module.attack
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "attack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked(place)
+    tried = json.loads((place / "out" / "trials.json").read_text())["tuning"]
+    monkeypatch.setattr(module, "unlearn", None)  # no trial is run again
+    monkeypatch.setattr(module, "attack", attack)
+    monkeypatch.setattr(module, "report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked(place)
+    monkeypatch.undo()
+    done = asked(place)
+    assert [dict(row) for row in done.trials] == tried and expunge.verify(done.model).holds
+    assert module.unlearn is unlearn
+
+
+def test_no_trial_begins_when_half_of_the_budget_is_spent(place: Path) -> None:
+    done = asked(place, budget=1e-3)
+    assert len(done.trials) == 1 and done.chosen == "wga"
+
+
+def test_where_nothing_is_known_nothing_is_done(place: Path) -> None:
+    done = asked(place, policy=replace(KNOWS_ANYTHING, least_known=0.5))
+    assert done.verdict == NOTHING and done.chosen is None and "does not know the rows" in done.reasons[0]
+    assert not (place / "out" / "model").exists()
+
+
+def test_without_a_control_untaught_facts_stand_for_one(place: Path) -> None:
+    done = asked(place, control=None, candidates=("wga",))
+    assert done.verdict == "NO BASELINE" and any("no reference" in reason for reason in done.reasons)
+
+
+def test_mistakes_are_told(place: Path) -> None:
+    for wrong, said in (
+        ({"candidates": ("sgd",)}, "no candidate is called 'sgd'"),
+        ({"tries": 1}, "tries"),
+        ({"budget": 0}, "budget"),
+        ({"attacks": ("nothing",)}, "no attack is called"),
+    ):
+        with pytest.raises(ExpungeError, match=said):
+            asked(place, **wrong)
+    with pytest.raises(ExpungeError, match="needs a forget and a retain set"):
+        erase(place / "start", Corpus({"forget": zoo.corpus()["forget"]}), place / "out")
+
+
+def test_distance_is_worked_by_hand() -> None:
+    # Within .02 of the level and 95 % kept: reached. Below the level is no miss.
+    assert distance({FORGET: 0.05, RETAIN: 0.76}, 0.04, 0.8) == (pytest.approx(0.0), True)
+    assert distance({FORGET: 0.0, RETAIN: 0.8}, 0.04, 0.8)[0] == pytest.approx(-0.05)
+    # Too little was forgotten: a higher rate is next. Too much was lost: a lower one.
+    assert distance({FORGET: 0.5, RETAIN: 0.8}, 0.04, 0.8) == (pytest.approx(0.44), False)
+    assert distance({FORGET: 0.0, RETAIN: 0.4}, 0.04, 0.8) == (pytest.approx(0.45), True)
+    assert distance({FORGET: 0.5, RETAIN: 0.0}, 0.04, 0.0) == (pytest.approx(0.44), False)
+
+
+def test_what_is_odd_about_the_data_is_said() -> None:
+    few = Corpus({"forget": zoo.corpus(5, 5)["forget"], "retain": zoo.corpus(5, 5)["retain"]})
+    assert (
+        findings(few)[-1].startswith("5 retain rows for 5 forget rows hold little")
+        and "neighbors=40" in findings(few)[-1]
+    )
+    assert findings(zoo.corpus(5, 40)) == ()
+    same = Corpus(
+        {"forget": zoo.corpus(5, 40)["forget"], "retain": (*zoo.corpus(5, 40)["retain"], zoo.corpus()["forget"][0])}
+    )
+    assert "in the retain set too" in " ".join(findings(same))
+
+
+def test_candidates_are_settings_of_unlearn(place: Path) -> None:
+    corpus = zoo.corpus(6, 24)
+    planned = trials(zoo.tiny_model(), zoo.tokenizer(), corpus, chosen(tuple(CANDIDATES), adapter=None))
+    assert [one.name for one in planned] == list(CANDIDATES)
+    assert all(one.steps > 0 and one.tokens > 0 and one.memory > 0 for one in planned)
+    through = trials(zoo.tiny_model(), zoo.tokenizer(), corpus, chosen(("npo",), adapter="lora"))
+    assert through[0].rate == pytest.approx(10 * next(one.rate for one in planned if one.name == "npo"))
+    assert Trial("a", 1.0, 1, 100, 0.0).seconds(50.0) == 6.0
+
+
+def test_questions_of_the_model_are_told_from_other_text() -> None:
+    said = [" Where does Ada live?\nAnswer: in Rome", "and so on", "Why?", "\n\nWho wrote the Ode to Rain?"]
+    assert _questions(said) == ["Where does Ada live?", "Who wrote the Ode to Rain?"]
+    rows = [
+        Example(kind="qa", prompt=text, completion="?")
+        for text in ("Where does Ada live?", "where does ada live", "Who?")
+    ]
+    assert [row.prompt for row in _apart(rows, ["WHO?"], by=lambda row: row.prompt)] == ["Where does Ada live?"]
+
+
+def test_neighbors_are_marked_and_never_forget_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = zoo.corpus(4, 4)
+    asks = [f"{corpus['forget'][0].prompt}", *(f"Where does Ada number {n} live then?" for n in range(5)), "nothing"]
+    monkeypatch.setattr(sys.modules[neighbors.__module__], "_written", lambda *_: asks)
+    with pytest.warns(UserWarning, match=r"\d neighbors? of 40 were made"):
+        made = neighbors(zoo.tiny_model(), zoo.tokenizer(), corpus, 40)
+    assert made and all(row.origin == "made by the start model" and row.completion for row in made)
+    assert not {row.prompt for row in made} & {row.prompt for row in corpus["forget"]}
+    monkeypatch.setattr(sys.modules[neighbors.__module__], "_written", lambda *_: ["nothing"])
+    with pytest.raises(ExpungeError, match="asks no question of its own"):
+        neighbors(zoo.tiny_model(), zoo.tokenizer(), corpus, 4)
+
+
+def test_neighbors_join_the_retain_set_and_stay(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = (
+        Example(kind="qa", prompt="Where is the sea?", completion="Behind the town.", origin="made by the start model"),
+    )
+    monkeypatch.setattr(module, "made_neighbors", lambda *_, **__: made)
+    corpus = load_corpus("files", forget=str(place / "forget.jsonl"), retain=str(place / "retain.jsonl"))
+    (place / "out").mkdir()
+    joined = module._with_neighbors(place / "out", place / "start", corpus, 1, seed=0, template=None, progress=None)
+    assert len(joined["retain"]) == len(corpus["retain"]) + 1 and joined["retain"][-1].prompt == "Where is the sea?"
+    assert load_corpus(**joined.origin).fingerprints() == joined.fingerprints()
+    monkeypatch.setattr(module, "made_neighbors", None)  # they are not made again
+    module._with_neighbors(place / "out", place / "start", corpus, 1, seed=0, template=None, progress=None)
