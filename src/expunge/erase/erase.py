@@ -1,6 +1,7 @@
 """A request for erasure, from the data to the record: one call that says what it does, and goes on where it stopped."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -11,19 +12,19 @@ from typing import Any
 
 from expunge.attack.attack import DEFAULT, attack, untaught
 from expunge.attack.attack import chosen as chosen_attacks
-from expunge.core.checks import ExpungeError, path_of, require_at_least, require_positive
+from expunge.core.checks import ExpungeError, path_of, require_at_least, require_between, require_positive
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress, under
 from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
 from expunge.data.template import Template
-from expunge.erase.candidates import CANDIDATES, chosen
+from expunge.erase.candidates import CANDIDATES, MULTIPLES, Candidate, chosen
 from expunge.erase.looked_at import findings
 from expunge.erase.neighbors import neighbors as made_neighbors
 from expunge.erase.trials import FORGET, PROBABILITY, RETAIN, distance
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments._folder import opened
-from expunge.experiments._learning_rates import RunLog, searched
+from expunge.experiments._learning_rates import RunLog
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.record.policy import Policy, load_policy
@@ -71,10 +72,6 @@ class Erased:
         return self.folder / MODEL
 
 
-class _Spent(Exception):
-    """The share of the budget that is for trials is spent."""
-
-
 def erase(
     model: str | Path,
     corpus: Corpus,
@@ -100,8 +97,8 @@ def erase(
     """Take rows out of a model: measure, tune, attack, keep the best under a policy, and write report and record.
 
     The start model is measured first; where it does not know the rows, nothing is done. Then the candidates are tried,
-    with learning rates that follow from what came out, until one is at the level of a model that never knew and keeps
-    95 % of the retain set, or half of the budget is spent. The best of each candidate is attacked, the nearest first,
+    each at several learning rates, until one is at the level of a model that never knew and keeps 95 % of the retain
+    set, or half of the budget is spent. The best of each candidate is attacked, the nearest first,
     until one satisfies the policy. What is finished in `output_dir` is not done again, so that the same call goes on.
 
     Args:
@@ -130,7 +127,7 @@ def erase(
         ExpungeError: the folder holds something else or another request, an unknown candidate or attack, a corpus
             without a set that is needed, or a model that cannot be loaded.
     """
-    require_at_least("tries", tries, 2)
+    require_between("tries", tries, 1, len(MULTIPLES))
     require_positive("budget", budget)
     require_at_least("rows", rows, 2)
     require_at_least("neighbors", neighbors, 0)
@@ -142,7 +139,7 @@ def erase(
         )
     rules = load_policy(policy)
     chosen_attacks(attacks, rules.settings)
-    arms = chosen(candidates, adapter=adapter)
+    arms = chosen(candidates)
     inputs = {**corpus.fingerprints(), "model": model_fingerprint(load_model(model))}
     asked: dict[str, Any] = {"candidates": list(arms), "adapter": adapter, "tries": tries, "rows": rows}
     asked |= {"attacks": list(attacks), "policy": rules.as_json(), "control": None if control is None else str(control)}
@@ -158,6 +155,7 @@ def erase(
         control=control,
         corpus=corpus,
         arms=arms,
+        adapter=adapter,
         tries=tries,
         budget=budget,
         rows=rows,
@@ -187,7 +185,8 @@ class _Request:
     start: str | Path
     control: str | Path | None
     corpus: Corpus
-    arms: Mapping[str, Mapping[str, Any]]
+    arms: Mapping[str, Candidate]
+    adapter: str | None
     tries: int
     budget: float
     rows: int
@@ -227,54 +226,61 @@ class _Request:
         log = RunLog(self.folder / TRIALS)
         log.levels = {"start": self.baseline, "never knew": {FORGET: self.level}}
         log.save()
-        defaults = self._defaults()
-        for name, rate in defaults.items():
-            if any(self._miss(row)[0] <= 0 for row in log.tuning):
+        for number, (name, rate) in enumerate(rates := self._rates()):
+            if any(self._miss(row) <= 0 for row in log.tuning):
                 break
-            try:
-                searched(log, {name: rate}, self.tries, self._trial(log), self._miss, "erase", self.progress)
-            except _Spent:
-                break
-        return log
-
-    def _defaults(self) -> dict[str, float]:
-        model, found = load_model(self.start), {}
-        for name, own in self.arms.items():
-            plan = plan_unlearning(model, *split_settings({**own, "seed": self.seed}), corpus=self.corpus)
-            found[name] = float(plan.training.learning_rate or 0)
-        return found
-
-    def _miss(self, row: Mapping[str, Any]) -> tuple[float, bool]:
-        return distance(row, self.level, self.baseline[RETAIN])
-
-    def _trial(self, log: RunLog) -> Any:
-        def run(arm: str, rate: float) -> dict[str, Any]:
+            if any((row["arm"], row["rate"]) == (name, rate) for row in log.tuning):
+                continue
             longest = max((row["seconds"] for row in log.tuning), default=0.0)
             if log.tuning and self._spent() + longest > TUNING * self.budget:
-                raise _Spent
-            began, aside = time.monotonic(), self.folder / TRIED / f"{arm}-{rate:g}"
-            done = unlearn(
-                load_model(self.start),
-                load_tokenizer(self.start),
-                self.corpus,
-                output_dir=aside,
-                resume=aside.exists(),
-                progress=under(self.progress, f"{arm}, rate {rate:g}"),
-                **self.framing,
-                **{**self.arms[arm], "learning_rate": rate, "seed": self.seed},
-            )
-            row = self._measured(done.model, under(self.progress, f"{arm}, rate {rate:g}"))
-            best = min((self._miss(one)[0] for one in log.tuning if one["arm"] == arm), default=float("inf"))
-            place = self.folder / TRIED / arm
-            if self._miss(row)[0] < best:
-                shutil.rmtree(place, ignore_errors=True)
-                aside.rename(place)
-            else:
-                shutil.rmtree(aside)
-            steps = done.manifest.results["steps"]
-            return {**row, "steps": steps, "seconds": round(time.monotonic() - began, 1)}
+                break
+            if self.progress:
+                self.progress("erase: trials", number, len(rates), f"{name}, rate {rate:g}")
+            self._try(log, name, rate)
+        return log
 
-        return run
+    def _rates(self) -> list[tuple[str, float]]:
+        """Candidates with their learning rates, in the order in which they are tried."""
+        model, found = load_model(self.start), []
+        for name, candidate in self.arms.items():
+            plan = plan_unlearning(model, *split_settings(self._settings(name)), corpus=self.corpus)
+            first = candidate.times_default * float(plan.training.learning_rate or 0)
+            found += [(name, float(f"{first * times:.2g}")) for times in MULTIPLES[: self.tries]]
+        return found
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        return {**self.arms[name].settings_for(len(self.corpus["forget"]), self.adapter), "seed": self.seed}
+
+    def _miss(self, row: Mapping[str, Any]) -> float:
+        return distance(row, self.level, self.baseline[RETAIN])
+
+    def _try(self, log: RunLog, name: str, rate: float) -> None:
+        """Unlearn and measure; of each candidate the nearest model stays in the folder."""
+        began, aside = time.monotonic(), self.folder / TRIED / f"{name}-{rate:g}"
+        done = unlearn(
+            load_model(self.start),
+            load_tokenizer(self.start),
+            self.corpus,
+            output_dir=aside,
+            resume=aside.exists(),
+            progress=under(self.progress, f"{name}, rate {rate:g}"),
+            **self.framing,
+            **{**self._settings(name), "learning_rate": rate},
+        )
+        row = self._measured(done.model, under(self.progress, f"{name}, rate {rate:g}"))
+        place = self.folder / TRIED / name
+        if self._miss(row) < self._nearest(log, name):
+            shutil.rmtree(place, ignore_errors=True)
+            aside.rename(place)
+        else:
+            shutil.rmtree(aside)
+        told = {"steps": done.manifest.results["steps"], "seconds": round(time.monotonic() - began, 1)}
+        log.tuning.append({"arm": name, "rate": rate, **row, **told})
+        log.save()
+
+    def _nearest(self, log: RunLog, name: str) -> float:
+        """By how much the best trial of a candidate missed the target; infinite where there is none."""
+        return min((self._miss(row) for row in log.tuning if row["arm"] == name), default=math.inf)
 
     def kept(self, log: RunLog) -> str:
         """The candidate that is kept, which `trials.json` names once it is found."""
@@ -285,18 +291,16 @@ class _Request:
 
     def _attacked(self, log: RunLog) -> str:
         """Attack the best model of each candidate, the nearest first; the name of the best of them."""
-        best = {
-            name: min((self._miss(r)[0] for r in log.tuning if r["arm"] == name), default=None) for name in self.arms
-        }
-        order = sorted((name for name in best if best[name] is not None), key=lambda name: best[name] or 0.0)
+        missed = {name: self._nearest(log, name) for name in self.arms}
+        order = sorted((name for name in missed if missed[name] < math.inf), key=lambda name: missed[name])
         found: dict[str, Attacked] = {}
         for number, name in enumerate(order):
             if number and self._spent() > self.budget:
                 break
             found[name] = self._attack(name)
-            if self._satisfies(found[name]) and (best[name] or 0.0) <= 0:
+            if self._satisfies(found[name]) and missed[name] <= 0:
                 return name
-        return min(found, key=lambda name: (not self._satisfies(found[name]), len(found[name].leaking), best[name]))
+        return min(found, key=lambda name: (not self._satisfies(found[name]), len(found[name].leaking), missed[name]))
 
     def _attack(self, name: str) -> Attacked:
         place = self.folder / TRIED / f"{name}-attacked"

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.erase.candidates import Candidate
 from expunge.training.memory import training_memory, work
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.run import uses_bf16
@@ -37,8 +37,9 @@ def trials(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
-    arms: Mapping[str, Mapping[str, Any]],
+    arms: Mapping[str, Candidate],
     *,
+    adapter: str | None = None,
     template: Template | None = None,
     max_length: int = 512,
     seed: int = 0,
@@ -49,13 +50,15 @@ def trials(
         model: the start model; a skeleton is enough.
         tokenizer: its tokenizer.
         corpus: holds forget and retain set.
-        arms: settings by candidate, from `candidates.chosen`.
+        arms: candidates by name.
+        adapter: they are trained through it; None: all weights.
         template: how questions are framed.
         max_length: longest row in tokens.
         seed: of the trials.
     """
     found = []
-    for name, own in arms.items():
+    for name, candidate in arms.items():
+        own = candidate.settings_for(len(corpus["forget"]), adapter)
         config, training, more = split_settings({**own, "seed": seed})
         plan = plan_unlearning(
             model, config, training, more, corpus=corpus, template=template, max_length=max_length
@@ -73,5 +76,6 @@ def trials(
             checkpointing=False,
         )
         tokens = round(size.tokens_an_epoch * plan.epochs)
-        found.append(Trial(name, float(plan.training.learning_rate or 0), size.steps, tokens, sum(memory.values())))
+        rate = candidate.times_default * float(plan.training.learning_rate or 0)
+        found.append(Trial(name, rate, size.steps, tokens, sum(memory.values())))
     return found

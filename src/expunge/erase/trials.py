@@ -11,8 +11,8 @@ KEPT = 0.95
 """Share of the start model's retain set that a trial must keep."""
 
 
-def distance(row: Mapping[str, Any], level: float, retain: float) -> tuple[float, bool]:
-    """By how much a trial misses the target, and whether it did too much rather than too little.
+def distance(row: Mapping[str, Any], level: float, retain: float) -> float:
+    """By how much a trial misses the target.
 
     Below the level is as good as at it: what is left to know is nothing.
 
@@ -22,9 +22,8 @@ def distance(row: Mapping[str, Any], level: float, retain: float) -> tuple[float
         retain: extraction strength of the retain set in the start model; 0 where it knew nothing of it.
 
     Returns:
-        The larger of what is missing at forgetting and at keeping, 0 or less where the target is reached; and true
-        where keeping misses more.
+        The larger of what is missing at forgetting and at keeping; 0 or less where the target is reached.
     """
-    beyond = row[FORGET] - level - WITHIN
-    lost = KEPT - row[RETAIN] / retain if retain > 0 else -1.0
-    return max(beyond, lost), lost > beyond
+    beyond = float(row[FORGET]) - level - WITHIN
+    lost = KEPT - float(row[RETAIN]) / retain if retain > 0 else -1.0
+    return max(beyond, lost)

@@ -8,12 +8,12 @@ from expunge.cli.console import heading, say, table
 from expunge.cli.inputs import corpus_of, source_settings, template_of
 from expunge.cli.preview import Problems, in_units
 from expunge.cli.verb import Call, Verb
-from expunge.core.checks import require_at_least, require_positive
+from expunge.core.checks import require_at_least, require_between, require_positive
 from expunge.core.duration import seconds
 from expunge.core.format import counted, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
-from expunge.erase.candidates import CANDIDATES, chosen
+from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen
 
 if TYPE_CHECKING:
     from expunge.data.corpus import Corpus
@@ -57,10 +57,10 @@ class EraseConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         seconds(self.budget)
-        require_at_least("tries", self.tries, 2)
+        require_between("tries", self.tries, 1, len(MULTIPLES))
         require_positive("rows", self.rows)
         require_at_least("neighbors", self.neighbors, 0)
-        chosen(self.candidates, adapter=self.adapter)
+        chosen(self.candidates)
 
 
 def erase(call: Call[EraseConfig]) -> int:
@@ -120,15 +120,15 @@ def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
         say(f"- {finding}")
     heading("What will be done")
     say(f"1. Measure what {config.model} knows of the rows; if it does not know them, stop.")
-    say(f"2. Try these, each with up to {config.tries} learning rates that follow from what came out:")
-    arms = chosen(config.candidates, adapter=config.adapter)
+    say(f"2. Try these, each at up to {config.tries} learning rates, until one forgets like a model that never knew:")
     with_retain = corpus if "retain" in corpus else None
     if with_retain is not None:
         planned = trials(
             skeleton(config.model),
             load_tokenizer(config.model),
             with_retain,
-            arms,
+            chosen(config.candidates),
+            adapter=config.adapter,
             template=template_of(config),
             max_length=config.max_length,
             seed=config.seed,
