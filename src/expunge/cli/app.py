@@ -17,6 +17,7 @@ from expunge.cli.verbs import (
     demo,
     evaluate,
     experiment,
+    export,
     harness,
     list,
     localize,
@@ -71,6 +72,7 @@ for verb in (
     report.VERB,
     record.VERB,
     verify.VERB,
+    export.VERB,
     list.VERB,
 ):
     register(app, verb)

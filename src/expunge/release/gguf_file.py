@@ -17,7 +17,7 @@ from expunge.release.gguf_architectures import Architecture, architecture_of, ro
 from expunge.release.gguf_vocabulary import vocabulary
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType
 
 Kind = Literal["f32", "f16", "bf16", "q8_0"]
 FILE_TYPES: Mapping[str, str] = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}

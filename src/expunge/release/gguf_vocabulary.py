@@ -88,10 +88,18 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
     tokens, kinds = _tokens(model["vocab"], content["added_tokens"], size, special.get("unk"))
     if _is_byte_level(content):
         pre = _cut(content, model)
-        how: dict[str, Any] = {"model": "gpt2", "pre": pre, "kinds": kinds, "merges": _merges(model), "add_space": False}
+        how: dict[str, Any] = {
+            "model": "gpt2",
+            "pre": pre,
+            "kinds": kinds,
+            "merges": _merges(model),
+            "add_space": False,
+        }
     else:
         scores = _scores(model, tokens, kinds)
-        kinds = tuple(BYTE if kind == NORMAL and _is_byte(token) else kind for token, kind in zip(tokens, kinds, strict=True))
+        kinds = tuple(
+            BYTE if kind == NORMAL and _is_byte(token) else kind for token, kind in zip(tokens, kinds, strict=True)
+        )
         how = {"model": "llama", "pre": "default", "kinds": kinds, "scores": scores, "add_space": _adds_space(content)}
     before, after = _around(tokenizer)
     template = tokenizer.chat_template
@@ -212,7 +220,11 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str], kinds: Sequence[int
         raise _refused(f"its merges leave out a pair that gives {lacking[0][0]!r}, which scores cannot say")
     lowest = -float(len(merges))
     return tuple(
-        0.0 if kind in (CONTROL, UNKNOWN, UNUSED) or _is_byte(token) else -float(place[token]) if token in place else lowest
+        0.0
+        if kind in (CONTROL, UNKNOWN, UNUSED) or _is_byte(token)
+        else -float(place[token])
+        if token in place
+        else lowest
         for token, kind in zip(tokens, kinds, strict=True)
     )
 

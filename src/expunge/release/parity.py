@@ -1,4 +1,4 @@
-"""Parity: an exported file, read by another library, must give the answers the probability that the model gives them."""
+"""Parity: an exported file, read by another library, must give answers the probability that the model gives them."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -95,9 +95,7 @@ def rows_of(
         n = len(corpus[split])
         k = n if limit is None else min(n, limit)
         positions = tuple(i * n // k for i in range(k))
-        encoded = encode(
-            [corpus[split][i] for i in positions], tokenizer, template=template, max_length=max_length
-        )
+        encoded = encode([corpus[split][i] for i in positions], tokenizer, template=template, max_length=max_length)
         found[split] = Rows(positions, n, tuple(encoded))
     return found
 
@@ -154,15 +152,11 @@ def _some(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:NAMED])) + more
 
 
-def check_tokens(
-    file: Path, corpus: Corpus, rows: Mapping[str, Rows], *, template: Template, max_length: int
-) -> None:
+def check_tokens(file: Path, corpus: Corpus, rows: Mapping[str, Rows], *, template: Template, max_length: int) -> None:
     """Raise where the tokenizer in a file writes other tokens than those of the rows."""
     tokenizer = read_tokenizer(file)
     for split, some in rows.items():
-        own = encode(
-            [corpus[split][i] for i in some.positions], tokenizer, template=template, max_length=max_length
-        )
+        own = encode([corpus[split][i] for i in some.positions], tokenizer, template=template, max_length=max_length)
         wrong = [i for i, a, b in zip(some.positions, some.encoded, own, strict=True) if a.ids != b.ids]
         if wrong:
             raise ExpungeError(
