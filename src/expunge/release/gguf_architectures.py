@@ -77,7 +77,8 @@ def rope_factors(config: PretrainedConfig) -> Tensor | None:
     scaled, _ = ROPE_INIT_FUNCTIONS[_rope(config)["rope_type"]](config, torch.device("cpu"))
     size = _head_size(config)
     plain = 1.0 / _rope(config)["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    return plain / scaled
+    factors: Tensor = plain / scaled
+    return factors
 
 
 def _rope(config: PretrainedConfig) -> Mapping[str, Any]:

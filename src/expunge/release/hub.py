@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 
 from expunge.core.checks import ExpungeError, require
 from expunge.core.surface import flag
@@ -73,7 +73,7 @@ def check_hub(destination: Destination, *, overwrite: bool) -> Found:
     with _told(destination):
         api.whoami()
         try:
-            told = api.repo_info(destination.repo, revision=destination.revision, files_metadata=False)
+            told = api.model_info(destination.repo, revision=destination.revision)
         except RevisionNotFoundError:
             return Found(exists=True)
         except RepositoryNotFoundError:

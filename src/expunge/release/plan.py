@@ -121,6 +121,8 @@ def plan_export(
     folder = path_of("run", run)
     target = path_of("output", output) if output is not None else None
     manifest = finished_run(folder)
+    if manifest.stage != "unlearn":
+        raise ExpungeError(f"{folder} is a run of {manifest.stage}, and what unlearn made is exported. Name such a run.")
     taken, notes = files_of(folder, form) | record_of(folder), list[str]()
     if target is not None:
         check_output(target, overwrite=overwrite, names=NAMES, stages=(STAGE,))

@@ -101,8 +101,9 @@ def head(evaluation: Evaluation | None, manifest: Manifest, name: str, published
         tags=[*_TAGS, *(["gguf"] if published.form == "gguf" else [])],
         model_name=name if results else None,
         eval_results=results or None,
-        **({"base_model_relation": _RELATIONS[published.form]} if published.base_model else {}),
     )
+    if published.base_model is not None:
+        data["base_model_relation"] = _RELATIONS[published.form]
     return f"---\n{data.to_yaml()}\n---\n"
 
 
@@ -184,6 +185,8 @@ def _files(published: Published, record: Mapping[str, Any] | None) -> str:
         f"| {escape_markdown(name)} | {digest.removeprefix('sha256:')} |" for name, digest in published.files.items()
     ]
     text = "\n".join(lines)
+    if published.form == "gguf":
+        text += "\n\nScores and attacks above are those of the model before it was written in this form."
     if record is not None:
         text += "\n\nA file is the one that was tested if the erasure record names the same digest."
     for one in published.parity:

@@ -14,7 +14,7 @@ from expunge.data.data_config import CorpusConfig
 
 if TYPE_CHECKING:
     from expunge.data.corpus import Corpus
-    from expunge.release.export import Plan
+    from expunge.release.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def _preview(call: Call[ExportConfig]) -> int:
     problems = Problems()
     show_settings(call.resolved, {})
     with problems.collected():
-        from expunge.release.export import plan_export
+        from expunge.release.plan import plan_export
 
         _show(plan_export(call.positional[0], **_arguments(call)), call.config)
     return problems.concluded()
@@ -136,7 +136,7 @@ def _show(made: "Plan", config: ExportConfig) -> None:
         say(f"{made.destination.repo} on {endpoint()}: {there}" + ("" if made.found.exists else f", {kept}"))
     heading("Card")
     evidence = made.evidence
-    told = {"evaluation": evidence.evaluation, "start": evidence.start, "reference": evidence.retain}
+    told: dict[str, Any] = {"evaluation": evidence.evaluation, "start": evidence.start, "reference": evidence.retain}
     told |= {"attacks": evidence.attacked, "erasure record": evidence.record}
     for name, found in told.items():
         say(f"{name}: {'yes' if found is not None else 'none'}")
