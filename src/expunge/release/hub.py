@@ -132,6 +132,9 @@ def _told(destination: Destination) -> Iterator[None]:
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else None
         raise ExpungeError(f"{_ANSWERS.get(code or 0, 'the hub refused')}: {place} ({_first_line(error)})") from error
+    except RuntimeError as error:  # of one file, with what the hub answered as its cause
+        why = _first_line(error) + (f" ({_first_line(error.__cause__)})" if error.__cause__ else "")
+        raise ExpungeError(f"the upload to {place} stopped, and nothing there was changed: {why}") from error
     except _UNREACHABLE as error:
         raise ExpungeError(f"cannot reach {place} ({type(error).__name__}: {_first_line(error)}).") from error
 
@@ -145,5 +148,5 @@ _ANSWERS = {
 }
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
