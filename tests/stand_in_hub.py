@@ -81,7 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, told: dict[str, Any]) -> None:
         name = f"{told.get('organization') or 'user'}/{told['name']}"
-        self.hub.repositories[name] = Repository(private=told.get("visibility") == "private" or bool(told.get("private")))
+        self.hub.repositories[name] = Repository(
+            private=told.get("visibility") == "private" or bool(told.get("private"))
+        )
         self._answer({"url": f"{self.hub.url}/{name}", "name": name})
 
     def _batch(self, told: dict[str, Any]) -> None:

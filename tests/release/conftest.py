@@ -24,14 +24,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, examples in zoo.corpus().splits.items():
         rows = [json.dumps({"question": e.prompt, "answer": e.completion}) for e in examples]
         (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
-    corpus = data(folder)
+    corpus = read(folder)
     for name, more in (("npo", {}), ("lora", {"adapter": "lora", "rank": 2, "save": "adapter"})):
         model, tokenizer = load_model(folder / "start"), load_tokenizer(folder / "start")
         unlearn(model, tokenizer, corpus, output_dir=folder / "runs" / name, **TRAINING, **more)
     return folder
 
 
-def data(folder: Path) -> Corpus:
+@pytest.fixture(scope="session")
+def corpus(place: Path) -> Corpus:
+    """The sets that the runs were made on."""
+    return read(place)
+
+
+def read(folder: Path) -> Corpus:
     return load_corpus("files", forget=str(folder / "forget.jsonl"), retain=str(folder / "retain.jsonl"))
 
 

@@ -15,7 +15,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "release").mkdir()
-    content = {"README.md": b"---\ntags: [a]\n---\n# npo\n", "config.json": b"{}\n", "model.safetensors": b"\x00\xff" * 70}
+    content = {
+        "README.md": b"---\ntags: [a]\n---\n# npo\n",
+        "config.json": b"{}\n",
+        "model.safetensors": b"\x00\xff" * 70,
+    }
     for name, data in content.items():
         (tmp_path / "release" / name).write_bytes(data)
     return tmp_path / "release"
@@ -67,7 +71,7 @@ def test_what_came_since_the_look_is_not_replaced(hub: stand_in_hub.Hub, folder:
     hub.repositories["user/npo"] = stand_in_hub.Repository(private=True)
     found = check_hub(HERE, overwrite=True)
     hub.repositories["user/npo"].branches["main"]["README.md"] = b"someone else's"
-    with pytest.raises(ExpungeError, match="changed meanwhile .412."):
+    with pytest.raises(ExpungeError, match=r"changed meanwhile .412."):
         upload(folder, HERE, found, "npo")
     assert there(hub) == {"README.md": b"someone else's"}
 
@@ -76,35 +80,35 @@ def test_a_token_is_asked_for_before_anything_else(
     hub: stand_in_hub.Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("expunge.release.hub.get_token", lambda: None)
-    with pytest.raises(ExpungeError, match="needs a token that may write.*HF_TOKEN"):
+    with pytest.raises(ExpungeError, match=r"needs a token that may write.*HF_TOKEN"):
         check_hub(HERE, overwrite=False)
     assert hub.asked == []
 
 
 def test_tokens_that_are_refused(hub: stand_in_hub.Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "w" * 34)
-    with pytest.raises(ExpungeError, match="does not accept the token .401."):
+    with pytest.raises(ExpungeError, match=r"does not accept the token .401."):
         check_hub(HERE, overwrite=False)
     monkeypatch.setenv("HF_TOKEN", stand_in_hub.READ_ONLY)
-    with pytest.raises(ExpungeError, match="may not write there .403."):
+    with pytest.raises(ExpungeError, match=r"may not write there .403."):
         upload(folder, HERE, check_hub(HERE, overwrite=False), "npo")
     assert hub.repositories == {}
 
 
 def test_an_upload_that_stops_changes_nothing(hub: stand_in_hub.Hub, folder: Path) -> None:
     hub.full = True
-    with pytest.raises(ExpungeError, match="stopped, and nothing there was changed: .*model.safetensors.*507"):
+    with pytest.raises(ExpungeError, match=r"stopped, and nothing there was changed: .*model.safetensors.*507"):
         upload(folder, HERE, check_hub(HERE, overwrite=False), "npo")
     assert there(hub) == {}
 
 
 def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, hub: stand_in_hub.Hub) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(ExpungeError, match="cannot reach user/npo on http://127.0.0.1:1"):
+    with pytest.raises(ExpungeError, match=r"cannot reach user/npo on http://127.0.0.1:1"):
         check_hub(HERE, overwrite=False)
 
 
 @pytest.mark.parametrize("repo", ["npo", "a/b/c", "user/", "user/na me", "user/--"])
 def test_names_that_are_none(repo: str) -> None:
-    with pytest.raises(ExpungeError, match="user/name"):
+    with pytest.raises(ExpungeError, match=r"user/name"):
         Destination(repo=repo)

@@ -18,7 +18,7 @@ from expunge.core.whole import whole_folder, write_whole
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.load import load_model, load_tokenizer, save_model
-from expunge.release.contents import Form, released
+from expunge.release.contents import released
 from expunge.release.gguf_file import Kind, write_gguf
 from expunge.release.hub import upload
 from expunge.release.parity import (
@@ -31,7 +31,7 @@ from expunge.release.parity import (
     scored,
     tolerance,
 )
-from expunge.release.plan import CARD, ROWS, STAGE, Check, Plan, gguf_name, plan_export
+from expunge.release.plan import CARD, ROWS, STAGE, Plan, gguf_name, plan_export
 from expunge.report.card import Published, card
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
@@ -56,9 +56,9 @@ def export(
     run: str | Path,
     *,
     output: str | Path | None = None,
-    form: Form = "merged",
+    form: str = "merged",
     dtype: str = "auto",
-    check: Check = "logprobs",
+    check: str = "logprobs",
     rows: int | None = ROWS,
     corpus: Corpus | None = None,
     evaluation: Evaluation | str | Path | None = None,

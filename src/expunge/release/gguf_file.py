@@ -4,10 +4,11 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -129,7 +130,7 @@ def _type(target: str, shape: Sequence[int], kind: Kind) -> "GGMLQuantizationTyp
 
 def _values(
     made: Architecture, config: PretrainedConfig, name: str, tensor: Tensor, stored: "GGMLQuantizationType"
-) -> "np.ndarray[Any, Any]":
+) -> Shaped[np.ndarray, "*shape"]:
     """A weight as it lies in the file."""
     from gguf import quantize
 

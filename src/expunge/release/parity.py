@@ -27,7 +27,7 @@ from expunge.release.gguf_file import STORED, Kind
 SETS = ("forget", "retain")
 EXACT = 1e-3
 """Largest difference where every weight is kept as it is stored."""
-TOLERANCE: Mapping[str, float] = {"f32": EXACT, "f16": 0.01, "bf16": 0.05, "q8_0": 0.1}
+TOLERANCE: Mapping[str, float] = {"f32": EXACT, "f16": 0.01, "bf16": 0.03, "q8_0": 0.05}
 """Largest difference by type, where weights are rounded."""
 NAMED = 5
 """Rows that an error names."""
@@ -100,7 +100,9 @@ def rows_of(
     return found
 
 
-def scored(model: nn.Module, rows: Mapping[str, Rows], progress: Progress | None = None) -> dict[str, list[Any]]:
+def scored(
+    model: nn.Module, rows: Mapping[str, Rows], progress: Progress | None = None
+) -> dict[str, list[Float[np.ndarray, " _"]]]:
     """Log-probabilities of each row's completion, [tokens] each."""
     with evaluating(model):
         return {
@@ -114,8 +116,8 @@ def scored(model: nn.Module, rows: Mapping[str, Rows], progress: Progress | None
 
 def compared(
     rows: Mapping[str, Rows],
-    before: Mapping[str, Sequence[Float[np.ndarray, " c"]]],
-    after: Mapping[str, Sequence[Float[np.ndarray, " c"]]],
+    before: Mapping[str, Sequence[Float[np.ndarray, " _"]]],
+    after: Mapping[str, Sequence[Float[np.ndarray, " _"]]],
     allowed: float,
 ) -> tuple[Parity, ...]:
     """Set by set, how far the file is from the model."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from expunge.comparison.run_folders import RunFolder, corpus_of
 from expunge.core.checks import ExpungeError, path_of, require, require_at_least, unknown
@@ -43,7 +43,7 @@ ROWS = 256
 NAMES = (CARD, "*.safetensors", "*.safetensors.index.json", "*.gguf", *CONFIGURATION, *TOKENIZER, "adapter*.json")
 _BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 
-Check = Literal["logprobs", "none"]
+CHECKS = ("logprobs", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +93,9 @@ def plan_export(
     run: str | Path,
     *,
     output: str | Path | None = None,
-    form: Form = "merged",
+    form: str = "merged",
     dtype: str = "auto",
-    check: Check = "logprobs",
+    check: str = "logprobs",
     rows: int | None = ROWS,
     corpus: Corpus | None = None,
     evaluation: Evaluation | str | Path | None = None,
@@ -113,8 +113,8 @@ def plan_export(
     """What `export` will do with the same arguments; it raises what that raises before it reads a weight."""
     if form not in FORMS:
         raise unknown("form of a release", form, FORMS)
-    if check not in ("logprobs", "none"):
-        raise unknown("check of a release", check, ("logprobs", "none"))
+    if check not in CHECKS:
+        raise unknown("check of a release", check, CHECKS)
     require(output is not None or repo is not None, f"name the folder of the release: {assigned(output='release')}")
     if rows is not None:
         require_at_least("rows", rows, 1)
@@ -122,13 +122,15 @@ def plan_export(
     target = path_of("output", output) if output is not None else None
     manifest = finished_run(folder)
     if manifest.stage != "unlearn":
-        raise ExpungeError(f"{folder} is a run of {manifest.stage}, and what unlearn made is exported. Name such a run.")
+        raise ExpungeError(
+            f"{folder} is a run of {manifest.stage}, and what unlearn made is exported. Name such a run."
+        )
     taken, notes = files_of(folder, form) | record_of(folder), list[str]()
     if target is not None:
         check_output(target, overwrite=overwrite, names=NAMES, stages=(STAGE,))
-    if RECORD in taken and (named := names_places(taken[RECORD])):
+    if RECORD in taken and names_places(taken[RECORD]):
         taken = {kept: path for kept, path in taken.items() if kept not in record_of(folder)}
-        notes.append(f"{RECORD} was left out: it names {named[0]}, which is on the machine where the run was made.")
+        notes.append(f"{RECORD} was left out: it names folders of the machine where the run was made.")
     for path in taken.values():
         released(path, base_model or "")
     kind = _kind(folder, manifest, form, dtype)

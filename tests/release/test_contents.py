@@ -1,0 +1,83 @@
+"""What goes into a release, and that nothing of this machine does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from expunge.core.checks import ExpungeError
+from expunge.core.manifest import Manifest
+from expunge.release.contents import base_of, files_of, is_place, names_places, released
+
+
+def written(folder: Path, name: str, content: object) -> Path:
+    path = folder / name
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_whole_weights_are_taken_as_they_are(place: Path) -> None:
+    run = place / "runs/npo"
+    found = files_of(run, "merged")
+    assert sorted(found) == [
+        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    ]
+    assert all(path.parent == run for path in found.values())
+    assert files_of(run, "gguf") == {}
+
+
+def test_forms_of_an_adapter(place: Path) -> None:
+    run = place / "runs/lora"
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    assert set(files_of(run, "merged")) == tokenizer  # its weights are made anew
+    assert set(files_of(run, "adapter")) == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "adapter.json",
+        *tokenizer,
+    }
+    with pytest.raises(ExpungeError, match=r"holds whole weights and no adapter.*form=merged"):
+        files_of(place / "runs/npo", "adapter")
+
+
+def test_places_of_this_machine(tmp_path: Path) -> None:
+    assert is_place(str(tmp_path))
+    for other in ("user/model", "/no/such/folder", "/s", "a\n/tmp/x", "", None, 3, "\0/a/b"):
+        assert not is_place(other)
+
+
+def test_what_names_none_is_taken_byte_for_byte(tmp_path: Path) -> None:
+    assert released(written(tmp_path, "config.json", {"_name_or_path": "user/model", "a": "/s"}), None) is None
+    assert released(written(tmp_path, "tokenizer.json", {"a": str(tmp_path)}), None) is None  # no place for paths
+
+
+def test_names_of_places_are_left_out(tmp_path: Path) -> None:
+    text = released(written(tmp_path, "config.json", {"_name_or_path": str(tmp_path), "a": 1}), None)
+    assert text is not None and json.loads(text) == {"a": 1}
+    text = released(written(tmp_path, "adapter_config.json", {"base_model_name_or_path": str(tmp_path)}), "user/model")
+    assert text is not None and json.loads(text) == {"base_model_name_or_path": "user/model"}
+
+
+def test_a_place_that_stands_for_something_is_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path, "config.json", {"quantization": {"file": [str(tmp_path)]}})
+    with pytest.raises(ExpungeError, match=f"quantization.file: {tmp_path}.*Correct the file"):
+        released(path, None)
+    assert names_places(path) == [str(tmp_path)]
+    assert names_places(written(tmp_path, "erasure.json", {"files": {str(tmp_path): "sha256:0"}})) == [str(tmp_path)]
+
+
+def test_the_name_of_the_start_model(place: Path) -> None:
+    lora, npo = place / "runs/lora", place / "runs/npo"
+    assert base_of(npo, Manifest.load(npo), "merged", None) is None
+    assert base_of(npo, Manifest.load(npo), "merged", "user/start") == "user/start"
+    with pytest.raises(ExpungeError, match=f"stands on {place / 'start'}, a folder.*base_model='user/model'"):
+        base_of(lora, Manifest.load(lora), "adapter", None)
+    with pytest.raises(ExpungeError, match=r"must be a name on a hub"):
+        base_of(npo, Manifest.load(npo), "merged", str(place / "start"))
+
+
+def test_a_start_model_that_came_from_a_hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expunge.release.contents.try_to_load_from_cache", lambda name, file: "/cache/config.json")
+    npo = place / "runs/npo"
+    manifest = Manifest(stage="unlearn", arguments={}, results={"start_model": "user/start"})
+    assert base_of(npo, manifest, "gguf", None) == "user/start"
