@@ -7,7 +7,7 @@ import pytest
 
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest
-from expunge.release.contents import base_of, files_of, is_place, names_places, released
+from expunge.release.contents import base_of, files_of, is_path, names_places, released
 
 
 def written(folder: Path, name: str, content: object) -> Path:
@@ -40,30 +40,33 @@ def test_forms_of_an_adapter(place: Path) -> None:
         files_of(place / "runs/npo", "adapter")
 
 
-def test_places_of_this_machine(tmp_path: Path) -> None:
-    assert is_place(str(tmp_path))
-    for other in ("user/model", "/no/such/folder", "/s", "a\n/tmp/x", "", None, 3, "\0/a/b"):
-        assert not is_place(other)
+def test_what_is_a_path() -> None:
+    for text in ("/home/someone/model", "/data/x", "C:\\models\\x", "D:/models/x"):
+        assert is_path(text)
+    for other in ("user/model", "runs/npo", "/s", "a\n/tmp/x", "https://a.b/c", "", None, 3):
+        assert not is_path(other)
 
 
-def test_what_names_none_is_taken_byte_for_byte(tmp_path: Path) -> None:
+def test_what_names_no_folder_is_taken_byte_for_byte(tmp_path: Path) -> None:
     assert released(written(tmp_path, "config.json", {"_name_or_path": "user/model", "a": "/s"}), None) is None
+    assert released(written(tmp_path, "tokenizer_config.json", {"token": "/no/such"}), None) is None  # may be a token
     assert released(written(tmp_path, "tokenizer.json", {"a": str(tmp_path)}), None) is None  # no place for paths
 
 
-def test_names_of_places_are_left_out(tmp_path: Path) -> None:
-    text = released(written(tmp_path, "config.json", {"_name_or_path": str(tmp_path), "a": 1}), None)
-    assert text is not None and json.loads(text) == {"a": 1}
+def test_of_folders_only_names_are_left(tmp_path: Path) -> None:
+    content = {"_name_or_path": "/data/gone", "a": 1, "quantization": {"files": [f"{tmp_path}/config.json"]}}
+    text = released(written(tmp_path, "config.json", content), None)
+    assert text is not None and json.loads(text) == {"a": 1, "quantization": {"files": ["config.json"]}}
     text = released(written(tmp_path, "adapter_config.json", {"base_model_name_or_path": str(tmp_path)}), "user/model")
     assert text is not None and json.loads(text) == {"base_model_name_or_path": "user/model"}
+    text = released(written(tmp_path, "adapter.json", {"reference": str(tmp_path)}), None)
+    assert text is not None and json.loads(text) == {"reference": tmp_path.name}
 
 
-def test_a_place_that_stands_for_something_is_an_error(tmp_path: Path) -> None:
-    path = written(tmp_path, "config.json", {"quantization": {"file": [str(tmp_path)]}})
-    with pytest.raises(ExpungeError, match=f"quantization.file: {tmp_path}.*Correct the file"):
-        released(path, None)
-    assert names_places(path) == [str(tmp_path)]
-    assert names_places(written(tmp_path, "erasure.json", {"files": {str(tmp_path): "sha256:0"}})) == [str(tmp_path)]
+def test_records_that_name_folders_are_known(tmp_path: Path) -> None:
+    assert names_places(written(tmp_path, "erasure.json", {"derivatives": {"/data/gone/q4": "sha256:0"}}))
+    assert names_places(written(tmp_path, "erasure.json", {"start_model": {"name": "/data/gone"}}))
+    assert not names_places(written(tmp_path, "erasure.json", {"start_model": {"name": "runs/start"}}))
 
 
 def test_the_name_of_the_start_model(place: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 import expunge
 import made_run
 import stand_in_hub
+import zoo
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, file_digests
 from expunge.data.corpus import Corpus
@@ -128,6 +129,15 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert list(tmp_path.iterdir()) == []
     made = export(place / "runs/npo", output=tmp_path / "release", form="gguf", check="none")
     assert made.notes == ("The GGUF file was not compared with the model.",)
+
+
+def test_other_tokens_are_found(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    other = zoo.tiny_tokenizer(["Where does it live?"], vocabulary=300)
+    monkeypatch.setattr("expunge.release.parity.read_tokenizer", lambda file: other)
+    with pytest.raises(ExpungeError, match=r"writes other tokens than the model's, so it was not kept: forget, 6 of 6"):
+        export(place / "runs/npo", output=tmp_path / "release", form="gguf")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_are_asked_for_where_the_run_does_not_say(npo: Path, corpus: Corpus, tmp_path: Path) -> None:

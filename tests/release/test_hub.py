@@ -52,9 +52,13 @@ def test_a_repository_is_public_only_where_that_is_said(hub: stand_in_hub.Hub, f
 
 def test_a_branch_of_its_own(hub: stand_in_hub.Hub, folder: Path) -> None:
     hub.repositories["user/npo"] = stand_in_hub.Repository(private=True)
+    hub.repositories["user/npo"].branches["main"]["other.txt"] = b"stays there"
     branch = Destination(repo="user/npo", revision="v2")
     upload(folder, branch, check_hub(branch, overwrite=False), "npo")
-    assert there(hub, "v2") == here(folder) and there(hub) == {}
+    assert there(hub, "v2") == here(folder) and there(hub) == {"other.txt": b"stays there"}
+    fresh = Destination(repo="user/fresh", revision="v2")
+    upload(folder, fresh, check_hub(fresh, overwrite=False), "npo")
+    assert hub.repositories["user/fresh"].branches["v2"].keys() == {".gitattributes", *here(folder)}
 
 
 def test_other_content_is_named_and_not_replaced(hub: stand_in_hub.Hub, folder: Path) -> None:

@@ -1,10 +1,11 @@
 """What of a run goes into a release: weights, configuration, tokenizer and record, and nothing else."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -18,9 +19,9 @@ from expunge.models.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
 from expunge.models.load import adapter_base, bits_under, holds_adapter_alone
 from expunge.models.weight_files import INDEX, weight_files
 from expunge.record.statement import FILES as RECORD
+from expunge.report.card import Form
 from expunge.training.adapter import ADAPTER_FOLDER
 
-Form = Literal["merged", "adapter", "gguf"]
 FORMS: tuple[Form, ...] = ("merged", "adapter", "gguf")
 CONFIGURATION = ("config.json", "generation_config.json")
 TOKENIZER = (
@@ -31,6 +32,9 @@ TOKENIZER = (
 """Patterns of a tokenizer's files."""
 _NAMES_OF_PLACES = ("_name_or_path", "name_or_path")
 _BASE = "base_model_name_or_path"
+_WITH_PLACES = ("*config.json", ABOUT)
+"""Files that may name folders of the machine where they were written."""
+_PATH = re.compile(r"(/|[A-Za-z]:[\\/])[^\n\\/]+[\\/][^\n]+")
 
 
 def files_of(run: Path, form: Form) -> dict[str, Path]:
@@ -81,55 +85,61 @@ def record_of(run: Path) -> dict[str, Path]:
     return {name: run / name for name in RECORD if (run / name).is_file()}
 
 
-def names_places(path: Path) -> list[str]:
-    """Folders and files of this machine that a JSON file names."""
-    return sorted({text for _, text in _texts(read_object(path)) if is_place(text)})
+def names_places(path: Path) -> bool:
+    """Does a JSON file name a place on a machine, be it this one or another?"""
+    return any(map(is_path, _texts(read_object(path))))
 
 
 def released(path: Path, base_model: str | None) -> str | None:
-    """A JSON file as it is released, without folders of this machine; None where it can be taken as it is.
+    """A configuration as it is released: of folders of a machine, only their names; None where it is taken as it is.
 
     Args:
-        path: a configuration.
+        path: any file of a run; only configurations are changed.
         base_model: what an adapter stands on, by its name on a hub.
-
-    Raises:
-        ExpungeError: it names a folder of this machine in a place where a name is needed.
     """
-    if not fnmatchcase(path.name, "*config.json"):
+    if not any(fnmatchcase(path.name, pattern) for pattern in _WITH_PLACES):
         return None
     content = read_object(path)
-    plain = {name: value for name, value in content.items() if name not in _NAMES_OF_PLACES or not is_place(value)}
+    plain = {name: value for name, value in content.items() if name not in _NAMES_OF_PLACES or not is_path(value)}
     if plain.get(_BASE) is not None:
         plain[_BASE] = base_model
-    if left := [f"{name}: {text}" for name, text in _texts(plain) if is_place(text)]:
-        raise ExpungeError(
-            f"{path} names what is on this machine, which a release must not: {', '.join(left[:3])}. Correct the file."
-        )
+    plain = _without_places(plain)
     return None if plain == content else json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 
 
-def is_place(text: Any) -> bool:
-    """Is it the path of a file or folder of this machine, from its root on?"""
-    if not isinstance(text, str) or text.count("/") + text.count("\\") < 2 or "\n" in text:
-        return False
+def is_path(text: Any) -> bool:
+    """Is it written as the path of a file or folder, from the root of a machine on?"""
+    return isinstance(text, str) and _PATH.fullmatch(text) is not None
+
+
+def _is_here(text: str) -> bool:
+    """Is it a path that leads to something on this machine? A token may be written as a path, too."""
     try:
-        return Path(text).is_absolute() and Path(text).exists()
+        return is_path(text) and Path(text).exists()
     except (OSError, ValueError):
         return False  # no name of a file
 
 
-def _texts(content: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value, names of fields too, with where it is."""
+def _without_places(content: Any) -> Any:
+    """A JSON value with the last part of each path in place of the path."""
     if isinstance(content, str):
-        yield name, content
+        return Path(content).name if _is_here(content) else content
+    if isinstance(content, dict):
+        return {name: _without_places(value) for name, value in content.items()}
+    return [_without_places(value) for value in content] if isinstance(content, list) else content
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Every text in a JSON value, names of fields too."""
+    if isinstance(content, str):
+        yield content
     elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield name, key
-            yield from _texts(value, f"{name}.{key}".lstrip("."))
+        yield from content
+        for value in content.values():
+            yield from _texts(value)
     elif isinstance(content, list):
         for value in content:
-            yield from _texts(value, name)
+            yield from _texts(value)
 
 
 def base_of(run: Path, manifest: Manifest, form: Form, named: str | None) -> str | None:
@@ -139,7 +149,7 @@ def base_of(run: Path, manifest: Manifest, form: Form, named: str | None) -> str
         ExpungeError: an adapter stands on a folder, and no name was given.
     """
     if named is not None:
-        if is_place(named) or Path(named).is_absolute() or named.startswith("."):
+        if is_path(named) or named.startswith((".", "/")):
             raise ExpungeError(f"base_model must be a name on a hub, such as user/model; got {named!r}.")
         return named
     start = str(manifest.results.get("start_model") or "")

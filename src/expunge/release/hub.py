@@ -104,15 +104,15 @@ def upload(folder: Path, destination: Destination, found: Found, message: str) -
     with _told(destination):
         if not found.exists:
             api.create_repo(destination.repo, private=destination.private, exist_ok=False)
-        if destination.revision is not None and found.commit is None:
-            api.create_branch(destination.repo, branch=destination.revision)
+        if begun := destination.revision is not None and found.commit is None:
+            api.create_branch(destination.repo, branch=str(destination.revision))  # with the files of the main one
         done = api.upload_folder(
             repo_id=destination.repo,
             folder_path=folder,
             commit_message=message,
             revision=destination.revision,
             parent_commit=found.commit,
-            delete_patterns=list(found.files) or None,
+            delete_patterns=["*"] if begun else list(found.files) or None,
         )
     return str(done.commit_url)
 

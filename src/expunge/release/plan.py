@@ -20,7 +20,6 @@ from expunge.release.contents import (
     CONFIGURATION,
     FORMS,
     TOKENIZER,
-    Form,
     base_of,
     files_of,
     names_places,
@@ -31,6 +30,7 @@ from expunge.release.gguf_file import STORED, Kind, check_gguf, check_writable
 from expunge.release.hub import Destination, Found, check_hub
 from expunge.release.license import license_of
 from expunge.release.parity import SETS
+from expunge.report.card import Form
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import Attacked, load_attacked
 from expunge.results.measures import Evaluation
