@@ -150,7 +150,8 @@ def _models(evaluation: Evaluation | None, start: Evaluation | None, retain: Eva
 def _measured(models: tuple[Model, ...]) -> str:
     if not models:
         return "Nothing was measured of this model, so nothing here says whether it forgot anything."
-    table = table_of(models)
+    held = measured(models)
+    table = table_of(models, [name for name in held if any(one.value is not None for one in held[name].values())])
     return f"{_reading(table)}\n\n{_scores(table)}\n\n{_meanings(models, table)}"
 
 
@@ -237,7 +238,7 @@ def _scores(table: Table) -> str:
 
 def _meanings(models: tuple[Model, ...], table: Table) -> str:
     held = measured(models)
-    lines = []
+    lines: list[str] = []
     for column in table.header:
         told = dict.fromkeys((m.definition, m.source, m.n) for m in held[column.name].values())
         lines += [
@@ -259,8 +260,11 @@ def _warnings(models: tuple[Model, ...], manifest: Manifest, published: Publishe
         found.append("The manifest does not say that the run was finished.")
     if manifest.git and manifest.git.get("dirty"):
         found.append("The run started from a source tree with uncommitted changes.")
-    if models:
-        found += [f"{name}: {one.note}" for name, one in models[-1].evaluation.items() if one.note]
+    noted: dict[str, list[str]] = {}
+    for name, one in models[-1].evaluation.items() if models else ():
+        if one.note:
+            noted.setdefault(one.note, []).append(name)
+    found += [f"{', '.join(names)}: {note}" for note, names in noted.items()]
     return [escape_markdown(warning) for warning in found]
 
 
