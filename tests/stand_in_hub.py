@@ -37,6 +37,8 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    ignored: tuple[str, ...] = ()
+    """Files that it leaves out, as for a .gitignore."""
     full: bool = False
     """Is there no room for objects?"""
 
@@ -117,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {
                     "path": one["path"],
                     "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".gguf")) else "regular",
-                    "shouldIgnore": False,
+                    "shouldIgnore": one["path"] in self.hub.ignored,
                 }
                 for one in asked
             ]

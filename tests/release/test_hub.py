@@ -106,6 +106,12 @@ def test_an_upload_that_stops_changes_nothing(hub: stand_in_hub.Hub, folder: Pat
     assert there(hub) == {}
 
 
+def test_files_that_the_hub_leaves_out_are_named(hub: stand_in_hub.Hub, folder: Path) -> None:
+    hub.ignored = ("config.json",)
+    with pytest.raises(ExpungeError, match=r"user/npo did not take config.json: a .gitignore there"):
+        upload(folder, HERE, check_hub(HERE, overwrite=False), "npo")
+
+
 def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, hub: stand_in_hub.Hub) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(ExpungeError, match=r"cannot reach user/npo on http://127.0.0.1:1"):

@@ -98,7 +98,7 @@ def upload(folder: Path, destination: Destination, found: Found, message: str) -
         message: of the commit.
 
     Raises:
-        ExpungeError: the hub refused.
+        ExpungeError: the hub refused, or left files out.
     """
     api = _api()
     with _told(destination):
@@ -114,7 +114,17 @@ def upload(folder: Path, destination: Destination, found: Found, message: str) -
             parent_commit=found.commit,
             delete_patterns=["*"] if begun else list(found.files) or None,
         )
+        there = set(api.list_repo_files(destination.repo, revision=destination.revision))
+    if missing := sorted(_names(folder) - there):
+        raise ExpungeError(
+            f"{destination.repo} did not take {', '.join(missing)}: a .gitignore there may name them. The commit is "
+            f"{done.commit_url}; remove it, or the .gitignore, and run the command again."
+        )
     return str(done.commit_url)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def _api() -> HfApi:

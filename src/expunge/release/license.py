@@ -11,7 +11,7 @@ def license_of(start: str) -> str | None:
     """The license that a start model's card names, in its folder or in the hub's cache, else its configuration.
 
     Args:
-        start: folder or hub id.
+        start: folder or hub id; empty: it is not known.
     """
     card = _file(start, "README.md")
     if card is not None:
@@ -24,6 +24,8 @@ def license_of(start: str) -> str | None:
 
 
 def _file(start: str, name: str) -> Path | None:
+    if not start:
+        return None
     if Path(start).is_dir():
         return Path(start) / name if (Path(start) / name).is_file() else None
     try:
