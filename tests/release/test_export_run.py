@@ -189,6 +189,7 @@ def test_what_is_no_finished_run_of_unlearn(npo: Path, place: Path, tmp_path: Pa
         ({"output": "x", "form": "gguf", "dtype": "q9"}, "no type of GGUF weights is called 'q9'"),
         ({"output": "x", "form": "gguf", "check": "all"}, "no check of a release is called 'all'"),
         ({"output": "x", "form": "gguf", "rows": 0}, "rows must be at least 1"),
+        ({"output": "x", "name": "user/npo"}, "name is that of a model, without folders"),
     ],
 )
 def test_wrong_settings(settings: dict[str, object], why: str, place: Path) -> None:
@@ -204,6 +205,9 @@ def test_evidence_of_another_model_is_refused(npo: Path, tmp_path: Path) -> None
         export(npo, output=tmp_path / "release", start=tmp_path / "evaluation.json")
     with pytest.raises(ExpungeError, match=r"attacked is of another model"):
         export(npo, output=tmp_path / "release", attacked=made_run.attacked())
+    other = made_run.run(tmp_path / "other", data={"forget": {"content": "xxh3:others"}})
+    with pytest.raises(ExpungeError, match=r"evaluation was measured on another forget set"):
+        export(other, output=tmp_path / "release", evaluation=made_run.evaluation(forget_rouge=0.1))
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

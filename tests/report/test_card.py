@@ -89,7 +89,7 @@ def test_foreign_text_is_inert(make_model: Make, manifest: Manifest) -> None:
 
 
 def test_a_hub_reads_the_head(make_model: Make, manifest: Manifest) -> None:
-    npo = make_model("NPO")
+    npo = replace(make_model("NPO"), about={"inputs": {"data.forget": "xxh3:5f3e"}})
     about = Published(form="merged", base_model="user/start", license="mit")
     data = ModelCard(card(npo, manifest, name="npo", published=about)).data
     assert (data.library_name, data.base_model, data.base_model_relation) == ("transformers", "user/start", "finetune")
@@ -103,8 +103,8 @@ def test_a_hub_reads_the_head(make_model: Make, manifest: Manifest) -> None:
     assert rouge.metric_args["interval_95"] == list(npo["forget_rouge"].interval or ())
 
 
-def test_a_model_index_is_read_back_as_it_was(make_model: Make, manifest: Manifest) -> None:
-    made = eval_results(make_model("NPO"), manifest)
+def test_a_model_index_is_read_back_as_it_was(make_model: Make) -> None:
+    made = eval_results(make_model("NPO"))
     name, read = model_index_to_eval_results(eval_results_to_model_index("npo", made))
     assert name == "npo" and sorted(read, key=lambda r: r.metric_type) == sorted(made, key=lambda r: r.metric_type)
     plain = metadata_eval_result(
@@ -158,3 +158,8 @@ def test_settings_lose_their_folders(make_model: Make, manifest: Manifest) -> No
         make_model("NPO"), replace(manifest, arguments={"method": "npo", "mask": "/home/someone/mask.safetensors"})
     )
     assert "| mask | mask.safetensors |" in text and "someone" not in text
+
+
+def test_the_rows_themselves_are_what_is_fingerprinted(make_model: Make, manifest: Manifest) -> None:
+    told = replace(manifest, results={**manifest.results, "data": {"forget": {"content": "xxh3:rows", "rows": 48}}})
+    assert "| forget set | xxh3:rows |" in card(make_model("NPO"), told)

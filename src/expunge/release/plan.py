@@ -24,7 +24,6 @@ from expunge.release.contents import (
     files_of,
     names_places,
     record_of,
-    released,
 )
 from expunge.release.gguf_file import STORED, Kind, check_gguf, check_writable
 from expunge.release.hub import Destination, Found, check_hub
@@ -41,9 +40,9 @@ CARD = "README.md"
 ROWS = 256
 """Rows of each set that are compared by default."""
 NAMES = (CARD, "*.safetensors", "*.safetensors.index.json", "*.gguf", *CONFIGURATION, *TOKENIZER, "adapter*.json")
-_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
-
 CHECKS = ("logprobs", "none")
+_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+"""Of a weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +130,9 @@ def plan_export(
     if RECORD in taken and names_places(taken[RECORD]):
         taken = {kept: path for kept, path in taken.items() if kept not in record_of(folder)}
         notes.append(f"{RECORD} was left out: it names folders of the machine where the run was made.")
-    for path in taken.values():
-        released(path, base_model or "")
     kind = _kind(folder, manifest, form, dtype)
     called = name or folder.resolve().name
+    require("/" not in called and "\\" not in called, f"name is that of a model, without folders; got {called!r}.")
     destination = Destination(repo=repo, private=private, revision=revision) if repo is not None else None
     return Plan(
         run=folder,
@@ -226,6 +224,9 @@ def _evidence(
         raise ExpungeError(
             f"attacked is of another model than the one in {run}. Attack this one: expunge attack model={run} ..."
         )
+    _check_rows(
+        manifest, evaluation=_rows(measured), start=_rows(before), attacked=found and found.inputs.get("forget")
+    )
     record = read_statement(run) if (run / RECORD).is_file() else None
     if record is not None and record.fault:
         raise ExpungeError(
@@ -238,6 +239,20 @@ def _evidence(
         attacked=found,
         record=record.predicate if record is not None else None,
     )
+
+
+def _rows(evaluation: Evaluation | None) -> str | None:
+    """Fingerprint of the forget rows that an evaluation was made on."""
+    found = evaluation.about.get("inputs", {}).get("data.forget") if evaluation is not None else None
+    return str(found) if found is not None else None
+
+
+def _check_rows(manifest: Manifest, **measured: str | None) -> None:
+    """Raise where something was measured on another forget set than the one that the run was to forget."""
+    known = manifest.results.get("data", {}).get("forget", {}).get("content")
+    for role, rows in measured.items():
+        if known is not None and rows not in (None, known):
+            raise ExpungeError(f"{role} was measured on another forget set than the one that the run was to forget.")
 
 
 def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None) -> Evaluation | None:

@@ -75,7 +75,7 @@ def card(
     models = _models(evaluation, start, retain)
     title = name or (models[-1].label if models else "model")
     opening = f"This model was changed to forget a part of what it was trained on, by the method {settings['method']}."
-    removed = {"forget set": manifest.inputs.get("forget", "not recorded"), **_file(manifest), **_size(manifest)}
+    removed = {"forget set": _content(manifest) or "not recorded", **_file(manifest), **_size(manifest)}
     sections = [
         f"# {escape_markdown(title)}\n\n{escape_markdown(opening)} **{_SUPPRESSION}** {STANDING}",
         f"## What was to be forgotten\n\n{_settings(removed)}",
@@ -87,12 +87,12 @@ def card(
         *([f"## Files\n\n{_files(published, record)}"] if published.files else []),
         f"## Provenance\n\n{_settings(_provenance(manifest))}",
     ]
-    return head(evaluation, manifest, title, published) + "".join(f"\n{section}\n" for section in sections)
+    return head(evaluation, title, published) + "".join(f"\n{section}\n" for section in sections)
 
 
-def head(evaluation: Evaluation | None, manifest: Manifest, name: str, published: Published) -> str:
+def head(evaluation: Evaluation | None, name: str, published: Published) -> str:
     """The part of a card that model hubs read, as YAML between lines of dashes."""
-    results = eval_results(evaluation, manifest) if evaluation is not None else []
+    results = eval_results(evaluation) if evaluation is not None else []
     data = ModelCardData(
         library_name=_LIBRARIES[published.form],
         base_model=published.base_model,
@@ -107,14 +107,14 @@ def head(evaluation: Evaluation | None, manifest: Manifest, name: str, published
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def eval_results(evaluation: Evaluation, manifest: Manifest) -> list[EvalResult]:
+def eval_results(evaluation: Evaluation) -> list[EvalResult]:
     """The measures that have a finite value, as a hub lists them: by set, each with its fingerprint."""
-    found = []
+    rows, found = evaluation.about.get("inputs", {}), []
     for name, measure in evaluation.items():
         if measure.value is None or not math.isfinite(measure.value):
             continue
         split = next((one for one in _SETS if name.startswith(f"{one}_") or name.startswith(f"{one}.")), None)
-        content = manifest.inputs.get(split) if split is not None else None
+        content = rows.get(f"data.{split}")
         found.append(
             EvalResult(
                 task_type="text-generation",
@@ -198,6 +198,12 @@ def _files(published: Published, record: Mapping[str, Any] | None) -> str:
     return text
 
 
+def _content(manifest: Manifest) -> str | None:
+    """The fingerprint of the forget set: of its rows, else of what the run made of them."""
+    found = manifest.results.get("data", {}).get("forget", {}).get("content") or manifest.inputs.get("forget")
+    return str(found) if found is not None else None
+
+
 def _file(manifest: Manifest) -> dict[str, str]:
     """The digest by which whoever has the data can check that it was this file."""
     found = manifest.results.get("data", {}).get("forget", {})
@@ -252,7 +258,7 @@ def _warnings(models: tuple[Model, ...], manifest: Manifest, published: Publishe
     found = [f"This model: {fault}." for fault in faults(models[-1], models)] if models else []
     found += warnings_of(models, [model.evaluation for model in models]) if models else []
     found += published.notes
-    if "forget" not in manifest.inputs:
+    if _content(manifest) is None:
         found.append(
             "The manifest holds no fingerprint of the forget set, so nothing here says what was to be forgotten."
         )
