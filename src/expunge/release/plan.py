@@ -224,9 +224,8 @@ def _evidence(
         raise ExpungeError(
             f"attacked is of another model than the one in {run}. Attack this one: expunge attack model={run} ..."
         )
-    _check_rows(
-        manifest, evaluation=_rows(measured), start=_rows(before), attacked=found and found.inputs.get("forget")
-    )
+    facts = found.inputs.get("forget") if found is not None else None
+    _check_rows(manifest, evaluation=_rows(measured), start=_rows(before), attacked=facts)
     record = read_statement(run) if (run / RECORD).is_file() else None
     if record is not None and record.fault:
         raise ExpungeError(
