@@ -42,6 +42,7 @@ def main(*words: str) -> str:
         (main("experiment", "--help"), "sustainability"),
         (main("record", "--help"), "predecessor"),
         (main("verify", "--help"), "salt"),
+        (main("export", "--help"), "gguf"),
         (main("list", "attributions"), "wagle"),
         (main("list", "methods"), "npo"),
         (main("list", "metrics", "suites", "sources", "retain_losses", "experiments"), "rouge"),

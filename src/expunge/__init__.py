@@ -25,6 +25,7 @@ _HOMES = {
     "Measure": "expunge.results.measures",
     "Patch": "expunge.models.patch",
     "Records": "expunge.results.records",
+    "Release": "expunge.release.export",
     "Run": "expunge.training.run",
     "Scores": "expunge.masks.scores",
     "Template": "expunge.data.template",
@@ -36,6 +37,7 @@ _HOMES = {
     "compute_loss": "expunge.training.loss",
     "erase": "expunge.erase.erase",
     "evaluate": "expunge.evaluation.evaluate",
+    "export": "expunge.release.export",
     "finetune": "expunge.training.finetune",
     "forgotten_thresholds": "expunge.evaluation.extraction_thresholds",
     "harness": "expunge.evaluation.lm_eval",
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
     from expunge.record.record import record as record
     from expunge.record.verify import Verification as Verification
     from expunge.record.verify import verify as verify
+    from expunge.release.export import Release as Release
+    from expunge.release.export import export as export
     from expunge.report.html import report as report
     from expunge.results.attacked import Attacked as Attacked
     from expunge.results.attacked import load_attacked as load_attacked

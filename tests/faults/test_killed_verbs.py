@@ -94,6 +94,10 @@ def attack(given: Path, place: Path, model: str, *flags: str) -> None:
     call("attack", f"model={given / model}", *data(given), f"output={place}/attacked", *words, *flags)
 
 
+def export(given: Path, place: Path, model: str, *flags: str) -> None:
+    call("export", given / f"{model}-made/run", f"output={place}/release", "name=model", *flags)
+
+
 def harness(given: Path, place: Path, model: str, *flags: str) -> None:
     call("harness", f"model={given / model}", f"output={place}/tasks", *flags)
 
@@ -203,7 +207,7 @@ def swept(base: Path, work: Verb, before: Path | None = None) -> Counter[str]:
     return found
 
 
-ALONE = (evaluate, report, localize, mask_select, patch_create, patch_apply, attack, harness, experiment)
+ALONE = (evaluate, report, localize, mask_select, patch_create, patch_apply, attack, export, harness, experiment)
 REPLACING = (
     evaluate,
     compare,
@@ -214,6 +218,7 @@ REPLACING = (
     mask_info,
     patch_create,
     attack,
+    export,
     harness,
 )
 

@@ -3,9 +3,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_eval_result
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
+import made_run
 from expunge.core.manifest import Manifest
-from expunge.report.card import card
+from expunge.report.card import Published, card, eval_results
 from expunge.report.summary import STANDING
 from expunge.report.text import interval_text, value_text
 from expunge.results.measures import Evaluation
@@ -77,7 +81,85 @@ def test_foreign_text_is_inert(make_model: Make, manifest: Manifest) -> None:
     hostile = replace(manifest, arguments={"method": "a|b\n# c <script>", "note": "`x` | y"})
     npo = make_model("NPO")
     noted = replace(npo["privleak"], note="<i>see</i>")
-    text = card(replace(npo, label="<b>|*x*", measures={**npo.measures, "privleak": noted}), hostile)
+    whole = card(replace(npo, label="<b>|*x*", measures={**npo.measures, "privleak": noted}), hostile)
+    text = whole.partition("\n---\n")[2]  # what stands before is YAML, which no one renders
     assert "\n- privleak: &lt;i&gt;see&lt;/i&gt;\n" in text and "<i>" not in text
     assert "<script>" not in text and "<b>" not in text and "\n# c" not in text
     assert "| note | \\`x\\` \\| y |" in text and "# &lt;b&gt;\\|\\*x\\*" in text
+
+
+def test_a_hub_reads_the_head(make_model: Make, manifest: Manifest) -> None:
+    npo = replace(make_model("NPO"), about={"inputs": {"data.forget": "xxh3:5f3e"}})
+    about = Published(form="merged", base_model="user/start", license="mit")
+    data = ModelCard(card(npo, manifest, name="npo", published=about)).data
+    assert (data.library_name, data.base_model, data.base_model_relation) == ("transformers", "user/start", "finetune")
+    assert (data.pipeline_tag, data.license) == ("text-generation", "mit")
+    assert {"machine-unlearning", "expunge"} <= set(data.tags)
+    read = {result.metric_type: result for result in data.eval_results}
+    assert set(read) == {name for name, one in npo.items() if one.value is not None}
+    rouge = read["forget_rouge"]
+    assert rouge.metric_value == npo["forget_rouge"].value and rouge.dataset_type == "forget-set"
+    assert rouge.dataset_args == {"fingerprint": "xxh3:5f3e"} and rouge.metric_args["better"] == "lower"
+    assert rouge.metric_args["interval_95"] == list(npo["forget_rouge"].interval or ())
+
+
+def test_a_model_index_is_read_back_as_it_was(make_model: Make) -> None:
+    made = eval_results(make_model("NPO"))
+    name, read = model_index_to_eval_results(eval_results_to_model_index("npo", made))
+    assert name == "npo" and sorted(read, key=lambda r: r.metric_type) == sorted(made, key=lambda r: r.metric_type)
+    plain = metadata_eval_result(
+        model_pretty_name="npo",
+        task_pretty_name="Machine unlearning",
+        task_id="text-generation",
+        metrics_pretty_name=made[0].metric_name or "",
+        metrics_id=made[0].metric_type,
+        metrics_value=made[0].metric_value,
+        dataset_pretty_name=made[0].dataset_name,
+        dataset_id=made[0].dataset_type,
+    )["model-index"][0]
+    own = eval_results_to_model_index("npo", made[:1])[0]
+    assert own["name"] == plain["name"] and own["results"][0]["task"] == plain["results"][0]["task"]
+
+
+def test_forms_say_what_they_are(make_model: Make, manifest: Manifest) -> None:
+    parity = [{"split": "forget", "rows": 4, "of": 6, "largest": 0.0123, "tolerance": 0.05}]
+    about = Published(form="gguf", base_model="user/start", files={"npo.gguf": "sha256:ab"}, parity=parity)
+    text = card(make_model("NPO"), manifest, published=about)
+    data = ModelCard(text).data
+    assert "gguf" in data.tags and data.base_model_relation == "finetune"
+    assert "| npo.gguf | ab |" in text and "On 4 of 6 rows of the forget set" in text and "at most 0.0123" in text
+    assert "before it was written in this form" in text
+    data = ModelCard(card(None, manifest, published=Published(form="adapter", base_model="user/start"))).data
+    assert (data.library_name, data.base_model_relation) == ("peft", "adapter") and data.eval_results is None
+    assert not hasattr(ModelCard(card(None, manifest)).data, "base_model_relation")
+
+
+def test_what_was_not_tried_is_said(manifest: Manifest) -> None:
+    text = card(None, manifest, name="npo")
+    assert "Nothing was measured of this model" in text and "No attack was tried" in text and "## Files" not in text
+
+
+def test_attacks_and_record_are_told_without_texts(make_model: Make, manifest: Manifest) -> None:
+    found = made_run.attacked({"sampling": (0.0, 0.9, 0.0, 0.0, 0.0, 0.0)})
+    record = {
+        "verdict": {"text": "RESIDUAL", "policy": "default", "reasons": ["1 of 6 facts <leak>"]},
+        "residual_risk": ["1 of 6 facts leak."],
+        "proves": "How far the model resists.",
+    }
+    text = card(make_model("NPO"), manifest, attacked=found, record=record)
+    assert "1 of 6 facts leak in at least one of" in text and "| sampling |" in text
+    assert "Verdict: **RESIDUAL**, policy default." in text and "- 1 of 6 facts &lt;leak&gt;" in text
+    for fact in made_run.CORPUS["forget"]:
+        assert fact.prompt not in text and fact.completion not in text
+
+
+def test_settings_lose_their_folders(make_model: Make, manifest: Manifest) -> None:
+    text = card(
+        make_model("NPO"), replace(manifest, arguments={"method": "npo", "mask": "/home/someone/mask.safetensors"})
+    )
+    assert "| mask | mask.safetensors |" in text and "someone" not in text
+
+
+def test_the_rows_themselves_are_what_is_fingerprinted(make_model: Make, manifest: Manifest) -> None:
+    told = replace(manifest, results={**manifest.results, "data": {"forget": {"content": "xxh3:rows", "rows": 48}}})
+    assert "| forget set | xxh3:rows |" in card(make_model("NPO"), told)

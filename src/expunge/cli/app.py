@@ -18,6 +18,7 @@ from expunge.cli.verbs import (
     erase,
     evaluate,
     experiment,
+    export,
     harness,
     list,
     localize,
@@ -75,6 +76,7 @@ for verb in (
     view.VERB,
     record.VERB,
     verify.VERB,
+    export.VERB,
     list.VERB,
 ):
     register(app, verb)

@@ -26,7 +26,7 @@ from expunge.record.statement import ENVELOPE, FILE, Statement, read_statement, 
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import Attacked, load_attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import EVALUATION, RUNS, check_own, places
+from expunge.results.places import EVALUATION, check_own, evaluation_file, finished_run
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def record(
     require_type("request", request, str, "text")
     require(bool(request.strip()), "request must name the request, such as REQ-17; it is empty.")
     folder, chosen, day = path_of("run", run), load_policy(policy), _day(date)
-    manifest = _finished(folder)
+    manifest = finished_run(folder)
     for name in (FILE, ENVELOPE):
         check_output_file(folder / name, overwrite=overwrite)
     signer = Signer(path_of("key", key)) if key is not None else None
@@ -140,26 +140,6 @@ def record(
     return ErasureRecord(folder, read_statement(folder), salted)
 
 
-def _finished(folder: Path) -> Manifest:
-    """The manifest of a finished run whose files are as they were written."""
-    manifest = Manifest.load(folder)
-    if manifest.stage not in RUNS or not manifest.results.get("finished"):
-        raise ExpungeError(
-            f"{folder} holds no finished run. A record is made of one: expunge unlearn ... output={folder}"
-        )
-    files = manifest.results.get("files")
-    if not files:
-        raise ExpungeError(
-            f"the manifest of {folder} lists no files: it was made by an older version. Make the run again."
-        )
-    changed = [
-        name for name, digest in files.items() if not (folder / name).is_file() or file_digest(folder / name) != digest
-    ]
-    if changed:
-        raise ExpungeError(f"files in {folder} were changed or removed since the run: {', '.join(sorted(changed))}.")
-    return manifest
-
-
 def _rows(manifest: Manifest, corpus: Corpus | None) -> Corpus:
     """The forget rows: those that were handed in, else read again; they must be those of the run."""
     if corpus is None:
@@ -195,7 +175,7 @@ def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None)
     if source is None and run is None:
         return _Read()
     named = path_of("an evaluation", source if source is not None else run)
-    file = next((path for path in (named, *(place / EVALUATION for place in places(named))) if path.is_file()), None)
+    file = evaluation_file(named)
     if file is not None:
         return _Read(Evaluation.load(file), file)
     if source is None:

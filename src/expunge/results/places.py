@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import Manifest
+from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import check_folder, check_output, check_place, check_shared, stage_of
 
 RUNS = ("train", "unlearn")
@@ -34,6 +34,28 @@ def check_run_folder(folder: str | Path, *, overwrite: bool, resume: bool) -> bo
     if resume:
         check_folder(Path(folder) / CHECKPOINTS)
     return in_use
+
+
+def finished_run(folder: Path) -> Manifest:
+    """The manifest of a finished run whose files are as they were written.
+
+    Raises:
+        ExpungeError: it is no finished run, or its files were changed.
+    """
+    manifest = Manifest.load(folder)
+    if manifest.stage not in RUNS or not manifest.results.get("finished"):
+        raise ExpungeError(f"{folder} holds no finished run. Make one: expunge unlearn ... output={folder}")
+    files = manifest.results.get("files")
+    if not files:
+        raise ExpungeError(
+            f"the manifest of {folder} lists no files: it was made by an older version. Make the run again."
+        )
+    changed = [
+        name for name, digest in files.items() if not (folder / name).is_file() or file_digest(folder / name) != digest
+    ]
+    if changed:
+        raise ExpungeError(f"files in {folder} were changed or removed since the run: {', '.join(sorted(changed))}.")
+    return manifest
 
 
 def check_measured(folder: str | Path) -> None:
@@ -67,6 +89,11 @@ def model_folder(records: Path) -> Path:
 def places(path: Path) -> list[Path]:
     """Folders in which records or an evaluation may be, if a folder of them or of their model is named."""
     return [path, path / "records", path / "evaluation", records_folder(path)]
+
+
+def evaluation_file(named: Path) -> Path | None:
+    """The evaluation that a file, its folder, or the folder of its model gives; None where there is none."""
+    return next((path for path in (named, *(place / EVALUATION for place in places(named))) if path.is_file()), None)
 
 
 def check_own(folder: Path, made: Mapping[str, Any], settings: Mapping[str, Any], what: Path) -> None:
