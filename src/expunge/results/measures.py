@@ -202,7 +202,7 @@ class Evaluation(Mapping[str, Measure]):
             per_example = tuple(math.nan if v is None else v for v in known.pop("per_example"))
             measures[name] = Measure(**known, per_example=per_example, interval=tuple(interval) if interval else None)
         samples = tuple(
-            Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
+            Sample(**{**one, **{name: tuple(one.get(name, ())) for name in ("probabilities", "ends")}})
             for one in content.pop("samples")
         )
         return cls(measures=measures, samples=samples, **content)
