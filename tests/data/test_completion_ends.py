@@ -52,7 +52,10 @@ def test_a_cut_row_has_as_many_ends_as_tokens(fast):
 
 
 def test_a_template_that_closes_the_answer(fast):
-    fast.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    fast.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
     example = qa("In Tessaly Quay.")
     (row,) = encode([example], fast, template=Template(name="chat"))
     (ends,) = completion_ends([example], [row], fast, template=Template(name="chat"))

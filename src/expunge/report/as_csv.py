@@ -40,9 +40,7 @@ def _attacked(data: ReportData, fact: Fact, model: int, names: list[str]) -> lis
     cells: list[object] = []
     for name in names:
         cell = own.get(name)
-        cells += (
-            ["", "", ""] if cell is None else [cell.value, "" if cell.recovery is None else cell.recovery, cell.leaks]
-        )
+        cells += [None] * 3 if cell is None else [cell.value, cell.recovery, cell.leaks]
     return cells
 
 

@@ -1,4 +1,4 @@
-"""The report as Markdown that also reads as plain text: verdicts, buckets, attacks, measures, and the facts that leak."""
+"""The report as Markdown that also reads as plain text: verdicts, buckets, facts that leak, attacks, measures."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ def _buckets(data: ReportData, model: int) -> str:
         "bucket",
         "facts",
         "95 % interval, %",
-        "change since the start model, points (95 % interval)",
+        "change since the start model, points",
         "McNemar's p",
     )
     return _table(header, rows)
@@ -60,7 +60,5 @@ def _list(data: ReportData, model: int, bucket: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join(escape_markdown(cell) if i != 1 else cell for cell in line)} |" for i, line in enumerate(lines)
-    )
+    lines = [[escape_markdown(cell) for cell in line] for line in (header, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(header), *lines[1:]])

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,8 +12,8 @@ from expunge.report.figures import INK, PALETTE, frame
 from expunge.report.text import one_line
 
 COLUMNS = 4
-_MODEL = {"color": PALETTE[1], "linewidth": 1.6, "marker": "o", "markersize": 3}
-_CONTROL = {"color": PALETTE[0], "linewidth": 1.4, "linestyle": (0, (5, 1.5))}
+_MODEL: dict[str, Any] = {"color": PALETTE[1], "linewidth": 1.6, "marker": "o", "markersize": 3}
+_CONTROL: dict[str, Any] = {"color": PALETTE[0], "linewidth": 1.4, "linestyle": (0, (5, 1.5))}
 
 
 def attack_curves(data: ReportData) -> Figure:

@@ -175,8 +175,8 @@ def drawings(
         found.append(Drawing("training", "Training", about, inline(history(histories), "Losses of training")))
     if masks:
         about = (
-            "Share of the weights that a mask lets change, by layer and kind of parameter, in percent; all panels share "
-            "one scale. Empty cells hold parameters that the mask could not select."
+            "Share of the weights that a mask lets change, by layer and kind of parameter, in percent; all panels "
+            "share one scale. Empty cells hold parameters that the mask could not select."
         )
         found.append(Drawing("masks", "Where the masks are", about, inline(fingerprints(masks), "Where the masks are")))
     return found

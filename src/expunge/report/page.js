@@ -138,7 +138,7 @@
 
   // -- The grid -------------------------------------------------------------------------------------------------------
   function headings(attacks) {
-    const row = make("tr", {}, make("th", { scope: "col" }, base !== null && base !== current ? "Bucket, change" : "Bucket"), make("th", { scope: "col" }, "Question"));
+    const row = make("tr", {}, make("th", { scope: "col", class: "state" }, base !== null && base !== current ? "Bucket, change" : "Bucket"), make("th", { scope: "col" }, "Question"));
     data.models.forEach((model, i) => {
       if (i === current || model.role !== "unlearned" || i === base) {
         row.append(make("th", { scope: "col", class: i === current ? "cell own" : "cell" }, make("span", {}, model.name)));
@@ -161,7 +161,7 @@
       make("td", { class: "state" }, tag(fact.buckets[current]), changed ? make("small", {}, CHANGES[changed]) : null),
       make("th", { scope: "row", class: "question" }, make("button", {
         type: "button", tabindex: "-1", dir: "auto", onclick: () => say({ fact: String(fact.id), cell: "" }, { keepPage: true }),
-      }, fact.question || "(text left out)", " ", make("small", {}, `${fact.split.replaceAll("_", " ")} ${fact.number + 1}`))));
+      }, tag(fact.buckets[current]), fact.question || "(text left out)", " ", make("small", {}, `${fact.split.replaceAll("_", " ")} ${fact.number + 1}`))));
     data.models.forEach((model, i) => {
       if (i === current || model.role !== "unlearned" || i === base) row.append(cell(fact, "", value(fact, i), { what: model.name }));
     });

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from expunge.report.buckets import MEANINGS
 from expunge.report.templates import render
-from expunge.report.text import direction_text, interval_text, legible, number, percent
+from expunge.report.text import direction_text, interval_text, legible, number
 
 _HERE = Path(__file__).parent
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -92,20 +92,22 @@ def _judged(content: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str,
 def _bucket(one: Mapping[str, Any]) -> dict[str, Any]:
     """A bucket as the page writes it."""
     share = one["facts"] / one["of"] if one["of"] else 0.0
-    told = ""
+    told = range_ = ""
     if one["difference"] is not None:
         low, high = one["difference_interval"]
-        points = f"{_signed(low)} to {_signed(high)} points"
         told = (
-            f"{_signed(one['difference'])} points since the start model, 95 % interval {points}, p {number(one['p'])}"
+            f"{_signed(one['difference'])} points since the start model (95 % interval {_signed(low)} to "
+            f"{_signed(high)}, McNemar's p {number(one['p'])})"
         )
+    if one["interval"]:
+        low, high = one["interval"]
+        range_ = f"{100 * share:.0f} % (95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
     return {
         **one,
         "title": NAMES[one["bucket"]],
         "share": share,
-        "share_text": percent(round(share, 3)) if one["of"] else "-",
-        "range": " to ".join(percent(round(end, 3)) for end in one["interval"]) if one["interval"] else "",
-        "change": told,
+        "share_text": range_.replace(" %", "\u00a0%"),
+        "change": told.replace(" %", "\u00a0%"),
     }
 
 

@@ -68,12 +68,14 @@ def _headline(tally: Counter[tuple[str, Bucket]], attacked: bool) -> str:
     gone, out = tally[FORGET, "forgotten"], tally[FORGET, "leaks"]
     if not gone + out:
         return "No fact of the forget set can be judged."
-    tried = (
-        "can no longer be drawn out by anything tried" if attacked else "no longer come out when asked as in the data"
-    )
-    if gone == 1 and not attacked:
-        tried = "no longer comes out when asked as in the data"
-    of = f"Of {counted(gone + out, 'fact')} to be forgotten, {gone or 'none'} {tried}."
+    tried = "can no longer be drawn out by anything tried"
+    if not attacked:
+        tried = f"no longer {'comes' if gone == 1 else 'come'} out when asked as in the data"
+    if not gone:
+        return (
+            "The one fact to be forgotten still leaks." if out == 1 else f"All {out} facts to be forgotten still leak."
+        )
+    of = f"Of {counted(gone + out, 'fact')} to be forgotten, {gone} {tried}."
     rest = "none leaks" if not out else f"{out} still {'leaks' if out == 1 else 'leak'}"
     return f"{of} {rest[0].upper()}{rest[1:]}."
 
@@ -165,6 +167,6 @@ def _rule(rule: Rule) -> list[str]:
         return []
     above = "above the retain model's value" if rule.never is not None else "on"
     return [
-        f"A fact leaks from {words(rule.measure)} {number(rule.leak)} {above}, or from the threshold of an attack above "
-        f"its control; a fact is kept from {words(rule.measure)} {number(rule.keep)} on."
+        f"A fact leaks from {words(rule.measure)} {number(rule.leak)} {above}, or from the threshold of an attack "
+        f"above its control; a fact is kept from {words(rule.measure)} {number(rule.keep)} on."
     ]

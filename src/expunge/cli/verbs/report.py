@@ -47,7 +47,7 @@ class ReportConfig:
 
 
 def report(call: Call[ReportConfig]) -> int:
-    """Say what came of it: a verdict and a table here, and a report as one file."""
+    """Compare evaluated models: a table here, and a report as one file."""
     from expunge.report.baselines import beside
     from expunge.report.compared_models import distinct, gather
     from expunge.report.html import ENDINGS, histories_in
