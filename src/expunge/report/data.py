@@ -203,10 +203,9 @@ def build(
     for name, value in (("leak", leak), ("keep", keep)):
         if not 0 < value <= 1:
             raise ExpungeError(f"{name} must be above 0 and at most 1; got {value}.")
-    shown = [evaluation.with_texts(texts) for evaluation in evaluations]
-    given = assign_roles(shown, start=start, retain=retain)
-    hidden = tuple(found.with_texts(texts) for found in attacked)
-    models, attacks, facts = joined(given, hidden)
+    given = assign_roles(evaluations, start=start, retain=retain)
+    models, attacks, joint = joined(given, attacked)
+    facts = [fact.with_texts(texts) for fact in joint]
     of_start, of_retain = roles(models)
     rule = Rule(measure=measure_of(facts), leak=leak, keep=keep, start=of_start, never=of_retain)
     judged = tuple(i for i, model in enumerate(models) if not model.role)
@@ -221,7 +220,7 @@ def build(
         rule=rule,
         facts=tuple(facts),
         attacks=tuple(attacks),
-        attacked=hidden,
+        attacked=tuple(found.with_texts(texts) for found in attacked),
         buckets=buckets,
         counts={i: counts(facts, buckets[i], i, rule) for i in judged},
         verdicts=tuple(verdict(i, models, facts, buckets[i], attacks, rule) for i in judged),

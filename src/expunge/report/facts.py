@@ -8,7 +8,7 @@ from functools import cache
 from expunge.report.compared_models import Model
 from expunge.results.attacked import Attacked, Column
 from expunge.results.measures import Evaluation, Sample
-from expunge.results.texts import is_hash, text_hash
+from expunge.results.texts import Texts, is_hash, text_hash
 
 FORGET, RETAIN = "forget", "retain"
 """Sets whose names begin so are to be forgotten, and to be kept."""
@@ -62,6 +62,22 @@ class Fact:
     """By model; None where it was not asked."""
     tried: Mapping[int, Tried] = field(default_factory=dict)
     """By the number of the attack."""
+
+    def with_texts(self, texts: Texts) -> "Fact":
+        """The fact as it is to be shown: with its texts, with their SHA-256 in their place, or without."""
+        if texts == "keep":
+            return self
+
+        def hidden(text: str | None) -> str | None:
+            return None if text is None or texts == "drop" else _hashed(text)
+
+        said = tuple(one and replace(one, generation=hidden(one.generation), tokens=()) for one in self.said)
+        tried = {
+            i: replace(one, prompt=hidden(one.prompt), text=hidden(one.text), control_text=hidden(one.control_text))
+            for i, one in self.tried.items()
+        }
+        question, answer = hidden(self.question) or "", hidden(self.answer) or ""
+        return replace(self, question=question, answer=answer, said=said, tried=tried)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from expunge.core.checks import ExpungeError, path_of
 from expunge.core.output import Kind, check_output_file
@@ -89,8 +89,7 @@ def report(
     """
     path = path_of("path", path)
     check_texts(texts)
-    if format not in get_args(Format):
-        raise ExpungeError(f"format must be one of {', '.join(get_args(Format))}; got {format!r}.")
+    check_format(format)
     kind: Kind = "page" if format == "html" else "report"
     check_output_file(path, overwrite=overwrite, kind=kind)
     sources = listed_sources(evaluations)
@@ -123,6 +122,12 @@ def report(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     return path
+
+
+def check_format(format: str) -> None:
+    """Raise for a form that no report has."""
+    if format not in ENDINGS:
+        raise ExpungeError(f"format must be one of {', '.join(ENDINGS)}; got {format!r}.")
 
 
 def histories_in(sources: Iterable[Source]) -> dict[str, list[dict[str, float | None]]]:

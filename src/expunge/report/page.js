@@ -27,8 +27,8 @@
   }
   const short = (value) => {
     if (value === null || value === undefined) return "–";
-    const text = Math.abs(value).toFixed(2);
-    return (value < 0 && Number(text) ? "−" : "") + (text.startsWith("0.") ? text.slice(1) : text);
+    const text = Math.abs(value).toFixed(2).replace(/\.00$/, "").replace(/^0\./, ".");
+    return (value < 0 && text !== "0" ? "−" : "") + text;
   };
   const tag = (bucket) => make("span", { class: `tag ${bucket.replace(" ", "-")}` }, TITLES[bucket] || "Other set");
 

@@ -104,8 +104,9 @@ def _leaking(
 def _apart(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:
     found = []
     if n := tally[FORGET, "never known"]:
-        of = "fact of the forget set was" if n == 1 else "facts of the forget set were"
-        found.append(f"{n} more {of} never known to the start model and count as neither.")
+        of = "1 more fact of the forget set was never known to the start model and counts"
+        many = f"{n} more facts of the forget set were never known to the start model and count"
+        found.append(f"{of if n == 1 else many} as neither.")
     if rule.start is None:
         found.append("No start model was evaluated, so some of these facts may never have been known.")
     return found
@@ -120,7 +121,7 @@ def _kept(tally: Counter[tuple[str, Bucket]]) -> list[str]:
         ]
     if not kept + lost:
         return ["What should stay was not measured fact by fact, or the start model had none of it."]
-    apart = f" {never} more were never known to the start model." if never else ""
+    apart = f" {never} more {'was' if never == 1 else 'were'} never known to the start model." if never else ""
     return [
         f"{_percent(kept, kept + lost)} of what should stay is kept: {kept} of {counted(kept + lost, 'fact')} that the "
         f"start model had.{apart}"
