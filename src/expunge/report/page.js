@@ -366,7 +366,7 @@
     addEventListener("hashchange", () => { read(); draw(); });
     read();
     draw();
-    document.documentElement.dataset.ready = "true";
+    document.documentElement.dataset.ready = String(Math.max(1, Math.round(performance.now())));
   }
   start();
 })();
