@@ -44,7 +44,7 @@
     Object.assign(state, changes);
     if (!keepPage) state.page = "";
     const said = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== ""));
-    history.replaceState(null, "", `#${said.size ? said : "="}`);
+    history.replaceState(null, "", `#${said.toString() || "="}`);
     read();
     draw();
   }
