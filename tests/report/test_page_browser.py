@@ -275,13 +275,20 @@ def test_axe_would_find_something(open_page: Callable[..., Open], made: Path) ->
     assert [one["id"] for one in axe_api.Axe().run(page).response["violations"]] == ["color-contrast"]
 
 
-def test_five_thousand_facts_are_there_within_a_second(open_page: Callable[..., Open], large: Path) -> None:
-    took = []
-    for _ in range(3):
-        page = open_page(large)
-        page.ready()
-        took.append(page.page.evaluate("Number(document.documentElement.dataset.ready)"))
-    assert 0 < min(took) < 1000
+def test_five_thousand_facts_are_there_within_a_second(
+    open_page: Callable[..., Open], browser: Any, large: Path
+) -> None:
+    # Processor time of the page's own thread, which other programs on the machine do not lengthen.
+    context = browser.new_context()
+    blank = context.new_page()
+    devtools = context.new_cdp_session(blank)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    blank.goto(large.as_uri())
+    blank.wait_for_selector("html[data-ready]")
+    took = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+    context.close()
+    assert 0 < took["ThreadTime"] < 1
+    page = open_page(large).ready()
     assert page.page.locator("#grid tbody tr").count() == 50 and "1–50 of 5000" in page.page.inner_text("#pager")
     page.page.click("#pager button:has-text('Next')")
     assert page.shown[0] == "forget question 50?" and "page=2" in page.address

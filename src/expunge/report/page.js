@@ -53,10 +53,12 @@
   let current = judged.length ? judged[0] : 0;
   let base = data.baseline;
   let found = [];
-  data.facts.forEach((fact, i) => {
-    fact.id = i;
-    fact.words = `${fact.question}\n${fact.answer}\n${fact.models.map((said) => (said && said.generation) || "").join("\n")}`.toLowerCase();
-  });
+  data.facts.forEach((fact, i) => { fact.id = i; });
+  function wordsOf(fact) {
+    // Made on the first search: the page is there sooner.
+    fact.words ??= [fact.question, fact.answer, ...fact.models.map((said) => said?.generation ?? "")].join("\n").toLowerCase();
+    return fact.words;
+  }
   const isForget = (fact) => fact.split.startsWith("forget");
   const good = (fact, model) => {
     const bucket = fact.buckets[model];
@@ -80,7 +82,7 @@
   function select() {
     const query = state.q.toLowerCase();
     found = data.facts.filter((fact) =>
-      (!query || fact.words.includes(query)) &&
+      (!query || wordsOf(fact).includes(query)) &&
       (!state.bucket || fact.buckets[current] === state.bucket) &&
       (!state.split || fact.split === state.split) &&
       (!state.attack || fact.attacks[state.attack]?.leaks) &&
@@ -366,7 +368,7 @@
     addEventListener("hashchange", () => { read(); draw(); });
     read();
     draw();
-    document.documentElement.dataset.ready = String(Math.max(1, Math.round(performance.now())));
+    document.documentElement.dataset.ready = "true";
   }
   start();
 })();
