@@ -333,3 +333,15 @@ def test_an_adapter_is_seen_through(model, tokenizer, corpus):
         np.concatenate(merged.arrays("logprobs")), abs=1e-4
     )
     assert found.column("generation") == merged.column("generation") != plain.column("generation")
+
+
+def test_records_hold_where_tokens_end_unless_texts_are_left_out(records, corpus):
+    for answer in ("answer", "paraphrased", "perturbed"):
+        found = records.where(split="forget", asked="question", answer=answer)
+        for text, ends, logprobs in zip(*(found.column(c) for c in ("completion", "ends", "logprobs")), strict=True):
+            assert len(ends) == len(logprobs) and ends == sorted(ends) and ends[-1] == len(text)
+            assert 0 < ends[0] < len(text)
+    assert records.where(answer="continuation").table["ends"].null_count == len(corpus["forget"])  # a part of a text
+    for texts in ("hash", "drop"):
+        hidden = records.with_texts(texts).table
+        assert hidden["ends"].null_count == len(hidden) and str(hidden.schema.field("ends").type) == "list<item: int32>"

@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -67,12 +68,27 @@ def test_an_evaluation_from_records_is_not_overwritten_either(model, tokenizer, 
     assert evaluate(records=tmp_path, suite="tofu", output_dir=tmp_path, overwrite=True).suite == "tofu"
 
 
-def test_samples_show_forget_and_retain(model, tokenizer, corpus):
-    found = evaluate(model, tokenizer, corpus, suite="tofu")
-    assert [s.split for s in found.samples] == ["forget"] * 5 + ["retain"] * 4
-    assert [s.question for s in found.samples[:5]] == [e.prompt for e in corpus["forget"]]
-    assert [s.answer for s in found.samples[5:]] == [e.completion for e in corpus["retain"][:4]]
+def test_every_row_is_kept_with_its_texts_and_numbers(model, tokenizer, corpus, tmp_path):
+    found = evaluate(model, tokenizer, corpus, suite="tofu", output_dir=tmp_path)
+    n, m = len(corpus["forget"]), len(corpus["retain"])
+    assert [s.split for s in found.samples][: n + m] == ["forget"] * n + ["retain"] * m
+    assert [s.question for s in found.samples[:n]] == [e.prompt for e in corpus["forget"]]
+    assert [s.answer for s in found.samples[n : n + m]] == [e.completion for e in corpus["retain"]]
     assert len({s.generation for s in found.samples}) > 1
+    for split, rows in (("forget", found.samples[:n]), ("retain", found.samples[n : n + m])):
+        assert not [name for row in rows for name in row.values if not name.startswith(split)]
+        for name in ("probability", "extraction_strength", "rouge"):
+            measure = found[f"{split}_{name}"]
+            assert [row.values[f"{split}_{name}"] for row in rows] == list(measure.per_example)
+        for row in rows:
+            # The geometric mean over tokens is the row's probability, as far as four digits carry.
+            assert np.prod(row.probabilities) ** (1 / len(row.probabilities)) == pytest.approx(
+                row.values[f"{split}_probability"], rel=1e-3
+            )
+            assert len(row.ends) == len(row.probabilities) and row.ends[-1] == len(row.answer)
+        assert f"{split}_truth_ratio" not in rows[0].values  # of other answers than the true one
+    assert Evaluation.load(tmp_path / "evaluation.json").samples == found.samples
+    assert evaluate(records=tmp_path, suite="tofu").samples == found.samples
 
 
 def test_what_was_measured_is_written_down(model, tokenizer, corpus):
@@ -282,8 +298,13 @@ def test_the_output_holds_no_texts_where_none_are_wanted(model, tokenizer, corpu
         assert example.prompt.encode() not in held and example.completion.encode() not in held
     stored = Evaluation.load(tmp_path / "evaluation.json")
     assert dict(stored) == dict(found) and found.samples and found["forget_rouge"].value is not None
-    assert [s.question[:7] for s in stored.samples] == (["sha256:"] * len(found.samples) if texts == "hash" else [])
+    assert [s.question[:7] for s in stored.samples] == ["sha256:" if texts == "hash" else ""] * len(found.samples)
+    assert [s.values for s in stored.samples] == [s.values for s in found.samples]
+    assert not any(s.ends for s in stored.samples) and all(s.ends for s in found.samples)
     rescored = evaluate(records=tmp_path)
+    assert [(s.question, s.probabilities) for s in rescored.samples if s.split == "forget"] == [
+        (s.question, s.probabilities) for s in stored.samples if s.split == "forget"
+    ]
     assert rescored["forget_probability"].value == found["forget_probability"].value
     assert f"saved without texts (texts={texts})" in rescored["forget_rouge"].note
     # Made anew, since records without texts give no ROUGE.

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -11,14 +13,15 @@ import pytest
 
 import expunge
 from expunge.core.checks import ExpungeError
-from expunge.report.html import SAMPLES_SHOWN, report
+from expunge.report.html import histories_in, report
 from expunge.report.summary import STANDING
-from expunge.report.text import interval_text, value_text
+from expunge.report.text import interval_text, legible, value_text
 from expunge.results.attacked import Attacked, Column, Leak
 from expunge.results.measures import Evaluation, Sample
 
 History = dict[str, list[dict[str, float | None]]]
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect"}
+MEASURES = {"class": "plain measures"}
 
 
 @dataclass
@@ -86,51 +89,39 @@ def test_the_public_name_is_this_function() -> None:
     assert expunge.report is report
 
 
-def test_every_number_of_the_comparison_is_its_measure(full: Path, models: list[Evaluation]) -> None:
-    (table,) = tree(full).all("table", **{"class": "comparison"})
-    rows = table.all("tbody")[0].all("tr")
-    names = list(models[0])
-    assert len(rows) == len(models)
+def test_every_number_of_the_tables_is_its_measure(full: Path, models: list[Evaluation]) -> None:
+    rows = [row for table in tree(full).all("table", **MEASURES) for row in table.all("tbody")[0].all("tr")]
+    assert len(rows) == len(models[0])
     # Of retain_rouge the intervals of SimNPO and NPO overlap.
     best = {"forget_probability": "NPO", "forget_quality": "NPO", "retain_rouge": None, "mia_min_k": "NPO"}
-    for evaluation, row in zip(models, rows, strict=True):
-        assert squeezed(row.all("th")[0].text) == evaluation.label
-        for name, cell in zip(names, row.all("td"), strict=True):
+    for row in rows:
+        name = row.all("code")[0].text
+        *cells, meaning = row.all("td")
+        assert len(cells) == len(models)
+        for evaluation, cell in zip(models, cells, strict=True):
             measure = evaluation[name]
-            value, interval = [*cell.all("b"), *cell.all("span")][0], cell.all("small")
-            assert value.text == value_text(measure)
-            assert measure.value is None or float(value.text) == pytest.approx(measure.value, rel=0.00501)
-            assert [node.text for node in interval] == ([interval_text(measure.interval)] if measure.interval else [])
-            assert bool(cell.all("sup")) == bool(measure.note)
+            value = [*cell.all("b"), cell][0].text.strip()
+            small = [node.text for node in cell.all("small")]
+            assert value.startswith(value_text(measure))
+            expected = [interval_text(measure.interval)] if measure.interval else []
+            assert small == expected + ([measure.note] if measure.note else [])
             assert name not in best or bool(cell.all("b")) == (best[name] == evaluation.label)
-
-
-def test_every_number_in_full_is_its_measure_to_the_last_digit(full: Path, models: list[Evaluation]) -> None:
-    (section,) = tree(full).all("section", id="numbers")
-    lines = [[squeezed(cell.text) for cell in row.all("th") + row.all("td")] for row in section.all("tr")[1:]]
-    by_label = {model.label: model for model in models}
-    assert len(lines) == sum(len(model) for model in models)
-    for name, label, value, interval, n, target, details in lines:
-        measure = by_label[label][name]
-        assert value == ("-" if measure.value is None else repr(measure.value))
-        assert interval == ("-" if measure.interval is None else "{!r} to {!r}".format(*measure.interval))
-        assert (n, target) == (str(measure.n), "-" if measure.target is None else repr(measure.target))
-        assert details == ", ".join(f"{key} {value!r}" for key, value in measure.details.items())
+        measure = models[0][name]
+        assert measure.definition in meaning.text and measure.source in meaning.text
 
 
 def test_numbers_of_the_summary_come_from_measures_or_their_shares(full: Path, models: list[Evaluation]) -> None:
-    (header,) = tree(full).all("header")
+    (section,) = tree(full).all("section", id="measures")
+    told = " ".join(line.text for line in section.all("p", **{"class": "about"}))
     strengths = {value_text(m[f"{on}_extraction_strength"]) for m in models for on in ("forget", "retain")}
     # Shares of the start model's 0.942 that GradAscent and GradDiff keep; the rule of 80 %; 2 of 4 models.
     strengths |= {value_text(m[f"{on}_probability"]) for m in models for on in ("forget", "retain")}
     strengths |= {value_text(m["retain_rouge"]) for m in models}
     known = strengths | {"0.425", "45.8", "80", "2", "4"}
-    assert set(re.findall(r"\d[\d.e-]*\d|\d", header.text)) <= known
+    assert told and set(re.findall(r"\d[\d.e-]*\d|\d", told)) <= known
 
 
-def test_attacks_have_their_table_and_map_and_no_text_where_none_is_wanted(
-    models: list[Evaluation], tmp_path: Path
-) -> None:
+def test_attacks_have_their_table_and_no_text_where_none_is_wanted(models: list[Evaluation], tmp_path: Path) -> None:
     def leak(values: tuple[float, ...]) -> Leak:
         return Leak(name="quantize.nf4", measure="extraction strength", facts=(0, 1), values=values)
 
@@ -145,9 +136,11 @@ def test_attacks_have_their_table_and_map_and_no_text_where_none_is_wanted(
     page = tree(report(models, tmp_path / "a.html", attacked=[found]))
     (section,) = page.all("section", id="attacks")
     rows = [[cell.text for cell in row.all("th") + row.all("td")] for row in section.all("tr")]
-    assert rows[1] == ["quantize.nf4", "0.5", "0.1", "0.4", "0 to 0.8", "1 of 2", "ran"]
-    assert rows[2][-1] == "it needs <b>more</b>" and len(section.all("svg")) == 1
-    assert "1 of 2 facts leak in at least one of 1 attacks" in section.text and "Who <i>secretly" in section.text
+    assert rows[1] == ["quantize.nf4", "1 of 2", "0.4", "0–0.8", "0.2", "extraction strength", "nothing", "ran"]
+    assert rows[2][-1] == "it needs <b>more</b>"
+    verdict = page.all("section", **{"aria-label": "Verdict on model"})[0].text
+    assert "Of 2 facts to be forgotten, 1 can no longer be drawn out by anything tried. 1 still leaks." in verdict
+    assert "1 under quantize.nf4" in verdict and "lens (it needs <b>more</b>)" in verdict
     dropped = report(models, tmp_path / "b.html", attacked=[found], texts="drop").read_text(encoding="utf-8")
     assert "secretly" not in dropped and 'id="attacks"' in dropped
     assert 'id="attacks"' not in report(models, tmp_path / "c.html").read_text(encoding="utf-8")
@@ -157,67 +150,58 @@ def test_it_needs_nothing_from_elsewhere(full: Path) -> None:
     text = full.read_text(encoding="utf-8")
     assert "://" not in text
     page = tree(full)
-    for tag in ("script", "link", "img", "iframe", "object", "embed", "base", "form", "image"):
+    for tag in ("link", "img", "iframe", "object", "embed", "base", "image"):
         assert page.all(tag) == []
     assert not re.search(r"@import|url\((?!#)|srcset|\son\w+=|javascript:", text)
-    assert all(link.attributes["href"].startswith("#note-") for link in page.all("a"))
+    assert all(link.attributes["href"].startswith("#") for link in page.all("a"))
     (policy,) = [m for m in page.all("meta") if m.attributes.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.attributes["content"].startswith("default-src 'none'")
+    content = policy.attributes["content"]
+    assert content.startswith("default-src 'none'; script-src 'sha256-")
+    data, script = page.all("script")
+    assert data.attributes == {"type": "application/json", "id": "data"} and script.attributes == {}
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in content and "unsafe" not in content.split("style-src")[0]
 
 
-def test_links_to_notes_arrive(full: Path) -> None:
+def test_links_within_the_page_arrive(full: Path) -> None:
     page = tree(full)
-    targets = {node.attributes["id"] for node in page.all("div") if "id" in node.attributes}
-    assert {link.attributes["href"][1:] for link in page.all("a")} == targets != set()
+    targets = {node.attributes["id"] for node in every(page) if "id" in node.attributes}
+    links = {link.attributes["href"][1:] for link in page.all("a")}
+    assert {link for link in links if "=" not in link} <= targets and "facts" in links
 
 
 def test_it_holds_the_parts_that_a_reader_needs(full: Path, models: list[Evaluation]) -> None:
     page = tree(full)
-    sections = [node.attributes["id"] for node in page.all("section")]
-    assert sections == ["comparison", "tradeoff", "samples", "training", "definitions", "numbers", "made"]
-    assert page.text.count(STANDING) == 2
+    sections = [node.attributes["id"] for node in page.all("section") if "id" in node.attributes]
+    assert sections == ["facts", "tradeoff", "training", "measures", "made"]
+    verdicts = [node.attributes["aria-label"] for node in page.all("section") if "data-model" in node.attributes]
+    assert verdicts == [f"Verdict on {name}" for name in ("GradAscent", "GradDiff", "NPO", "SimNPO")]
+    main, footer = page.all("main")[0], page.all("footer")[0]
+    assert STANDING in main.text and STANDING in footer.text
     assert page.all("html")[0].attributes["lang"] == "en"
-    (definitions,) = page.all("dl", **{"class": "definitions"})
-    for name, measure in models[0].items():
-        assert (
-            name in definitions.text and measure.definition in definitions.text and measure.source in definitions.text
-        )
-    made = page.all("section", id="made")[0].text
-    lines = [
-        [cell.text for cell in row.all("th") + row.all("td")] for row in page.all("section", id="made")[0].all("tr")
-    ]
+    for cell in page.all("th"):
+        assert cell.attributes["scope"] in ("col", "row")
+    made = page.all("section", id="made")[0]
+    lines = [[cell.text for cell in row.all("th") + row.all("td")] for row in made.all("tr")]
     for evaluation in models:
-        assert evaluation.about["inputs"]["model"] in made
+        assert evaluation.about["inputs"]["model"] in made.text
     assert ["inputs.data.retain", models[0].about["inputs"]["data.retain"]] in lines  # alike for all, so told once
     assert ["versions.torch", "2.13.0"] in lines and ["settings.dtype", "float32"] in lines
 
 
-def test_samples_stand_side_by_side_with_right_words_marked(full: Path) -> None:
-    samples = tree(full).all("article")
-    assert [squeezed(s.all("h4")[0].text) for s in samples][:2] == [
-        "In which town was Ilvane Morrok born?",
-        "What prize did Ilvane Morrok win in 2011?",
-    ]
-    first = samples[0].all("div", **{"class": "answer"}) + samples[0].all("div", **{"class": "answer reference"})
-    assert len(first) == 6
-    cards = {squeezed(card.all("p")[0].text): [mark.text for mark in card.all("mark")] for card in first}
-    assert cards["start3 of 3"] == ["harbor", "Tessaly", "Quay"]
-    assert cards["retain0 of 3"] == [] and cards["NPO0 of 3"] == []
-    assert [u.text for u in samples[0].all("u")] == ["harbor", "Tessaly", "Quay"]
-    assert "said nothing" in samples[1].text
-
-
-def test_samples_beyond_the_first_are_folded_but_all_there(
-    tmp_path: Path, make_model: Callable[..., Evaluation]
-) -> None:
-    many = tuple(
-        Sample(split="forget", question=f"q{i}?", answer="a", generation="b") for i in range(SAMPLES_SHOWN + 3)
-    )
-    page = tree(report(replace(make_model("NPO"), samples=many), tmp_path / "r.html"))
-    (section,) = page.all("section", id="samples")
-    assert len(section.all("article")) == SAMPLES_SHOWN + 3
-    (folded,) = section.all("details")
-    assert folded.all("summary")[0].text == "3 more" and len(folded.all("article")) == 3
+def test_losses_of_training_are_found_in_run_folders(tmp_path: Path) -> None:
+    run = tmp_path / "npo"
+    run.mkdir()
+    (run / "history.csv").write_text("step,forget_loss,retain_loss\n1,0.5,\n2,0.25,0.125\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "history.csv").write_text("step,seconds\n1,2\n")
+    found = histories_in([run, tmp_path / "npo-records", tmp_path / "other", Evaluation(measures={})])
+    assert found == {
+        "npo": [
+            {"step": 1.0, "forget_loss": 0.5, "retain_loss": None},
+            {"step": 2.0, "forget_loss": 0.25, "retain_loss": 0.125},
+        ]
+    }
 
 
 HOSTILE = (
@@ -248,10 +232,13 @@ def test_hostile_text_anywhere_stays_text(tmp_path: Path, make_model: Callable[.
             histories={HOSTILE: rows},
         )
     )
-    allowed = {node.tag for node in every(tree(full))} | {"aside", "ul", "li", "em"}
+    allowed = {node.tag for node in every(tree(full))} | {"aside"}
     assert {node.tag for node in every(page)} <= allowed
     assert not any(name.startswith("on") for node in every(page) for name in node.attributes)
-    assert page.text.count("<script>alert(1)</script>") > 20
+    shown = "".join(node.text for node in page.all("main"))
+    assert shown.count("<script>alert(1)</script>") > 15
+    data, _ = page.all("script")
+    assert "<" not in data.text and json.loads(data.text)["facts"][-1]["question"] == legible(HOSTILE)
     assert "49" not in page.all("h1")[0].text and "{{ 7*7 }}" in page.all("h1")[0].text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\ufffe\uffff]", page.text)
     svgs = page.all("svg")
@@ -310,17 +297,11 @@ def test_nothing_is_written_when_something_is_wrong(tmp_path: Path, models: list
 def test_one_evaluation_with_little_in_it(tmp_path: Path, models: list[Evaluation]) -> None:
     bare = Evaluation(measures={"forget_rouge": models[0]["forget_rouge"]}, label="bare")
     page = tree(report(bare, tmp_path / "r.html"))
-    assert [node.attributes["id"] for node in page.all("section")] == [
-        "comparison",
-        "tradeoff",
-        "definitions",
-        "numbers",
-        "made",
-    ]
-    assert "Not drawn: no model has a value" in page.all("section", id="tradeoff")[0].text
-    assert page.all("svg") == [] and page.all("aside") == []
+    assert [node.attributes["id"] for node in page.all("section") if "id" in node.attributes] == ["measures", "made"]
+    assert "No fact of the forget set can be judged." in page.text
+    assert page.all("svg") == [] and page.all("aside") == [] and page.all("dialog") == []
     empty = tree(report(Evaluation(measures={}), tmp_path / "empty.html"))
-    assert empty.all("section", id="comparison")
+    assert empty.all("section", id="measures")
 
 
 def test_warnings_are_visible(tmp_path: Path, models: list[Evaluation], make_model: Callable[..., Evaluation]) -> None:

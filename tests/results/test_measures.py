@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from expunge.core.checks import ExpungeError
+from expunge.core.sealed import write_sealed
 from expunge.results.measures import Definition, Evaluation, Measure, Sample
+from expunge.results.texts import text_hash
 
 DEFINITION = Definition(text="how it is computed", source="a paper", better=None)
 
@@ -109,3 +111,21 @@ def test_measures_are_equal_in_all_that_they_say():
         assert same == measure and same.details == {"D": 0.5} and same.n == 4
     assert DEFINITION.missing("why") == DEFINITION.missing("why") != DEFINITION.missing("why not")
     assert asdict(measure)["value"] == 0.25
+
+
+def test_rows_of_an_older_evaluation_are_read(tmp_path):
+    old = {"split": "forget", "question": "q", "answer": "a", "generation": "g"}
+    write_sealed(tmp_path / "old.json", {"label": "m", "suite": "s", "about": {}, "measures": {}, "samples": [old]})
+    assert Evaluation.load(tmp_path / "old.json").samples == (Sample(**old),)
+
+
+def test_a_row_is_shown_with_its_texts_or_their_hashes_or_without():
+    row = Sample(
+        split="forget", question="q", answer="ab", generation="g", values={"x": 0.5}, probabilities=(0.1,), ends=(2,)
+    )
+    assert row.with_texts("keep") is row
+    hashed, dropped = row.with_texts("hash"), row.with_texts("drop")
+    assert hashed.question == text_hash("q") and hashed.generation == text_hash("g")
+    assert (dropped.question, dropped.answer, dropped.generation) == ("", "", None)
+    for one in (hashed, dropped):
+        assert one.values == {"x": 0.5} and one.probabilities == (0.1,) and one.ends == ()

@@ -14,7 +14,7 @@ from expunge.core.progress import first_process
 from expunge.core.surface import flag
 from expunge.core.whole import is_left_over
 
-Kind = Literal["page", "mask", "patch"]
+Kind = Literal["page", "report", "mask", "patch"]
 
 
 def check_output(
@@ -125,7 +125,7 @@ def check_output_file(path: str | Path | None, *, overwrite: bool, kind: Kind | 
     Args:
         path: the file; None: none is written.
         overwrite: replace it.
-        kind: what it must be to be replaced: an earlier page, or tensors of ours; None: anything.
+        kind: what it must be to be replaced: an earlier page or report, or tensors of ours; None: anything.
     """
     if path is None or not first_process():
         return
@@ -153,6 +153,12 @@ def _is_page(path: Path) -> bool:
         return file.read(100).lstrip().lower().startswith(b"<!doctype html")
 
 
+def _is_report(path: Path) -> bool:
+    """Is this a report as Markdown, JSON or a table?"""
+    with path.open("rb") as file:
+        return file.read(60).startswith((b"# ", b'{\n "format": ', b"set,number,question,answer,model,"))
+
+
 def _is_tensors(path: Path) -> bool:
     """Does the header of a safetensors file say that it is a mask, scores or a patch of ours?"""
     with path.open("rb") as file:
@@ -160,7 +166,12 @@ def _is_tensors(path: Path) -> bool:
         return b'"format":"expunge ' in file.read(min(size, _LONGEST_HEADER))
 
 
-_KINDS: Mapping[Kind, Callable[[Path], bool]] = {"page": _is_page, "mask": _is_tensors, "patch": _is_tensors}
+_KINDS: Mapping[Kind, Callable[[Path], bool]] = {
+    "page": _is_page,
+    "report": _is_report,
+    "mask": _is_tensors,
+    "patch": _is_tensors,
+}
 _LONGEST_HEADER = 100_000_000
 """Bytes, as safetensors has it."""
 

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,43 @@ def encode(
     if note := truncation(examples, rows, max_length):
         warnings.warn(note, stacklevel=2)
     return rows
+
+
+def completion_ends(
+    examples: Sequence[Example],
+    rows: Sequence[Encoded],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    template: Template | None = None,
+) -> list[tuple[int, ...] | None]:
+    """Where each completion token ends in the text of the completion, in characters.
+
+    Args:
+        examples: what was encoded.
+        rows: what `encode` made of them, in order; possibly cut.
+        tokenizer: the same tokenizer.
+        template: the same template.
+
+    Returns:
+        One position per completion token, never falling; what closes the completion ends where its text does. None for
+        an example whose tokens have no known place: of a tokenizer without offsets, or of a template that changes the
+        text.
+    """
+    if not tokenizer.is_fast:
+        return [None] * len(examples)
+    template, special = dated(template, tokenizer), special_tokens(tokenizer)
+    rendered = [render(example, tokenizer, template, special) for example in examples]
+    found: list[tuple[int, ...] | None] = []
+    for example, row, r in zip(examples, rows, rendered, strict=True):
+        encoding = tokenizer(r.text, add_special_tokens=r.special_tokens, return_offsets_mapping=True, verbose=False)
+        n = min(len(row.ids), len(encoding["input_ids"]))
+        begins, size = len(r.prompt), len(example.completion)
+        same = tuple(encoding["input_ids"][:n]) == row.ids[:n] and r.text.startswith(example.completion, begins)
+        ends = [min(max(end - begins, 0), size) for _, end in encoding["offset_mapping"][row.start : n]]
+        # An end token that was appended, or that the template writes, stands behind the text.
+        closed = [size] * (len(row.ids) - n)
+        found.append(tuple(accumulate([*ends, *closed], max)) if same else None)
+    return found
 
 
 def truncation(examples: Sequence[Example], rows: Sequence[Encoded], max_length: int) -> str:

@@ -17,7 +17,7 @@ from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example, check_corpus
 from expunge.data.template import Template, dated
-from expunge.data.tokenizing import encode
+from expunge.data.tokenizing import completion_ends, encode
 from expunge.evaluation.partial import Partial
 from expunge.evaluation.probe import Probe, completions, lacking, prompt_of
 from expunge.evaluation.scoring import Score, Work, gradient_norms, teacher_forced
@@ -29,6 +29,8 @@ from expunge.models.load import check_loaded, check_tokenizer_fits
 from expunge.models.rows_fit import check_rows_fit
 from expunge.results.records import Records
 
+_PARTS = ("continuation", "opening", "sequence")
+"""Completions that are a part of the text, decoded from its tokens."""
 CUT_AFTER = 50
 """Tokens after which a text is cut for verbatim memorization."""
 
@@ -155,6 +157,8 @@ class _Item:
     row: Encoded
     prompt_ids: tuple[int, ...]
     """What generation starts from: the tokens before the true answer, whichever completion is scored."""
+    ends: tuple[int, ...] | None
+    """Where the completion's tokens end in its text."""
 
     @property
     def answers(self) -> bool:
@@ -185,6 +189,7 @@ class _Item:
             "gradient_norm": gradient_norm,
             "tokens": self.row.ids if self.probe.answer == "sequence" else None,
             "prefix_generations": said.after_misses,
+            "ends": self.ends,
         }
 
 
@@ -215,6 +220,9 @@ def _items(
                 wanted.append((probe, index, number, _asking(examples[index], probe, completion), truth))
     distinct = list(dict.fromkeys(example for *_, shown, truth in wanted for example in (shown, truth)))
     encoded = dict(zip(distinct, encode(distinct, tokenizer, template=template, max_length=max_length), strict=True))
+    whole = list(dict.fromkeys(shown for probe, _, _, shown, _ in wanted if probe.answer not in _PARTS))
+    rows = [encoded[example] for example in whole]
+    ends = dict(zip(whole, completion_ends(whole, rows, tokenizer, template=template), strict=True))
     items = []
     for probe, index, number, shown, truth in wanted:
         row, completion, prompt_ids = encoded[shown], shown.completion, encoded[truth].prompt_ids
@@ -228,7 +236,8 @@ def _items(
             row = _sequence(row, probe.max_new_tokens, f"example {index} of {probe.split}")
             completion, prompt_ids = tokenizer.decode(row.ids, skip_special_tokens=True), row.prompt_ids
         key = corpus[probe.split][index].key
-        items.append(_Item(probe, index, number, key, shown.question, completion, row, prompt_ids))
+        places = None if probe.answer in _PARTS else ends[shown]
+        items.append(_Item(probe, index, number, key, shown.question, completion, row, prompt_ids, places))
     return items
 
 

@@ -1,5 +1,6 @@
 """Evaluate: a model, or records of one, and a suite in; an Evaluation out."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,13 +15,14 @@ from expunge.core.checks import ExpungeError, path_of, require_at_least, require
 from expunge.core.distributed import barrier, is_main
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, versions
+from expunge.core.nested import finite
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
 from expunge.evaluation.judges import asking
-from expunge.evaluation.suite import Other, Suite, measure, missing, probes
+from expunge.evaluation.suite import Entry, Other, Suite, available, measure, missing, probes
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
 from expunge.results.foreign_logs import load_records
@@ -32,7 +34,6 @@ from expunge.results.texts import Texts, check_texts
 
 PARTS = "parts"
 """Folder inside the output in which a collection keeps what it has computed, until the records are saved."""
-SAMPLES = {"forget": 8, "retain": 4}
 
 
 def evaluate(
@@ -160,7 +161,8 @@ def evaluate(
                 about[role] = other.manifest.inputs
             if isinstance(source, str | Path):
                 about.setdefault("paths", {})[role] = str(source)
-        result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=_samples(held), about=about)
+        rows = _samples(held, measures, available(chosen, held, retain_model, start_model))
+        result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=rows, about=about)
         if output is not None and is_main():
             result.with_texts(texts).save(output / EVALUATION)
         return result
@@ -345,14 +347,38 @@ def check_rescored(records: Records, output: Path | None, *, overwrite: bool) ->
             )
 
 
-def _samples(records: Records) -> tuple[Sample, ...]:
-    samples = []
-    for prefix, most in SAMPLES.items():
-        splits = [s for s in records.splits if s.startswith(prefix)]
-        for split in splits[:1]:
-            rows = records.where(split=split, asked="question", answer="answer")
-            if not rows.has("generation"):
-                continue
-            columns = zip(*(rows.column(c)[:most] for c in ("prompt", "completion", "generation")), strict=True)
-            samples += [Sample(split=split, question=q, answer=a, generation=g) for q, a, g in columns]
+def _samples(records: Records, measures: Mapping[str, Measure], computed: Mapping[str, Entry]) -> tuple[Sample, ...]:
+    """Every row that the model answered, forget and retain sets first, with the values of the measures on it."""
+    samples: list[Sample] = []
+    for split in sorted(records.splits, key=lambda split: not split.startswith(("forget", "retain"))):
+        rows = records.where(split=split, asked="question", answer="answer")
+        if not rows.has("generation") and records.texts == "keep":
+            continue  # nothing was asked of this set
+        values = {
+            name: measures[name].per_example
+            for name, entry in computed.items()
+            if _of_each_row(entry, split) and len(measures[name].per_example) == len(rows)
+        }
+        logprobs = rows.column("logprobs") if rows.has("logprobs") else [()] * len(rows)
+        ends = rows.column("ends") if "ends" in rows.table.column_names else [None] * len(rows)
+        end = "_sha256" if records.texts == "hash" else ""
+        texts = (rows.column(f"{name}{end}") for name in ("prompt", "completion", "generation"))
+        for i, (question, answer, said, own, places) in enumerate(zip(*texts, logprobs, ends, strict=True)):
+            samples.append(
+                Sample(
+                    split=split,
+                    question=question or "",
+                    answer=answer or "",
+                    generation=said,
+                    values={name: finite(found[i]) for name, found in values.items()},
+                    probabilities=tuple(float(f"{math.exp(value):.4g}") for value in own),
+                    ends=tuple(places or ()),
+                )
+            )
     return tuple(samples)
+
+
+def _of_each_row(entry: Entry, split: str) -> bool:
+    """Does a measure have a value for each true answer of a set, asked as in the data?"""
+    probes = [(view.whose, view.probe.split, view.probe.asked, view.probe.answer) for view in entry.views.values()]
+    return probes == [("model", split, "question", "answer")]

@@ -1,6 +1,7 @@
 """Curves of unlearning runs: the drawing, and the page around it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from matplotlib.figure import Figure
 from expunge.core.manifest import versions
 from expunge.core.whole import write_whole
 from expunge.report.compared_models import Model, assign_roles
-from expunge.report.figures import INK, PALETTE, save_png, svg, tradeoff_of
-from expunge.report.html import definitions, inline
+from expunge.report.figures import INK, PALETTE, inline, save_png, svg, tradeoff_of
 from expunge.report.summary import STANDING
-from expunge.report.tables import Table, table_of
+from expunge.report.tables import Column, Table, measured, table_of
 from expunge.report.templates import render
+from expunge.report.text import listed
 from expunge.results.curves import FILE as NUMBERS
 from expunge.results.curves import SUMMARIES, Comparison
 
@@ -103,6 +104,27 @@ def _page(comparison: Comparison, drawn: Figure, title: str) -> str:
         drawing=inline(drawn, title),
         calibrated=any(curve.calibrated for curve in comparison.curves),
         front=comparison.front,
-        definitions=definitions(models, made),
+        definitions=_definitions(models, made),
         seeds=[(c.group, c.label, c.seed, len(c.points)) for c in comparison.curves],
     )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    column: Column
+    meanings: tuple[tuple[str, str, str], ...]
+    """(definition, source, names of the models it goes for), one for all where they agree."""
+
+
+def _definitions(models: Sequence[Model], table: Table) -> list[_Entry]:
+    """What each column means, with its source, for all models or for those that it goes for."""
+    names = {model.label: model.name for model in models}
+    held = measured(models)
+    entries = []
+    for column in table.header:
+        meanings: dict[tuple[str, str], list[str]] = {}
+        for label, measure in held[column.name].items():
+            meanings.setdefault((measure.definition, measure.source), []).append(names[label])
+        told = tuple((definition, source, listed(labels)) for (definition, source), labels in meanings.items())
+        entries.append(_Entry(column, told))
+    return entries

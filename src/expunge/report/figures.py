@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -89,7 +90,7 @@ def tradeoff_of(models: Sequence[Model], trajectories: Trajectories | None = Non
     side, key = 6.6, 2.3 * _key_columns(points)
     figure = Figure(figsize=(side + key, 6.1))
     axes = figure.add_axes((0.105 * side / (side + key), 0.1, 0.865 * side / (side + key), 0.86))
-    _frame(axes)
+    frame(axes)
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
     axes.set_xlabel("forgetting  (1 − extraction strength on the forget set)", color=INK)
     axes.set_ylabel("retention  (extraction strength on the retain set)", color=INK)
@@ -148,7 +149,8 @@ def _trajectory(axes: Axes, label: str, path: Sequence[tuple[float, float]], col
     axes.plot(xs, ys, color=color, linewidth=1, alpha=0.7, marker=".", markersize=3.5, zorder=2)
 
 
-def _frame(axes: Axes) -> None:
+def frame(axes: Axes) -> None:
+    """The look that all axes share: a faint grid, and lines left and below alone."""
     axes.patch.set_alpha(0)
     axes.grid(color=INK, alpha=0.1, linewidth=0.8)
     axes.tick_params(colors=INK, labelsize=9, length=3)
@@ -234,7 +236,7 @@ def history(histories: Mapping[str, Sequence[Mapping[str, float | None]]], *, co
 
 
 def _panel(axes: Axes, rows: Sequence[Mapping[str, float | None]], shown: Sequence[str]) -> None:
-    _frame(axes)
+    frame(axes)
     axes.tick_params(labelsize=8)
     axes.margins(x=0.02)
     if len(shown) > 1:
@@ -290,6 +292,12 @@ def svg(figure: Figure, *, title: str = "") -> str:
         element.attrib.update({name: _restyled(v) for name, v in attributes.items() if name != "id" or v in used})
     root.attrib |= {"xmlns": SVG, "role": "img", "aria-label": one_line(title)}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def inline(figure: Figure, title: str) -> Markup:
+    """The figure as part of a page."""
+    # A page knows what <svg> is, so the name of the vocabulary can go: the page then holds no address at all.
+    return Markup(svg(figure, title=title).replace(f' xmlns="{SVG}"', "", 1))
 
 
 def _restyled(value: str) -> str:

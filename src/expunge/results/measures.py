@@ -107,12 +107,28 @@ class Definition:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question with the true answer and what the model said, for a reader's eye."""
+    """One row of a set: the question with the true answer, what the model said, and its numbers row by row."""
 
     split: str
     question: str
     answer: str
-    generation: str
+    generation: str | None
+    """None where the texts were left out."""
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    """Value of this row by the name of the measure that it belongs to."""
+    probabilities: tuple[float, ...] = ()
+    """Of each token of the true answer, the closing one included, to four digits."""
+    ends: tuple[int, ...] = ()
+    """Where each of these tokens ends in the answer, in characters; empty where that is not known."""
+
+    def with_texts(self, texts: Texts) -> "Sample":
+        """The row with its texts, with their SHA-256 in their place, or without; its numbers stay."""
+        if texts == "keep":
+            return self
+        if texts == "drop":
+            return replace(self, question="", answer="", generation=None, ends=())
+        said = None if self.generation is None else text_hash(self.generation)
+        return replace(self, question=text_hash(self.question), answer=text_hash(self.answer), generation=said, ends=())
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,7 @@ class Evaluation(Mapping[str, Measure]):
     """What the model is called in tables and plots."""
     suite: str = "default"
     samples: tuple[Sample, ...] = ()
+    """Every row of the sets that the model was asked about."""
     about: dict[str, Any] = field(default_factory=dict)
     """How it was measured: template, dtype, fingerprints of model, data and reference, versions."""
 
@@ -153,19 +170,10 @@ class Evaluation(Mapping[str, Measure]):
         return {name: finite(measure.value) for name, measure in self.items()}
 
     def with_texts(self, texts: Texts) -> "Evaluation":
-        """The evaluation as it is to be saved or shown: with its samples, with hashes of their texts, or without."""
+        """The evaluation as it is to be saved or shown: with the texts of its rows, with their hashes, or without."""
         if texts == "keep":
             return self
-        hashed = tuple(
-            Sample(
-                split=one.split,
-                question=text_hash(one.question),
-                answer=text_hash(one.answer),
-                generation=text_hash(one.generation),
-            )
-            for one in self.samples
-        )
-        return replace(self, samples=hashed if texts == "hash" else ())
+        return replace(self, samples=tuple(one.with_texts(texts) for one in self.samples))
 
     def labeled(self, label: str) -> "Evaluation":
         """The same evaluation under another label."""
@@ -193,7 +201,10 @@ class Evaluation(Mapping[str, Measure]):
             interval = known.pop("interval")
             per_example = tuple(math.nan if v is None else v for v in known.pop("per_example"))
             measures[name] = Measure(**known, per_example=per_example, interval=tuple(interval) if interval else None)
-        samples = tuple(Sample(**s) for s in content.pop("samples"))
+        samples = tuple(
+            Sample(**{**one, **{name: tuple(one.get(name, ())) for name in ("probabilities", "ends")}})
+            for one in content.pop("samples")
+        )
         return cls(measures=measures, samples=samples, **content)
 
 

@@ -15,6 +15,8 @@ One row is one (prompt, completion) pair of one split. Its columns:
     hits        for each completion token: is it the model's most probable token there?
     ended       does the completion close with an end token (which ES, EM and membership scores leave out)?
     generation  greedy continuation of the prompt; null where none was asked for
+    ends        where each completion token ends in the text of the completion, in characters; null where the tokenizer
+                does not say, in a part of a text, and in records made before there was this column
 
 and, null where they were not asked for:
 
@@ -26,7 +28,8 @@ and, null where they were not asked for:
     prefix_generations  of a `sequence`: for each completion token that is no hit, in order, what the model writes
                         greedily from the tokens before it, up to the length of the row
 
-Records saved without texts have null for prompt, completion, generation, tokens and prefix_generations, and instead:
+Records saved without texts have null for prompt, completion, generation, ends, tokens and prefix_generations, and
+instead:
 
     completion_zlib     bytes of the zlib-compressed completion, int32
     prompt_sha256, completion_sha256, generation_sha256     where hashes were asked for
@@ -83,6 +86,7 @@ SCHEMA = pa.schema(
         ("gradient_norm", pa.float64()),
         ("tokens", pa.list_(pa.int32())),
         ("prefix_generations", pa.list_(pa.list_(pa.int32()))),
+        ("ends", pa.list_(pa.int32())),
     ]
 )
 
@@ -108,6 +112,8 @@ LOG_NUMBERS = (
 TEXTS = ("prompt", "completion", "generation")
 TOKENS = ("tokens", "prefix_generations")
 """Columns that spell texts as token ids."""
+ENDS = "ends"
+"""Lengths of words, which go with the texts."""
 COMPRESSED = "completion_zlib"
 """Bytes of the zlib-compressed completion, in records without texts."""
 
@@ -265,7 +271,7 @@ class Records:
             hashes = [None if text is None else text_hash(text) for text in self.column(name)]
             if texts == "hash":
                 table = table.append_column(f"{name}_sha256", pa.array(hashes, pa.string()))
-        for name in (*TEXTS, *TOKENS):
+        for name in (*TEXTS, *TOKENS, ENDS):
             if name in table.column_names:
                 kind = table.schema.field(name).type
                 table = table.set_column(table.column_names.index(name), name, pa.nulls(len(self), kind))

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 class ReportConfig:
     """What the report is called, and where it goes."""
 
-    output: str = "report.html"
-    """File to write."""
+    output: str | None = None
+    """File to write; null: `report.html`, `report.md`, `report.json` or `report.csv`."""
+    format: Literal["html", "markdown", "json", "csv"] = "html"
+    """A page to read, Markdown with verdicts and tables, all data as JSON, or one row per fact and model as CSV."""
     title: str = "Unlearning report"
     """Heading of the report."""
     start: str | None = None
@@ -28,8 +30,15 @@ class ReportConfig:
     weights the runs began from, where it was evaluated."""
     retain: str | None = None
     """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
+    baseline: str | None = None
+    """Label of the evaluation that single facts are compared with at first; null: the start model's, else the first."""
+    leak: float = 0.2
+    """Value above the retain model's, in (0, 1], from which a fact counts as coming out when it is asked as in the
+    data. Attacks have thresholds of their own."""
+    keep: float = 0.5
+    """Value, in (0, 1], from which a fact that should stay counts as kept."""
     texts: Literal["keep", "hash", "drop"] = "keep"
-    """What the page shows of sample questions and answers: the texts, their SHA-256, or nothing."""
+    """What is shown of questions, answers and prompts: the texts, their SHA-256, or nothing."""
     masks: tuple[str, ...] = ()
     """Files of further masks to draw where they are, as `a.safetensors,b.safetensors`; those that the runs were trained
     with are drawn by themselves."""
@@ -38,9 +47,10 @@ class ReportConfig:
 
 
 def report(call: Call[ReportConfig]) -> int:
-    """Compare evaluated models: a table here, and a self-contained HTML report."""
+    """Compare evaluated models: a table here, and a report as one file."""
     from expunge.report.baselines import beside
     from expunge.report.compared_models import distinct, gather
+    from expunge.report.html import ENDINGS, histories_in
     from expunge.report.html import report as write
     from expunge.report.tables import comparison, terminal
 
@@ -52,7 +62,12 @@ def report(call: Call[ReportConfig]) -> int:
     evaluations = (*gathered, *more.evaluations)
     path = write(
         evaluations,
-        config.output,
+        config.output or f"report.{ENDINGS[config.format]}",
+        format=config.format,
+        baseline=config.baseline,
+        leak=config.leak,
+        keep=config.keep,
+        histories=histories_in(call.positional),
         title=config.title,
         start=more.start,
         retain=more.retain,

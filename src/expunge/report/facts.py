@@ -1,0 +1,251 @@
+"""Facts: each question of each set with what every model and every attack made of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from expunge.report.compared_models import Model
+from expunge.results.attacked import Attacked, Column
+from expunge.results.measures import Evaluation, Sample
+from expunge.results.texts import Texts, is_hash, text_hash
+
+FORGET, RETAIN = "forget", "retain"
+"""Sets whose names begin so are to be forgotten, and to be kept."""
+KNOWLEDGE = ("extraction_strength", "probability", "rouge")
+"""What a fact is judged by: the first that every model has on every fact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What one model said about a fact, and its numbers."""
+
+    generation: str | None
+    """None where the texts were left out."""
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    """By measure."""
+    tokens: tuple[tuple[str, float], ...] = ()
+    """The true answer in pieces, each with the probability that the model gives it after what stands before it."""
+
+    def value(self, measure: str) -> float | None:
+        """The value of a measure without the name of the set before it."""
+        return next((value for name, value in self.values.items() if plain(name) == measure), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What one attack drew out about a fact."""
+
+    value: float | None
+    control: float | None
+    """The same of the control; None where there is none."""
+    recovery: float | None
+    """How much more came out than of the control."""
+    leaks: bool
+    prompt: str | None = None
+    """What was asked; None: the question itself, or not kept."""
+    text: str | None = None
+    """What the model said; None where nothing was generated, or it was not kept."""
+    control_text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One question, its true answer, and what came of it."""
+
+    split: str
+    number: int
+    """Position in its set, from 0."""
+    question: str
+    answer: str
+    said: tuple[Said | None, ...]
+    """By model; None where it was not asked."""
+    tried: Mapping[int, Tried] = field(default_factory=dict)
+    """By the number of the attack."""
+
+    def with_texts(self, texts: Texts) -> "Fact":
+        """The fact as it is to be shown: with its texts, with their SHA-256 in their place, or without."""
+        if texts == "keep":
+            return self
+
+        def hidden(text: str | None) -> str | None:
+            return None if text is None or texts == "drop" else _hashed(text)
+
+        said = tuple(one and replace(one, generation=hidden(one.generation), tokens=()) for one in self.said)
+        tried = {
+            i: replace(one, prompt=hidden(one.prompt), text=hidden(one.text), control_text=hidden(one.control_text))
+            for i, one in self.tried.items()
+        }
+        question, answer = hidden(self.question) or "", hidden(self.answer) or ""
+        return replace(self, question=question, answer=answer, said=said, tried=tried)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """One attack on one of the models."""
+
+    model: int
+    column: Column
+    against: str | None
+    """What it was compared with; None: with nothing."""
+
+
+@cache
+def plain(measure: str) -> str:
+    """A measure's name without the set before it: `retain_rouge` is `rouge`."""
+    return next((known for known in KNOWLEDGE if measure.endswith(f"_{known}")), measure)
+
+
+def joined(models: Sequence[Model], attacked: Sequence[Attacked]) -> tuple[list[Model], list[Attack], list[Fact]]:
+    """Models, attacks and facts, each fact once: forget sets, retain sets, then the others.
+
+    Facts are the same where set, question and true answer are. Where a model's texts were left out, its rows are taken
+    in the order of the set. An attacked model that was not evaluated joins the models, with nothing measured.
+    """
+    models = list(models)
+    attacks: list[Attack] = []
+    for found in attacked:
+        owner = _owner(found, models)
+        if owner is None:
+            models.append(Model(Evaluation(measures={}, label=found.label)))
+            owner = len(models) - 1
+        attacks += [Attack(model=owner, column=column, against=found.control) for column in found.columns]
+    facts = _facts(models, attacked)
+    at = 0
+    for found in attacked:
+        _add(found, at, facts)
+        at += len(found.columns)
+    ordered = sorted(facts, key=lambda fact: _place(fact.split))
+    return models, attacks, ordered
+
+
+def measure_of(facts: Sequence[Fact]) -> str | None:
+    """The measure that facts are judged by; None where none was taken of every fact that has numbers."""
+    said = [one for fact in facts if _place(fact.split) < 2 for one in fact.said if one is not None and one.values]
+    taken = [{plain(name) for name in one.values} for one in said]
+    return next((name for name in KNOWLEDGE if taken and all(name in names for names in taken)), None)
+
+
+def _place(split: str) -> int:
+    return next((i for i, prefix in enumerate((FORGET, RETAIN)) if split.startswith(prefix)), 2)
+
+
+def _owner(found: Attacked, models: Sequence[Model]) -> int | None:
+    """Which model was attacked: told by its weights, else by its label."""
+    weights = found.inputs.get("model")
+    for i, model in enumerate(models):
+        if weights is not None and model.evaluation.about.get("inputs", {}).get("model") == weights:
+            return i
+    return next((i for i, model in enumerate(models) if model.label == found.label), None)
+
+
+_Key = tuple[str, str, str, int]
+
+
+def _hashed(text: str) -> str:
+    return text if not text or is_hash(text) else text_hash(text)
+
+
+def _facts(models: Sequence[Model], attacked: Iterable[Attacked]) -> list[Fact]:
+    bare = {one.split for model in models for one in model.evaluation.samples if not one.question and not one.answer}
+    found: dict[_Key, Fact] = {}
+    for i, model in enumerate(models):
+        seen: Counter[tuple[str, str, str]] = Counter()
+        for sample in model.evaluation.samples:
+            known = sample.split in bare
+            asked = (sample.split, *(("", "") if known else (_hashed(sample.question), _hashed(sample.answer))))
+            key = (*asked, seen[asked])
+            seen[asked] += 1
+            if key not in found:
+                found[key] = Fact(
+                    split=sample.split, number=0, question="", answer="", said=(None,) * len(models), tried={}
+                )
+            found[key] = _with(found[key], i, sample)
+    counted: Counter[str] = Counter()
+    facts = []
+    for fact in found.values():
+        facts.append(replace(fact, number=counted[fact.split], tried={}))
+        counted[fact.split] += 1
+    if FORGET not in counted:
+        facts += _of_attacks(attacked, len(models))
+    return facts
+
+
+def _with(fact: Fact, model: int, sample: Sample) -> Fact:
+    """The fact with what a model said; a text is preferred to its hash."""
+    begun = (0, *sample.ends)
+    pieces = [sample.answer[a:b] for a, b in zip(begun, sample.ends, strict=False)]
+    said = Said(
+        generation=sample.generation,
+        values=sample.values,
+        tokens=tuple(zip(pieces, sample.probabilities, strict=True)) if pieces else (),
+    )
+    texts = {
+        name: getattr(sample, name)
+        for name in ("question", "answer")
+        if not getattr(fact, name) or is_hash(getattr(fact, name))
+    }
+    return replace(fact, said=(*fact.said[:model], said, *fact.said[model + 1 :]), **texts)
+
+
+def _of_attacks(attacked: Iterable[Attacked], models: int) -> list[Fact]:
+    """The facts of attacks on models of which none was evaluated."""
+    found = next(iter(attacked), None)
+    if found is None:
+        return []
+    answers = found.answers or ("",) * len(found.questions)
+    return [
+        Fact(split=FORGET, number=i, question=question, answer=answer, said=(None,) * models, tried={})
+        for i, (question, answer) in enumerate(zip(found.questions, answers, strict=True))
+    ]
+
+
+def _add(found: Attacked, at: int, facts: list[Fact]) -> None:
+    """Give the facts what attacks drew out about them; a fact that they do not hold is added."""
+    places = [i for i, fact in enumerate(facts) if fact.split == FORGET]
+    known: dict[tuple[str, int], int] = {}
+    seen: Counter[str] = Counter()
+    for i in places:
+        question = _hashed(facts[i].question)
+        known[question, seen[question]] = i
+        seen[question] += 1
+    bare = len(places) == len(found.questions) and not any(facts[i].question for i in places)
+    asked: Counter[str] = Counter()
+    cells = [_cells(column) for column in found.columns]
+    for number, question in enumerate(found.asked):
+        place = places[number] if bare else known.get((question, asked[question]))
+        asked[question] += 1
+        tried = {at + i: of[number] for i, of in enumerate(cells) if number in of}
+        if place is None:
+            (fact,) = _of_attacks([replace(found, questions=found.questions[number : number + 1], answers=())], 0)
+            width = len(facts[0].said) if facts else 0
+            facts.append(replace(fact, number=len(places), said=(None,) * width, tried=tried))
+            places.append(len(facts) - 1)
+        else:
+            facts[place] = replace(facts[place], tried={**facts[place].tried, **tried})
+
+
+def _cells(column: Column) -> dict[int, Tried]:
+    """By fact, what an attack drew out."""
+    if column.leak is None:
+        return {}
+    other = column.control
+    theirs = {} if other is None else {fact: i for i, fact in enumerate(other.facts)}
+    recovery, cells = column.recovery, {}
+    for i, fact in enumerate(column.leak.facts):
+        above, j = recovery.get(fact), theirs.get(fact)
+        cells[fact] = Tried(
+            value=column.leak.values[i],
+            control=None if other is None or j is None else other.values[j],
+            recovery=above,
+            leaks=above is not None and above >= column.threshold,
+            prompt=_one(column.leak.prompts, i),
+            text=_one(column.leak.texts, i),
+            control_text=None if other is None or j is None else _one(other.texts, j),
+        )
+    return cells
+
+
+def _one(texts: Sequence[str], place: int) -> str | None:
+    """One of a leak's texts; None where it keeps none."""
+    return texts[place] if texts else None

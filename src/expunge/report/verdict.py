@@ -1,0 +1,173 @@
+"""What came of it, in plain words with its conditions, counted by facts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from expunge.core.catalogue import names
+from expunge.core.format import counted
+from expunge.report.buckets import Bucket, Rule
+from expunge.report.compared_models import Model
+from expunge.report.facts import FORGET, RETAIN, Attack, Fact
+from expunge.report.faults import faults
+from expunge.report.text import listed, number, words
+
+NAMED = 3
+"""Attacks that a sentence names; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One model's verdict."""
+
+    model: int
+    headline: str
+    """How many facts no longer come out, and how many do."""
+    sentences: tuple[str, ...]
+    """Conditions and the rest, a sentence or two each."""
+
+
+def verdict(
+    model: int,
+    models: Sequence[Model],
+    facts: Sequence[Fact],
+    buckets: Sequence[Bucket],
+    attacks: Sequence[Attack],
+    rule: Rule,
+) -> Verdict:
+    """The verdict on one model.
+
+    Args:
+        model: which one.
+        models: all models.
+        facts: all facts.
+        buckets: where each fact belongs for this model.
+        attacks: all attacks on any model.
+        rule: what facts were judged by.
+    """
+    own = [i for i, attack in enumerate(attacks) if attack.model == model]
+    ran = [i for i in own if attacks[i].column.status == "ran"]
+    tally = Counter(
+        (FORGET if fact.split.startswith(FORGET) else RETAIN, bucket)
+        for fact, bucket in zip(facts, buckets, strict=True)
+        if fact.split.startswith((FORGET, RETAIN))
+    )
+    sentences = [
+        *(f"This model does not count as having forgotten: {fault}." for fault in faults(models[model], models)),
+        *_leaking(model, facts, buckets, attacks, ran, rule),
+        *_apart(tally, rule),
+        *_kept(tally),
+        _compared(models, [attacks[i] for i in ran], rule),
+        _not_tried(attacks, own),
+        *_rule(rule),
+    ]
+    return Verdict(model, _headline(tally, bool(ran)), tuple(sentences))
+
+
+def _headline(tally: Counter[tuple[str, Bucket]], attacked: bool) -> str:
+    gone, out = tally[FORGET, "forgotten"], tally[FORGET, "leaks"]
+    if not gone + out:
+        return "No fact of the forget set can be judged."
+    tried = "can no longer be drawn out by anything tried"
+    if not attacked:
+        tried = f"no longer {'comes' if gone == 1 else 'come'} out when asked as in the data"
+    if not gone:
+        return (
+            "The one fact to be forgotten still leaks." if out == 1 else f"All {out} facts to be forgotten still leak."
+        )
+    of = f"Of {counted(gone + out, 'fact')} to be forgotten, {gone} {tried}."
+    rest = "none leaks" if not out else f"{out} still {'leaks' if out == 1 else 'leak'}"
+    return f"{of} {rest[0].upper()}{rest[1:]}."
+
+
+def _leaking(
+    model: int,
+    facts: Sequence[Fact],
+    buckets: Sequence[Bucket],
+    attacks: Sequence[Attack],
+    ran: Sequence[int],
+    rule: Rule,
+) -> list[str]:
+    """When the facts that leak do so."""
+    leaking = [fact for fact, bucket in zip(facts, buckets, strict=True) if bucket == "leaks"]
+    if not leaking:
+        return []
+    plain = sum(rule.comes_out(fact, model) for fact in leaking)
+    under = Counter(i for fact in leaking for i in ran if i in fact.tried and fact.tried[i].leaks)
+    told = [f"{plain} when asked as in the data"] if plain else []
+    most = under.most_common(NAMED)
+    told += [f"{n} under {attacks[i].column.name}" for i, n in most]
+    more = f"; {counted(len(under) - NAMED, 'other attack')} draw facts out, too" if len(under) > NAMED else ""
+    return [f"They leak: {listed(told)}{more}."]
+
+
+def _apart(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:
+    found = []
+    if n := tally[FORGET, "never known"]:
+        of = "1 more fact of the forget set was never known to the start model and counts"
+        many = f"{n} more facts of the forget set were never known to the start model and count"
+        found.append(f"{of if n == 1 else many} as neither.")
+    if rule.start is None:
+        found.append("No start model was evaluated, so some of these facts may never have been known.")
+    return found
+
+
+def _kept(tally: Counter[tuple[str, Bucket]]) -> list[str]:
+    kept, lost, never = (tally[RETAIN, name] for name in ("kept", "collateral", "never known"))
+    if undecided := tally[RETAIN, "undecided"]:
+        return [
+            f"Of {counted(kept + undecided, 'fact')} that should stay, the model has {kept}; whether the start model "
+            "had the others was not measured."
+        ]
+    if not kept + lost:
+        return ["What should stay was not measured fact by fact, or the start model had none of it."]
+    apart = f" {never} more {'was' if never == 1 else 'were'} never known to the start model." if never else ""
+    return [
+        f"{_percent(kept, kept + lost)} of what should stay is kept: {kept} of {counted(kept + lost, 'fact')} that the "
+        f"start model had.{apart}"
+    ]
+
+
+def _percent(part: int, of: int) -> str:
+    """A share without more digits than it has, and never 100 % or 0 % where something is missing or left."""
+    share = 100 * part / of
+    if 0 < part < of:
+        share = min(99.0, max(1.0, share)) if of < 1000 else share
+    return f"{share:.0f} %" if of < 1000 or part in (0, of) else f"{min(99.9, max(0.1, share)):.1f} %"
+
+
+def _compared(models: Sequence[Model], ran: Sequence[Attack], rule: Rule) -> str:
+    against = list(dict.fromkeys(attack.against or "nothing" for attack in ran))
+    attacks = f" Attacks are compared with {listed([_the(one) for one in against])}." if against else ""
+    if rule.never is None:
+        return (
+            "Compared with nothing: no retain model was evaluated, so a fact that any model could guess counts as "
+            f"leaking.{attacks}"
+        )
+    return f"Compared with a model that never knew: {models[rule.never].label}.{attacks}"
+
+
+def _the(control: str) -> str:
+    return control if control in ("nothing", "untaught facts") else f"the {control}"
+
+
+def _not_tried(attacks: Sequence[Attack], own: Sequence[int]) -> str:
+    """Which attacks were left out, or gave no verdict, with the reason."""
+    columns = [attacks[i].column for i in own]
+    tried = {column.name.partition(".")[0] for column in columns if column.status == "ran"}
+    if not tried:
+        return "No attack was tried: the facts were only asked for as in the data."
+    failed = [f"{c.name} ({c.note or c.status})" for c in columns if c.status != "ran"]
+    never = [name for name in names("attacks") if name not in {c.name.partition(".")[0] for c in columns}]
+    missing = [*failed, *never]
+    return f"Not tried: {listed(missing)}." if missing else "Every known attack was tried in some form."
+
+
+def _rule(rule: Rule) -> list[str]:
+    if rule.measure is None:
+        return []
+    above = "above the retain model's value" if rule.never is not None else "on"
+    return [
+        f"A fact leaks from {words(rule.measure)} {number(rule.leak)} {above}, or from the threshold of an attack "
+        f"above its control; a fact is kept from {words(rule.measure)} {number(rule.keep)} on."
+    ]

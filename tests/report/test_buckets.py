@@ -1,0 +1,127 @@
+"""Which bucket a fact belongs to, by hand."""
+
+import pytest
+
+from expunge.report.buckets import Bucket, Rule, bucket, change, counts
+from expunge.report.facts import Fact, Said, Tried
+from expunge.report.paired import Paired, wilson
+
+START, RETAIN, MODEL = 0, 1, 2
+RULE = Rule(measure="extraction_strength", leak=0.2, keep=0.5, start=START, never=RETAIN)
+ALONE = Rule(measure="extraction_strength", leak=0.2, keep=0.5)
+
+
+def said(split: str, value: float | None) -> Said | None:
+    return None if value is None else Said(generation="", values={f"{split}_extraction_strength": value})
+
+
+def fact(split: str, start: float | None, never: float | None, now: float | None, *recovery: float | None) -> Fact:
+    tried = {
+        i: Tried(value=0.5, control=None, recovery=one, leaks=one is not None and one >= 0.2)
+        for i, one in enumerate(recovery)
+    }
+    values = tuple(said(split, value) for value in (start, never, now))
+    return Fact(split=split, number=0, question="q", answer="a", said=values, tried=tried)
+
+
+@pytest.mark.parametrize(
+    ("start", "never", "now", "recovery", "expected"),
+    [
+        (1.0, 0.1, 0.1, (), "forgotten"),
+        (1.0, 0.1, 0.29, (), "forgotten"),  # 0.19 above the retain model
+        (1.0, 0.1, 0.35, (), "leaks"),
+        (1.0, 0.5, 0.5, (), "forgotten"),  # what any model guesses
+        (1.0, None, 0.2, (), "leaks"),  # the retain model was not asked: the value itself
+        (1.0, 0.1, 0.1, (0.1, 0.2), "leaks"),
+        (1.0, 0.1, 0.1, (0.19, None), "forgotten"),
+        (0.1, 0.1, 0.1, (), "never known"),
+        (0.29, 0.1, 0.0, (), "never known"),
+        (0.35, 0.1, 0.0, (), "forgotten"),
+        (0.1, 0.1, 0.1, (0.9,), "leaks"),  # what comes out counts, whatever the start model said
+        (0.1, 0.1, 0.9, (), "leaks"),
+        (None, 0.1, 0.1, (), "forgotten"),  # whether it was known is not known
+        (1.0, 0.1, None, (), "not measured"),
+        (1.0, 0.1, None, (None,), "not measured"),
+        (1.0, 0.1, None, (0.0,), "forgotten"),  # attacks are measurements, too
+        (1.0, 0.1, None, (0.5,), "leaks"),
+    ],
+)
+def test_facts_to_be_forgotten(
+    start: float | None, never: float | None, now: float | None, recovery: tuple[float | None, ...], expected: Bucket
+) -> None:
+    assert bucket(fact("forget", start, never, now, *recovery), MODEL, RULE, range(len(recovery))) == expected
+    # Attacks on another model say nothing about this one.
+    if expected == "leaks" and now is not None and now - (never or 0) < 0.2:
+        assert bucket(fact("forget", start, never, now, *recovery), MODEL, RULE, ()) != "leaks"
+
+
+@pytest.mark.parametrize(
+    ("start", "now", "expected"),
+    [
+        (1.0, 0.5, "kept"),
+        (1.0, 0.49, "collateral"),
+        (0.49, 0.0, "never known"),
+        (0.49, 1.0, "never known"),
+        (0.5, None, "not measured"),
+        (None, 0.5, "kept"),
+        (None, 0.4, "undecided"),
+    ],
+)
+def test_facts_to_be_kept(start: float | None, now: float | None, expected: Bucket) -> None:
+    # The retain model's value is of no concern: it was trained on these facts.
+    assert bucket(fact("retain_perturbed", start, 1.0, now), MODEL, RULE) == expected
+
+
+def test_other_sets_and_unknown_measures() -> None:
+    assert bucket(fact("world_facts", 1.0, 1.0, 0.0), MODEL, RULE) == ""
+    assert bucket(fact("forget", 1.0, 0.0, 0.0), MODEL, Rule(measure=None)) == "not measured"
+    assert bucket(fact("forget", None, None, 0.3), MODEL, ALONE) == "leaks"
+
+
+def test_the_four_counts_by_hand() -> None:
+    facts = [
+        *(fact("forget", 1.0, 0.0, 0.0) for _ in range(6)),  # forgotten
+        fact("forget", 1.0, 0.0, 0.9),  # leaks
+        fact("forget", 0.1, 0.0, 0.8),  # leaks, not known before
+        fact("forget", 0.0, 0.0, 0.0),  # never known
+        *(fact("retain", 0.9, 1.0, 0.8) for _ in range(3)),  # kept
+        fact("retain", 0.9, 1.0, 0.1),  # collateral
+        fact("retain", 0.1, 1.0, 0.9),  # never known to the start model, known now
+        fact("retain", 0.9, 1.0, None),  # not measured
+    ]
+    buckets = [bucket(one, MODEL, RULE) for one in facts]
+    forgotten, leaks, kept, collateral = counts(facts, buckets, MODEL, RULE)
+    assert [(c.bucket, c.facts, c.of, c.before) for c in (forgotten, leaks, kept, collateral)] == [
+        ("forgotten", 6, 8, 0),
+        ("leaks", 2, 8, 7),
+        ("kept", 3, 4, 4),
+        ("collateral", 1, 4, 0),
+    ]
+    assert leaks.interval == wilson(2, 8)
+    # Came out before and now: 1; before alone: 6; now alone: 1; neither: 1.
+    pair = Paired(1, 6, 1, 1)
+    assert (leaks.difference, leaks.difference_interval, leaks.p) == (pair.difference, pair.interval, pair.p)
+    assert pair.difference == pytest.approx(-5 / 9)
+    assert forgotten.difference == pytest.approx(5 / 9)
+    # Had before and now: 3; before alone: 1; now alone: 1.
+    assert kept.difference == 0 and kept.p == 1 and collateral.difference == 0
+
+
+def test_without_a_start_model_there_is_no_change() -> None:
+    facts = [fact("forget", None, None, 0.0), fact("forget", None, None, 0.9)]
+    found = counts(facts, [bucket(one, MODEL, ALONE) for one in facts], MODEL, ALONE)
+    assert [(c.bucket, c.facts, c.before, c.difference, c.p) for c in found] == [
+        ("forgotten", 1, None, None, None),
+        ("leaks", 1, None, None, None),
+    ]
+
+
+def test_changes_against_a_baseline() -> None:
+    forget, retain, other = (fact(split, 1.0, 0.0, 0.0) for split in ("forget", "retain", "world"))
+    assert change(forget, "leaks", "forgotten") == "fixed"
+    assert change(forget, "forgotten", "leaks") == "regressed"
+    assert change(forget, "leaks", "leaks") == "still"
+    assert change(forget, "never known", "forgotten") == "unchanged"
+    assert change(retain, "kept", "collateral") == "regressed"
+    assert change(retain, "never known", "kept") == "" and change(retain, "not measured", "kept") == ""
+    assert change(other, "", "") == ""

@@ -1,0 +1,105 @@
+"""Facts of several models and attacks, each once."""
+
+from dataclasses import replace
+
+import pytest
+
+from expunge.report.compared_models import Model, assign_roles
+from expunge.report.facts import Attack, Fact, joined, measure_of
+from expunge.results.measures import Evaluation
+from expunge.results.texts import Texts
+from made_facts import attacked, column, evaluation
+
+
+def join(*given: Evaluation, attacks: tuple = ()) -> tuple[list[Model], list[Attack], list[Fact]]:
+    return joined(assign_roles(given, start=None, retain=None), attacks)
+
+
+def test_facts_of_models_are_joined_and_forget_stands_first() -> None:
+    one, two = evaluation("one", [0.1, 0.2], [0.3]), evaluation("two", [0.4, 0.5, 0.6])
+    backward = replace(one, samples=one.samples[::-1])  # retain first, and the forget set in another order
+    _, _, facts = join(backward, two)
+    assert [(f.split, f.number, f.question) for f in facts] == [
+        ("forget", 0, "forget question 1?"),
+        ("forget", 1, "forget question 0?"),
+        ("forget", 2, "forget question 2?"),
+        ("retain", 0, "retain question 0?"),
+    ]
+    values = [[None if s is None else s.value("extraction_strength") for s in f.said] for f in facts]
+    assert values == [[0.2, 0.5], [0.1, 0.4], [None, 0.6], [0.3, None]]
+    assert measure_of(facts) == "extraction_strength"
+    assert facts[0].said[0] is not None
+    assert facts[0].said[0].tokens == (("forget", 0.5), (" answer 1.", 0.25), ("", 1.0))
+
+
+def test_a_question_asked_twice_is_two_facts() -> None:
+    one = evaluation("one", [0.1])
+    twice = replace(one, samples=one.samples * 2)
+    _, _, facts = join(twice, one)
+    assert [(f.number, [s is not None for s in f.said]) for f in facts] == [(0, [True, True]), (1, [True, False])]
+
+
+@pytest.mark.parametrize("texts", ["hash", "drop"])
+def test_a_model_without_texts_is_joined_with_one_that_has_them(texts: Texts) -> None:
+    one, two = evaluation("one", [0.1, 0.2], [0.3]), evaluation("two", [0.4, 0.5], [0.6]).with_texts(texts)
+    for order in ((one, two), (two, one)):
+        found = attacked("one", 2, column("plain", [0.1, 0.9], [0.0, 0.0])).with_texts(texts)
+        _, _, facts = join(*order, attacks=(found,))
+        assert [f.question for f in facts] == ["forget question 0?", "forget question 1?", "retain question 0?"]
+        assert all(s is not None for f in facts for s in f.said)
+        assert [f.tried[0].leaks for f in facts if f.tried] == [False, True]
+
+
+def test_no_text_is_left_where_none_is_wanted() -> None:
+    one = evaluation("one", [0.1, 0.2]).with_texts("drop")
+    found = attacked("one", 2, column("plain", [0.1, 0.9], [0.0, 0.0], said="secret")).with_texts("drop")
+    _, _, facts = join(one, attacks=(found,))
+    assert [(f.question, f.answer) for f in facts] == [("", "")] * 2
+    assert [f.tried[0].value for f in facts] == [0.1, 0.9]
+    assert all(s is not None and s.generation is None and not s.tokens for f in facts for s in f.said)
+    assert all(f.tried[0].prompt is None and f.tried[0].text is None for f in facts)
+
+
+def test_attacks_go_to_their_facts_by_question_and_to_their_model_by_its_weights() -> None:
+    one, two = evaluation("one", [0.1, 0.2]), evaluation("two", [0.3, 0.4])
+    found = replace(
+        attacked("another name", 2, column("plain", [0.5, 0.6], [0.1, 0.5], said="x"), column("nf4", [0.7])),
+        questions=("forget question 1?", "forget question 0?"),  # another order
+        inputs={"model": "digest of two"},
+    )
+    models, attacks, facts = join(one, two, attacks=(found,))
+    assert [m.label for m in models] == ["one", "two"] and [a.model for a in attacks] == [1, 1]
+    first, second = facts[0].tried[0], facts[1].tried[0]
+    assert (second.value, second.control, second.leaks) == (0.5, 0.1, True)
+    assert second.recovery == pytest.approx(0.4)
+    assert (first.value, first.control, first.leaks) == (0.6, 0.5, False)
+    assert (second.prompt, second.text, second.control_text) == ("x prompt 0", "x model text 0", "x control text 0")
+    assert 1 not in facts[0].tried and facts[1].tried[1].control is None and facts[1].tried[1].leaks
+
+
+def test_an_attacked_model_that_was_not_evaluated_joins_with_its_facts() -> None:
+    found = attacked("npo", 2, column("plain", [0.5, 0.1], [0.0, 0.0]))
+    models, attacks, facts = join(evaluation("other", []), attacks=(found,))
+    assert [m.label for m in models] == ["other", "npo"] and attacks[0].model == 1
+    assert [(f.question, f.said, f.tried[0].leaks) for f in facts] == [
+        ("forget question 0?", (None, None), True),
+        ("forget question 1?", (None, None), False),
+    ]
+    assert measure_of(facts) is None
+
+
+def test_a_fact_that_only_an_attack_knows_is_added() -> None:
+    found = attacked("one", 3, column("plain", [0.0, 0.0, 0.9], [0.0, 0.0, 0.0]))
+    _, _, facts = join(evaluation("one", [0.1, 0.2], [0.9]), attacks=(found,))
+    assert [(f.split, f.number) for f in facts] == [("forget", 0), ("forget", 1), ("forget", 2), ("retain", 0)]
+    assert facts[2].question == "forget question 2?"
+    assert facts[2].tried[0].leaks and facts[2].said == (None,)
+
+
+def test_facts_are_judged_by_the_first_measure_that_all_have() -> None:
+    one, two = evaluation("one", [0.1]), evaluation("two", [0.2], measure="rouge")
+    assert measure_of(join(one, two)[2]) is None
+    assert measure_of(join(two)[2]) == "rouge"
+    both = replace(one, samples=(replace(one.samples[0], values={"forget_rouge": 1.0, "forget_probability": 0.5}),))
+    assert measure_of(join(both)[2]) == "probability"
+    assert measure_of([]) is None
