@@ -18,7 +18,7 @@ from expunge.erase.erase import NOTHING, erase
 from expunge.erase.looked_at import findings
 from expunge.erase.neighbors import _apart, _questions, neighbors
 from expunge.erase.plan import Trial, trials
-from expunge.erase.trials import FORGET, RETAIN, distance
+from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN, distance
 from expunge.models.load import save_model
 from expunge.record.policy import Policy
 
@@ -119,13 +119,25 @@ def test_mistakes_are_told(place: Path) -> None:
 
 
 def test_distance_is_worked_by_hand() -> None:
-    # Within .02 of the level and 95 % kept: reached. Below the level is no miss.
-    assert distance({FORGET: 0.05, RETAIN: 0.76}, 0.04, 0.8) == pytest.approx(0.0)
-    assert distance({FORGET: 0.0, RETAIN: 0.8}, 0.04, 0.8) == pytest.approx(-0.05)
-    # Too little was forgotten, too much was lost, and where there is nothing to lose.
-    assert distance({FORGET: 0.5, RETAIN: 0.8}, 0.04, 0.8) == pytest.approx(0.44)
-    assert distance({FORGET: 0.0, RETAIN: 0.4}, 0.04, 0.8) == pytest.approx(0.45)
-    assert distance({FORGET: 0.5, RETAIN: 0.0}, 0.04, 0.0) == pytest.approx(0.44)
+    never, start = {FORGET: 0.04, PROBABILITY: 0.1}, {RETAIN: 0.8, REPETITION: 0.0}
+
+    def missed(forget: float, retain: float, probability: float = 0.1, repetition: float = 0.0) -> float:
+        row = {FORGET: forget, RETAIN: retain, PROBABILITY: probability, REPETITION: repetition}
+        return distance(row, never, start)
+
+    # Within .02 of a model that never knew, and 95 % kept: reached. Below its extraction strength is no miss.
+    assert missed(0.06, 0.76) == pytest.approx(0.0)
+    assert missed(0.0, 0.8) == pytest.approx(-0.05)
+    # Too little was forgotten, and too much was lost.
+    assert missed(0.5, 0.8) == pytest.approx(0.44) and missed(0.0, 0.4) == pytest.approx(0.45)
+    # A tenth of the probability of a model that never knew is the border; a hundredth is far below.
+    assert missed(0.0, 0.8, probability=0.01) == pytest.approx(0.0)
+    assert missed(0.0, 0.8, probability=0.001) == pytest.approx(0.9)
+    # Repetition counts from .3 on, or from where the start model repeats itself, too.
+    assert missed(0.0, 0.8, repetition=0.6) == pytest.approx(0.3)
+    row = {FORGET: 0.0, RETAIN: 0.0, PROBABILITY: 0.0, REPETITION: 0.6}
+    nothing = distance(row, {FORGET: 0.0, PROBABILITY: 0.0}, {RETAIN: 0.0, REPETITION: 0.6})
+    assert nothing == pytest.approx(0.0)
 
 
 def test_what_is_odd_about_the_data_is_said() -> None:

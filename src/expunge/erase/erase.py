@@ -21,7 +21,7 @@ from expunge.data.template import Template
 from expunge.erase.candidates import CANDIDATES, MULTIPLES, Candidate, chosen
 from expunge.erase.looked_at import findings
 from expunge.erase.neighbors import neighbors as made_neighbors
-from expunge.erase.trials import FORGET, PROBABILITY, RETAIN, distance
+from expunge.erase.trials import FORGET, MEASURED, PROBABILITY, distance
 from expunge.evaluation.evaluate import evaluate
 from expunge.experiments._folder import opened
 from expunge.experiments._learning_rates import RunLog
@@ -31,10 +31,13 @@ from expunge.record.policy import Policy, load_policy
 from expunge.record.record import ErasureRecord, record
 from expunge.record.statement import FILE as RECORD
 from expunge.record.statement import read_statement
+from expunge.report.compared_models import assign_roles
+from expunge.report.faults import faults
 from expunge.report.html import report
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import Attacked, load_attacked
 from expunge.results.measures import Evaluation
+from expunge.results.places import EVALUATION
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
 
@@ -64,6 +67,8 @@ class Erased:
     """Each learning rate that was tried: candidate, rate, extraction strengths, steps, seconds."""
     findings: tuple[str, ...] = ()
     """What to know of the data."""
+    faults: tuple[str, ...] = ()
+    """What the report holds against the model, however little leaks: gibberish, repetition, over-unlearning."""
     record: ErasureRecord | None = field(default=None, repr=False)
 
     @property
@@ -174,7 +179,7 @@ def erase(
     log = work.tuned()
     name = work.kept(log)
     made = work.finished(name, request=request, ground=ground)
-    return Erased(folder, made.verdict, made.reasons, name, tuple(log.tuning), looked, made)
+    return Erased(folder, made.verdict, made.reasons, name, tuple(log.tuning), looked, work.faults(), made)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,20 +216,20 @@ class _Request:
     @cached_property
     def baseline(self) -> dict[str, float]:
         """What the start model knows of the rows that trials are measured on."""
-        return self._measured(load_model(self.start), under(self.progress, "start model"), PROBABILITY)
+        return self._measured(load_model(self.start), under(self.progress, "start model"))
 
     @cached_property
-    def level(self) -> float:
-        """Extraction strength of the forget set in a model that never knew: the control, else untaught facts."""
+    def never(self) -> dict[str, float]:
+        """The same of a model that never knew, the control or untaught facts; no more than the start model knows."""
         other = self.start if self.control is None else self.control
         asked = self.small if self.control is not None else untaught(self.small, self.seed)
         found = self._measured(load_model(other), under(self.progress, "control"), corpus=asked)
-        return min(found[FORGET], self.baseline[FORGET])
+        return {name: min(found[name], self.baseline[name]) for name in (FORGET, PROBABILITY)}
 
     def tuned(self) -> RunLog:
         """Try the candidates, until one reaches the target or the time is spent."""
         log = RunLog(self.folder / TRIALS)
-        log.levels = {"start": self.baseline, "never knew": {FORGET: self.level}}
+        log.levels = {"start": self.baseline, "never knew": self.never}
         log.save()
         for number, (name, rate) in enumerate(rates := self._rates()):
             if any(self._miss(row) <= 0 for row in log.tuning):
@@ -252,7 +257,7 @@ class _Request:
         return {**self.arms[name].settings_for(len(self.corpus["forget"]), self.adapter), "seed": self.seed}
 
     def _miss(self, row: Mapping[str, Any]) -> float:
-        return distance(row, self.level, self.baseline[RETAIN])
+        return distance(row, self.never, self.baseline)
 
     def _try(self, log: RunLog, name: str, rate: float) -> None:
         """Unlearn and measure; of each candidate the nearest model stays in the folder."""
@@ -355,11 +360,13 @@ class _Request:
         for file in sorted(place.iterdir()) if place.is_dir() else ():
             file.replace(records / file.name)
         attacks = load_attacked(records)
+        control = [] if reference is None else [Evaluation.load(reference / EVALUATION)]
         report(
-            [before, after],
+            [before, *control, after],
             self.folder / REPORT,
             title=f"Erasure: {request}",
             start=before.label,
+            retain=control[0].label if control else None,
             attacked=[attacks],
             overwrite=True,
         )
@@ -377,6 +384,15 @@ class _Request:
         shutil.rmtree(self.folder / TRIED, ignore_errors=True)
         return made
 
+    def faults(self) -> tuple[str, ...]:
+        """What the report holds against the model that was kept."""
+        folders = {"start model": START, "control": CONTROL, "unlearned": f"{MODEL}-records"}
+        files = {label: self.folder / folder / EVALUATION for label, folder in folders.items()}
+        found = [Evaluation.load(file).labeled(label) for label, file in files.items() if file.is_file()]
+        control = "control" if self.control is not None else None
+        models = assign_roles(found, start="start model", retain=control)
+        return faults(models[-1], models)
+
     def _evaluated(self, model: Any, folder: str, label: str, **compared: Any) -> Evaluation:
         return evaluate(
             model,
@@ -390,18 +406,16 @@ class _Request:
             **self.framing,
         )
 
-    def _measured(
-        self, model: Any, progress: Progress | None, *more: str, corpus: Corpus | None = None
-    ) -> dict[str, float]:
+    def _measured(self, model: Any, progress: Progress | None, *, corpus: Corpus | None = None) -> dict[str, float]:
         found = evaluate(
             model,
             load_tokenizer(self.start),
             corpus or self.small,
-            metrics=(FORGET, RETAIN, *more),
+            metrics=MEASURED,
             progress=progress,
             **self.framing,
         )
-        return {name: float(found[name]) for name in (FORGET, RETAIN, *more)}
+        return {name: float(found[name]) for name in MEASURED}
 
     def _spent(self) -> float:
         return time.monotonic() - self.began

@@ -3,27 +3,35 @@
 from collections.abc import Mapping
 from typing import Any
 
+from expunge.report.faults import BELOW, REPEATS
+
 FORGET, RETAIN = "forget_extraction_strength", "retain_extraction_strength"
-PROBABILITY = "forget_probability"
+PROBABILITY, REPETITION = "forget_probability", "forget_repetition"
+MEASURED = (FORGET, RETAIN, PROBABILITY, REPETITION)
+"""What is measured of each trial."""
 WITHIN = 0.02
 """A trial has forgotten at this distance above a model that never knew."""
 KEPT = 0.95
 """Share of the start model's retain set that a trial must keep."""
 
 
-def distance(row: Mapping[str, Any], level: float, retain: float) -> float:
+def distance(row: Mapping[str, Any], never: Mapping[str, float], start: Mapping[str, float]) -> float:
     """By how much a trial misses the target.
 
-    Below the level is as good as at it: what is left to know is nothing.
+    An extraction strength below that of a model that never knew is as good as at it. A probability far below, or
+    answers that repeat themselves, are not: such a model gives away what was erased, and answers with gibberish.
 
     Args:
-        row: extraction strengths of the trial, `FORGET` and `RETAIN`.
-        level: extraction strength of the forget set in a model that never knew it.
-        retain: extraction strength of the retain set in the start model; 0 where it knew nothing of it.
+        row: `MEASURED` of the trial.
+        never: `FORGET` and `PROBABILITY` in a model that never knew.
+        start: `RETAIN` and `REPETITION` in the start model.
 
     Returns:
-        The larger of what is missing at forgetting and at keeping; 0 or less where the target is reached.
+        The largest of what is missing at forgetting, at keeping, and of what is done too much; 0 or less where the
+        target is reached.
     """
-    beyond = float(row[FORGET]) - level - WITHIN
-    lost = KEPT - float(row[RETAIN]) / retain if retain > 0 else -1.0
-    return max(beyond, lost)
+    beyond = float(row[FORGET]) - never[FORGET] - WITHIN
+    lost = KEPT - float(row[RETAIN]) / start[RETAIN] if start[RETAIN] > 0 else -1.0
+    too_low = 1 - BELOW * float(row[PROBABILITY]) / never[PROBABILITY] if never[PROBABILITY] > 0 else -1.0
+    repeats = float(row[REPETITION]) - max(REPEATS, start[REPETITION])
+    return max(beyond, lost, too_low, repeats)

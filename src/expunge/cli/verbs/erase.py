@@ -14,6 +14,7 @@ from expunge.core.format import counted, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen
+from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN
 
 if TYPE_CHECKING:
     from expunge.data.corpus import Corpus
@@ -143,14 +144,13 @@ def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
 def _conclude(config: EraseConfig, done: "Erased") -> None:
     if done.trials:
         heading("Trials")
-        table(
-            ("candidate", "rate", "forget ES", "retain ES", "steps", "seconds"),
-            [_row(row) for row in done.trials],
-            numeric=range(1, 6),
-        )
+        header = ("candidate", "rate", "forget ES", "forget P", "repetition", "retain ES", "steps", "seconds")
+        table(header, [_row(row) for row in done.trials], numeric=range(1, 8))
     heading(f"{config.request}: {done.verdict}")
     for reason in done.reasons:
         say(f"- {reason}")
+    for fault in done.faults:
+        say(f"note: {fault}")
     if done.chosen is not None:
         say(f"kept: {done.chosen}")
         say(f"model and record: {done.model}")
@@ -159,7 +159,7 @@ def _conclude(config: EraseConfig, done: "Erased") -> None:
 
 
 def _row(row: Any) -> tuple[str, ...]:
-    measured = (number(row["forget_extraction_strength"]), number(row["retain_extraction_strength"]))
+    measured = (number(row[name]) for name in (FORGET, PROBABILITY, REPETITION, RETAIN))
     return row["arm"], f"{row['rate']:g}", *measured, str(row["steps"]), f"{row['seconds']:.0f}"
 
 
