@@ -22,6 +22,8 @@ from expunge.core.catalogue import KINDS, resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LONG = ("attacks.md", "chat.md", "compare.md", "guide.md", "migration.md", "sweep.md")
+"""Pages whose commands take more than ten seconds."""
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
@@ -84,7 +86,9 @@ def run(language: str, text: str, capfd: pytest.CaptureFixture) -> None:
             assert not ended.value.code, f"{line}\n--- stdout\n{shown.out}\n--- stderr\n{shown.err}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, id=p.name, marks=[pytest.mark.slow] if p.name in LONG else []) for p in PAGES]
+)
 def test_pages_run(
     page: Path, playground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
