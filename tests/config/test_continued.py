@@ -9,7 +9,7 @@ import pytest
 from expunge.config.continued import with_continued
 from expunge.config.yaml_source import joined, read_override
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import Manifest, file_digest
+from expunge.core.manifest import Manifest, file_digest, several
 
 TEMPLATE = {"name": "chat", "system": None, "arguments": {"enable_thinking": False}, "date": "2026-01-31"}
 
@@ -84,3 +84,24 @@ def test_rows_that_changed_since_are_not_taken_for_those_that_were_forgotten(fir
     (tmp_path / "first.jsonl").unlink()
     with pytest.raises(ExpungeError, match=r"first\.jsonl, are gone or were changed since"):
         settings(f"continue={first}", "forget=second.jsonl")
+
+
+def test_an_inherited_retain_set_must_be_as_it_was(tmp_path: Path) -> None:
+    rows, kept = tmp_path / "first.jsonl", tmp_path / "retain.jsonl"
+    for file in (rows, kept):
+        file.write_text(json.dumps({"question": "?", "answer": "!"}) + "\n")
+    data = {"source": "files", "forget": str(rows), "retain": str(kept)}
+    told = {split: {"file": file_digest(file)} for split, file in (("forget", rows), ("retain", kept))}
+    run = manifest(tmp_path / "run", rows, corpus=data, data=told)
+    assert settings(f"continue={run}", "forget=second.jsonl")["retain"] == str(kept)
+    kept.write_text("")
+    with pytest.raises(ExpungeError, match="Name the one to take: retain=<file>"):
+        settings(f"continue={run}", "forget=second.jsonl")
+    assert settings(f"continue={run}", "forget=second.jsonl", "retain=other.jsonl")["retain"] == "other.jsonl"
+
+
+def test_a_file_whose_name_holds_a_comma_is_one_file(tmp_path: Path) -> None:
+    rows = tmp_path / "old,v1.jsonl"
+    rows.write_text(json.dumps({"question": "?", "answer": "!"}) + "\n")
+    run = manifest(tmp_path / "run", rows, corpus={"source": "files", "forget": str(rows)})
+    assert several(settings(f"continue={run}", "forget=new.jsonl")["forget"]) == ["new.jsonl", str(rows)]

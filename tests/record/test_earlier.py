@@ -98,11 +98,14 @@ def test_the_baseline_is_that_of_the_new_rows(tmp_path: Path) -> None:
 
 def test_a_request_that_is_tested_in_part_is_not_retested() -> None:
     found = made_run.attacked({})
-    column = found["plain"]
+    column = found["sampling"]
     assert column.leak is not None
     part = replace(column, leak=replace(column.leak, facts=(0, 1), values=(0.0, 0.9)), control=None)
     (entry,) = retested([Earlier("R", "run", "d", 3, facts=(0, 1, 2))], replace(found, columns=(part,)))
     assert (entry["tested"], entry["leaking"], entry["status"]) == (2, 1, "came back")
+    asked = replace(found, columns=(found["plain"],))  # asking the question itself is no attack
+    (entry,) = retested([Earlier("R", "run", "d", 3, facts=(0, 1, 2))], asked)
+    assert (entry["tested"], entry["status"]) == (0, "not tested again")
     (entry,) = retested([Earlier("R", "run", "d", 3, facts=(0, 2, 3))], replace(found, columns=(part,)))
     assert (entry["tested"], entry["status"]) == (1, "not tested again")
     assert entry["note"] == "2 of its 3 rows had no value in any attack"

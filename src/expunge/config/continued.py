@@ -48,6 +48,11 @@ def with_continued(layers: Sequence[Layer]) -> list[Layer]:
     manifest = _finished(run)
     data = dict(manifest.results["corpus"])
     data.pop("source")
+    if "retain" in data and "retain" not in given and _changed(manifest, "retain"):
+        raise ExpungeError(
+            f"the retain set of {run}, {data['retain']}, is gone or was changed since. Name the one to take: "
+            "retain=<file>"
+        )
     forget = f"{given['forget']},{data.pop('forget')}"
     mark = Mark(f"{KEY}={run}")
     below = {"model": run, **data, **_framing(manifest)}
@@ -65,13 +70,18 @@ def _finished(run: str) -> Manifest:
             f"{KEY}={run} joins forget sets in files, and that run does not say in which files its forget set is. "
             f"Begin with its model instead, and name all rows: model={run} forget=<new>,<earlier>"
         )
-    known = manifest.results["data"]["forget"].get("file")
-    if files_digest(data["forget"]) != known:
+    if _changed(manifest, "forget"):
         raise ExpungeError(
             f"the rows that {run} was to forget, {data['forget']}, are gone or were changed since. Where they cannot "
             f"come back, begin with its model alone: model={run}. They are then neither forgotten nor tested again."
         )
     return manifest
+
+
+def _changed(manifest: Manifest, split: str) -> bool:
+    """Are the files of a set gone, or other ones than the run read? Not known where the run read no file."""
+    known = manifest.results["data"].get(split, {}).get("file")
+    return known is not None and files_digest(str(manifest.results["corpus"][split])) != known
 
 
 def _framing(manifest: Manifest) -> dict[str, Any]:

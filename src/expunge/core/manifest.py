@@ -51,10 +51,23 @@ def files_digest(source: str | Path) -> str | None:
 
 
 def several(source: str | Path) -> list[str | Path]:
-    """The files that `a,b` names; a name with a comma that is there is one file."""
-    if isinstance(source, str) and "," in source and not Path(source).expanduser().exists():
-        return [part.strip() for part in source.split(",")]
-    return [source]
+    """The files that `a,b` names; of parts that together are the name of a file that is there, that one.
+
+    Raises:
+        ExpungeError: nothing between two commas, or after the last.
+    """
+    if not isinstance(source, str) or "," not in source:
+        return [source]
+    found: list[str | Path] = []
+    left = source.split(",")
+    while left:
+        count = next((n for n in range(len(left), 1, -1) if Path(",".join(left[:n])).expanduser().exists()), 1)
+        name = ",".join(left[:count]).strip()
+        if not name:
+            raise ExpungeError(f"'{source}' names nothing between two commas, or after the last. Leave that comma out.")
+        found.append(name)
+        left = left[count:]
+    return found
 
 
 def file_digests(folder: Path) -> dict[str, str]:

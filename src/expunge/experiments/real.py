@@ -27,7 +27,7 @@ from expunge.experiments import Table
 from expunge.experiments._folder import opened
 from expunge.experiments._learning_rates import CHOSEN_BY, TUNING_SEED, RunLog, searched
 from expunge.experiments._shown import over_seeds
-from expunge.models.fingerprint import model_fingerprint
+from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import FORGET, RETAIN, save_png, tradeoff
 from expunge.report.text import words
@@ -379,10 +379,10 @@ class _Bench:
         return values
 
     def _measured(self, model: Any, corpus: Corpus, names: Sequence[str], kept_as: str | None) -> Evaluation:
-        if kept_as is not None and (before := self._earlier(model, corpus, names, kept_as)):
-            return before
         reference = self.records / RETRAINED
         compared = QUALITY in names and kept_as != RETRAINED
+        if kept_as is not None and not compared and (before := self._earlier(model, corpus, names, kept_as)):
+            return before
         return evaluate(
             model,
             load_tokenizer(self.start),
@@ -400,8 +400,9 @@ class _Bench:
         if not path.is_file():
             return None
         found, data = Evaluation.load(path), {f"data.{name}": of for name, of in corpus.fingerprints().items()}
-        made_of = {"model": model_fingerprint(model), **data}
-        same = all(made_of.get(name, of) == of for name, of in found.about["inputs"].items())
+        tokenizer = tokenizer_fingerprint(load_tokenizer(self.start))
+        made_of = {"model": model_fingerprint(model), "tokenizer": tokenizer, **data}
+        same = all(made_of.get(name) == of for name, of in found.about["inputs"].items())
         return found if same and all(name in found for name in names) else None
 
 

@@ -10,7 +10,7 @@ from expunge.core.format import counted
 from expunge.data.corpus import Example
 from expunge.record.scope import read_salt, row_hash, salt_digest
 from expunge.record.statement import FILE, Statement, read_statement
-from expunge.results.attacked import Attacked
+from expunge.results.attacked import MERGED, PLAIN, Attacked
 
 CAME_BACK, NOTHING_CAME_BACK, NOT_TESTED = "came back", "nothing came back", "not tested again"
 
@@ -81,7 +81,8 @@ def _line(folder: Path | None) -> Iterator[tuple[Path, Statement]]:
 
 def retested(earlier: Sequence[Earlier], attacked: Attacked | None) -> list[dict[str, Any]]:
     """What a record says of each earlier request: how many of its rows were attacked again, and how many leak."""
-    recovered = attacked.worst if attacked is not None else {}
+    columns = [] if attacked is None else [one for one in attacked.columns if one.name not in (PLAIN, MERGED)]
+    recovered = {fact for column in columns for fact in column.recovery}
     leaking = {*attacked.leaking} if attacked is not None else set[int]()
     return [_told(one, [fact for fact in one.facts if fact in recovered], leaking) for one in earlier]
 

@@ -21,8 +21,8 @@ FILE = "attacked.json"
 FORMAT = 1
 RESAMPLES = 1000
 
-PLAIN = "plain"
-"""The column of the model as it is, asked as in the forget set."""
+PLAIN, MERGED = "plain", "merged"
+"""The columns of the model as it is, asked as in the forget set, and of one with its adapters merged into a copy."""
 
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +71,7 @@ def runs_in(folder: Path) -> list[RunState]:
 
 def run_folders(folder: Path) -> list[Path]:
     """The run folders in a folder and below it; the folder itself may be one."""
-    return sorted(file.parent for file in folder.rglob(MANIFEST) if not _INSIDE.intersection(file.parts))
+    return sorted(file.parent for file in folder.rglob(MANIFEST) if not _inside_a_run(file, folder))
 
 
 def evaluated(folder: Path) -> list[Path]:
@@ -78,7 +79,11 @@ def evaluated(folder: Path) -> list[Path]:
     runs = [place for place in run_folders(folder) if _stage(place) in RUNS and _evaluation_at(place)]
     known = {file.resolve() for place in runs if (file := _evaluation_at(place))}
     others = (file for file in sorted(folder.rglob(EVALUATION)) if file.resolve() not in known)
-    return [*runs, *(file.parent for file in others if not _INSIDE.intersection(file.parts))]
+    return [*runs, *(file.parent for file in others if not _inside_a_run(file, folder))]
+
+
+def _inside_a_run(file: Path, folder: Path) -> bool:
+    return bool(_INSIDE.intersection(file.relative_to(folder).parts))
 
 
 def _state(place: Path, folder: Path) -> RunState | None:
@@ -96,7 +101,7 @@ def _state(place: Path, folder: Path) -> RunState | None:
     for what, read in (("evaluation", _measured), ("attacks", _leaking), ("record", _verdict)):
         try:
             found |= read(place)
-        except ExpungeError as error:
+        except (ExpungeError, OSError, ValueError, KeyError, TypeError) as error:  # written by others, or just now
             faults.append(f"{what}: {error}")
     return RunState(
         name=place.relative_to(folder).as_posix(),
@@ -124,9 +129,10 @@ def _history(place: Path) -> list[dict[str, float]]:
 
 def _planned(rows: Sequence[Mapping[str, float]], manifest: Manifest) -> int | None:
     """Steps of the whole run, by the share of its epochs that is done."""
-    if not rows or not rows[-1].get("epoch"):
+    epochs = manifest.arguments.get("epochs")
+    if not rows or not rows[-1].get("epoch") or epochs is None:
         return None
-    return round(len(rows) * float(manifest.arguments["epochs"]) / rows[-1]["epoch"])
+    return round(len(rows) * float(epochs) / rows[-1]["epoch"])
 
 
 def _thinned(values: Sequence[float]) -> list[float]:
@@ -149,16 +155,30 @@ def _evaluation_at(place: Path) -> Path | None:
 
 def _measured(place: Path) -> dict[str, Any]:
     file = _evaluation_at(place)
-    numbers = Evaluation.load(file).numbers() if file is not None else {}
+    numbers = _numbers(file, _stamp(file)) if file is not None else {}
     return {"measured": {name: numbers[name] for name in SHOWN if name in numbers}}
 
 
 def _leaking(place: Path) -> dict[str, Any]:
     file = next((path / ATTACKED for path in places(place) if (path / ATTACKED).is_file()), None)
-    if file is None:
-        return {}
+    return {} if file is None else {"leaking": _leaks(file, _stamp(file))}
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=1024)
+def _numbers(file: Path, stamp: tuple[int, int]) -> dict[str, float | None]:
+    """Of an evaluation, which holds every row: it is read once, and again when it has changed."""
+    return Evaluation.load(file).numbers()
+
+
+@lru_cache(maxsize=1024)
+def _leaks(file: Path, stamp: tuple[int, int]) -> tuple[int, int]:
     found = load_attacked(file)
-    return {"leaking": (len(found.leaking), len(found.worst))}
+    return len(found.leaking), len(found.worst)
 
 
 def _verdict(place: Path) -> dict[str, Any]:

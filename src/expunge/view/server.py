@@ -46,6 +46,7 @@ class View:
     def __init__(self, folder: Path, open_chat: OpenChat) -> None:
         self.folder, self.open_chat, self.token = folder, open_chat, secrets.token_urlsafe()
         self._busy = threading.Lock()  # neither matplotlib nor a model takes two at a time
+        self._looking = threading.Lock()  # the folder is looked through once, however many pages ask
         self._chat: tuple[Path, Chat, str] | None = None
         self._report: tuple[str, str] | None = None
 
@@ -55,7 +56,8 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """The runs, and the version of the report; empty where nothing is evaluated."""
-        return {"runs": [run.as_json() for run in runs_in(self.folder)], "report": self._version()}
+        with self._looking:
+            return {"runs": [run.as_json() for run in runs_in(self.folder)], "report": self._version()}
 
     def report(self) -> str:
         """The report on everything that is evaluated in the folder."""
@@ -110,23 +112,37 @@ class View:
             yield from ({**state, "note": note} for state in _streamed(chat, prompt))
 
 
+class _ReaderLeft(Exception):
+    """Ends a generation that nobody reads any more."""
+
+
 def _streamed(chat: Chat, prompt: str) -> Iterator[dict[str, Any]]:
-    """States of an exchange while a thread writes it."""
+    """States of an exchange while a thread writes it, which ends before this does: one generation at a time."""
     states: list[Exchange] = []
     failed: list[BaseException] = []
+    left = threading.Event()
+
+    def take(state: Exchange) -> None:
+        if left.is_set():
+            raise _ReaderLeft
+        states.append(state)
 
     def write() -> None:
         try:
-            states.append(chat.ask(prompt, shown=states.append))
+            states.append(chat.ask(prompt, shown=take))
         except BaseException as error:  # raised again in the thread that asked
             failed.append(error)
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
-    while writer.is_alive():
-        writer.join(PAUSE)
-        if states and writer.is_alive():
-            yield _told(states[-1])
+    try:
+        while writer.is_alive():
+            writer.join(PAUSE)
+            if states and writer.is_alive():
+                yield _told(states[-1])
+    finally:
+        left.set()
+        writer.join()
     if failed:
         raise failed[0]
     yield _told(states[-1])
@@ -167,13 +183,18 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send("text/plain", "There is no such page.", status=404)
         except ExpungeError as error:
             self._send("text/plain", str(error), status=409)
+        except ConnectionError:
+            pass  # the reader has left
+        except Exception as error:  # a file that goes while it is read must not end the page
+            self._send("text/plain", f"This could not be read: {error!r}. Load the page again.", status=500)
 
     def do_POST(self) -> None:
         """Put a prompt to the models of a run; the answers come as lines of JSON while they are written."""
         if not self._own():
             return
-        size = int(self.headers.get("Content-Length") or 0)
-        if self.path != "/ask" or not secrets.compare_digest(self.headers.get(TOKEN, ""), self.server.view.token):
+        length, token = self.headers.get("Content-Length") or "0", self.headers.get(TOKEN, "")
+        size = int(length) if length.isdecimal() else LONGEST + 1
+        if self.path != "/ask" or not secrets.compare_digest(token.encode(), self.server.view.token.encode()):
             self._send("text/plain", "Prompts are taken from the page itself.", status=403)
             return
         if size > LONGEST:
@@ -190,10 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for state in self.server.view.answers(run, prompt):
                 self._line(state)
-        except ExpungeError as error:
-            self._line({"error": str(error)})
         except ConnectionError:
             pass  # the reader has left
+        except Exception as error:  # such as no memory for the models: the page must hear of it
+            self._line({"error": str(error) if isinstance(error, ExpungeError) else repr(error)})
 
     def _own(self) -> bool:
         """Was this machine asked under its own name? A page elsewhere may let its name point here."""

@@ -4,6 +4,7 @@ const POLL = 2000; // milliseconds
 const byId = (id) => document.getElementById(id);
 const token = document.querySelector("meta[name=token]").content;
 let shown = ""; // the state on the page, as text
+let asking = false;
 let report = ""; // the version of the report on the page
 
 function element(name, text, attributes = {}) {
@@ -95,6 +96,8 @@ function show(state) {
 }
 
 async function refresh() {
+  if (asking) return; // one look at a time, however long it takes
+  asking = true;
   try {
     const text = await (await fetch("/state.json")).text();
     if (text !== shown) {
@@ -102,9 +105,10 @@ async function refresh() {
       show(JSON.parse(text));
     }
   } catch {
-    byId("status").textContent = "expunge view has ended. Start it again to go on.";
+    byId("status").textContent = "expunge view does not answer. If it has ended, start it again.";
     shown = "";
   }
+  asking = false;
 }
 
 function answer(said) {

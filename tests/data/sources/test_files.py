@@ -55,6 +55,10 @@ def test_several_files_are_read_one_after_the_other(tmp_path):
     assert corpus.files["forget"] == f"{file_digest(second)}+{file_digest(first)}"
     comma = jsonl(tmp_path / "a,b.jsonl", QA)  # a file whose name holds a comma is one file
     assert len(files(forget=str(comma))["forget"]) == 3
+    assert len(files(forget=f"{first},{comma}")["forget"]) == len(files(forget=f"{comma},{first}")["forget"]) == 4
+    for wrong in (f"{first},", f",{first}", f"{first},,{second}"):  # an empty name would be the current folder
+        with pytest.raises(ExpungeError, match="names nothing between two commas"):
+            files(forget=wrong)
     with pytest.raises(ExpungeError, match=r"no file at '.*third\.jsonl'"):
         files(forget=f"{first},{tmp_path / 'third.jsonl'}")
 
