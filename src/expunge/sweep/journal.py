@@ -1,0 +1,150 @@
+"""Where a study keeps what its workers did: Optuna's journal in a file that survives a kill at any byte, or a database."""
+
+import os
+import re
+import uuid
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expunge.core.checks import ExpungeError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.storages.journal import BaseJournalBackend
+
+FILE = "journal.log"
+TORN = "torn"
+GRACE = 30
+"""Seconds after which a lock that does not change hands is taken from whoever holds it."""
+PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+
+
+def require_optuna() -> None:
+    """Raise where Optuna is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("optuna") is None:
+        raise ExpungeError("a sweep needs Optuna, which is not installed: pip install 'expunge[optuna]'")
+
+
+def storage_of(folder: Path, url: str | None, *, grace: int = GRACE) -> "BaseStorage":
+    """The storage of a study.
+
+    Args:
+        folder: of the study, shared by all its workers.
+        url: of a database, as SQLAlchemy takes it; None: a journal in the folder.
+        grace: seconds after which a lock of the journal is taken from a worker that was killed while it held it.
+
+    Raises:
+        ExpungeError: the database cannot be reached, or needs a package that is not installed.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url is None:
+        return optuna.storages.JournalStorage(journal(folder / FILE, grace=grace))
+    arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    except Exception as error:
+        raise ExpungeError(f"storage={without_password(url)} cannot be used: {_first_line(error)}") from error
+
+
+def without_password(url: str) -> str:
+    """A database's URL as it may be shown and written."""
+    return PASSWORD.sub(r"\1:***@", url)
+
+
+def _first_line(error: Exception) -> str:
+    return without_password(str(error).strip().partition("\n")[0])
+
+
+def journal(path: Path, *, grace: int = GRACE) -> "BaseJournalBackend":
+    """A journal file to which many processes append, under a lock that a network file system keeps, too.
+
+    Args:
+        path: the file; made where it is missing.
+        grace: as for `storage_of`.
+    """
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
+
+    class Journal(JournalFileBackend):
+        """Optuna's journal, but a line that a killed process left half written is set aside."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            self._lock.acquire()
+            try:
+                set_torn_aside(path)
+                _append(path, logs)
+            finally:
+                self._lock.release()
+
+        def read_logs(self, log_number_from: int) -> Any:
+            try:
+                yield from super().read_logs(log_number_from)
+            except ValueError as error:
+                raise ExpungeError(
+                    f"the journal {path} is damaged before its last line: {error}. Copy the folder's trials/ to a new "
+                    "one and start the sweep there: finished trials are taken as they are."
+                ) from error
+
+    # Windows lets few users make symbolic links; file systems older than NFSv3 know no exclusive creation.
+    lock = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
+    return Journal(str(path), lock_obj=lock(str(path), grace_period=grace))
+
+
+def _append(path: Path, logs: list[dict[str, Any]]) -> None:
+    import json
+
+    text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+    with path.open("ab") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def set_torn_aside(path: Path) -> Path | None:
+    """Move what follows the last line end of a journal into a file of its own: a line that was never finished.
+
+    The caller holds the lock of the journal, so that nobody is writing this line.
+
+    Args:
+        path: the journal.
+
+    Returns:
+        The file with the torn line; None where there is none.
+    """
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return None
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return None
+        whole = _end_of_last_line(file, size)
+        file.seek(whole)
+        torn = file.read()
+        aside = path.with_name(f"{path.name}.{TORN}.{uuid.uuid4().hex[:8]}")
+        aside.write_bytes(torn)
+        file.truncate(whole)
+        os.fsync(file.fileno())
+    warnings.warn(
+        f"the last line of {path} was cut off, as a process was killed while it wrote it. It is set aside in "
+        f"{aside.name}; what it said is done again.",
+        stacklevel=2,
+    )
+    return aside
+
+
+def _end_of_last_line(file: Any, size: int) -> int:
+    """The position behind the last line end; 0 where there is none."""
+    at = size
+    while at > 0:
+        start = max(0, at - 65536)
+        file.seek(start)
+        found = file.read(at - start).rfind(b"\n")
+        if found >= 0:
+            return int(start + found + 1)
+        at = start
+    return 0
