@@ -102,7 +102,7 @@ class Claims:
 
     def is_free(self, attempts: "Sequence[FrozenTrial]") -> bool:
         """Is a point with these attempts still to be run?"""
-        return not self.is_given_up(attempts) and not any(map(_counts, attempts))
+        return not (self.is_given_up(attempts) or any(map(_counts, attempts)))
 
     def is_open(self, attempts: "Sequence[FrozenTrial]") -> bool:
         """Is a point with these attempts not finished: free, or being run?"""
@@ -160,5 +160,4 @@ def _counts(attempt: "FrozenTrial") -> bool:
     """Is it running, or did it end as an attempt at its point that is not to be repeated?"""
     from optuna.trial import TrialState
 
-    return attempt.state != TrialState.FAIL or attempt.user_attrs.get(WHY) not in (None, GONE, WITHDRAWN)
-
+    return bool(attempt.state != TrialState.FAIL) or attempt.user_attrs.get(WHY) not in (None, GONE, WITHDRAWN)

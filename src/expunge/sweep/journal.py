@@ -1,4 +1,4 @@
-"""Where a study keeps what its workers did: Optuna's journal in a file that survives a kill at any byte, or a database."""
+"""Where a study keeps what its workers did: Optuna's journal in a file that survives kills, or a database."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from expunge.core.checks import ExpungeError
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.storages import BaseStorage
     from optuna.storages.journal import BaseJournalBackend
 
@@ -49,6 +50,20 @@ def storage_of(folder: Path, url: str | None, *, grace: int = GRACE) -> "BaseSto
         return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:
         raise ExpungeError(f"storage={without_password(url)} cannot be used: {_first_line(error)}") from error
+
+
+def opened(storage: "BaseStorage", name: str, objectives: int) -> "Study":
+    """A study of Optuna, made where it is not there yet."""
+    import optuna
+
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=["minimize"] * objectives,
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=optuna.pruners.MedianPruner(),
+        load_if_exists=True,
+    )
 
 
 def without_password(url: str) -> str:

@@ -50,7 +50,10 @@ class Measuring:
     constraints: tuple[Constraint, ...]
     suite: str
     attacks: tuple[str, ...] = ()
+    controlled: bool = False
+    """Does the study name a control?"""
     control: Attacked | None = None
+    """What the attacks draw out of it, once that is known."""
     template: Template | None = None
     max_length: int = 512
     progress: Progress | None = None
@@ -62,8 +65,20 @@ class Measuring:
         found += [FORGET, RETAIN]  # of every candidate, for a curve of its run and for whoever compares studies
         return [name for name in dict.fromkeys(found) if name not in COMPUTED]
 
+    def needs(self, name: str) -> bool:
+        """Does an objective or a constraint ask for a measure?"""
+        return name in (*(asked for asked, _ in self.asked), *(one.measure for one in self.constraints))
+
     def check(self) -> None:
-        """Raise for measures that are unknown, or not available on this corpus."""
+        """Raise for measures that are unknown, or not available on this corpus or this study."""
+        for one in self.constraints:
+            if one.of_start and one.measure in COMPUTED:
+                raise ExpungeError(f"constraint={one}: the start model has no {one.measure}. Give a number instead.")
+        if self.needs(RECOVERY) and not self.controlled:
+            raise ExpungeError(
+                "recovery is what comes out above a control, and the study names none: control=<a model that never saw "
+                "the forget set>"
+            )
         planned(self.corpus, suite=self.suite, metrics=self.names, reference=None, start=None)
 
     def measured(self, model: PreTrainedModel | PeftModel, what: str) -> dict[str, Measure]:
@@ -106,9 +121,9 @@ class Measuring:
             before: the values of the start model and of the earlier candidates of the run.
         """
         found = {name: float(measure) for name, measure in self.measured(model, what).items()}
-        if any(name == RECOVERY for name, _ in self.asked):
+        if self.needs(RECOVERY):
             found[RECOVERY] = worst(self.attacked(model, what))
-        if any(name == AUES for name, _ in self.asked):
+        if self.needs(AUES):
             found[AUES] = area([*before, found])
         return found
 
@@ -141,11 +156,6 @@ def measuring(
     """
     full = {*FULL_SETS} <= {*corpus}
     asked = tuple(map(read_objective, config.objective or ((RECOVERY,) if config.control else (FORGET,))))
-    if any(name == RECOVERY for name, _ in asked) and config.control is None:
-        raise ExpungeError(
-            "objective=recovery is what comes out above a control, and the study names none: control=<a model that "
-            "never saw the forget set>"
-        )
     rows = config.rows
     found = Measuring(
         tokenizer=tokenizer,
@@ -156,6 +166,7 @@ def measuring(
         ),
         suite=config.suite or ("tofu" if full else "default"),
         attacks=config.attacks,
+        controlled=config.control is not None,
         template=dated(template, tokenizer),
         max_length=max_length,
         progress=progress,
@@ -177,5 +188,7 @@ def worst(found: Attacked) -> float:
 def area(path: Sequence[Mapping[str, float]]) -> float:
     """AUES (hypervolume) of models with these measures; those without extraction strengths are left out."""
     known = [one for one in path if not math.isnan(one[FORGET] + one[RETAIN])]
-    fs, rs = (np.clip(np.array(values), 0, 1) for values in zip(*((1 - o[FORGET], o[RETAIN]) for o in known), strict=True))
+    fs, rs = (
+        np.clip(np.array(values), 0, 1) for values in zip(*((1 - o[FORGET], o[RETAIN]) for o in known), strict=True)
+    )
     return aues(fs, rs)

@@ -1,7 +1,7 @@
 """What a study looks for: objectives to reach as far as possible, under constraints that a model must keep. Pure.
 
-A constraint is no term of a sum. A candidate that keeps all constraints beats every one that breaks one; among those that
-break some, the one that breaks them least is best.
+A constraint is no term of a sum. A candidate that keeps all constraints beats every one that breaks one; among those
+that break some, the one that breaks them least is best.
 """
 
 import math
@@ -95,7 +95,9 @@ class Objective:
 
     def __str__(self) -> str:
         """In words."""
-        return f"{self.measure} near {self.target:g}" if self.direction == "near" else f"{self.direction} {self.measure}"
+        return (
+            f"{self.measure} near {self.target:g}" if self.direction == "near" else f"{self.direction} {self.measure}"
+        )
 
 
 def read_objective(text: str) -> tuple[str, Direction | None]:

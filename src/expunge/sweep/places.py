@@ -100,4 +100,3 @@ def _aside(path: Path, content: Mapping[str, Any], worker: str) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return aside
-

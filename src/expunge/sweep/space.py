@@ -120,7 +120,9 @@ class Space:
             ExpungeError: nothing to search, no values, values twice, a bad range, or an owner that no point has.
         """
         if not search:
-            raise ExpungeError("search names no setting. Give at least one with its values: learning_rate: [1e-5, 1e-4]")
+            raise ExpungeError(
+                "search names no setting. Give at least one with its values: learning_rate: [1e-5, 1e-4]"
+            )
         named = {name: str(fixed[name]) for name in NAMING if fixed.get(name) is not None and name not in search}
         owners = {*named.values(), *(text for name in NAMING for text in _labels(search.get(name)))}
         found = []
@@ -182,7 +184,7 @@ class Space:
         return point
 
     def corners(self) -> list[Point]:
-        """Points in which each value stands at least once: for each method, retain loss and adapter, one setting at a time.
+        """Points in which each value stands at least once: one setting at a time, for each method, retain loss, adapter.
 
         Of a range both ends are taken. What these points allow, others need not, but a name or value that no run takes
         is found.
@@ -213,7 +215,9 @@ class Space:
         """Raise for a point that is none of this space, such as one of another study."""
         names = {parameter.name for parameter in self.active(point)}
         if names != set(point):
-            raise ExpungeError(f"a point of this study sets {', '.join(sorted(names))}; got {', '.join(sorted(point))}.")
+            raise ExpungeError(
+                f"a point of this study sets {', '.join(sorted(names))}; got {', '.join(sorted(point))}."
+            )
         for parameter in self.active(point):
             value, values = point[parameter.name], parameter.values
             known = (

@@ -1,11 +1,11 @@
-"""One run of a study: unlearning from the start model, each of its checkpoints a candidate, the best of which counts."""
+"""One run of a study: unlearning from the start model. Each of its checkpoints is a candidate; the best one counts."""
 
 import gc
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from peft import PeftModel
 from torch import nn
@@ -22,7 +22,7 @@ from expunge.sweep.study import StudyConfig
 from expunge.sweep.worker import Attempt, Outcome
 from expunge.training.unlearn import unlearn
 
-Model = PreTrainedModel | PeftModel
+Model: TypeAlias = PreTrainedModel | PeftModel
 
 OWN = ("stop_every", "checkpoint_every", "keep_checkpoints")
 """Settings of a run that a study decides."""

@@ -84,6 +84,8 @@ class Labor:
     """Is a run ended that breaks a constraint and has forgotten less than half of the others had?"""
     finished: Callable[[], str] = lambda: ""
     """Called whenever a run was finished, by whichever worker; what it returns is shown."""
+    doing: Callable[[str], None] = lambda what: None
+    """Told what this worker does now."""
     progress: Progress | None = None
     wait: float = WAIT
 
@@ -109,6 +111,7 @@ def work(labor: Labor) -> int:
             return done
         taken = labor.claims.take(numbers, lambda point: _known(labor, point))
         if taken is None:
+            labor.doing("waiting for the last trials")
             time.sleep(labor.wait)
             continue
         done += _attempt(labor, *taken)
@@ -146,6 +149,7 @@ def _attempt(labor: Labor, number: int, trial: "Trial") -> bool:
             _tell(labor, trial, read_object(there / TRIAL))
             return False
         _made_empty(aside)
+        labor.doing(f"trial {number}")
         began = time.monotonic()
         attempt = Attempt(number, point, aside, lambda candidate, good: _look(labor, trial, candidate, good))
         try:

@@ -28,7 +28,7 @@ def _place() -> str:
     parts = [socket.gethostname()]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         try:
-            parts.append(os.readlink(path) if path.endswith("/pid") else Path(path).read_text().strip())
+            parts.append(str(Path(path).readlink()) if path.endswith("/pid") else Path(path).read_text().strip())
         except OSError:
             continue  # not Linux: the name of the machine has to do
     return ":".join(parts)
