@@ -1,7 +1,7 @@
 """Arrows between the parts go one way, held by reading every import, those inside functions too.
 
 Each floor sees those below it: core <- config, masks, results, objectives, data <- models, report <- localize,
-adapters, training, evaluation <- stop_rules, attack, unlearning, comparison, record <- experiments, chat <- view <-
+adapters, training, evaluation <- stop_rules, attack, unlearning, comparison, record <- experiments, chat, sweep <- view <-
 cli. Models know no data, and `report` sees no torch: `core`, `masks` and `results`.
 """
 
@@ -22,7 +22,7 @@ FLOORS = [
     {"models", "report"},
     {"localize", "adapters", "training", "evaluation"},
     {"stop_rules", "attack", "unlearning", "comparison", "record"},
-    {"experiments", "chat"},
+    {"experiments", "chat", "sweep"},
     {"view"},
     {"cli"},
     {"__main__", "__init__"},  # the command and the public names

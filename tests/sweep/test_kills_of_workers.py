@@ -12,20 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from expunge.sweep.claims import POINT
+from expunge.sweep.claims import GONE, POINT, WHY
 from expunge.sweep.journal import FILE, TORN, opened, storage_of
 from expunge.sweep.places import TRIAL, finished
 
 pytest.importorskip("optuna")
 
 SCRIPT = Path(__file__).with_name("trivial_worker.py")
-SIDE = 8
+SIDE = 14
 
 
 def begin(folder: Path, side: int, seconds: float, *more: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, str(SCRIPT), str(folder), str(side), str(seconds), *more]
-    log = (folder / "log.txt").open("ab")
-    return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def busy(folder: Path, pid: int) -> bool:
+    """Is it running a trial?"""
+    return any(f"-{pid}-" in path.name for path in (folder / "trials").glob(".*"))
 
 
 def check(folder: Path, points: int, url: str | None = None) -> None:
@@ -55,19 +60,24 @@ def test_two_workers_share_a_study(tmp_path: Path, url: str | None) -> None:
 @pytest.mark.slow
 def test_four_workers_of_which_ten_are_killed(tmp_path: Path) -> None:
     numbers = random.Random(0)
-    workers = [begin(tmp_path, SIDE, 0.1) for _ in range(4)]
+    workers = [begin(tmp_path, SIDE, 0.2) for _ in range(4)]
     until = time.monotonic() + 540
     while len([*finished(tmp_path)]) < 2:  # all libraries are loaded by then
         assert time.monotonic() < until, (tmp_path / "log.txt").read_text()
         time.sleep(0.1)
     for _ in range(10):
-        time.sleep(numbers.uniform(0.1, 1.0))
-        victim = numbers.randrange(4)
+        time.sleep(0.5)
+        while not (running := [i for i, worker in enumerate(workers) if busy(tmp_path, worker.pid)]):
+            time.sleep(0.01)
+        time.sleep(numbers.uniform(0, 0.3))  # in the middle of its trial, or of what it writes before and after
+        victim = numbers.choice(running)
         workers[victim].send_signal(signal.SIGKILL)
         workers[victim].wait()
-        workers[victim] = begin(tmp_path, SIDE, 0.1)
+        workers[victim] = begin(tmp_path, SIDE, 0.2)
     for worker in workers:
         assert worker.wait(until - time.monotonic()) == 0, (tmp_path / "log.txt").read_text()
     check(tmp_path, SIDE**2)
+    trials = opened(storage_of(tmp_path, None), "study", 1).get_trials()
+    assert sum(trial.user_attrs.get(WHY) == GONE for trial in trials) >= 5  # the kills met trials
     torn = [*tmp_path.glob(f"{FILE}.{TORN}.*")]
     assert all(b"\n" not in path.read_bytes() for path in torn)  # at most a line is lost

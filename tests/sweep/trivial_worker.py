@@ -29,9 +29,7 @@ def main(folder: Path, side: int, seconds: float, url: str | None = None) -> Non
     with alive(folder, worker, every=0.2):
         # Kills at random may well meet one point four times.
         claims = Claims(opened(storage_of(folder, url, grace=3), "study", 1), worker, Watch(folder), most_attempts=100)
-        labor = Labor(
-            folder=folder, space=space, source=points, claims=claims, run=run, trials=points.count, wait=0.1
-        )
+        labor = Labor(folder=folder, space=space, source=points, claims=claims, run=run, trials=points.count, wait=0.1)
         print(work(labor), flush=True)
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from expunge.core.manifest import fingerprint
 from expunge.core.whole import sync_folder
 
 ASKED, START, STUDY, TRIAL = "asked.json", "start.json", "study.json", "trial.json"
@@ -42,6 +43,11 @@ def finished(folder: Path) -> Iterator[tuple[int, Path]]:
     """Finished trials by number."""
     named = (path for path in (folder / TRIALS).glob("*") if _NUMBER.fullmatch(path.name))
     yield from sorted((int(path.name), path) for path in named)
+
+
+def mask_file(folder: Path, recipe: Mapping[str, Any]) -> Path:
+    """Where the mask of a recipe is: equal recipes have one file."""
+    return folder / MASKS / f"{fingerprint(dict(recipe)).rpartition(':')[2][:16]}.safetensors"
 
 
 def publish(aside: Path, named: Path) -> bool:

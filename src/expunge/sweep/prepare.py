@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import fingerprint
 from expunge.localize.localization_plan import planned
 from expunge.masks.scores import check_selection
 from expunge.sweep.claims import Claims
-from expunge.sweep.places import MASKS
 
 SELECTION = ("ratio", "count", "threshold", "scope", "order")
 """What of a mask's recipe says how much is selected; the rest says what is scored, and how."""
@@ -67,11 +65,6 @@ def prepare(jobs: Sequence[Job], claims: Claims, *, wait: float) -> None:
             claims.withdraw(trial)
             raise
         claims.finish(trial, [0.0])
-
-
-def mask_file(folder: Path, recipe: Mapping[str, Any]) -> Path:
-    """Where the mask of a recipe is: equal recipes have one file."""
-    return folder / MASKS / f"{fingerprint(dict(recipe)).rpartition(':')[2][:16]}.safetensors"
 
 
 def split_recipe(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

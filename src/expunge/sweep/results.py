@@ -11,12 +11,16 @@ from typing import Any
 from expunge.core.checks import ExpungeError
 from expunge.core.format import number
 from expunge.core.json_text import read_object
+from expunge.core.surface import words
+from expunge.report.study_figures import Drawn
 from expunge.sweep.objective import Constraint, Objective, Standing, averaged, best, front, standing
-from expunge.sweep.places import ASKED, START, STUDY, TRIAL, finished, write_again
+from expunge.sweep.places import ASKED, START, STUDY, TRIAL, finished, mask_file, write_again
 from expunge.sweep.space import SEED, Point, recipe
 from expunge.sweep.workers import present
 
 FORMAT = 1
+RETAIN = "retain_extraction_strength"
+"""Measured of every candidate, and drawn where a study has one objective and no constraint."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,38 @@ class Studied:
         """
         write_again(self.folder / STUDY, self.as_json(), worker)
         return self.folder / STUDY
+
+    def command(self, trial: Trial) -> str | None:
+        """The command that makes a trial's run again; None for a study that was begun from Python."""
+        if not self.asked["command_line"]:
+            return None
+        settings = {**self.asked["settings"], **trial.told["settings"]}
+        if isinstance(settings.get("mask"), Mapping):
+            settings["mask"] = str(mask_file(self.folder, settings["mask"]))
+        if trial.told["step"] != trial.told["steps"]:
+            settings |= {"checkpoint_every": self.asked["every"], "keep_checkpoints": 0}
+        return f"expunge unlearn {words({**settings, 'output': f'runs/{self.folder.name}-best'})}"
+
+    def drawn(self) -> Drawn:
+        """What drawings show: trials, and candidates between two objectives, or the objective and a constraint."""
+        trials = [trial for trial in self.trials if trial.standing is not None]
+        first, *others = self.objectives
+        second = others[0].measure if others else next((c.measure for c in self.constraints), RETAIN)
+        pairs = [(trial, one) for trial in trials for one in trial.told["candidates"]]
+        good = [standing(one["measures"], self.start, self.objectives, self.constraints) for _, one in pairs]
+        return Drawn(
+            trials=[trial.point for trial in trials],
+            values=[trial.measures[first.measure] for trial in trials],
+            feasible=[trial.standing is not None and trial.standing.feasible for trial in trials],
+            objective=str(first),
+            better_low=first.direction != "maximize",
+            candidates=[
+                (one["measures"][first.measure], one["measures"][second], found.feasible)
+                for (_, one), found in zip(pairs, good, strict=True)
+            ],
+            front=front(good),
+            axes=(first.measure, second),
+        )
 
     def running(self) -> list[dict[str, Any]]:
         """What each worker does now, by its last sign of life."""

@@ -28,8 +28,8 @@ from expunge.sweep.claims import Claims
 from expunge.sweep.journal import opened, require_optuna, storage_of, without_password
 from expunge.sweep.measuring import Measuring, measuring
 from expunge.sweep.objective import RECOVERY
-from expunge.sweep.places import ASKED, CONTROL, START, TRIAL, finished, write_once
-from expunge.sweep.prepare import Job, check_recipe, mask_file, prepare, split_recipe
+from expunge.sweep.places import ASKED, CONTROL, START, TRIAL, finished, mask_file, write_once
+from expunge.sweep.prepare import Job, check_recipe, prepare, split_recipe
 from expunge.sweep.results import FORMAT, Studied, finite, load_studied
 from expunge.sweep.samplers import Sampler, Source, source
 from expunge.sweep.space import Choices, Point, Space
@@ -61,6 +61,9 @@ class Setup:
     corpus: Corpus
     template: Template | None = None
     max_length: int = 512
+    source: str = ""
+    """Where the start model was loaded from, on the command line."""
+    trust_remote_code: bool = False
 
     @property
     def sampler(self) -> Sampler:
@@ -73,7 +76,7 @@ class Setup:
         """How many."""
         return max(1, len(self.config.objective))
 
-    def source(self) -> Source:
+    def points(self) -> Source:
         """Where the points come from."""
         replayed = replayed_points(self.config.replay) if self.config.replay is not None else ()
         return source(self.sampler, self.space, seed=self.config.seed, objectives=self.objectives, replayed=replayed)
@@ -111,7 +114,7 @@ class Setup:
         Args:
             model: the start model, of which shapes alone are read.
         """
-        self.trials(self.source())
+        self.trials(self.points())
         for recipe in self.recipes():
             check_recipe(recipe)
         for point in self.space.corners():
@@ -210,7 +213,7 @@ def run_study(setup: Setup, folder: Path, *, progress: Progress | None = None) -
     """
     require_optuna()
     config, worker = setup.config, Worker.here()
-    points = setup.source()
+    points = setup.points()
     trials = setup.trials(points)
     measured = measuring(
         config,
@@ -229,6 +232,8 @@ def run_study(setup: Setup, folder: Path, *, progress: Progress | None = None) -
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "storage": "journal" if config.storage is None else without_password(config.storage),
         "versions": versions(),
+        "command_line": bool(setup.source),
+        "every": config.every,
         **about,
     }
     if not write_once(folder / ASKED, identity, worker.id):
