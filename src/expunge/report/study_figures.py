@@ -71,8 +71,8 @@ def parallel(drawn: Drawn) -> Figure:
     shades = _SHADES if drawn.better_low else _SHADES.reversed()
     order = sorted(range(len(drawn.trials)), key=lambda i: drawn.feasible[i])  # gray lines lie below
     for i in order:
-        xs = [at for at, height in enumerate(heights) if height[i] is not None]
-        ys = [height[i] for height in heights if height[i] is not None]
+        line = [(at, y) for at, height in enumerate(heights) if (y := height[i]) is not None]
+        xs, ys = [x for x, _ in line], [y for _, y in line]
         good = drawn.feasible[i] and math.isfinite(drawn.values[i])
         color = shades(scale(drawn.values[i])) if good else GRAY
         axes.plot(xs, ys, color=color, linewidth=1.4, alpha=0.85 if good else 0.4, marker="o", markersize=3)

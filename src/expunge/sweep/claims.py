@@ -108,7 +108,8 @@ class Claims:
         """Is a point with these attempts not finished: free, or being run?"""
         from optuna.trial import TrialState
 
-        return self.is_free(attempts) or any(attempt.state == TrialState.RUNNING for attempt in attempts)
+        running = any(attempt.state == TrialState.RUNNING for attempt in attempts)
+        return self.is_free(attempts) or running
 
     def is_given_up(self, attempts: "Sequence[FrozenTrial]") -> bool:
         """Did every worker that ran it end before it, so that no further one is to?"""
@@ -160,4 +161,5 @@ def _counts(attempt: "FrozenTrial") -> bool:
     """Is it running, or did it end as an attempt at its point that is not to be repeated?"""
     from optuna.trial import TrialState
 
-    return bool(attempt.state != TrialState.FAIL) or attempt.user_attrs.get(WHY) not in (None, GONE, WITHDRAWN)
+    failed = bool(attempt.state == TrialState.FAIL)
+    return not failed or attempt.user_attrs.get(WHY) not in (None, GONE, WITHDRAWN)

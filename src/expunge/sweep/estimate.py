@@ -10,7 +10,7 @@ import torch
 from expunge.core.json_text import read_object
 from expunge.models.load import bits_under
 from expunge.models.reference import choose
-from expunge.sweep.places import TRIAL, finished
+from expunge.results.studies import TRIAL, finished
 from expunge.sweep.samplers import Source
 from expunge.sweep.sweep import Setup
 from expunge.sweep.trial import Model

@@ -16,7 +16,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template, dated
 from expunge.evaluation.evaluate import evaluate, planned
 from expunge.results.attacked import Attacked
-from expunge.results.measures import Measure
+from expunge.results.measures import Evaluation, Measure
 from expunge.sweep.objective import (
     AUES,
     RECOVERY,
@@ -81,9 +81,9 @@ class Measuring:
             )
         planned(self.corpus, suite=self.suite, metrics=self.names, reference=None, start=None)
 
-    def measured(self, model: PreTrainedModel | PeftModel, what: str) -> dict[str, Measure]:
+    def measured(self, model: PreTrainedModel | PeftModel, what: str) -> Evaluation:
         """What the suite says of a model."""
-        found = evaluate(
+        return evaluate(
             model,
             self.tokenizer,
             self.corpus,
@@ -94,7 +94,6 @@ class Measuring:
             label=what,
             progress=under(self.progress, what),
         )
-        return {name: found[name] for name in self.names}
 
     def attacked(self, model: PreTrainedModel | PeftModel, what: str) -> Attacked:
         """What the attacks of the study draw out of a model."""
@@ -111,16 +110,21 @@ class Measuring:
         )
 
     def values(
-        self, model: PreTrainedModel | PeftModel, what: str, before: Sequence[Mapping[str, float]]
+        self,
+        evaluation: Evaluation,
+        model: PreTrainedModel | PeftModel,
+        what: str,
+        before: Sequence[Mapping[str, float]],
     ) -> dict[str, float]:
-        """All that is measured of a candidate.
+        """All that is measured of a candidate, as numbers.
 
         Args:
+            evaluation: what the suite says of it.
             model: the candidate; left as it was.
             what: to call it in progress.
             before: the values of the start model and of the earlier candidates of the run.
         """
-        found = {name: float(measure) for name, measure in self.measured(model, what).items()}
+        found = {name: float(evaluation[name]) for name in self.names}
         if self.needs(RECOVERY):
             found[RECOVERY] = worst(self.attacked(model, what))
         if self.needs(AUES):

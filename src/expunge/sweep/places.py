@@ -1,12 +1,12 @@
 """The folder of a study: what is where, and how it gets there when many workers write.
 
     asked.json              what the study is, written by the first worker
-    start.json              measures of the start model
+    start.json              measures of the start model; start-records/evaluation.json, for a report
     control/                what the attacks draw out of the control
     masks/                  masks made from recipes, by the recipe's fingerprint
     journal.log             who runs what (without a database)
     workers/                a sign of life of each worker
-    trials/0007/            a finished trial: trial.json and the run folder run/
+    trials/0007/            a finished trial: trial.json, the run folder run/, its evaluation in run-records/
     trials/.0007.<worker>/  one that is being run
     study.json              all results, made from the trials anew after each
 
@@ -15,18 +15,17 @@ What is finished gets its name in one step, and no name is given twice.
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from expunge.core.manifest import fingerprint
 from expunge.core.whole import sync_folder
+from expunge.results.studies import TRIALS
 
-ASKED, START, STUDY, TRIAL = "asked.json", "start.json", "study.json", "trial.json"
-TRIALS, MASKS, CONTROL, RUN = "trials", "masks", "control", "run"
-_NUMBER = re.compile(r"\d{4,}")
+START, STUDY = "start.json", "study.json"
+MASKS, CONTROL = "masks", "control"
 
 
 def trial_folder(folder: Path, point: int) -> Path:
@@ -37,12 +36,6 @@ def trial_folder(folder: Path, point: int) -> Path:
 def running_folder(folder: Path, point: int, worker: str) -> Path:
     """Where a worker runs a trial."""
     return folder / TRIALS / f".{point:04}.{worker}"
-
-
-def finished(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Finished trials by number."""
-    named = (path for path in (folder / TRIALS).glob("*") if _NUMBER.fullmatch(path.name))
-    yield from sorted((int(path.name), path) for path in named)
 
 
 def mask_file(folder: Path, recipe: Mapping[str, Any]) -> Path:

@@ -13,8 +13,9 @@ from expunge.core.format import number
 from expunge.core.json_text import read_object
 from expunge.core.surface import words
 from expunge.report.study_figures import Drawn
+from expunge.results.studies import ASKED, TRIAL, finished
 from expunge.sweep.objective import Constraint, Objective, Standing, averaged, best, front, standing
-from expunge.sweep.places import ASKED, START, STUDY, TRIAL, finished, mask_file, write_again
+from expunge.sweep.places import START, STUDY, mask_file, write_again
 from expunge.sweep.space import SEED, Point, recipe
 from expunge.sweep.workers import present
 
@@ -55,7 +56,12 @@ class Trial:
     @property
     def measures(self) -> dict[str, float]:
         """Of its best candidate."""
-        return dict(self.told.get("measures", {}))
+        return numbers(self.told.get("measures", {}))
+
+    @property
+    def candidates(self) -> list[tuple[int, dict[str, float]]]:
+        """The step of each candidate, with its measures."""
+        return [(one["step"], numbers(one["measures"])) for one in self.told.get("candidates", [])]
 
     @property
     def model(self) -> Path | None:
@@ -117,11 +123,19 @@ class Studied:
         return trials[best([trial.standing for trial in trials if trial.standing is not None])]
 
     @property
-    def front(self) -> list[tuple[Trial, Mapping[str, Any]]]:
-        """Candidates of all trials that keep the constraints and that no other one beats."""
-        candidates = [(trial, one) for trial in self.trials for one in trial.told.get("candidates", [])]
-        good = [standing(one["measures"], self.start, self.objectives, self.constraints) for _, one in candidates]
-        return [candidates[i] for i in front(good)]
+    def front(self) -> list[tuple[Trial, int, dict[str, float]]]:
+        """Candidates of all trials that keep the constraints and that no other one beats: trial, step, measures."""
+        known = self.candidates
+        return [known[i] for i in front([self.standing(measures) for _, _, measures in known])]
+
+    @property
+    def candidates(self) -> list[tuple[Trial, int, dict[str, float]]]:
+        """Candidates of all trials: trial, step, measures."""
+        return [(trial, step, measures) for trial in self.trials for step, measures in trial.candidates]
+
+    def standing(self, measures: Mapping[str, float]) -> Standing:
+        """How good a candidate with these measures is."""
+        return standing(measures, self.start, self.objectives, self.constraints)
 
     @property
     def names(self) -> list[str]:
@@ -130,7 +144,7 @@ class Studied:
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], tuple[int, ...]]:
         """Header, rows and numeric columns: a row for each recipe, best first, and for the start model."""
-        points = list(dict.fromkeys(name for group in self.groups for name in group.point))
+        points = [name for name in self.asked["search"] if any(name in group.point for group in self.groups)]
         header = ("trials", *points, *self.names, "constraint")
         rows = [("start", *("-" for _ in points), *(number(self.start.get(n, math.nan)) for n in self.names), "-")]
         for group in self.groups:
@@ -149,7 +163,7 @@ class Studied:
             "objectives": [str(one) for one in self.objectives],
             "constraints": [str(one) for one in self.constraints],
             "start": finite(self.start),
-            "trials": [_told(trial.told) for trial in self.trials],
+            "trials": [dict(trial.told) for trial in self.trials],
             "recipes": [
                 {
                     "point": group.point,
@@ -161,7 +175,7 @@ class Studied:
                 for group in self.groups
             ],
             "best": None if top is None else {"trial": top.number, "model": str(top.model), "point": top.point},
-            "front": [{"trial": trial.number, "step": one["step"]} for trial, one in self.front],
+            "front": [{"trial": trial.number, "step": step} for trial, step, _ in self.front],
         }
 
     def save(self, worker: str) -> Path:
@@ -189,17 +203,17 @@ class Studied:
         trials = [trial for trial in self.trials if trial.standing is not None]
         first, *others = self.objectives
         second = others[0].measure if others else next((c.measure for c in self.constraints), RETAIN)
-        pairs = [(trial, one) for trial in trials for one in trial.told["candidates"]]
-        good = [standing(one["measures"], self.start, self.objectives, self.constraints) for _, one in pairs]
+        candidates = [measures for _, _, measures in self.candidates]
+        good = [self.standing(measures) for measures in candidates]
         return Drawn(
-            trials=[trial.point for trial in trials],
+            trials=[{name: _number(value) for name, value in trial.point.items()} for trial in trials],
             values=[trial.measures[first.measure] for trial in trials],
             feasible=[trial.standing is not None and trial.standing.feasible for trial in trials],
             objective=str(first),
             better_low=first.direction != "maximize",
             candidates=[
-                (one["measures"][first.measure], one["measures"][second], found.feasible)
-                for (_, one), found in zip(pairs, good, strict=True)
+                (measures[first.measure], measures[second], found.feasible)
+                for measures, found in zip(candidates, good, strict=True)
             ],
             front=front(good),
             axes=(first.measure, second),
@@ -230,7 +244,7 @@ def load_studied(folder: str | Path) -> Studied:
     return Studied(
         folder,
         asked,
-        {name: math.nan if value is None else value for name, value in start["measures"].items()},
+        numbers(start["measures"]),
         tuple(Objective(**one) for one in start["objectives"]),
         tuple(Constraint(**one) for one in asked["constraints"]),
         tuple(Trial(path, read_object(path / TRIAL)) for _, path in finished(folder)),
@@ -242,12 +256,17 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _told(told: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(told)
-    if "measures" in told:
-        found["measures"] = finite(told["measures"])
-        found["candidates"] = [{**one, "measures": finite(one["measures"])} for one in told["candidates"]]
-    return found
+def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The same as numbers again: null becomes NaN."""
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    """Text that is a number as one, for a scale."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _mean(mean: float, deviation: float | None) -> str:

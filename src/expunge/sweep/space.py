@@ -184,7 +184,7 @@ class Space:
         return point
 
     def corners(self) -> list[Point]:
-        """Points in which each value stands at least once: one setting at a time, for each method, retain loss, adapter.
+        """Points that hold each value at least once: one setting at a time, for each method, retain loss and adapter.
 
         Of a range both ends are taken. What these points allow, others need not, but a name or value that no run takes
         is found.

@@ -1,4 +1,4 @@
-"""The file of a study: settings of all runs, what is searched, and how. Every value keeps the line that it stands on."""
+"""The file of a study: settings of all runs, what is searched, and how. Every value knows its line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,13 +116,18 @@ def read_study_file(path: str | Path) -> StudyFile:
     sections: dict[str, Mapping[str, Any]] = {STUDY: {}}
     for name, held in tree.items():
         if name not in (SETTINGS, SEARCH, STUDY):
-            raise unknown("section of a study file", name, (SETTINGS, SEARCH, STUDY), came_from=origin((name,), marks))
+            raise unknown("section of a study file", name, (SETTINGS, SEARCH, STUDY), came_from=_first(name, marks))
         if not isinstance(held, Mapping):
-            raise ExpungeError(f"{name} must hold settings, one a line (from {origin((name,), marks)}).")
+            raise ExpungeError(f"{name} must hold settings, one a line (from {_first(name, marks)}).")
         sections[name] = held
     if missing := [name for name in (SETTINGS, SEARCH) if name not in sections]:
         raise ExpungeError(f"the study file '{path}' lacks the section {missing[0]}.")
     return StudyFile(path, sections, marks)
+
+
+def _first(name: str, marks: Marks) -> str:
+    """Where a section begins."""
+    return next((mark.origin for where, mark in marks.items() if where[0] == name), "")
 
 
 def refuse(layers: Sequence[Layer], names: Mapping[str, str]) -> None:

@@ -24,17 +24,18 @@ from expunge.models.fingerprint import base_fingerprint
 from expunge.models.load import load_model
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import load_attacked
+from expunge.results.studies import ASKED, TRIAL, finished
 from expunge.sweep.claims import Claims
 from expunge.sweep.journal import opened, require_optuna, storage_of, without_password
 from expunge.sweep.measuring import Measuring, measuring
 from expunge.sweep.objective import RECOVERY
-from expunge.sweep.places import ASKED, CONTROL, START, TRIAL, finished, mask_file, write_once
+from expunge.sweep.places import CONTROL, START, mask_file, write_once
 from expunge.sweep.prepare import Job, check_recipe, prepare, split_recipe
 from expunge.sweep.results import FORMAT, Studied, finite, load_studied
 from expunge.sweep.samplers import Sampler, Source, source
 from expunge.sweep.space import Choices, Point, Space
 from expunge.sweep.study import StudyConfig, seconds_of
-from expunge.sweep.trial import OWN, Bench, Model
+from expunge.sweep.trial import OWN, Bench, Model, keep_evaluation
 from expunge.sweep.worker import WAIT, Labor, work
 from expunge.sweep.workers import Watch, Worker, alive
 from expunge.training.plan import Plan, plan_unlearning, split_settings
@@ -304,12 +305,14 @@ def jobs(setup: Setup, folder: Path, measured: Measuring, worker: Worker, progre
     common: dict[str, Any] = {"template": setup.template, "max_length": setup.max_length}
 
     def start() -> None:
-        measures = measured.measured(setup.fresh(), "start model")
+        evaluation = measured.measured(setup.fresh(), "start model")
+        measures = {name: evaluation[name] for name in measured.names}
         objectives = measured.objectives(measures)
         content = {
             "measures": finite({name: float(measure) for name, measure in measures.items()}),
             "objectives": [asdict(one) for one in objectives],
         }
+        keep_evaluation(evaluation, folder / "start", "start model")
         write_once(folder / START, content, worker.id)
 
     def control() -> None:
@@ -374,7 +377,7 @@ def sweep(
         corpus: holds `forget` and `retain`.
         search: setting to a list of values, or to a range `{"low": 1e-6, "high": 1e-4, "log": True}`; any setting of
             `unlearn`. `npo.beta` takes part with npo alone. A `mask` is None, a file, or a recipe: settings of
-            `localize` and of `Scores.select`, such as `{"attribution": "wagle", "ratio": 0.1}`. From it the mask is made
+            `localize` and of `Scores.select`, such as `{"attribution": "wagle", "ratio": 0.1}`. The mask is made
             once.
         output_dir: folder of the study. One with a part of the same study is gone on with.
         settings: of `unlearn`, the same in all runs.

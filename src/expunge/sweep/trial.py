@@ -3,7 +3,7 @@
 import gc
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,9 +15,12 @@ from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.progress import Progress, renamed
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
+from expunge.results.measures import Evaluation
+from expunge.results.places import EVALUATION, records_folder
+from expunge.results.studies import RUN
 from expunge.sweep.measuring import Measuring
 from expunge.sweep.objective import Objective, Standing, best, standing
-from expunge.sweep.places import RUN
+from expunge.sweep.results import finite
 from expunge.sweep.study import StudyConfig
 from expunge.sweep.worker import Attempt, Outcome
 from expunge.training.unlearn import unlearn
@@ -42,6 +45,8 @@ class Candidates:
     keep_all: bool
     found: list[dict[str, Any]] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
+    evaluation: Evaluation | None = None
+    """Of the best candidate."""
     pruned: str = ""
     about: str = "sweep: each look is a candidate"
 
@@ -53,20 +58,28 @@ class Candidates:
             self.pruned = reason
         return reason
 
+    @property
+    def chosen(self) -> int:
+        """The position of the best candidate."""
+        return best(self.standings)
+
     def add(self, model: nn.Module, step: int) -> Standing:
         """Measure a candidate and take it up."""
         assert isinstance(model, PreTrainedModel | PeftModel)
         before = [self.start, *(one["measures"] for one in self.found)]
-        values = self.measuring.values(model, f"step {step}", before)
+        evaluation = self.measuring.measured(model, f"step {step}")
+        values = self.measuring.values(evaluation, model, f"step {step}", before)
         good = standing(values, self.start, self.objectives, self.measuring.constraints)
-        self.found.append({"step": step, "measures": values, "violation": good.violation})
+        self.found.append({"step": step, "measures": values})
         self.standings.append(good)
+        if self.chosen == len(self.found) - 1:
+            self.evaluation = evaluation
         return good
 
     def tidy(self, last: int) -> None:
         """Remove checkpoints but that of the best candidate and that of the last step, which may still be written."""
         if not self.keep_all:
-            stay = {f"checkpoint-{self.found[best(self.standings)]['step']}", f"checkpoint-{last}"}
+            stay = {f"checkpoint-{self.found[self.chosen]['step']}", f"checkpoint-{last}"}
             for path in (self.folder / CHECKPOINTS).glob("checkpoint-*"):
                 if path.name not in stay:
                     shutil.rmtree(path)
@@ -120,13 +133,13 @@ class Bench:
             last = int(run.manifest.results["steps"])
             if not candidates.found or candidates.found[-1]["step"] != last:
                 candidates.add(run.model, last)
-            return self._outcome(candidates, folder, last)
+            return self._outcome(candidates, attempt, last)
         finally:
             del model
             gc.collect()
 
-    def _outcome(self, candidates: Candidates, folder: Path, last: int) -> Outcome:
-        chosen = best(candidates.standings)
+    def _outcome(self, candidates: Candidates, attempt: Attempt, last: int) -> Outcome:
+        chosen, folder = candidates.chosen, candidates.folder
         step = candidates.found[chosen]["step"]
         at_the_end = step == last
         if self.config.keep == "best":
@@ -136,16 +149,25 @@ class Bench:
             if at_the_end:
                 shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         model = RUN if at_the_end else f"{RUN}/{CHECKPOINTS}/checkpoint-{step}"
+        assert candidates.evaluation is not None
+        keep_evaluation(candidates.evaluation, attempt.folder / model, f"trial {attempt.number}")
         return Outcome(
             state="pruned" if candidates.pruned else "finished",
             standing=candidates.standings[chosen],
             why=candidates.pruned,
             record={
-                "candidates": candidates.found,
+                "candidates": [{**one, "measures": finite(one["measures"])} for one in candidates.found],
                 "best": chosen,
                 "step": step,
                 "steps": last,
                 "model": model,
-                "measures": candidates.found[chosen]["measures"],
+                "measures": finite(candidates.found[chosen]["measures"]),
             },
         )
+
+
+def keep_evaluation(evaluation: Evaluation, model: Path, label: str) -> None:
+    """Save what was measured of a model where a report looks for it, without texts of the data."""
+    folder = records_folder(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(evaluation, label=label).with_texts("drop").save(folder / EVALUATION)

@@ -13,9 +13,10 @@ from expunge.core.checks import ExpungeError
 from expunge.core.format import counted
 from expunge.core.json_text import read_object
 from expunge.core.progress import Progress
+from expunge.results.studies import TRIAL, finished
 from expunge.sweep.claims import Claims
 from expunge.sweep.objective import Standing
-from expunge.sweep.places import TRIAL, finished, publish, running_folder, trial_folder
+from expunge.sweep.places import publish, running_folder, trial_folder
 from expunge.sweep.samplers import Source, asked
 from expunge.sweep.space import Point, Space
 

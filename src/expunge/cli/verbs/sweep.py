@@ -101,6 +101,8 @@ def file_layers(layers: Sequence[Layer]) -> list[Layer]:
 
 def _recipe(layer: Layer, base: UnlearnRunConfig) -> dict[str, Any]:
     """The recipe of a mask, with values of their types; what was not given is left out."""
+    from expunge.sweep.prepare import check_recipe
+
     refuse(
         [
             Layer({name: value}, {w: m for w, m in layer.marks.items() if w[0] == name})
@@ -111,7 +113,13 @@ def _recipe(layer: Layer, base: UnlearnRunConfig) -> dict[str, Any]:
     given = [Layer({"output": "mask"}), Layer({"model": base.model}), layer]
     read = resolve(LocalizeConfig, further_layers=lambda _: given, extra_settings=of_attribution)
     known = {name: getattr(read.config, name) for name in layer.tree if name in LocalizeConfig.__dataclass_fields__}
-    return {"attribution": read.config.attribution, **known, **read.extra}
+    found = {"attribution": read.config.attribution, **known, **read.extra}
+    try:
+        check_recipe(found)
+    except ExpungeError as error:
+        came_from = ", ".join(dict.fromkeys(mark.origin for mark in layer.marks.values()))
+        raise ExpungeError(f"{error} (from {came_from})") from None
+    return found
 
 
 def run_settings(layers: Sequence[Layer]) -> Resolved[UnlearnRunConfig]:
@@ -249,7 +257,8 @@ def _dry_run(call: Call[SweepConfig]) -> int:
         heading("Work")
         total = "as many as the budget allows" if found.trials is None else counted(found.trials, "trial")
         say(
-            f"{total}; a trial has {found.steps:.0f} steps and {found.tokens:.0f} tokens on average ({found.planned} planned)"
+            f"{total}; a trial has {found.steps:.0f} steps and {found.tokens:.0f} tokens on average "
+            f"({found.planned} planned)"
         )
         if found.trials is not None:
             say(f"{found.steps * found.trials:.0f} steps and {found.tokens * found.trials:.0f} tokens in all")
@@ -304,8 +313,8 @@ def _conclude(found: "Studied") -> None:
     if len(found.objectives) > 1:
         heading("Pareto front")
         rows = [
-            (str(trial.number), str(one["step"]), *(f"{one['measures'][o.measure]:.4g}" for o in found.objectives))
-            for trial, one in found.front
+            (str(trial.number), str(step), *(f"{measures[o.measure]:.4g}" for o in found.objectives))
+            for trial, step, measures in found.front
         ]
         table(("trial", "step", *map(str, found.objectives)), rows, numeric=tuple(range(len(found.objectives) + 2)))
     say()
