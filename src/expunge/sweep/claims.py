@@ -113,7 +113,8 @@ class Claims:
 
     def is_given_up(self, attempts: "Sequence[FrozenTrial]") -> bool:
         """Did every worker that ran it end before it, so that no further one is to?"""
-        return sum(attempt.user_attrs.get(WHY) == GONE for attempt in attempts) >= self.most_attempts
+        gone = [attempt for attempt in attempts if attempt.user_attrs.get(WHY) == GONE]
+        return len(gone) >= self.most_attempts
 
     def withdraw(self, trial: "Trial") -> None:
         """Give up an attempt that was interrupted; its point is free again."""

@@ -121,5 +121,6 @@ VERB = Verb(
     flags=("dry_run", "overwrite"),
     positional="RUN...",
     note="RUN is a run of unlearn that kept its checkpoints (keep_checkpoints=0); with trace=mixing any run; the "
-    "folder of a sweep stands for its runs. Runs that differ by their seed become one row.\n\nExample: expunge compare runs/npo runs/simnpo --retain runs/retain",
+    "folder of a sweep stands for its runs. Runs that differ by their seed become "
+    "one row.\n\nExample: expunge compare runs/npo runs/simnpo --retain runs/retain",
 )
