@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.attack import attack
 from expunge.config.signature import shows_settings
-from expunge.core.checks import ExpungeError, path_of
+from expunge.core.checks import ExpungeError, path_of, require_type, unknown
 from expunge.core.json_text import read_object
 from expunge.core.manifest import jsonable, versions
 from expunge.core.progress import Progress, under
@@ -21,7 +21,7 @@ from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.localize.localize import localize
 from expunge.models.fingerprint import base_fingerprint
-from expunge.models.load import load_model
+from expunge.models.load import check_loaded, load_model
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import load_attacked
 from expunge.results.studies import ASKED, TRIAL, finished
@@ -396,12 +396,13 @@ def sweep(
     folder = path_of("output_dir", output_dir)
     known = StudyConfig.__dataclass_fields__
     if unheard := [name for name in study if name not in known]:
-        from expunge.core.checks import unknown
-
         raise unknown("setting of a study", unheard[0], known)
+    require_type("search", search, dict, "a mapping of settings to their values")
+    require_type("settings", settings or {}, dict, "a mapping of settings to values")
     config, fixed = StudyConfig(**study), dict(settings or {})
     space = Space.read(search, fixed)
     shape: Model = load_model(model) if isinstance(model, str | Path) else model
+    check_loaded(shape, tokenizer)
 
     def fresh() -> Model:
         return load_model(model) if isinstance(model, str | Path) else deepcopy(model)
