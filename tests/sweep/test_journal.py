@@ -77,11 +77,14 @@ def test_a_torn_line_longer_than_a_piece_that_is_read_at_once(tmp_path: Path) ->
     assert path.read_bytes() == b""
 
 
-def test_a_lock_that_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+def test_a_lock_that_a_killed_process_left_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / FILE
-    backend = journal(path, grace=3)
-    (tmp_path / f"{FILE}.lock").symlink_to(path)
-    backend.append_logs([{"op_code": 0}])
+    monkeypatch.chdir(tmp_path.parent)
+    relative = Path(tmp_path.name) / FILE  # as a folder is named on a command line
+    killed = journal(relative, grace=3)
+    killed._lock.acquire()  # type: ignore[attr-defined]
+    assert (tmp_path / f"{FILE}.lock").resolve() == path
+    journal(relative, grace=3).append_logs([{"op_code": 0}])
     assert json.loads(path.read_text()) == {"op_code": 0}
 
 

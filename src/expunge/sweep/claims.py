@@ -131,12 +131,21 @@ class Claims:
 
         return bool(self.study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING)
 
-    def finish(self, trial: "Trial", values: Sequence[float] | None, *, pruned: bool = False, why: str = "") -> bool:
+    def finish(
+        self,
+        trial: "Trial",
+        values: Sequence[float] | None,
+        *,
+        violation: float = 0.0,
+        pruned: bool = False,
+        why: str = "",
+    ) -> bool:
         """Tell how an attempt ended.
 
         Args:
             trial: the attempt.
             values: of the objectives; None: it failed.
+            violation: by how much it breaks the constraints.
             pruned: was it ended early?
             why: it failed.
 
@@ -150,6 +159,8 @@ class Claims:
         try:
             if why:
                 trial.set_user_attr(WHY, why)
+            if values is not None:
+                trial.set_constraint("violation", violation)
             frozen = self.study._storage.get_trial(trial._trial_id)
             self.study.sampler.after_trial(self.study, frozen, state, values)
             self.study._storage.set_trial_state_values(trial._trial_id, state, values)

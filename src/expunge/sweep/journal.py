@@ -104,9 +104,18 @@ def journal(path: Path, *, grace: int = GRACE) -> "BaseJournalBackend":
                     "one and start the sweep there: finished trials are taken as they are."
                 ) from error
 
+    class Lock(JournalFileSymlinkLock):
+        """Optuna's lock, a link that leads to the journal from wherever the folder is mounted."""
+
+        def __init__(self) -> None:
+            super().__init__(str(path), grace_period=grace)
+            # By the date of what the link leads to Optuna sees that the lock is old; a link that leads nowhere, as one
+            # to a relative path does, would be waited for without end.
+            self._lock_target_file = path.name
+
     # Windows lets few users make symbolic links; file systems older than NFSv3 know no exclusive creation.
-    lock = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
-    return Journal(str(path), lock_obj=lock(str(path), grace_period=grace))
+    lock = JournalFileOpenLock(str(path), grace_period=grace) if os.name == "nt" else Lock()
+    return Journal(str(path), lock_obj=lock)
 
 
 def _append(path: Path, logs: list[dict[str, Any]]) -> None:

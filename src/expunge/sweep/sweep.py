@@ -16,9 +16,9 @@ from expunge.config.signature import shows_settings
 from expunge.core.checks import ExpungeError, path_of, require_type, unknown
 from expunge.core.json_text import read_object
 from expunge.core.manifest import jsonable, versions
-from expunge.core.progress import Progress, under
+from expunge.core.progress import Progress, processes, under
 from expunge.data.corpus import Corpus, check_corpus
-from expunge.data.template import Template
+from expunge.data.template import Template, dated
 from expunge.localize.localize import localize
 from expunge.models.fingerprint import base_fingerprint
 from expunge.models.load import check_loaded, load_model
@@ -213,6 +213,10 @@ def run_study(setup: Setup, folder: Path, *, progress: Progress | None = None) -
         progress: called with (what, done, total, numbers).
     """
     require_optuna()
+    if processes() > 1:
+        raise ExpungeError(
+            "a worker of a sweep is one process: start several of them, each with a GPU of its own, without a launcher."
+        )
     config, worker = setup.config, Worker.here()
     points = setup.points()
     trials = setup.trials(points)
@@ -249,6 +253,9 @@ def run_study(setup: Setup, folder: Path, *, progress: Progress | None = None) -
         if measured.controlled and measured.needs(RECOVERY):
             measured = replace(measured, control=load_attacked(folder / CONTROL))
         begun = load_studied(folder)
+        # The date that prompts carry, where they do, is the same in all runs, whenever a worker begins.
+        date = read_object(folder / START)["date"]
+        measured = replace(measured, template=dated(setup.template, setup.tokenizer, like=date))
 
         def masks(mask: Any) -> Path | str | None:
             return mask_file(folder, mask) if isinstance(mask, Mapping) else mask
@@ -263,7 +270,7 @@ def run_study(setup: Setup, folder: Path, *, progress: Progress | None = None) -
             measuring=measured,
             start=begun.start,
             objectives=begun.objectives,
-            template=setup.template,
+            template=measured.template,
             max_length=setup.max_length,
             progress=progress,
         )
@@ -311,6 +318,7 @@ def jobs(setup: Setup, folder: Path, measured: Measuring, worker: Worker, progre
         content = {
             "measures": finite({name: float(measure) for name, measure in measures.items()}),
             "objectives": [asdict(one) for one in objectives],
+            "date": None if measured.template is None else measured.template.date,
         }
         keep_evaluation(evaluation, folder / "start", "start model")
         write_once(folder / START, content, worker.id)

@@ -19,6 +19,7 @@ from expunge.sweep.objective import Standing
 from expunge.sweep.places import publish, running_folder, trial_folder
 from expunge.sweep.samplers import Source, asked
 from expunge.sweep.space import Point, Space
+from expunge.sweep.workers import forget
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -122,6 +123,7 @@ def tidy(labor: Labor) -> None:
     """Free what workers that are gone were running, and close the points that ended all of them."""
     for point, owner in labor.claims.release_gone():
         shutil.rmtree(running_folder(labor.folder, point, owner.id), ignore_errors=True)
+        forget(labor.folder, owner)
     for point, attempts in labor.claims.attempts().items():
         if labor.claims.is_given_up(attempts) and not trial_folder(labor.folder, point).exists():
             known = {name: value for attempt in attempts for name, value in attempt.params.items()}
@@ -141,6 +143,8 @@ def _known(labor: Labor, point: int) -> Mapping[str, Any]:
 
 def _attempt(labor: Labor, number: int, trial: "Trial") -> bool:
     """Make an attempt; was it the one that counts, and run here?"""
+    from optuna.exceptions import UpdateFinishedTrialError
+
     aside = running_folder(labor.folder, number, labor.claims.worker.id)
     try:
         labor.source.prepare(labor.claims.study, number)
@@ -166,7 +170,7 @@ def _attempt(labor: Labor, number: int, trial: "Trial") -> bool:
         ours = _publish(labor, attempt, outcome, time.monotonic() - began)
         _tell(labor, trial, read_object(there / TRIAL))
         return ours
-    except Lost:
+    except (Lost, UpdateFinishedTrialError):  # the latter where it was lost between a look and what follows
         shutil.rmtree(aside, ignore_errors=True)
         return False
     except BaseException:  # a fault of ours, or Ctrl-C: another worker, or a later one, tries again
@@ -221,11 +225,10 @@ def _bounded(value: float) -> float:
 def _tell(labor: Labor, trial: "Trial", told: Mapping[str, Any]) -> None:
     """Tell the storage how a trial ended that has its folder."""
     good = told["standing"]
-    if good is not None and not trial.constraints:
-        trial.set_constraint("violation", good["violation"])
     labor.claims.finish(
         trial,
         None if good is None else good["losses"],
+        violation=0.0 if good is None else good["violation"],
         pruned=told["state"] == "pruned",
         why=told["why"] if good is None else "",
     )

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from expunge.core.json_text import read_object
 
 FOLDER = "workers"
 EVERY = 5.0
@@ -55,7 +58,9 @@ class Worker:
 
 
 def exists(pid: int) -> bool:
-    """Is there a process of this number on this machine?"""
+    """Is there a process of this number on this machine? On Windows, which has no harmless way to ask: yes."""
+    if os.name == "nt":
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -145,12 +150,20 @@ class Watch:
         return self.clock() - since > self.gone_after
 
 
-def present(folder: Path) -> list[dict[str, object]]:
-    """The last sign of each worker that did not end in an orderly way or is there."""
+def forget(folder: Path, worker: Worker) -> None:
+    """Remove the last sign of a worker that is gone."""
+    (folder / FOLDER / f"{worker.id}.json").unlink(missing_ok=True)
+
+
+def present(folder: Path) -> list[dict[str, Any]]:
+    """The last sign of each worker, but of those that ended on this machine."""
     found = []
     for path in sorted((folder / FOLDER).glob("*.json")):
         try:
-            found.append(dict(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError):
+            sign = read_object(path)
+        except OSError:
             continue  # it ended while this was read
+        worker = Worker(**{name: sign[name] for name in Worker.__dataclass_fields__})
+        if exists(worker.pid) or not worker.is_here():
+            found.append(sign)
     return found
