@@ -76,7 +76,7 @@ def test_the_point_of_a_worker_that_is_gone_is_run_again_with_the_same_values(wo
 
 
 def test_of_two_that_find_a_worker_gone_one_frees_its_point(workers: tuple[Claims, Claims]) -> None:
-    first, second = workers
+    first = workers[0]
     lost = Claims(first.study, Worker("lost", "host", 1, "place"), first.watch)
     lost.take([0], nothing)
     for worker in workers:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from expunge.results.studies import TRIAL, finished
 from expunge.sweep.claims import GONE, POINT, WHY
 from expunge.sweep.journal import FILE, TORN, opened, storage_of
-from expunge.sweep.places import TRIAL, finished
 
 pytest.importorskip("optuna")
 

@@ -42,7 +42,7 @@ def test_constraints_are_read(text: str, read: Constraint, bound: float) -> None
 
 @pytest.mark.parametrize("text", ["", "kept", "kept > 0.4", "kept >= much", "kept >= 1e999", "kept >= 1.2.3", ">= 0.4"])
 def test_what_is_no_constraint(text: str) -> None:
-    with pytest.raises(ExpungeError, match="is none, such as 'utility >= 0.95 of start'"):
+    with pytest.raises(ExpungeError, match=r"is none, such as 'utility >= 0\.95 of start'"):
         Constraint.read(text)
 
 

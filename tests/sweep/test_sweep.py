@@ -9,16 +9,16 @@ import torch
 
 pytest.importorskip("optuna")
 
-import expunge  # noqa: E402
-import zoo  # noqa: E402
-from expunge.core.checks import ExpungeError  # noqa: E402
-from expunge.data.corpus import Corpus  # noqa: E402
-from expunge.masks.mask import Mask  # noqa: E402
-from expunge.models.load import load_model, save_model  # noqa: E402
-from expunge.results.attacked import Attacked, Column, Leak  # noqa: E402
-from expunge.results.measures import Evaluation  # noqa: E402
-from expunge.sweep.measuring import area, measuring, worst  # noqa: E402
-from expunge.sweep.study import StudyConfig  # noqa: E402
+import expunge
+import zoo
+from expunge.core.checks import ExpungeError
+from expunge.data.corpus import Corpus
+from expunge.masks.mask import Mask
+from expunge.models.load import load_model, save_model
+from expunge.results.attacked import Attacked, Column, Leak
+from expunge.results.measures import Evaluation
+from expunge.sweep.measuring import area, measuring, worst
+from expunge.sweep.study import StudyConfig
 
 SEARCH: dict[str, Any] = {"learning_rate": [1e-4, 1e-2]}
 STUDY: dict[str, Any] = {"objective": ("forget_probability",), "constraint": ("retain_probability >= 0.5 of start",)}
@@ -140,7 +140,7 @@ def test_recovery_above_a_control(tmp_path: Path) -> None:
     (trial,) = found.trials
     assert trial.measures["recovery"] == pytest.approx(trial.standing.losses[0])
     held = json.loads((tmp_path / "study/control/attacked.json").read_text())
-    assert [column["name"] for column in held["columns"]][0] == "plain"
+    assert held["columns"][0]["name"] == "plain"
     assert "Where does Arvo" not in (tmp_path / "study/control/attacked.json").read_text()  # no text of the forget set
 
 

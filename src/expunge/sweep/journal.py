@@ -1,7 +1,9 @@
 """Where a study keeps what its workers did: Optuna's journal in a file that survives kills, or a database."""
 
 import os
+import random
 import re
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -18,6 +20,10 @@ FILE = "journal.log"
 TORN = "torn"
 GRACE = 30
 """Seconds after which a lock that does not change hands is taken from whoever holds it."""
+TRIES = 5
+"""Of making the tables of a database, where several workers begin at once and each finds none."""
+MADE_AT_ONCE = ("IntegrityError", "OperationalError", "ProgrammingError")
+"""SQLAlchemy's errors for a table or row that another worker has just made."""
 PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 
 
@@ -46,10 +52,15 @@ def storage_of(folder: Path, url: str | None, *, grace: int = GRACE) -> "BaseSto
     if url is None:
         return optuna.storages.JournalStorage(journal(folder / FILE, grace=grace))
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-    except Exception as error:
-        raise ExpungeError(f"storage={without_password(url)} cannot be used: {_first_line(error)}") from error
+    left = TRIES
+    while True:
+        left -= 1
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+        except Exception as error:
+            if not left or type(error).__name__ not in MADE_AT_ONCE:
+                raise ExpungeError(f"storage={without_password(url)} cannot be used: {_first_line(error)}") from error
+        time.sleep(random.uniform(0.2, 1.0))
 
 
 def opened(storage: "BaseStorage", name: str, objectives: int) -> "Study":
