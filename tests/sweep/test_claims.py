@@ -8,7 +8,7 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.trial import TrialState  # noqa: E402
 
-from expunge.sweep.claims import ERROR, GONE, MOST_ATTEMPTS, WHY, WITHDRAWN, Claims  # noqa: E402
+from expunge.sweep.claims import GONE, MOST_ATTEMPTS, WHY, WITHDRAWN, Claims  # noqa: E402
 from expunge.sweep.journal import opened, storage_of  # noqa: E402
 from expunge.sweep.workers import Watch, Worker  # noqa: E402
 
@@ -104,7 +104,7 @@ def test_an_interrupted_attempt_frees_its_point_and_a_failed_one_closes_it(worke
     first.withdraw(taken[1])
     again = second.take([0], nothing)
     assert again is not None
-    second.finish(again[1], None, why=ERROR)
+    second.finish(again[1], None, why="no memory")
     assert first.take([0], nothing) is None and not first.is_open(first.attempts()[0])
 
 

@@ -1,6 +1,7 @@
 """Studies on a tiny model from end to end: candidates, masks made once, a control, going on, what is refused."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,61 @@ def test_compare_and_report_take_a_study(study: Any, tmp_path: Path) -> None:
     assert [one.label for one in models] == ["start model", *(f"trial {i}" for i in range(8))]
 
 
-def test_the_model_that_was_given_is_left_as_it_was(tmp_path: Path) -> None:
+def test_several_objectives_and_a_model_that_is_left_as_it_was(tmp_path: Path) -> None:
     model = zoo.tiny_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    sweep(tmp_path / "study", {"learning_rate": [1e-2]}, model=model)
+    both = ("forget_probability", "aues")
+    found = sweep(tmp_path / "study", {"learning_rate": [1e-2]}, model=model, objective=both, constraint=())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [str(one) for one in found.objectives] == ["minimize forget_probability", "maximize aues"]
+    (trial,) = found.trials
+    path = [found.start, *(measures for _, measures in trial.candidates)]
+    assert [measures["aues"] for measures in path[1:]] == [area(path[:2]), area(path[:3])]
+    assert {one.number for one, _, _ in found.front} == {0}
+
+
+def test_candidates_of_an_adapter_load_as_models(tmp_path: Path) -> None:
+    search = {"adapter": [None, "lora"], "lora.rank": [2], "learning_rate": [1e-2]}
+    plain, lora = sweep(tmp_path / "study", search, constraint=()).trials
+    assert plain.point == {"adapter": "null", "learning_rate": "0.01"} and lora.point["lora.rank"] == "2"
+    for trial in (plain, lora):
+        found = expunge.evaluate(load_model(trial.model), zoo.tokenizer(), zoo.corpus(), metrics=["forget_probability"])
+        assert float(found["forget_probability"]) == pytest.approx(trial.measures["forget_probability"], rel=1e-4)
+
+
+def test_all_candidates_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    (trial,) = sweep(tmp_path / "study", {"learning_rate": [1e-2]}, keep="all", every=0.5).trials
+    assert [step for step, _ in trial.candidates] == [1, 2, 3, 4]
+    folders = sorted(path.name for path in (trial.folder / "run" / "checkpoints").iterdir())
+    assert folders == [f"checkpoint-{step}" for step in (1, 2, 3)]  # the last one is the run itself
+    for step, measures in trial.candidates:
+        model = load_model(trial.folder / "run" / (f"checkpoints/checkpoint-{step}" if step < 4 else ""))
+        found = expunge.evaluate(model, zoo.tokenizer(), zoo.corpus(), metrics=["forget_probability"])
+        assert float(found["forget_probability"]) == pytest.approx(measures["forget_probability"], rel=1e-4)
+
+
+def test_a_hopeless_run_ends_early_and_is_kept_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["expunge.sweep.worker"], "_look", lambda *_: "hopeless")
+    (trial,) = sweep(tmp_path / "study", {"learning_rate": [1e-2]}).trials
+    assert (trial.state, trial.told["why"], trial.told["steps"]) == ("pruned", "hopeless", 2)
+    assert expunge.Manifest.load(trial.folder / "run").results["planned_steps"] == 4
+
+
+def test_a_run_that_cannot_go_on_is_kept_with_its_reason(tmp_path: Path) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ExpungeError("the loss is not finite")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["expunge.sweep.trial"], "unlearn", broken)
+        found = sweep(tmp_path / "study", {"learning_rate": [1e-2]})
+    assert [(trial.state, trial.told["why"]) for trial in found.trials] == [("failed", "the loss is not finite")]
+    assert found.best is None and found.groups == () and json.loads((found.folder / "study.json").read_text())
+
+
+def test_a_launcher_s_processes_are_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ExpungeError, match="a worker of a sweep is one process"):
+        sweep(tmp_path / "study", settings=SETTINGS | {"batch_size": 4})
 
 
 def test_a_study_is_gone_on_with_and_replayed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 POINT, WORKER, WHY = "point", "worker", "why"
 """Attributes of an attempt: the number of its point, who makes it, and why it came to nothing."""
-GONE, WITHDRAWN, ERROR = "its worker is gone", "another attempt came first", "error"
+GONE, WITHDRAWN = "its worker is gone", "withdrawn"
 MOST_ATTEMPTS = 3
 """Attempts at a point whose workers are gone; after them the point is taken to be what ends them: out of memory."""
 
