@@ -18,7 +18,7 @@ from expunge.sweep.objective import Standing  # noqa: E402
 from expunge.sweep.places import running_folder, trial_folder  # noqa: E402
 from expunge.sweep.samplers import source  # noqa: E402
 from expunge.sweep.space import Space  # noqa: E402
-from expunge.sweep.worker import Attempt, Labor, Outcome, Run, work  # noqa: E402
+from expunge.sweep.worker import Attempt, Labor, Outcome, Run, tidy, work  # noqa: E402
 from expunge.sweep.workers import Watch, Worker  # noqa: E402
 
 GOOD = Outcome(state="finished", standing=Standing(0.0, (1.0,)), record={"more": 3})
@@ -88,7 +88,9 @@ def test_what_is_interrupted_or_our_fault_is_left_to_the_next_worker(
     with pytest.raises(error):
         work(labor(tmp_path, broken))
     assert not [*(tmp_path / "trials").iterdir()]
-    assert work(labor(tmp_path, lambda attempt: GOOD, "next")) == 3
+    following = labor(tmp_path, lambda attempt: GOOD, "next")
+    assert following.claims.is_free(following.claims.attempts()[0])
+    assert work(following) == 3
 
 
 def test_a_worker_that_is_taken_to_be_gone_withdraws(tmp_path: Path) -> None:
@@ -104,6 +106,27 @@ def test_a_worker_that_is_taken_to_be_gone_withdraws(tmp_path: Path) -> None:
     assert work(labor(tmp_path, slow)) == 0
     assert [told(tmp_path, i)["worker"] for i in range(3)] == ["other"] * 3
     assert not [*(tmp_path / "trials").glob(".*")]
+
+
+def test_what_a_worker_makes_after_it_was_taken_to_be_gone_counts_no_more(tmp_path: Path) -> None:
+    others = labor(tmp_path, lambda attempt: GOOD, "other")
+    others.claims.watch.away = frozenset({"me"})  # type: ignore[attr-defined]
+    runs: list[int] = []
+
+    def slow(attempt: Attempt) -> Outcome:
+        runs.append(attempt.number)
+        if len(runs) == 1:
+            tidy(others)  # which also takes its folder away
+            attempt.folder.mkdir(exist_ok=True)  # as a run does that writes a checkpoint
+        if len(runs) == 2:
+            tidy(others)
+            (attempt.folder / "checkpoint").write_text("")
+        return GOOD
+
+    assert work(labor(tmp_path, slow)) == 3
+    assert runs == [0, 0, 0, 1, 2]
+    made = [trial.user_attrs.get(WHY) for trial in others.claims.attempts()[0]]
+    assert made == [GONE, GONE, None]
 
 
 def test_a_finished_folder_of_which_nobody_told_is_taken_as_it_is(tmp_path: Path) -> None:

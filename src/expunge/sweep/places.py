@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from expunge.results.studies import TRIALS
 
 START, STUDY = "start.json", "study.json"
 MASKS, CONTROL = "masks", "control"
+GONE = ".gone"
 
 
 def trial_folder(folder: Path, point: int) -> Path:
@@ -59,9 +61,20 @@ def publish(aside: Path, named: Path) -> bool:
     except OSError:
         if not named.is_dir():
             raise
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
         return False
     return True
+
+
+def take_away(aside: Path) -> None:
+    """Remove the folder of a worker that is gone; should it only be slow, it can give no part of it a name.
+
+    What was left of earlier ones by a worker that was killed meanwhile is removed, too.
+    """
+    with suppress(FileNotFoundError):
+        aside.rename(aside.with_name(f"{aside.name}{GONE}"))
+    for left in aside.parent.glob(f".*{GONE}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_once(path: Path, content: Mapping[str, Any], worker: str) -> bool:

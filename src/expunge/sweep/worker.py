@@ -16,7 +16,7 @@ from expunge.core.progress import Progress
 from expunge.results.studies import TRIAL, finished
 from expunge.sweep.claims import Claims
 from expunge.sweep.objective import Standing
-from expunge.sweep.places import publish, running_folder, trial_folder
+from expunge.sweep.places import publish, running_folder, take_away, trial_folder
 from expunge.sweep.samplers import Source, asked
 from expunge.sweep.space import Point, Space
 from expunge.sweep.workers import forget
@@ -122,7 +122,7 @@ def work(labor: Labor) -> int:
 def tidy(labor: Labor) -> None:
     """Free what workers that are gone were running, and close the points that ended all of them."""
     for point, owner in labor.claims.release_gone():
-        shutil.rmtree(running_folder(labor.folder, point, owner.id), ignore_errors=True)
+        take_away(running_folder(labor.folder, point, owner.id))
         forget(labor.folder, owner)
     for point, attempts in labor.claims.attempts().items():
         if labor.claims.is_given_up(attempts) and not trial_folder(labor.folder, point).exists():
@@ -165,7 +165,7 @@ def _attempt(labor: Labor, number: int, trial: "Trial") -> bool:
             if "out of memory" not in str(error):
                 raise
             outcome = Outcome(state="failed", why=str(error).partition("\n")[0])
-        if not labor.claims.holds(trial):
+        if not labor.claims.holds(trial):  # its folder was taken away, and may lack what was in it
             raise Lost
         ours = _publish(labor, attempt, outcome, time.monotonic() - began)
         _tell(labor, trial, read_object(there / TRIAL))
@@ -173,9 +173,12 @@ def _attempt(labor: Labor, number: int, trial: "Trial") -> bool:
     except (Lost, UpdateFinishedTrialError):  # the latter where it was lost between a look and what follows
         shutil.rmtree(aside, ignore_errors=True)
         return False
-    except BaseException:  # a fault of ours, or Ctrl-C: another worker, or a later one, tries again
-        labor.claims.withdraw(trial)
+    except BaseException as error:
+        lost = isinstance(error, Exception) and not labor.claims.holds(trial)
+        labor.claims.withdraw(trial)  # a fault of ours, or Ctrl-C: another worker, or a later one, tries again
         shutil.rmtree(aside, ignore_errors=True)
+        if lost:  # without its folder it could not go on
+            return False
         raise
 
 
