@@ -213,7 +213,10 @@ def _publish(labor: Labor, attempt: Attempt, outcome: Outcome, seconds: float) -
         "worker": labor.claims.worker.id,
         "seconds": round(seconds, 2),
     }
-    (attempt.folder / TRIAL).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside = (
+        attempt.folder / TRIAL
+    )  # the whole folder is; where it was taken away, this raises rather than makes another
+    aside.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return publish(attempt.folder, trial_folder(labor.folder, attempt.number))
 
 
