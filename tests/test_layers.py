@@ -1,8 +1,8 @@
 """Arrows between the parts go one way, held by reading every import, those inside functions too.
 
 Each floor sees those below it: core <- config, masks, results, objectives, data <- models, report <- localize,
-adapters, training, evaluation <- stop_rules, attack, unlearning, comparison, record <- experiments, chat, release <-
-view, erase <- cli. Models know no data, and `report` sees no torch: `core`, `masks` and `results`.
+adapters, training, evaluation <- stop_rules, attack, unlearning, comparison, record <- experiments, chat, release,
+sweep <- view, erase <- cli. Models know no data, and `report` sees no torch: `core`, `masks` and `results`.
 """
 
 import ast
@@ -22,7 +22,7 @@ FLOORS = [
     {"models", "report"},
     {"localize", "adapters", "training", "evaluation"},
     {"stop_rules", "attack", "unlearning", "comparison", "record"},
-    {"experiments", "chat", "release"},
+    {"experiments", "chat", "release", "sweep"},
     {"view", "erase"},
     {"cli"},
     {"__main__", "__init__"},  # the command and the public names

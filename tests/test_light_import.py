@@ -41,6 +41,7 @@ def main(*words: str) -> str:
         (main("mask", "info", "--help"), "region"),
         (main("experiment", "--help"), "sustainability"),
         (main("record", "--help"), "predecessor"),
+        (main("sweep", "--help"), "constraint"),
         (main("verify", "--help"), "salt"),
         (main("export", "--help"), "gguf"),
         (main("list", "attributions"), "wagle"),

@@ -28,6 +28,7 @@ _HOMES = {
     "Release": "expunge.release.export",
     "Run": "expunge.training.run",
     "Scores": "expunge.masks.scores",
+    "Studied": "expunge.sweep.results",
     "Template": "expunge.data.template",
     "Unlearning": "expunge.unlearning",
     "Verification": "expunge.record.verify",
@@ -52,6 +53,7 @@ _HOMES = {
     "measured_rule": "expunge.stop_rules",
     "record": "expunge.record.record",
     "report": "expunge.report.html",
+    "sweep": "expunge.sweep.sweep",
     "unlearn": "expunge.training.unlearn",
     "verify": "expunge.record.verify",
 }
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
     from expunge.results.measures import Measure as Measure
     from expunge.results.records import Records as Records
     from expunge.stop_rules import measured_rule as measured_rule
+    from expunge.sweep.results import Studied as Studied
+    from expunge.sweep.sweep import sweep as sweep
     from expunge.training.finetune import finetune as finetune
     from expunge.training.loss import compute_loss as compute_loss
     from expunge.training.run import Run as Run

@@ -85,6 +85,8 @@ class Verb(Generic[T]):
     """From an unknown setting, a sentence that says what it would be a setting of."""
     replaces_output: bool = True
     """Does `--overwrite` remove the output folder, instead of writing into it?"""
+    locks_output: bool = True
+    """Does one process alone write into the output at a time? Otherwise the verb sees to it."""
     flags: tuple[str, ...] = ()
     positional: str = ""
     """What it takes besides settings, such as `RUN...`; empty for nothing."""
@@ -201,7 +203,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
     call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
     _check_apart(verb, call)
     with ExitStack() as held:
-        for output in [] if call.dry_run else _outputs(call):
+        for output in _outputs(call) if verb.locks_output and not call.dry_run else []:
             held.enter_context(locked(output))
         return verb.run(call)
 

@@ -13,6 +13,7 @@ from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.surface import flag
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.results.records import Records
+from expunge.results.studies import runs_of
 
 _NOT_SETTINGS = (
     "seed",
@@ -41,10 +42,11 @@ class RunFolder:
 
 
 def opened(runs: str | Path | Sequence[str | Path]) -> tuple[list[RunFolder], list[str]]:
-    """The unlearning runs, and the paths of what is none."""
+    """The unlearning runs, and the paths of what is none; the folder of a study stands for the runs in it."""
     found, others = [], []
     listed = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
-    for path in dict.fromkeys(path_of("a run", run) for run in listed):
+    named = dict.fromkeys(path_of("a run", run) for run in listed)
+    for path in [run for name in named for run in runs_of(name)]:
         if not path.exists():
             raise ExpungeError(f"no run at '{path}'. Check the path, or make the run with unlearn.")
         manifest = Manifest.load(path) if (path / MANIFEST).is_file() else None

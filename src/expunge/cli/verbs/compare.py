@@ -120,6 +120,7 @@ VERB = Verb(
     run=compare,
     flags=("dry_run", "overwrite"),
     positional="RUN...",
-    note="RUN is a run of unlearn that kept its checkpoints (keep_checkpoints=0); with trace=mixing any run. Runs that "
-    "differ by their seed become one row.\n\nExample: expunge compare runs/npo runs/simnpo --retain runs/retain",
+    note="RUN is a run of unlearn that kept its checkpoints (keep_checkpoints=0); with trace=mixing any run; the "
+    "folder of a sweep stands for its runs. Runs that differ by their seed become "
+    "one row.\n\nExample: expunge compare runs/npo runs/simnpo --retain runs/retain",
 )

@@ -53,12 +53,14 @@ def report(call: Call[ReportConfig]) -> int:
     from expunge.report.html import ENDINGS, histories_in
     from expunge.report.html import report as write
     from expunge.report.tables import comparison, terminal
+    from expunge.results.studies import models_of
 
     if not call.positional:
         raise ExpungeError("name the evaluated models: expunge report runs/npo runs/simnpo output=report.html")
     config = call.config
-    gathered = distinct(gather(call.positional))
-    more = beside(call.positional, gathered, start=config.start, retain=config.retain)
+    models = [str(model) for path in call.positional for model in models_of(Path(path))]
+    gathered = distinct(gather(models))
+    more = beside(models, gathered, start=config.start, retain=config.retain)
     evaluations = (*gathered, *more.evaluations)
     path = write(
         evaluations,
@@ -75,7 +77,7 @@ def report(call: Call[ReportConfig]) -> int:
         overwrite=call.overwrite,
         texts=config.texts,
         masks=_fingerprints(config.masks),
-        attacked=_attacked(call.positional, config.attacked),
+        attacked=_attacked(models, config.attacked),
     )
     draw_split(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
     for note in more.notes:
@@ -109,5 +111,6 @@ VERB = Verb(
     run=report,
     flags=("overwrite",),
     positional="RUN...",
-    note="RUN is a run folder with evaluated records, a folder of records, or an evaluation.json.",
+    note="RUN is a run folder with evaluated records, a folder of records, an evaluation.json, or the folder of a "
+    "sweep, which stands for the best candidates of its trials.",
 )

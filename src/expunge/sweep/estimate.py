@@ -1,0 +1,121 @@
+"""What a study takes, before anything is trained: trials, steps, tokens, memory, and at least so much time."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from expunge.core.json_text import read_object
+from expunge.models.load import bits_under
+from expunge.models.reference import choose
+from expunge.results.studies import TRIAL, finished
+from expunge.sweep.samplers import Source
+from expunge.sweep.sweep import Setup
+from expunge.sweep.trial import Model
+from expunge.training.memory import training_memory, work
+from expunge.training.reference_rows import reference_size
+from expunge.training.run import uses_bf16
+
+PROBE = 1024
+"""Side of the matrices by which the speed of arithmetic is measured."""
+OPERATIONS = 6
+"""Floating-point operations for each parameter and token of a training step: two forward, four backward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a study takes."""
+
+    trials: int | None
+    planned: int
+    """Trials that the other numbers are means over."""
+    steps: float
+    """Of a trial."""
+    tokens: float
+    """Of a trial, that it trains on."""
+    time: str
+    """In words, with what it rests on."""
+    memory: Mapping[str, float]
+    """Of the largest planned trial."""
+
+
+def estimate(setup: Setup, points: Source, model: Model, folder: Path, *, most: int) -> Estimate:
+    """Plan the first trials of a study.
+
+    Args:
+        setup: the study, checked.
+        points: where its points come from.
+        model: the start model, of which shapes alone are read.
+        folder: of the study, where finished trials say how long one takes.
+        most: how many trials are planned.
+    """
+    steps, tokens, memory = [], [], []
+    for point in setup.sample(points, most):
+        plan = setup.plan(point, model).dated(setup.tokenizer, None)
+        rows = plan.rows(setup.corpus, setup.tokenizer, model)
+        size = work(rows, plan.training)
+        steps.append(size.steps)
+        tokens.append(size.tokens_an_epoch * plan.epochs)
+        how = choose("auto", plan.objective.needs("reference"), reference_size(model, rows, plan.objective))
+        memory.append(
+            training_memory(
+                model,  # type: ignore[arg-type]
+                size,
+                objective=plan.objective,
+                second=how == "model" and plan.adaptation is None,
+                trained=plan.trained_parameters(model),
+                dtype="auto",
+                bits=bits_under(setup.source),
+                whole=plan.adaptation is None and plan.mask is None,
+                autocast=uses_bf16(model, plan.training),
+                checkpointing=plan.training.gradient_checkpointing,
+            )
+        )
+    mean = sum(tokens) / len(tokens)
+    trials = setup.trials(points)
+    return Estimate(
+        trials=trials,
+        planned=len(steps),
+        steps=sum(steps) / len(steps),
+        tokens=mean,
+        time=time_of(folder, trials, mean * OPERATIONS * sum(p.numel() for p in model.parameters())),
+        memory=max(memory, key=lambda parts: sum(parts.values())),
+    )
+
+
+def time_of(folder: Path, trials: int | None, operations: float) -> str:
+    """How long trials take: by those that are finished, else at least as long as their arithmetic does.
+
+    Args:
+        folder: of the study.
+        trials: how many there are to be.
+        operations: of one trial.
+    """
+    seconds = [read_object(path / TRIAL)["seconds"] for _, path in finished(folder)]
+    if seconds:
+        each, basis = sum(seconds) / len(seconds), f"by {len(seconds)} finished"
+    else:
+        each, basis = operations / speed(), "at least, by arithmetic alone: the first trial will tell"
+    left = "" if trials is None else f", {lasting(each * max(0, trials - len(seconds)))} in all for one worker"
+    return f"{lasting(each)} a trial{left} ({basis})"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in words, of two digits or so."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def speed() -> float:
+    """Floating-point operations a second of a matrix product here, on the device that a run would take."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    matrix = torch.rand(PROBE, PROBE, device=device)
+    times = []
+    for _ in range(4):  # the first one also starts threads and libraries
+        began = time.perf_counter()
+        (matrix @ matrix).sum().item()
+        times.append(time.perf_counter() - began)
+    return float(2 * PROBE**3 / min(times))
