@@ -21,6 +21,7 @@ from expunge.erase.plan import Trial, trials
 from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN, distance
 from expunge.models.load import save_model
 from expunge.record.policy import Policy
+from expunge.training.trainer import NonFiniteLoss
 
 KNOWS_ANYTHING = Policy(name="test", attacks=("quantize",), least_known=0.0, least_utility=0.0)
 """A random model knows nothing; under this policy that is enough to begin."""
@@ -87,6 +88,48 @@ def test_a_call_that_was_stopped_goes_on(place: Path, monkeypatch: pytest.Monkey
     done = asked(place)
     assert [dict(row) for row in done.trials] == tried and expunge.verify(done.model).holds
     assert module.unlearn is unlearn
+
+
+def test_a_rate_that_diverges_is_a_miss_and_others_are_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, rates = module.unlearn, []
+
+    def diverges(*words: Any, **more: Any) -> Any:
+        rates.append(more["learning_rate"])
+        if len(rates) == 1:
+            raise NonFiniteLoss("the loss is nan")
+        return real(*words, **more)
+
+    monkeypatch.setattr(module, "unlearn", diverges)
+    done = asked(place, candidates=("wga",))
+    assert done.trials[0]["failed"] == "the loss is nan" and len(done.trials) == 2 and done.chosen == "wga"
+    monkeypatch.setattr(module, "unlearn", lambda *_, **more: (_ for _ in ()).throw(NonFiniteLoss("nan")))
+    with pytest.raises(ExpungeError, match=r"every trial failed.*wga at .*: nan"):
+        asked(place, candidates=("wga",), overwrite=True)
+
+
+def test_a_nearer_model_that_comes_later_is_the_one_that_is_attacked(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "distance", lambda row, *_: -row["steps"] if row.get("second") else 1.0)
+    real = module._Request._measured
+    measured: list[int] = []
+
+    def second_is_nearer(self: Any, *words: Any, **more: Any) -> dict[str, float]:
+        measured.append(1)
+        return {**real(self, *words, **more), "second": float(len(measured) == 4)}  # start, control, two trials
+
+    monkeypatch.setattr(module._Request, "_measured", second_is_nearer)
+    done = asked(place, candidates=("wga",))
+    assert [row["second"] for row in done.trials] == [0.0, 1.0]
+    assert (
+        json.loads((done.model / "manifest.json").read_text())["arguments"]["learning_rate"] == done.trials[1]["rate"]
+    )
+
+
+def test_another_framing_is_another_request(place: Path) -> None:
+    asked(place, candidates=("wga",), budget=1e-3)
+    with pytest.raises(ExpungeError, match="other data or settings"):
+        asked(place, candidates=("wga",), max_length=64)
 
 
 def test_no_trial_begins_when_half_of_the_budget_is_spent(place: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from expunge.attack.attack import DEFAULT, attack, untaught
 from expunge.attack.attack import chosen as chosen_attacks
 from expunge.core.checks import ExpungeError, path_of, require_at_least, require_between, require_positive
+from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress, under
 from expunge.core.whole import write_whole
@@ -39,6 +40,7 @@ from expunge.results.attacked import Attacked, load_attacked
 from expunge.results.measures import Evaluation
 from expunge.results.places import EVALUATION
 from expunge.training.plan import plan_unlearning, split_settings
+from expunge.training.trainer import NonFiniteLoss, NonFiniteWeights
 from expunge.training.unlearn import unlearn
 
 NOTHING = "NOTHING TO ERASE"
@@ -146,40 +148,44 @@ def erase(
     chosen_attacks(attacks, rules.settings)
     arms = chosen(candidates)
     inputs = {**corpus.fingerprints(), "model": model_fingerprint(load_model(model))}
+    inputs |= {} if control is None else {"control": model_fingerprint(load_model(control))}
     asked: dict[str, Any] = {"candidates": list(arms), "adapter": adapter, "tries": tries, "rows": rows}
     asked |= {"attacks": list(attacks), "policy": rules.as_json(), "control": None if control is None else str(control)}
-    asked |= {"neighbors": neighbors, "request": request}
+    asked |= {"neighbors": neighbors, "request": request, "ground": ground, "max_length": max_length}
+    asked |= {"template": None if template is None else template.about}
     manifest = Manifest(stage="erase", arguments=jsonable(asked), seed=seed, inputs=inputs)
-    folder = opened(path_of("output_dir", output_dir), manifest, WRITTEN, overwrite=overwrite, resume=True)
+    place = path_of("output_dir", output_dir)
     framing = {"template": template, "max_length": max_length}
-    if neighbors:
-        corpus = _with_neighbors(folder, model, corpus, neighbors, seed=seed, template=template, progress=progress)
-    work = _Request(
-        folder=folder,
-        start=model,
-        control=control,
-        corpus=corpus,
-        arms=arms,
-        adapter=adapter,
-        tries=tries,
-        budget=budget,
-        rows=rows,
-        attacks=tuple(attacks),
-        policy=rules,
-        framing=framing,
-        seed=seed,
-        progress=progress,
-        began=time.monotonic() - _spent_before(folder),
-    )
-    known = work.baseline[PROBABILITY]
-    looked = findings(corpus)
-    if known < rules.least_known:
-        why = f"the start model does not know the rows: probability {known:.3g}, of {rules.least_known:g} asked for"
-        return Erased(folder, NOTHING, (why,), None, findings=looked)
-    log = work.tuned()
-    name = work.kept(log)
-    made = work.finished(name, request=request, ground=ground)
-    return Erased(folder, made.verdict, made.reasons, name, tuple(log.tuning), looked, work.faults(), made)
+    with locked(place):
+        folder = opened(place, manifest, WRITTEN, overwrite=overwrite, resume=True)
+        if neighbors:
+            corpus = _with_neighbors(folder, model, corpus, neighbors, seed=seed, template=template, progress=progress)
+        work = _Request(
+            folder=folder,
+            start=model,
+            control=control,
+            corpus=corpus,
+            arms=arms,
+            adapter=adapter,
+            tries=tries,
+            budget=budget,
+            rows=rows,
+            attacks=tuple(attacks),
+            policy=rules,
+            framing=framing,
+            seed=seed,
+            progress=progress,
+            began=time.monotonic() - _spent_before(folder),
+        )
+        known = work.baseline[PROBABILITY]
+        looked = findings(corpus)
+        if known < rules.least_known:
+            why = f"the start model does not know the rows: probability {known:.3g}, of {rules.least_known:g} asked for"
+            return Erased(folder, NOTHING, (why,), None, findings=looked)
+        log = work.tuned()
+        name = work.kept(log)
+        made = work.finished(name, request=request, ground=ground)
+        return Erased(folder, made.verdict, made.reasons, name, tuple(log.tuning), looked, work.faults(), made)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +235,10 @@ class _Request:
     def tuned(self) -> RunLog:
         """Try the candidates, until one reaches the target or the time is spent."""
         log = RunLog(self.folder / TRIALS)
+        if log.runs:  # the choice is made
+            return log
+        for name in self.arms:
+            self._settle(log, name)
         log.levels = {"start": self.baseline, "never knew": self.never}
         log.save()
         for number, (name, rate) in enumerate(rates := self._rates()):
@@ -257,31 +267,47 @@ class _Request:
         return {**self.arms[name].settings_for(len(self.corpus["forget"]), self.adapter), "seed": self.seed}
 
     def _miss(self, row: Mapping[str, Any]) -> float:
-        return distance(row, self.never, self.baseline)
+        return math.inf if "failed" in row else distance(row, self.never, self.baseline)
 
     def _try(self, log: RunLog, name: str, rate: float) -> None:
         """Unlearn and measure; of each candidate the nearest model stays in the folder."""
-        began, aside = time.monotonic(), self.folder / TRIED / f"{name}-{rate:g}"
-        done = unlearn(
-            load_model(self.start),
-            load_tokenizer(self.start),
-            self.corpus,
-            output_dir=aside,
-            resume=aside.exists(),
-            progress=under(self.progress, f"{name}, rate {rate:g}"),
-            **self.framing,
-            **{**self._settings(name), "learning_rate": rate},
-        )
-        row = self._measured(done.model, under(self.progress, f"{name}, rate {rate:g}"))
-        place = self.folder / TRIED / name
-        if self._miss(row) < self._nearest(log, name):
-            shutil.rmtree(place, ignore_errors=True)
-            aside.rename(place)
-        else:
-            shutil.rmtree(aside)
-        told = {"steps": done.manifest.results["steps"], "seconds": round(time.monotonic() - began, 1)}
-        log.tuning.append({"arm": name, "rate": rate, **row, **told})
+        began, aside = time.monotonic(), self._aside(name, rate)
+        progress = under(self.progress, f"{name}, rate {rate:g}")
+        row: dict[str, Any] = {"arm": name, "rate": rate}
+        try:
+            done = unlearn(
+                load_model(self.start),
+                load_tokenizer(self.start),
+                self.corpus,
+                output_dir=aside,
+                resume=aside.exists(),
+                progress=progress,
+                **self.framing,
+                **{**self._settings(name), "learning_rate": rate},
+            )
+            row |= self._measured(done.model, progress) | {"steps": done.manifest.results["steps"]}
+        except (NonFiniteLoss, NonFiniteWeights) as error:  # at a rate that is too high; others are tried
+            shutil.rmtree(aside, ignore_errors=True)
+            row["failed"] = str(error)
+        log.tuning.append({**row, "seconds": round(time.monotonic() - began, 1)})
         log.save()
+        self._settle(log, name)
+
+    def _aside(self, name: str, rate: float) -> Path:
+        return self.folder / TRIED / f"{name}-{rate:g}"
+
+    def _settle(self, log: RunLog, name: str) -> None:
+        """Have the nearest model of a candidate in its place, by the trials that are written down, and no other."""
+        rows = [row for row in log.tuning if row["arm"] == name]
+        nearest = min(rows, key=self._miss, default=None)
+        for row in rows:
+            aside = self._aside(name, row["rate"])
+            if row is nearest and aside.exists():
+                for earlier in (self.folder / TRIED / f"{name}-attacked", self.folder / TRIED / name):
+                    shutil.rmtree(earlier, ignore_errors=True)
+                aside.rename(self.folder / TRIED / name)
+            else:
+                shutil.rmtree(aside, ignore_errors=True)
 
     def _nearest(self, log: RunLog, name: str) -> float:
         """By how much the best trial of a candidate missed the target; infinite where there is none."""
@@ -298,6 +324,11 @@ class _Request:
         """Attack the best model of each candidate, the nearest first; the name of the best of them."""
         missed = {name: self._nearest(log, name) for name in self.arms}
         order = sorted((name for name in missed if missed[name] < math.inf), key=lambda name: missed[name])
+        if not order:
+            failed = "; ".join(f"{row['arm']} at {row['rate']:g}: {row['failed']}" for row in log.tuning)
+            raise ExpungeError(
+                f"every trial failed. Try lower rates by hand: expunge unlearn ... learning_rate=. {failed}"
+            )
         found: dict[str, Attacked] = {}
         for number, name in enumerate(order):
             if number and self._spent() > self.budget:

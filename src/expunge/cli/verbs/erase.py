@@ -8,7 +8,7 @@ from expunge.cli.console import heading, say, table
 from expunge.cli.inputs import corpus_of, source_settings, template_of
 from expunge.cli.preview import Problems, in_units
 from expunge.cli.verb import Call, Verb
-from expunge.core.checks import require_at_least, require_between, require_positive
+from expunge.core.checks import require_at_least, require_between
 from expunge.core.duration import seconds
 from expunge.core.format import counted, number
 from expunge.core.progress import shown
@@ -59,7 +59,7 @@ class EraseConfig(DataConfig):
         super().__post_init__()
         seconds(self.budget)
         require_between("tries", self.tries, 1, len(MULTIPLES))
-        require_positive("rows", self.rows)
+        require_at_least("rows", self.rows, 2)
         require_at_least("neighbors", self.neighbors, 0)
         chosen(self.candidates)
 
@@ -159,6 +159,8 @@ def _conclude(config: EraseConfig, done: "Erased") -> None:
 
 
 def _row(row: Any) -> tuple[str, ...]:
+    if "failed" in row:
+        return row["arm"], f"{row['rate']:g}", *("-",) * 5, f"{row['seconds']:.0f}"
     measured = (number(row[name]) for name in (FORGET, PROBABILITY, REPETITION, RETAIN))
     return row["arm"], f"{row['rate']:g}", *measured, str(row["steps"]), f"{row['seconds']:.0f}"
 
