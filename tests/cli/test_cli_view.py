@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,25 @@ from expunge.core.manifest import Manifest
 from expunge.models.load import save_model
 
 
+@contextmanager
+def killed(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """A process that outlives its test would be waited for without end."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_the_page_is_where_it_says_until_ctrl_c(tmp_path: Path) -> None:
     made_run.run(tmp_path / "npo")
     command = [sys.executable, "-m", "expunge", "view", str(tmp_path), "port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test in the background is deaf to Ctrl-C
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+        ) as served,
+        killed(served),
+    ):
         assert served.stdout is not None and served.stderr is not None
         address = re.search(r"http://127\.0\.0\.1:\d+/", served.stdout.readline())
         assert address is not None
