@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model, assign_roles
 from expunge.report.facts import Attack, Fact, joined, measure_of
 from expunge.results.measures import Evaluation
@@ -75,6 +76,21 @@ def test_attacks_go_to_their_facts_by_question_and_to_their_model_by_its_weights
     assert (first.value, first.control, first.leaks) == (0.6, 0.5, False)
     assert (second.prompt, second.text, second.control_text) == ("x prompt 0", "x model text 0", "x control text 0")
     assert 1 not in facts[0].tried and facts[1].tried[1].control is None and facts[1].tried[1].leaks
+
+
+def test_attacks_on_other_weights_never_speak_for_a_model_of_the_same_label() -> None:
+    one = evaluation("model", [0.1, 0.2])
+    other = replace(attacked("model", 2, column("plain", [0.0, 0.0])), inputs={"model": "digest of another"})
+    with pytest.raises(ExpungeError, match=r"'model' are on other weights \(digest of another\).*\(digest of model\)"):
+        join(one, attacks=(other,))
+    apart = replace(other, label="another")
+    models, attacks, _ = join(one, attacks=(apart,))
+    assert [m.label for m in models] == ["model", "another"] and attacks[0].model == 1
+    # Where weights cannot be compared, the label tells.
+    merged = replace(other, columns=(*other.columns, column("merged", [0.0, 0.0])))
+    unnamed = replace(other, inputs={})
+    for given, found in ((one, merged), (one, unnamed), (replace(one, about={}), other)):
+        assert [a.model for a in join(given, attacks=(found,))[1]] == [0] * len(found.columns)
 
 
 def test_an_attacked_model_that_was_not_evaluated_joins_with_its_facts() -> None:

@@ -23,15 +23,13 @@ from expunge.data.template import Template, dated
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
-from expunge.results.attacked import FILE, PLAIN, Attacked, CannotRun, Column, Control, Leak
+from expunge.results.attacked import FILE, MERGED, PLAIN, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
 from expunge.results.texts import Texts, check_texts, text_hash
 
 DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
 """Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
-MERGED = "merged"
-"""The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model
-from expunge.results.attacked import Attacked, Column
+from expunge.results.attacked import MERGED, Attacked, Column
 from expunge.results.measures import Evaluation, Sample
 from expunge.results.texts import Texts, is_hash, text_hash
 
@@ -101,6 +102,9 @@ def joined(models: Sequence[Model], attacked: Sequence[Attacked]) -> tuple[list[
 
     Facts are the same where set, question and true answer are. Where a model's texts were left out, its rows are taken
     in the order of the set. An attacked model that was not evaluated joins the models, with nothing measured.
+
+    Raises:
+        ExpungeError: attacks have the label of a model with other weights.
     """
     models = list(models)
     attacks: list[Attack] = []
@@ -131,12 +135,23 @@ def _place(split: str) -> int:
 
 
 def _owner(found: Attacked, models: Sequence[Model]) -> int | None:
-    """Which model was attacked: told by its weights, else by its label."""
+    """Which model was attacked, told by its weights; by its label where they cannot be compared.
+
+    They cannot where one of the two does not name them, or where adapters were merged before the attacks.
+    """
     weights = found.inputs.get("model")
-    for i, model in enumerate(models):
-        if weights is not None and model.evaluation.about.get("inputs", {}).get("model") == weights:
-            return i
-    return next((i for i, model in enumerate(models) if model.label == found.label), None)
+    theirs = [model.evaluation.about.get("inputs", {}).get("model") for model in models]
+    if weights is not None and weights in theirs:
+        return theirs.index(weights)
+    place = next((i for i, model in enumerate(models) if model.label == found.label), None)
+    merged = any(column.name == MERGED for column in found.columns)
+    if place is None or merged or weights is None or theirs[place] is None:
+        return place
+    raise ExpungeError(
+        f"the attacks labeled '{found.label}' are on other weights ({weights}) than the evaluation of that label "
+        f"({theirs[place]}), and on those of no other one. Attack and evaluate the same model in the same dtype, or "
+        "give the attacks a label of their own."
+    )
 
 
 _Key = tuple[str, str, str, int]

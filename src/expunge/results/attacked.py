@@ -23,6 +23,8 @@ RESAMPLES = 1000
 
 PLAIN = "plain"
 """The column of the model as it is, asked as in the forget set."""
+MERGED = "merged"
+"""The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
