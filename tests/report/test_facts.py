@@ -93,6 +93,37 @@ def test_attacks_on_other_weights_never_speak_for_a_model_of_the_same_label() ->
         assert [a.model for a in join(given, attacks=(found,))[1]] == [0] * len(found.columns)
 
 
+def on(one: Evaluation, **sets: str) -> Evaluation:
+    """The evaluation with fingerprints of its sets."""
+    asked = {f"data.{split}": found for split, found in sets.items()}
+    return replace(one, about={"inputs": {**one.about["inputs"], **asked}})
+
+
+@pytest.mark.parametrize("texts", ["keep", "hash", "drop"])
+def test_attacks_on_another_forget_set_are_refused(texts: Texts) -> None:
+    one = on(evaluation("one", [0.1, 0.2]), forget="set A").with_texts(texts)
+    found = attacked("one", 2, column("plain", [0.5, 0.6])).with_texts(texts)
+    same, other = (replace(found, inputs={**found.inputs, "forget": name}) for name in ("set A", "set B"))
+    assert [f.tried[0].value for f in join(one, attacks=(same,))[2]] == [0.5, 0.6]
+    with pytest.raises(ExpungeError, match=r"attacks on one: set B, evaluation of one: set A\. Evaluate and attack"):
+        join(one, attacks=(other,))
+    with pytest.raises(ExpungeError, match="attacks on one: set B, other attacks on one: set A"):
+        join(evaluation("two", []), attacks=(same, other))
+
+
+def test_where_texts_are_missing_all_models_must_have_been_asked_the_same_sets() -> None:
+    one, two = on(evaluation("one", [0.1], [0.2]), forget="A", retain="R"), evaluation("two", [0.3], [0.4])
+    same, other = on(two, forget="A", retain="R"), on(two, forget="A", retain="S")
+    assert len(join(one, other)[2]) == 2  # texts tell which facts are the same
+    assert len(join(one, same.with_texts("drop"))[2]) == 2
+    with pytest.raises(ExpungeError, match=r"different sets 'retain', one: R, two: S.*texts=keep"):
+        join(one, other.with_texts("drop"))
+    # An attack is paired by place with the facts of models that it was not made on, too.
+    found = attacked("three", 1, column("plain", [0.5])).with_texts("drop")
+    with pytest.raises(ExpungeError, match="attacks on three: B, evaluation of one: A"):
+        join(one.with_texts("drop"), attacks=(replace(found, inputs={"forget": "B"}),))
+
+
 def test_an_attacked_model_that_was_not_evaluated_joins_with_its_facts() -> None:
     found = attacked("npo", 2, column("plain", [0.5, 0.1], [0.0, 0.0]))
     models, attacks, facts = join(evaluation("other", []), attacks=(found,))

@@ -1,7 +1,7 @@
 """Facts: each question of each set with what every model and every attack made of it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -104,17 +104,23 @@ def joined(models: Sequence[Model], attacked: Sequence[Attacked]) -> tuple[list[
     in the order of the set. An attacked model that was not evaluated joins the models, with nothing measured.
 
     Raises:
-        ExpungeError: attacks have the label of a model with other weights.
+        ExpungeError: attacks have the label of a model with other weights or are about another forget set than its
+            evaluation, or models whose texts were left out were asked different sets.
     """
     models = list(models)
     attacks: list[Attack] = []
+    owners: list[int] = []
     for found in attacked:
         owner = _owner(found, models)
         if owner is None:
             models.append(Model(Evaluation(measures={}, label=found.label)))
             owner = len(models) - 1
+        owners.append(owner)
         attacks += [Attack(model=owner, column=column, against=found.control) for column in found.columns]
-    facts = _facts(models, attacked)
+    bare = _bare(models)
+    _check_sets(models, bare)
+    _check_attacked(models, attacked, owners, FORGET in bare)
+    facts = _facts(models, attacked, bare)
     at = 0
     for found in attacked:
         _add(found, at, facts)
@@ -161,8 +167,55 @@ def _hashed(text: str) -> str:
     return text if not text or is_hash(text) else text_hash(text)
 
 
-def _facts(models: Sequence[Model], attacked: Iterable[Attacked]) -> list[Fact]:
-    bare = {one.split for model in models for one in model.evaluation.samples if not one.question and not one.answer}
+def _bare(models: Sequence[Model]) -> set[str]:
+    """The sets of which some model has no texts, so that rows are told by their places."""
+    return {one.split for model in models for one in model.evaluation.samples if not one.question and not one.answer}
+
+
+def _set_of(model: Model, split: str) -> str | None:
+    """Fingerprint of a set that a model was asked; None where it is not known."""
+    found: str | None = model.evaluation.about.get("inputs", {}).get(f"data.{split}")
+    return found
+
+
+def _check_sets(models: Sequence[Model], bare: Iterable[str]) -> None:
+    """Rows that are told by their places must be those of one set."""
+    for split in sorted(bare):
+        asked = [model for model in models if any(one.split == split for one in model.evaluation.samples)]
+        sets = {model.label: found for model in asked if (found := _set_of(model, split)) is not None}
+        if len(set(sets.values())) > 1:
+            raise ExpungeError(
+                f"these models were asked different sets '{split}', {_told(sets)}, and without texts nothing says "
+                "which rows are the same. Evaluate all of them on the same file, or keep the texts (texts=keep)."
+            )
+
+
+def _check_attacked(models: Sequence[Model], attacked: Sequence[Attacked], owners: Sequence[int], bare: bool) -> None:
+    """Attacks must be about the forget set that their model was asked; about that of all where texts are missing."""
+    for i, (found, owner) in enumerate(zip(attacked, owners, strict=True)):
+        own = found.inputs.get(FORGET)
+        if own is None:
+            continue
+        beside = [model for j, model in enumerate(models) if bare or j == owner]
+        sets = {f"evaluation of {model.label}": one for model in beside if (one := _set_of(model, FORGET)) is not None}
+        sets |= {
+            f"other attacks on {other.label}": other.inputs[FORGET]
+            for other, of in zip(attacked[:i], owners, strict=False)
+            if FORGET in other.inputs and (bare or of == owner)
+        }
+        if set(sets.values()) - {own}:
+            raise ExpungeError(
+                f"the attacks on {found.label} are about another forget set than what they are to stand beside: "
+                f"{_told({f'attacks on {found.label}': own, **sets})}. Evaluate and attack the model on the same "
+                "forget set, or leave one of the two out."
+            )
+
+
+def _told(sets: Mapping[str, str]) -> str:
+    return ", ".join(f"{who}: {fingerprint}" for who, fingerprint in sets.items())
+
+
+def _facts(models: Sequence[Model], attacked: Iterable[Attacked], bare: Collection[str]) -> list[Fact]:
     found: dict[_Key, Fact] = {}
     for i, model in enumerate(models):
         seen: Counter[tuple[str, str, str]] = Counter()
