@@ -61,6 +61,18 @@ def test_without_attacks_nothing_is_said_to_be_beyond_reach() -> None:
     )
 
 
+def test_nothing_is_said_of_a_start_model_that_was_not_asked() -> None:
+    assert (
+        "Of 2 facts that should stay, the model has 2."
+        in built(evaluation("npo", [0.0], [0.9, 0.9])).verdicts[0].sentences
+    )
+    start, npo = evaluation("start", [1.0], [1.0, 1.0]), evaluation("npo", [0.0], [0.9, 0.1, 0.2, 0.1])
+    assert (
+        "Of 4 facts that should stay, the model has 1; the start model had 1 of the others; whether the start model "
+        "had the rest was not measured."
+    ) in built(start, npo, start="start").verdicts[0].sentences
+
+
 @pytest.mark.parametrize(
     ("forget", "headline"),
     [

@@ -56,7 +56,7 @@ def verdict(
         *(f"This model does not count as having forgotten: {fault}." for fault in faults(models[model], models)),
         *_leaking(model, facts, buckets, attacks, ran, rule),
         *_apart(tally, rule),
-        *_kept(tally),
+        *_kept(tally, rule),
         _compared(models, [attacks[i] for i in ran], rule),
         _not_tried(attacks, own),
         *_rule(rule),
@@ -112,15 +112,16 @@ def _apart(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:
     return found
 
 
-def _kept(tally: Counter[tuple[str, Bucket]]) -> list[str]:
+def _kept(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:
     kept, lost, never = (tally[RETAIN, name] for name in ("kept", "collateral", "never known"))
-    if undecided := tally[RETAIN, "undecided"]:
-        return [
-            f"Of {counted(kept + undecided, 'fact')} that should stay, the model has {kept}; whether the start model "
-            "had the others was not measured."
-        ]
-    if not kept + lost:
+    undecided = tally[RETAIN, "undecided"]
+    if not kept + lost + undecided:
         return ["What should stay was not measured fact by fact, or the start model had none of it."]
+    if rule.start is None or undecided:
+        told = f"Of {counted(kept + lost + undecided, 'fact')} that should stay, the model has {kept}"
+        known = f"the start model had {lost} of the others; " if lost else ""
+        rest = "the rest" if lost else "the others"
+        return [f"{told}; {known}whether the start model had {rest} was not measured." if undecided else f"{told}."]
     apart = f" {never} more {'was' if never == 1 else 'were'} never known to the start model." if never else ""
     return [
         f"{_percent(kept, kept + lost)} of what should stay is kept: {kept} of {counted(kept + lost, 'fact')} that the "
