@@ -33,6 +33,31 @@ def test_facts_of_models_are_joined_and_forget_stands_first() -> None:
     assert facts[0].said[0].tokens == (("forget", 0.5), (" answer 1.", 0.25), ("", 1.0))
 
 
+@pytest.mark.parametrize(
+    ("answer", "ends", "probabilities", "expected"),
+    [
+        # "é" in two byte tokens amid the answer: 0.5 * 0.4 = 0.2
+        ("aéb", (1, 2, 2, 3, 3), (0.9, 0.5, 0.4, 0.8, 0.7), [("a", 0.9), ("é", 0.2), ("b", 0.8), ("", 0.7)]),
+        # at its end, the last token closes
+        ("a東", (1, 2, 2, 2, 2), (0.9, 0.5, 0.5, 0.8, 0.7), [("a", 0.9), ("東", 0.2), ("", 0.7)]),
+        ("a東", (1, 2, 2), (0.9, 0.5, 0.7), [("a", 0.9), ("東", 0.5), ("", 0.7)]),
+        ("ab", (1, 2, 2, 2), (0.9, 0.8, 0.5, 0.5), [("a", 0.9), ("b", 0.8), ("", 0.25)]),  # closed by two tokens
+        ("ab", (0, 1, 2, 2), (0.5, 0.8, 0.9, 1.0), [("a", 0.4), ("b", 0.9), ("", 1.0)]),  # a token without characters
+        ("abc", (1, 2), (0.9, 0.8), [("a", 0.9), ("b", 0.8)]),  # cut
+        ("", (0,), (0.3,), [("", 0.3)]),
+        ("ab", (), (0.9, 0.8), []),
+    ],
+)
+def test_tokens_of_one_character_are_one_piece(
+    answer: str, ends: tuple[int, ...], probabilities: tuple[float, ...], expected: list[tuple[str, float]]
+) -> None:
+    one = evaluation("one", [0.1])
+    sample = replace(one.samples[0], answer=answer, ends=ends, probabilities=probabilities)
+    said = join(replace(one, samples=(sample,)))[2][0].said[0]
+    assert said is not None and [piece for piece, _ in said.tokens] == [piece for piece, _ in expected]
+    assert [p for _, p in said.tokens] == pytest.approx([p for _, p in expected])
+
+
 def test_a_question_asked_twice_is_two_facts() -> None:
     one = evaluation("one", [0.1])
     twice = replace(one, samples=one.samples * 2)

@@ -1,9 +1,12 @@
 """Facts: each question of each set with what every model and every attack made of it."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 
 from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model
@@ -26,7 +29,10 @@ class Said:
     values: Mapping[str, float | None] = field(default_factory=dict)
     """By measure."""
     tokens: tuple[tuple[str, float], ...] = ()
-    """The true answer in pieces, each with the probability that the model gives it after what stands before it."""
+    """The true answer in pieces, each with the probability that the model gives it after what stands before it.
+
+    What closes the answer is an empty piece at the end.
+    """
 
     def value(self, measure: str) -> float | None:
         """The value of a measure without the name of the set before it."""
@@ -241,19 +247,39 @@ def _facts(models: Sequence[Model], attacked: Iterable[Attacked], bare: Collecti
 
 def _with(fact: Fact, model: int, sample: Sample) -> Fact:
     """The fact with what a model said; a text is preferred to its hash."""
-    begun = (0, *sample.ends)
-    pieces = [sample.answer[a:b] for a, b in zip(begun, sample.ends, strict=False)]
-    said = Said(
-        generation=sample.generation,
-        values=sample.values,
-        tokens=tuple(zip(pieces, sample.probabilities, strict=True)) if pieces else (),
-    )
+    said = Said(generation=sample.generation, values=sample.values, tokens=_tokens(sample))
     texts = {
         name: getattr(sample, name)
         for name in ("question", "answer")
         if not getattr(fact, name) or is_hash(getattr(fact, name))
     }
     return replace(fact, said=(*fact.said[:model], said, *fact.said[model + 1 :]), **texts)
+
+
+def _tokens(sample: Sample) -> tuple[tuple[str, float], ...]:
+    """The true answer in pieces that can be shown, with their probabilities; what closes it is an empty piece.
+
+    Tokens that are parts of one character end in the same place: they are one piece, with the product of their
+    probabilities. A token without a character of its own goes with the next piece.
+    """
+    size, begun = len(sample.answer), 0
+    found: list[tuple[str, float]] = []
+    pairs = zip(sample.ends, sample.probabilities, strict=True) if sample.ends else ()
+    runs = [(end, [p for _, p in run]) for end, run in groupby(pairs, itemgetter(0))]
+    closing: list[float] = []
+    if runs and runs[-1][0] == size:
+        # What closes the answer ends where its text does. A last character of one byte is one token; of another one,
+        # all tokens but the last may be its bytes.
+        last = runs[-1][1]
+        own = min(size, 1) if sample.answer[-1:].isascii() else max(1, len(last) - 1)
+        runs[-1], closing = (size, last[:own]), last[own:]
+    waiting: list[float] = []
+    for end, run in runs:
+        waiting += run
+        if end > begun:
+            found.append((sample.answer[begun:end], math.prod(waiting)))
+            begun, waiting = end, []
+    return (*found, ("", math.prod(closing))) if closing else tuple(found)
 
 
 def _of_attacks(attacked: Iterable[Attacked], models: int) -> list[Fact]:
