@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge.report.buckets import Bucket, Rule, bucket, change, counts
+from expunge.report.buckets import MEANINGS, Bucket, Rule, bucket, change, counts
 from expunge.report.facts import Fact, Said, Tried
 from expunge.report.paired import Paired, wilson
 
@@ -120,6 +120,12 @@ def test_a_change_is_of_the_same_facts_as_the_share(rows: list[tuple[str, float 
     if "kept" in found and found["kept"].before is not None:  # what the start model had is kept or lost
         kept, lost = found["kept"], found["collateral"]
         assert kept.before == kept.of == kept.facts + lost.facts and lost.difference == lost.facts / lost.of
+
+
+def test_a_fact_that_the_start_model_only_guesses_is_not_said_to_be_unknown_to_it() -> None:
+    assert bucket(fact("forget", 0.9, 0.8, 0.5), MODEL, RULE) == "never known"
+    assert "did not know" not in MEANINGS["never known"]
+    assert "not above what a model that never saw it gives" in MEANINGS["never known"]
 
 
 def test_what_the_start_model_was_not_asked_is_counted_and_gives_no_change() -> None:

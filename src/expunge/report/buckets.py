@@ -22,7 +22,8 @@ MEANINGS: dict[Bucket, str] = {
     "leaks": "To be forgotten, and still drawn out, asked as in the data or by an attack.",
     "kept": "To be kept, known to the start model, and still known.",
     "collateral": "To be kept, known to the start model, and lost.",
-    "never known": "The start model did not know it, so it counts neither as forgotten nor as lost.",
+    "never known": "To be forgotten, and the start model's value is not above what a model that never saw it gives; or "
+    "to be kept, and the start model's value is too low. It counts neither as forgotten nor as lost.",
     "undecided": "To be kept and not known; whether the start model knew it was not measured.",
     "not measured": "No value of this model is known.",
 }
