@@ -1,8 +1,10 @@
 """Which bucket a fact belongs to, by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from expunge.report.buckets import Bucket, Rule, bucket, change, counts
+from expunge.report.buckets import MEANINGS, Bucket, Rule, bucket, change, counts
 from expunge.report.facts import Fact, Said, Tried
 from expunge.report.paired import Paired, wilson
 
@@ -92,27 +94,55 @@ def test_the_four_counts_by_hand() -> None:
     buckets = [bucket(one, MODEL, RULE) for one in facts]
     forgotten, leaks, kept, collateral = counts(facts, buckets, MODEL, RULE)
     assert [(c.bucket, c.facts, c.of, c.before) for c in (forgotten, leaks, kept, collateral)] == [
-        ("forgotten", 6, 8, 0),
+        ("forgotten", 6, 8, 1),
         ("leaks", 2, 8, 7),
         ("kept", 3, 4, 4),
         ("collateral", 1, 4, 0),
     ]
     assert leaks.interval == wilson(2, 8)
-    # Came out before and now: 1; before alone: 6; now alone: 1; neither: 1.
-    pair = Paired(1, 6, 1, 1)
+    # Of these 8, came out before and now: 1; before alone: 6; now alone: 1; neither: 0.
+    pair = Paired(1, 6, 1, 0)
     assert (leaks.difference, leaks.difference_interval, leaks.p) == (pair.difference, pair.interval, pair.p)
-    assert pair.difference == pytest.approx(-5 / 9)
-    assert forgotten.difference == pytest.approx(5 / 9)
-    # Had before and now: 3; before alone: 1; now alone: 1.
-    assert kept.difference == 0 and kept.p == 1 and collateral.difference == 0
+    assert pair.difference == pytest.approx(-5 / 8) and pair.p == pytest.approx(2 * (1 + 7) / 2**7)
+    assert forgotten.difference == pytest.approx(5 / 8)
+    # The start model had 4: 3 are kept, 1 is lost. The fact that is known now alone is no part of them.
+    assert kept.difference == -0.25 and collateral.difference == 0.25
+    assert collateral.difference_interval == Paired(0, 0, 1, 3).interval and collateral.p == 1
 
 
-def test_without_a_start_model_there_is_no_change() -> None:
+@given(st.lists(st.tuples(st.sampled_from(["forget", "retain"]), *[st.sampled_from([None, 0.0, 0.4, 0.9])] * 3)))
+def test_a_change_is_of_the_same_facts_as_the_share(rows: list[tuple[str, float | None, float | None, float]]) -> None:
+    facts = [fact(*row) for row in rows]
+    found = {c.bucket: c for c in counts(facts, [bucket(one, MODEL, RULE) for one in facts], MODEL, RULE)}
+    for one in found.values():
+        if one.before is not None and one.difference is not None:
+            assert one.difference == pytest.approx((one.facts - one.before) / one.of)
+    if "kept" in found and found["kept"].before is not None:  # what the start model had is kept or lost
+        kept, lost = found["kept"], found["collateral"]
+        assert kept.before == kept.of == kept.facts + lost.facts and lost.difference == lost.facts / lost.of
+
+
+def test_a_fact_that_the_start_model_only_guesses_is_not_said_to_be_unknown_to_it() -> None:
+    assert bucket(fact("forget", 0.9, 0.8, 0.5), MODEL, RULE) == "never known"
+    assert "did not know" not in MEANINGS["never known"]
+    assert "not above what a model that never saw it gives" in MEANINGS["never known"]
+
+
+def test_what_the_start_model_was_not_asked_is_counted_and_gives_no_change() -> None:
+    facts = [fact("retain", start, 1.0, now) for start, now in ((0.9, 0.9), (0.9, 0.1), (None, 0.1), (None, 0.8))]
+    found = counts(facts, [bucket(one, MODEL, RULE) for one in facts], MODEL, RULE)
+    told = [(c.bucket, c.facts, c.of, c.before, c.difference, c.difference_interval, c.p) for c in found]
+    assert told == [("kept", 2, 4, None, None, None, None), ("collateral", 1, 4, None, None, None, None)]
+
+
+def test_without_a_start_model_there_is_no_change_and_no_collateral() -> None:
     facts = [fact("forget", None, None, 0.0), fact("forget", None, None, 0.9)]
+    facts += [fact("retain", None, None, value) for value in (0.9, 0.1, 0.2, 0.8)]
     found = counts(facts, [bucket(one, MODEL, ALONE) for one in facts], MODEL, ALONE)
-    assert [(c.bucket, c.facts, c.before, c.difference, c.p) for c in found] == [
-        ("forgotten", 1, None, None, None),
-        ("leaks", 1, None, None, None),
+    assert [(c.bucket, c.facts, c.of, c.before, c.difference, c.p) for c in found] == [
+        ("forgotten", 1, 2, None, None, None),
+        ("leaks", 1, 2, None, None, None),
+        ("kept", 2, 4, None, None, None),
     ]
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model, assign_roles
 from expunge.report.facts import Attack, Fact, joined, measure_of
 from expunge.results.measures import Evaluation
@@ -30,6 +31,31 @@ def test_facts_of_models_are_joined_and_forget_stands_first() -> None:
     assert measure_of(facts) == "extraction_strength"
     assert facts[0].said[0] is not None
     assert facts[0].said[0].tokens == (("forget", 0.5), (" answer 1.", 0.25), ("", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends", "probabilities", "expected"),
+    [
+        # "é" in two byte tokens amid the answer: 0.5 * 0.4 = 0.2
+        ("aéb", (1, 2, 2, 3, 3), (0.9, 0.5, 0.4, 0.8, 0.7), [("a", 0.9), ("é", 0.2), ("b", 0.8), ("", 0.7)]),
+        # at its end, the last token closes
+        ("a東", (1, 2, 2, 2, 2), (0.9, 0.5, 0.5, 0.8, 0.7), [("a", 0.9), ("東", 0.2), ("", 0.7)]),
+        ("a東", (1, 2, 2), (0.9, 0.5, 0.7), [("a", 0.9), ("東", 0.5), ("", 0.7)]),
+        ("ab", (1, 2, 2, 2), (0.9, 0.8, 0.5, 0.5), [("a", 0.9), ("b", 0.8), ("", 0.25)]),  # closed by two tokens
+        ("ab", (0, 1, 2, 2), (0.5, 0.8, 0.9, 1.0), [("a", 0.4), ("b", 0.9), ("", 1.0)]),  # a token without characters
+        ("abc", (1, 2), (0.9, 0.8), [("a", 0.9), ("b", 0.8)]),  # cut
+        ("", (0,), (0.3,), [("", 0.3)]),
+        ("ab", (), (0.9, 0.8), []),
+    ],
+)
+def test_tokens_of_one_character_are_one_piece(
+    answer: str, ends: tuple[int, ...], probabilities: tuple[float, ...], expected: list[tuple[str, float]]
+) -> None:
+    one = evaluation("one", [0.1])
+    sample = replace(one.samples[0], answer=answer, ends=ends, probabilities=probabilities)
+    said = join(replace(one, samples=(sample,)))[2][0].said[0]
+    assert said is not None and [piece for piece, _ in said.tokens] == [piece for piece, _ in expected]
+    assert [p for _, p in said.tokens] == pytest.approx([p for _, p in expected])
 
 
 def test_a_question_asked_twice_is_two_facts() -> None:
@@ -75,6 +101,52 @@ def test_attacks_go_to_their_facts_by_question_and_to_their_model_by_its_weights
     assert (first.value, first.control, first.leaks) == (0.6, 0.5, False)
     assert (second.prompt, second.text, second.control_text) == ("x prompt 0", "x model text 0", "x control text 0")
     assert 1 not in facts[0].tried and facts[1].tried[1].control is None and facts[1].tried[1].leaks
+
+
+def test_attacks_on_other_weights_never_speak_for_a_model_of_the_same_label() -> None:
+    one = evaluation("model", [0.1, 0.2])
+    other = replace(attacked("model", 2, column("plain", [0.0, 0.0])), inputs={"model": "digest of another"})
+    with pytest.raises(ExpungeError, match=r"'model' are on other weights \(digest of another\).*\(digest of model\)"):
+        join(one, attacks=(other,))
+    apart = replace(other, label="another")
+    models, attacks, _ = join(one, attacks=(apart,))
+    assert [m.label for m in models] == ["model", "another"] and attacks[0].model == 1
+    # Where weights cannot be compared, the label tells.
+    merged = replace(other, columns=(*other.columns, column("merged", [0.0, 0.0])))
+    unnamed = replace(other, inputs={})
+    for given, found in ((one, merged), (one, unnamed), (replace(one, about={}), other)):
+        assert [a.model for a in join(given, attacks=(found,))[1]] == [0] * len(found.columns)
+
+
+def on(one: Evaluation, **sets: str) -> Evaluation:
+    """The evaluation with fingerprints of its sets."""
+    asked = {f"data.{split}": found for split, found in sets.items()}
+    return replace(one, about={"inputs": {**one.about["inputs"], **asked}})
+
+
+@pytest.mark.parametrize("texts", ["keep", "hash", "drop"])
+def test_attacks_on_another_forget_set_are_refused(texts: Texts) -> None:
+    one = on(evaluation("one", [0.1, 0.2]), forget="set A").with_texts(texts)
+    found = attacked("one", 2, column("plain", [0.5, 0.6])).with_texts(texts)
+    same, other = (replace(found, inputs={**found.inputs, "forget": name}) for name in ("set A", "set B"))
+    assert [f.tried[0].value for f in join(one, attacks=(same,))[2]] == [0.5, 0.6]
+    with pytest.raises(ExpungeError, match=r"attacks on one: set B, evaluation of one: set A\. Evaluate and attack"):
+        join(one, attacks=(other,))
+    with pytest.raises(ExpungeError, match="attacks on one: set B, other attacks on one: set A"):
+        join(evaluation("two", []), attacks=(same, other))
+
+
+def test_where_texts_are_missing_all_models_must_have_been_asked_the_same_sets() -> None:
+    one, two = on(evaluation("one", [0.1], [0.2]), forget="A", retain="R"), evaluation("two", [0.3], [0.4])
+    same, other = on(two, forget="A", retain="R"), on(two, forget="A", retain="S")
+    assert len(join(one, other)[2]) == 2  # texts tell which facts are the same
+    assert len(join(one, same.with_texts("drop"))[2]) == 2
+    with pytest.raises(ExpungeError, match=r"different sets 'retain', one: R, two: S.*texts=keep"):
+        join(one, other.with_texts("drop"))
+    # An attack is paired by place with the facts of models that it was not made on, too.
+    found = attacked("three", 1, column("plain", [0.5])).with_texts("drop")
+    with pytest.raises(ExpungeError, match="attacks on three: B, evaluation of one: A"):
+        join(one.with_texts("drop"), attacks=(replace(found, inputs={"forget": "B"}),))
 
 
 def test_an_attacked_model_that_was_not_evaluated_joins_with_its_facts() -> None:

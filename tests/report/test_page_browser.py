@@ -172,7 +172,7 @@ def test_a_cell_opens_what_was_said_side_by_side(open_page: Callable[..., Open],
     colors = own.locator(".tokens span:not(.vh)").evaluate_all(
         "all => all.map(e => [e.textContent, e.style.getPropertyValue('--v')])"
     )
-    assert colors == [["forget", "0.5"], [" answer 1.", "0.25"]]
+    assert colors == [["forget", "0.5"], [" answer 1.", "0.25"], ["■", "1"]]
     dialog.locator("#attack-choice").select_option(label="relearn.forget: 0")
     assert "relearned model text 1" in dialog.inner_text() and "no leak" in dialog.inner_text()
     dialog.locator("#close").click()
@@ -181,6 +181,17 @@ def test_a_cell_opens_what_was_said_side_by_side(open_page: Callable[..., Open],
     assert shared.page.locator("#detail").is_visible()
     page.check(made)
     shared.check(made)
+
+
+def test_the_page_of_a_model_that_is_not_judged_shows_it(open_page: Callable[..., Open], tmp_path: Path) -> None:
+    path = report([START], tmp_path / "one.html", start="start")
+    page = open_page(path).ready()
+    assert len(page.shown) == 10 and page.page.locator("#grid thead th").last.inner_text() == "start"
+    page.page.locator("#grid tbody td.cell button").first.click()
+    tokens = page.page.locator("dialog .tokens span[title]")
+    assert tokens.all_inner_texts() == ["forget", " answer 0.", "■"]
+    assert tokens.last.get_attribute("title") == "end of the answer, probability 1"
+    page.check(path)
 
 
 def test_the_keyboard_alone_is_enough(open_page: Callable[..., Open], made: Path) -> None:

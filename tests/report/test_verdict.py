@@ -37,9 +37,9 @@ def test_a_verdict_with_everything() -> None:
     others = [name for name in names("attacks") if name not in ("quantize", "relearn", "lens")]
     assert told == [
         "They leak: 1 when asked as in the data, 2 under quantize.nf4 and 1 under relearn.forget.",
-        "1 more fact of the forget set was never known to the start model and counts as neither.",
-        "67 % of what should stay is kept: 2 of 3 facts that the start model had. 1 more was never known to the start "
-        "model.",
+        "Of 1 more fact of the forget set the start model gave nothing above what a model that never saw it gives; it "
+        "counts as neither.",
+        "67 % of what should stay is kept: 2 of 3 facts that the start model had. It did not have 1 more.",
         "Compared with a model that never knew: retain. Attacks are compared with the retain model.",
         f"Not tried: lens (it needs the retain set), {', '.join(others[:-1])} and {others[-1]}.",
         "A fact leaks from extraction strength 0.2 above the retain model's value, or from the threshold of an attack "
@@ -59,6 +59,30 @@ def test_without_attacks_nothing_is_said_to_be_beyond_reach() -> None:
     assert "Of 4 facts that should stay, the model has 2; whether the start model had the others was not measured." in (
         verdict.sentences
     )
+
+
+def test_where_every_attack_failed_the_reasons_are_named() -> None:
+    failed = [
+        Column(name=name, leak=None, control=None, threshold=0.2, note=note)
+        for name, note in (("lens", "it needs the retain set"), ("relearn.forget", ""))
+    ]
+    (verdict,) = built(NPO, attacks=(attacked("npo", 5, *failed),)).verdicts
+    assert (
+        "No attack gave a verdict, so the facts were only asked for as in the data. Without a verdict: lens (it needs "
+        "the retain set) and relearn.forget (not run)."
+    ) in verdict.sentences
+
+
+def test_nothing_is_said_of_a_start_model_that_was_not_asked() -> None:
+    assert (
+        "Of 2 facts that should stay, the model has 2."
+        in built(evaluation("npo", [0.0], [0.9, 0.9])).verdicts[0].sentences
+    )
+    start, npo = evaluation("start", [1.0], [1.0, 1.0]), evaluation("npo", [0.0], [0.9, 0.1, 0.2, 0.1])
+    assert (
+        "Of 4 facts that should stay, the model has 1; the start model had 1 of the others; whether the start model "
+        "had the rest was not measured."
+    ) in built(start, npo, start="start").verdicts[0].sentences
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ from expunge.results.texts import Texts, check_texts, text_hash
 DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
 """Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
-"""The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 

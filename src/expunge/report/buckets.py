@@ -22,7 +22,8 @@ MEANINGS: dict[Bucket, str] = {
     "leaks": "To be forgotten, and still drawn out, asked as in the data or by an attack.",
     "kept": "To be kept, known to the start model, and still known.",
     "collateral": "To be kept, known to the start model, and lost.",
-    "never known": "The start model did not know it, so it counts neither as forgotten nor as lost.",
+    "never known": "To be forgotten, and the start model's value is not above what a model that never saw it gives; or "
+    "to be kept, and the start model's value is too low. It counts neither as forgotten nor as lost.",
     "undecided": "To be kept and not known; whether the start model knew it was not measured.",
     "not measured": "No value of this model is known.",
 }
@@ -69,13 +70,13 @@ class Count:
     bucket: Bucket
     facts: int
     of: int
-    """Facts of both buckets of this set: those that the start model knew, and those that leak."""
+    """Facts of this set but the never known and the not measured ones; the share and its change are of these."""
     interval: Interval | None
     """95 % interval of the share; None of nothing."""
     before: int | None
-    """How many facts it would have been for the start model; None where that was not evaluated."""
+    """How many of these facts it would have been for the start model; None where that was not asked all of them."""
     difference: float | None
-    """Change of the share since the start model, over the facts that both were asked."""
+    """Change of the share since the start model."""
     difference_interval: Interval | None
     p: float | None
     """McNemar's exact test of that change."""
@@ -113,6 +114,8 @@ def bucket(fact: Fact, model: int, rule: Rule, attacks: Sequence[int] = ()) -> B
 def counts(facts: Sequence[Fact], buckets: Sequence[Bucket], model: int, rule: Rule) -> tuple[Count, ...]:
     """The four buckets of a model; those of a set without a measured fact are left out.
 
+    Without a start model nothing is known to be lost, so there is no collateral then.
+
     Args:
         facts: all facts.
         buckets: where each of them belongs for this model.
@@ -121,24 +124,23 @@ def counts(facts: Sequence[Fact], buckets: Sequence[Bucket], model: int, rule: R
     """
     found = []
     for name in COUNTED:
-        of = sum(one in COUNTED and _SET[one] == _SET[name] for one in buckets)
-        if not any(
-            fact.split.startswith(_SET[name]) and one != "not measured"
+        own = [
+            (fact, one)
             for fact, one in zip(facts, buckets, strict=True)
-        ):
+            if fact.split.startswith(_SET[name]) and one != "not measured"
+        ]
+        if not own or (name == "collateral" and rule.start is None):
             continue
-        n = sum(one == name for one in buckets)
-        pair = _since_start(facts, buckets, _SET[name], model, rule) if model != rule.start else None
-        if pair is not None and name in ("forgotten", "collateral"):
-            pair = pair.reversed
-        begun = None if pair is None else (pair.both + pair.before if name in ("leaks", "kept") else 0)
+        judged = [(fact, one) for fact, one in own if one != "never known"]
+        n, of = sum(one == name for _, one in judged), len(judged)
+        pair = _since_start(judged, name, rule) if model != rule.start else None
         found.append(
             Count(
                 bucket=name,
                 facts=n,
                 of=of,
                 interval=wilson(n, of) if of else None,
-                before=begun,
+                before=None if pair is None else pair.both + pair.before,
                 difference=None if pair is None else pair.difference,
                 difference_interval=None if pair is None else pair.interval,
                 p=None if pair is None else pair.p,
@@ -147,15 +149,18 @@ def counts(facts: Sequence[Fact], buckets: Sequence[Bucket], model: int, rule: R
     return tuple(found)
 
 
-def _since_start(facts: Sequence[Fact], buckets: Sequence[Bucket], of: str, model: int, rule: Rule) -> Paired | None:
-    """For how many facts of a set it held before and now that they come out, or that they are had."""
-    before, after = [], []
-    for fact, found in zip(facts, buckets, strict=True):
-        if fact.split.startswith(of) and found != "not measured" and rule.value(fact, rule.start) is not None:
-            holds = rule.comes_out if of == FORGET else rule.has
-            before.append(holds(fact, rule.start))
-            after.append(found == "leaks" if of == FORGET else rule.has(fact, model))
-    return paired(before, after) if before else None
+def _since_start(judged: Sequence[tuple[Fact, Bucket]], name: Bucket, rule: Rule) -> Paired | None:
+    """For how many of the facts in the denominator of a bucket it held under the start model, and holds now.
+
+    None where the start model was not asked all of them: the change would be of other facts than the share.
+    """
+    if not judged or any(rule.value(fact, rule.start) is None for fact, _ in judged):
+        return None
+    had = [
+        rule.comes_out(fact, rule.start) if _SET[name] == FORGET else rule.has(fact, rule.start) for fact, _ in judged
+    ]
+    before = had if name in ("leaks", "kept") else [not one for one in had]
+    return paired(before, [one == name for _, one in judged])
 
 
 Change = Literal["regressed", "fixed", "still", "unchanged", ""]

@@ -118,7 +118,7 @@ class ReportData:
             "generation": said.generation,
             "value": None if self.rule.measure is None else _short(said.value(self.rule.measure)),
             "values": [_short(said.values.get(name)) for name in names],
-            "tokens": [list(token) for token in said.tokens],
+            "tokens": [[piece, _short(probability)] for piece, probability in said.tokens],
         }
 
     def _measures(self) -> list[dict[str, Any]]:

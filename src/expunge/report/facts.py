@@ -1,12 +1,16 @@
 """Facts: each question of each set with what every model and every attack made of it."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 
+from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model
-from expunge.results.attacked import Attacked, Column
+from expunge.results.attacked import MERGED, Attacked, Column
 from expunge.results.measures import Evaluation, Sample
 from expunge.results.texts import Texts, is_hash, text_hash
 
@@ -25,7 +29,10 @@ class Said:
     values: Mapping[str, float | None] = field(default_factory=dict)
     """By measure."""
     tokens: tuple[tuple[str, float], ...] = ()
-    """The true answer in pieces, each with the probability that the model gives it after what stands before it."""
+    """The true answer in pieces, each with the probability that the model gives it after what stands before it.
+
+    What closes the answer is an empty piece at the end.
+    """
 
     def value(self, measure: str) -> float | None:
         """The value of a measure without the name of the set before it."""
@@ -101,16 +108,25 @@ def joined(models: Sequence[Model], attacked: Sequence[Attacked]) -> tuple[list[
 
     Facts are the same where set, question and true answer are. Where a model's texts were left out, its rows are taken
     in the order of the set. An attacked model that was not evaluated joins the models, with nothing measured.
+
+    Raises:
+        ExpungeError: attacks have the label of a model with other weights or are about another forget set than its
+            evaluation, or models whose texts were left out were asked different sets.
     """
     models = list(models)
     attacks: list[Attack] = []
+    owners: list[int] = []
     for found in attacked:
         owner = _owner(found, models)
         if owner is None:
             models.append(Model(Evaluation(measures={}, label=found.label)))
             owner = len(models) - 1
+        owners.append(owner)
         attacks += [Attack(model=owner, column=column, against=found.control) for column in found.columns]
-    facts = _facts(models, attacked)
+    bare = _bare(models)
+    _check_sets(models, bare)
+    _check_attacked(models, attacked, owners, FORGET in bare)
+    facts = _facts(models, attacked, bare)
     at = 0
     for found in attacked:
         _add(found, at, facts)
@@ -131,12 +147,23 @@ def _place(split: str) -> int:
 
 
 def _owner(found: Attacked, models: Sequence[Model]) -> int | None:
-    """Which model was attacked: told by its weights, else by its label."""
+    """Which model was attacked, told by its weights; by its label where they cannot be compared.
+
+    They cannot where one of the two does not name them, or where adapters were merged before the attacks.
+    """
     weights = found.inputs.get("model")
-    for i, model in enumerate(models):
-        if weights is not None and model.evaluation.about.get("inputs", {}).get("model") == weights:
-            return i
-    return next((i for i, model in enumerate(models) if model.label == found.label), None)
+    theirs = [model.evaluation.about.get("inputs", {}).get("model") for model in models]
+    if weights is not None and weights in theirs:
+        return theirs.index(weights)
+    place = next((i for i, model in enumerate(models) if model.label == found.label), None)
+    merged = any(column.name == MERGED for column in found.columns)
+    if place is None or merged or weights is None or theirs[place] is None:
+        return place
+    raise ExpungeError(
+        f"the attacks labeled '{found.label}' are on other weights ({weights}) than the evaluation of that label "
+        f"({theirs[place]}), and on those of no other one. Attack and evaluate the same model in the same dtype, or "
+        "give the attacks a label of their own."
+    )
 
 
 _Key = tuple[str, str, str, int]
@@ -146,8 +173,55 @@ def _hashed(text: str) -> str:
     return text if not text or is_hash(text) else text_hash(text)
 
 
-def _facts(models: Sequence[Model], attacked: Iterable[Attacked]) -> list[Fact]:
-    bare = {one.split for model in models for one in model.evaluation.samples if not one.question and not one.answer}
+def _bare(models: Sequence[Model]) -> set[str]:
+    """The sets of which some model has no texts, so that rows are told by their places."""
+    return {one.split for model in models for one in model.evaluation.samples if not one.question and not one.answer}
+
+
+def _set_of(model: Model, split: str) -> str | None:
+    """Fingerprint of a set that a model was asked; None where it is not known."""
+    found: str | None = model.evaluation.about.get("inputs", {}).get(f"data.{split}")
+    return found
+
+
+def _check_sets(models: Sequence[Model], bare: Iterable[str]) -> None:
+    """Rows that are told by their places must be those of one set."""
+    for split in sorted(bare):
+        asked = [model for model in models if any(one.split == split for one in model.evaluation.samples)]
+        sets = {model.label: found for model in asked if (found := _set_of(model, split)) is not None}
+        if len(set(sets.values())) > 1:
+            raise ExpungeError(
+                f"these models were asked different sets '{split}', {_told(sets)}, and without texts nothing says "
+                "which rows are the same. Evaluate all of them on the same file, or keep the texts (texts=keep)."
+            )
+
+
+def _check_attacked(models: Sequence[Model], attacked: Sequence[Attacked], owners: Sequence[int], bare: bool) -> None:
+    """Attacks must be about the forget set that their model was asked; about that of all where texts are missing."""
+    for i, (found, owner) in enumerate(zip(attacked, owners, strict=True)):
+        own = found.inputs.get(FORGET)
+        if own is None:
+            continue
+        beside = [model for j, model in enumerate(models) if bare or j == owner]
+        sets = {f"evaluation of {model.label}": one for model in beside if (one := _set_of(model, FORGET)) is not None}
+        sets |= {
+            f"other attacks on {other.label}": other.inputs[FORGET]
+            for other, of in zip(attacked[:i], owners, strict=False)
+            if FORGET in other.inputs and (bare or of == owner)
+        }
+        if set(sets.values()) - {own}:
+            raise ExpungeError(
+                f"the attacks on {found.label} are about another forget set than what they are to stand beside: "
+                f"{_told({f'attacks on {found.label}': own, **sets})}. Evaluate and attack the model on the same "
+                "forget set, or leave one of the two out."
+            )
+
+
+def _told(sets: Mapping[str, str]) -> str:
+    return ", ".join(f"{who}: {fingerprint}" for who, fingerprint in sets.items())
+
+
+def _facts(models: Sequence[Model], attacked: Iterable[Attacked], bare: Collection[str]) -> list[Fact]:
     found: dict[_Key, Fact] = {}
     for i, model in enumerate(models):
         seen: Counter[tuple[str, str, str]] = Counter()
@@ -173,19 +247,39 @@ def _facts(models: Sequence[Model], attacked: Iterable[Attacked]) -> list[Fact]:
 
 def _with(fact: Fact, model: int, sample: Sample) -> Fact:
     """The fact with what a model said; a text is preferred to its hash."""
-    begun = (0, *sample.ends)
-    pieces = [sample.answer[a:b] for a, b in zip(begun, sample.ends, strict=False)]
-    said = Said(
-        generation=sample.generation,
-        values=sample.values,
-        tokens=tuple(zip(pieces, sample.probabilities, strict=True)) if pieces else (),
-    )
+    said = Said(generation=sample.generation, values=sample.values, tokens=_tokens(sample))
     texts = {
         name: getattr(sample, name)
         for name in ("question", "answer")
         if not getattr(fact, name) or is_hash(getattr(fact, name))
     }
     return replace(fact, said=(*fact.said[:model], said, *fact.said[model + 1 :]), **texts)
+
+
+def _tokens(sample: Sample) -> tuple[tuple[str, float], ...]:
+    """The true answer in pieces that can be shown, with their probabilities; what closes it is an empty piece.
+
+    Tokens that are parts of one character end in the same place: they are one piece, with the product of their
+    probabilities. A token without a character of its own goes with the next piece.
+    """
+    size, begun = len(sample.answer), 0
+    found: list[tuple[str, float]] = []
+    pairs = zip(sample.ends, sample.probabilities, strict=True) if sample.ends else ()
+    runs = [(end, [p for _, p in run]) for end, run in groupby(pairs, itemgetter(0))]
+    closing: list[float] = []
+    if runs and runs[-1][0] == size:
+        # What closes the answer ends where its text does. A last character of one byte is one token; of another one,
+        # all tokens but the last may be its bytes.
+        last = runs[-1][1]
+        own = min(size, 1) if sample.answer[-1:].isascii() else max(1, len(last) - 1)
+        runs[-1], closing = (size, last[:own]), last[own:]
+    waiting: list[float] = []
+    for end, run in runs:
+        waiting += run
+        if end > begun:
+            found.append((sample.answer[begun:end], math.prod(waiting)))
+            begun, waiting = end, []
+    return (*found, ("", math.prod(closing))) if closing else tuple(found)
 
 
 def _of_attacks(attacked: Iterable[Attacked], models: int) -> list[Fact]:

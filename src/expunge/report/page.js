@@ -37,7 +37,7 @@
     const said = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
     for (const name of Object.keys(START)) state[name] = said.get(name) || "";
     if (!location.hash.includes("=") && location.hash.length > 1) return;
-    current = judged.includes(Number(state.model)) && state.model ? Number(state.model) : judged[0];
+    current = judged.includes(Number(state.model)) && state.model ? Number(state.model) : judged[0] ?? 0;
     base = data.models[Number(state.base)] && state.base ? Number(state.base) : data.baseline;
   }
   function say(changes, { keepPage = false } = {}) {
@@ -50,7 +50,7 @@
   }
 
   // -- Facts ----------------------------------------------------------------------------------------------------------
-  let current = judged.length ? judged[0] : 0;
+  let current = judged[0] ?? 0; // where no model is judged, the first is shown
   let base = data.baseline;
   let found = [];
   data.facts.forEach((fact, i) => { fact.id = i; });
@@ -229,7 +229,8 @@
     if (!said || !said.tokens.length) return null;
     const line = make("p", { class: "tokens", dir: "auto" }, make("span", { class: "vh", shade: "0" }, "Probability of each token of the true answer: "));
     for (const [piece, probability] of said.tokens) {
-      if (piece) line.append(make("span", { shade: String(probability), title: `probability ${probability}` }, piece));
+      const title = `${piece ? "" : "end of the answer, "}probability ${probability}`;
+      line.append(make("span", { shade: String(probability), title, class: piece ? null : "end" }, piece || "■"));
     }
     return line;
   }

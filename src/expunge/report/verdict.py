@@ -56,7 +56,7 @@ def verdict(
         *(f"This model does not count as having forgotten: {fault}." for fault in faults(models[model], models)),
         *_leaking(model, facts, buckets, attacks, ran, rule),
         *_apart(tally, rule),
-        *_kept(tally),
+        *_kept(tally, rule),
         _compared(models, [attacks[i] for i in ran], rule),
         _not_tried(attacks, own),
         *_rule(rule),
@@ -104,24 +104,26 @@ def _leaking(
 def _apart(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:
     found = []
     if n := tally[FORGET, "never known"]:
-        of = "1 more fact of the forget set was never known to the start model and counts"
-        many = f"{n} more facts of the forget set were never known to the start model and count"
-        found.append(f"{of if n == 1 else many} as neither.")
+        more = "1 more fact" if n == 1 else f"{n} more facts"
+        guessed = "" if rule.never is None else " above what a model that never saw it gives"
+        what = f"Of {more} of the forget set the start model gave nothing{guessed}"
+        found.append(f"{what}; {'it counts' if n == 1 else 'they count'} as neither.")
     if rule.start is None:
         found.append("No start model was evaluated, so some of these facts may never have been known.")
     return found
 
 
-def _kept(tally: Counter[tuple[str, Bucket]]) -> list[str]:
+def _kept(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:
     kept, lost, never = (tally[RETAIN, name] for name in ("kept", "collateral", "never known"))
-    if undecided := tally[RETAIN, "undecided"]:
-        return [
-            f"Of {counted(kept + undecided, 'fact')} that should stay, the model has {kept}; whether the start model "
-            "had the others was not measured."
-        ]
-    if not kept + lost:
+    undecided = tally[RETAIN, "undecided"]
+    if not kept + lost + undecided:
         return ["What should stay was not measured fact by fact, or the start model had none of it."]
-    apart = f" {never} more {'was' if never == 1 else 'were'} never known to the start model." if never else ""
+    if rule.start is None or undecided:
+        told = f"Of {counted(kept + lost + undecided, 'fact')} that should stay, the model has {kept}"
+        known = f"the start model had {lost} of the others; " if lost else ""
+        rest = "the rest" if lost else "the others"
+        return [f"{told}; {known}whether the start model had {rest} was not measured." if undecided else f"{told}."]
+    apart = f" It did not have {never} more." if never else ""
     return [
         f"{_percent(kept, kept + lost)} of what should stay is kept: {kept} of {counted(kept + lost, 'fact')} that the "
         f"start model had.{apart}"
@@ -155,9 +157,12 @@ def _not_tried(attacks: Sequence[Attack], own: Sequence[int]) -> str:
     """Which attacks were left out, or gave no verdict, with the reason."""
     columns = [attacks[i].column for i in own]
     tried = {column.name.partition(".")[0] for column in columns if column.status == "ran"}
-    if not tried:
-        return "No attack was tried: the facts were only asked for as in the data."
     failed = [f"{c.name} ({c.note or c.status})" for c in columns if c.status != "ran"]
+    if not tried:
+        alone = "the facts were only asked for as in the data."
+        if not failed:
+            return f"No attack was tried: {alone}"
+        return f"No attack gave a verdict, so {alone} Without a verdict: {listed(failed)}."
     never = [name for name in names("attacks") if name not in {c.name.partition(".")[0] for c in columns}]
     missing = [*failed, *never]
     return f"Not tried: {listed(missing)}." if missing else "Every known attack was tried in some form."

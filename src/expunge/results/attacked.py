@@ -21,8 +21,10 @@ FILE = "attacked.json"
 FORMAT = 1
 RESAMPLES = 1000
 
-PLAIN, MERGED = "plain", "merged"
-"""The columns of the model as it is, asked as in the forget set, and of one with its adapters merged into a copy."""
+PLAIN = "plain"
+"""The column of the model as it is, asked as in the forget set."""
+MERGED = "merged"
+"""The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
