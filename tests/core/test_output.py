@@ -96,7 +96,7 @@ def test_what_lies_deeper_in_a_folder_is_not_replaced_either(tmp_path: Path) -> 
 def test_overwrite_replaces_a_file_of_its_own_kind_only(tmp_path: Path, kind: Any) -> None:
     ours, model, data = tmp_path / "ours", tmp_path / "model.safetensors", tmp_path / "forget.jsonl"
     if kind == "page":
-        ours.write_text("<!DOCTYPE html><html></html>")
+        ours.write_text('<!DOCTYPE html><html><meta name="generator" content="expunge 0.1.0"></html>')
     else:
         save_tensors({"a": torch.zeros(2)}, ours, {"format": f"expunge {kind} 1"})
     save_tensors({"a": torch.zeros(2)}, model, {"format": "pt"})

@@ -175,9 +175,17 @@ def test_every_form_is_the_same_twice_and_is_not_overwritten_unasked(tmp_path: P
         report(NPO, first, format=format)
     report(NPO, first, format=format, overwrite=True)
     other = tmp_path / "mine"
-    other.write_text("mine")
-    with pytest.raises(ExpungeError, match="is none that expunge wrote"):
-        report(NPO, other, format=format, overwrite=True)
+    for text in (
+        "mine",
+        "# A project\n\nIts README.\n",
+        '{\n "format": 1,\n "weights": []\n}\n',
+        "set,number,question,answer,model,score\n",
+        "<!DOCTYPE html><title>My page</title>",
+    ):
+        other.write_text(text)
+        with pytest.raises(ExpungeError, match="is none that expunge wrote"):
+            report(NPO, other, format=format, overwrite=True)
+        assert other.read_text() == text
 
 
 def test_an_unknown_format_is_refused() -> None:

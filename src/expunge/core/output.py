@@ -1,6 +1,7 @@
 """Output that is there already: one place decides whether it may be replaced or gone on with, in one message."""
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from glob import escape
@@ -148,15 +149,26 @@ def check_output_file(path: str | Path | None, *, overwrite: bool, kind: Kind | 
         )
 
 
+REPORT_MARK = "<!-- written by expunge report -->"
+"""The last line of a report as Markdown, by which it is known."""
+
+
 def _is_page(path: Path) -> bool:
+    """Is this a page of ours?"""
     with path.open("rb") as file:
-        return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+        begun = file.read(1000)
+    return begun.lstrip().lower().startswith(b"<!doctype html") and b'<meta name="generator" content="expunge ' in begun
 
 
 def _is_report(path: Path) -> bool:
-    """Is this a report as Markdown, JSON or a table?"""
+    """Is this a report of ours as Markdown, JSON or a table?"""
     with path.open("rb") as file:
-        return file.read(60).startswith((b"# ", b'{\n "format": ', b"set,number,question,answer,model,"))
+        begun = file.read(100)
+        file.seek(-min(len(REPORT_MARK) + 1, path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    table = b"set,number,question,answer,model,role,bucket,change,generation"
+    is_json = re.match(rb'\{\n "format": \d+,\n "made_by": "expunge ', begun) is not None
+    return end == f"{REPORT_MARK}\n".encode() or is_json or begun.startswith(table)
 
 
 def _is_tensors(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from expunge.core.output import REPORT_MARK
 from expunge.report.data import ReportData
 from expunge.report.page import NAMES
 from expunge.report.summary import STANDING
@@ -27,7 +28,7 @@ def as_markdown(data: ReportData) -> str:
         parts.append("## Before comparing\n\n" + "\n".join(f"- {escape_markdown(one)}" for one in data.warnings))
     if data.table.header:
         parts.append(f"## All measures\n\n{markdown(data.table)}")
-    parts.append(STANDING)
+    parts += [STANDING, REPORT_MARK]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
