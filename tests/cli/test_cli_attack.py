@@ -173,3 +173,6 @@ def test_a_report_finds_results_beside_an_evaluation_and_takes_others_by_name(tm
     # One that lies beside the evaluation and is named, too, is shown once.
     beside = [f"{run}-records", f"{run}-records/attacked.json"]
     assert [found.label for found in _attacked([run], beside)] == ["npo-records"]
+    Attacked(columns=(), questions=("a?",), answers=("a",), control=None, label="more").save(tmp_path / "npo-attacked")
+    for named in (run, f"{run}-records"):
+        assert [found.label for found in _attacked([named], [])] == ["npo-records", "more"]

@@ -15,7 +15,7 @@ LOG = "history.jsonl"
 """History rows of an unfinished run, one JSON object a line, appended at each step."""
 RESULT = "result.partial"
 """Where the result of a run is written before it is moved into the run folder."""
-EVALUATION = "evaluation.json"
+EVALUATION, ATTACKED = "evaluation.json", "attacked.json"
 _MEASURED = ("records.parquet", EVALUATION, "attacked.json", "leak_map.png")
 _LOG_OF_OTHERS = ("TOFU_EVAL.json", "TOFU_SUMMARY.json")
 START_RECORDS, FINAL_MODEL = "start_records", "final_model"
@@ -94,6 +94,13 @@ def places(path: Path) -> list[Path]:
 def evaluation_file(named: Path) -> Path | None:
     """The evaluation that a file, its folder, or the folder of its model gives; None where there is none."""
     return next((path for path in (named, *(place / EVALUATION for place in places(named))) if path.is_file()), None)
+
+
+def attacked_beside(path: Path) -> list[Path]:
+    """Results of attacks that lie beside a run, an evaluation or records, or in `<run>-attacked` next to the run."""
+    run = model_folder(path.parent if path.is_file() else path)
+    folders = [*places(path), run.with_name(f"{run.name}-attacked")] if run.name else places(path)
+    return [folder / ATTACKED for folder in dict.fromkeys(folders) if (folder / ATTACKED).is_file()]
 
 
 def check_own(folder: Path, made: Mapping[str, Any], settings: Mapping[str, Any], what: Path) -> None:

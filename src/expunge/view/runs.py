@@ -15,10 +15,9 @@ from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
 from expunge.record.statement import FILE as RECORD
 from expunge.record.statement import read_statement
-from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import load_attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import EVALUATION, FINAL_MODEL, LOG, RESULT, RUNS, places
+from expunge.results.places import EVALUATION, FINAL_MODEL, LOG, RESULT, RUNS, attacked_beside, places
 from expunge.training.run import HISTORY, read_history
 
 SHOWN = ("forget_extraction_strength", "retain_extraction_strength", "model_utility", "forget_quality")
@@ -160,7 +159,7 @@ def _measured(place: Path) -> dict[str, Any]:
 
 
 def _leaking(place: Path) -> dict[str, Any]:
-    file = next((path / ATTACKED for path in places(place) if (path / ATTACKED).is_file()), None)
+    file = next(iter(attacked_beside(place)), None)
     return {} if file is None else {"leaking": _leaks(file, _stamp(file))}
 
 

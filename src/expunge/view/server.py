@@ -20,9 +20,8 @@ from expunge.report.baselines import beside
 from expunge.report.compared_models import distinct, gather
 from expunge.report.html import report
 from expunge.report.templates import render
-from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import load_attacked
-from expunge.results.places import places
+from expunge.results.places import attacked_beside, places
 from expunge.view.runs import evaluated, run_folders, runs_in
 
 HOST = "127.0.0.1"
@@ -85,12 +84,13 @@ class View:
             return path.read_text(encoding="utf-8")
 
     def _attacks(self, named: list[Path]) -> list[Path]:
-        return [place / ATTACKED for run in named for place in places(run) if (place / ATTACKED).is_file()]
+        return [file for run in named for file in attacked_beside(run)]
 
     def _version(self) -> str:
         """Changes when an evaluation or a result of attacks does; empty where nothing is evaluated."""
         named = evaluated(self.folder)
         files = [file for run in named for place in places(run) for file in sorted(place.glob("*.json"))]
+        files += self._attacks(named)
         stats = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in dict.fromkeys(files)]
         return f"{hash(tuple(stats)):x}" if named else ""
 

@@ -14,7 +14,6 @@ from expunge.core.format import counted, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen
-from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN
 
 if TYPE_CHECKING:
     from expunge.data.corpus import Corpus
@@ -159,6 +158,8 @@ def _conclude(config: EraseConfig, done: "Erased") -> None:
 
 
 def _row(row: Any) -> tuple[str, ...]:
+    from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN
+
     if "failed" in row:
         return row["arm"], f"{row['rate']:g}", *("-",) * 5, f"{row['seconds']:.0f}"
     measured = (number(row[name]) for name in (FORGET, PROBABILITY, REPETITION, RETAIN))

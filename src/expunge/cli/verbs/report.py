@@ -89,9 +89,9 @@ def report(call: Call[ReportConfig]) -> int:
 def _attacked(runs: Sequence[str], further: Sequence[str]) -> "list[Attacked]":
     """Results of attacks that lie beside the evaluations of these runs, and those that were named."""
     from expunge.results.attacked import FILE, load_attacked
-    from expunge.results.places import places
+    from expunge.results.places import attacked_beside
 
-    beside = [place / FILE for run in runs for place in places(Path(run)) if (place / FILE).is_file()]
+    beside = [file for run in runs for file in attacked_beside(Path(run))]
     named = [Path(path) / FILE if Path(path).is_dir() else Path(path) for path in further]
     return [load_attacked(path) for path in dict.fromkeys(path.resolve() for path in [*beside, *named])]
 
