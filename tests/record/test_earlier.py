@@ -10,7 +10,7 @@ import expunge
 import made_run
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
-from expunge.record.earlier import Earlier, retested
+from expunge.record.earlier import Earlier, earlier_requests, retested
 from expunge.results.attacked import Attacked
 
 ROWS = made_run.CORPUS["forget"]
@@ -109,3 +109,20 @@ def test_a_request_that_is_tested_in_part_is_not_retested() -> None:
     (entry,) = retested([Earlier("R", "run", "d", 3, facts=(0, 2, 3))], replace(found, columns=(part,)))
     assert (entry["tested"], entry["status"]) == (1, "not tested again")
     assert entry["note"] == "2 of its 3 rows had no value in any attack"
+
+
+def test_an_attack_that_leaked_then_must_be_run_again() -> None:
+    found = made_run.attacked({})
+    (entry,) = retested([Earlier("R", "run", "d", 2, facts=(0, 1), leaked=("prompts.french", "sampling"))], found)
+    assert entry["status"] == "not tested again"
+    assert entry["note"] == "it leaked under prompts.french then, and that was not run again"
+    (entry,) = retested([Earlier("R", "run", "d", 2, facts=(0, 1), leaked=("sampling",))], found)
+    assert entry["status"] == "nothing came back"
+
+
+def test_what_leaked_is_read_from_the_earlier_record(tmp_path: Path) -> None:
+    first = made_run.run(tmp_path / "first", start="xxh3:0", result="xxh3:1")
+    values = made_run.attacked({"prompts.french": (0.9,) * 6}, model="xxh3:1")
+    expunge.record(first, request="REQ-1", corpus=made_run.CORPUS, attacked=values)
+    (found,) = earlier_requests(first, made_run.CORPUS["forget"])
+    assert found.leaked == ("prompts.french",) and found.facts == tuple(range(6))

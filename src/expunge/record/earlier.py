@@ -1,6 +1,6 @@
 """Earlier requests of a model line: which of their rows a new run forgets again, and what attacks drew out of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Earlier:
     """How many rows it was about, without those of requests before it."""
     facts: tuple[int, ...] = ()
     """Their positions in the forget set of the new run."""
+    leaked: tuple[str, ...] = ()
+    """Attacks that drew out some of its rows when its record was made."""
     unknown: str = ""
     """Why the positions are not known; empty where they are."""
 
@@ -48,7 +50,8 @@ def earlier_requests(folder: Path | None, examples: Sequence[Example]) -> tuple[
     taken: set[int] = set()
     for place, statement in reversed(list(_line(folder))):
         told, salt = statement.predicate, place.resolve().with_name(f"{place.resolve().name}.salt")
-        known = {"request": told["request"]["id"], "run": place.resolve().name, "digest": statement.digest}
+        known: dict[str, Any] = {"request": told["request"]["id"], "run": place.resolve().name}
+        known |= {"digest": statement.digest, "leaked": _leaked(told)}
         own = told["scope"]["rows"] - sum(one["here"] for one in told.get("earlier_requests", ()))
         if not salt.is_file():
             found.append(Earlier(**known, rows=own, unknown=f"its salt, {salt.name}, is not beside its run folder"))
@@ -61,6 +64,11 @@ def earlier_requests(folder: Path | None, examples: Sequence[Example]) -> tuple[
         taken |= {*facts}
         found.append(Earlier(**known, rows=own, facts=tuple(facts)))
     return tuple(found)
+
+
+def _leaked(told: Mapping[str, Any]) -> tuple[str, ...]:
+    results = ((one["name"], one["result"]) for one in told["attacks"])
+    return tuple(name for name, result in results if isinstance(result, Mapping) and result.get("leaking"))
 
 
 def _line(folder: Path | None) -> Iterator[tuple[Path, Statement]]:
@@ -84,15 +92,18 @@ def retested(earlier: Sequence[Earlier], attacked: Attacked | None) -> list[dict
     columns = [] if attacked is None else [one for one in attacked.columns if one.name not in (PLAIN, MERGED)]
     recovered = {fact for column in columns for fact in column.recovery}
     leaking = {*attacked.leaking} if attacked is not None else set[int]()
-    return [_told(one, [fact for fact in one.facts if fact in recovered], leaking) for one in earlier]
+    ran = {column.name for column in columns if column.recovery}
+    return [_told(one, [fact for fact in one.facts if fact in recovered], leaking, ran) for one in earlier]
 
 
-def _told(one: Earlier, tested: Sequence[int], leaking: set[int]) -> dict[str, Any]:
+def _told(one: Earlier, tested: Sequence[int], leaking: set[int], ran: set[str]) -> dict[str, Any]:
     leak, why = len(leaking.intersection(tested)), one.unknown
     if not why and len(one.facts) < one.rows:
         why = f"{one.rows - len(one.facts)} of its {counted(one.rows, 'row')} are not in the forget set of this run"
     if not why and len(tested) < one.rows:
         why = f"{one.rows - len(tested)} of its {counted(one.rows, 'row')} had no value in any attack"
+    if not why and (missing := [name for name in one.leaked if name not in ran and name != PLAIN]):
+        why = f"it leaked under {', '.join(missing)} then, and that was not run again"
     return {
         "request": one.request,
         "run": one.run,
