@@ -329,7 +329,7 @@ def test_hostile_texts_are_inert(open_page: Callable[..., Open], tmp_path: Path)
         ]
         return replace(of, samples=tuple(samples), label=HOSTILE[0] + of.label)
 
-    tried = attacked("x", 7, column(HOSTILE[1], [0.9] * 7, [0.0] * 7, said=HOSTILE[0]))
+    tried = attacked("npo", 7, column(HOSTILE[1], [0.9] * 7, [0.0] * 7, said=HOSTILE[0]))
     tried = replace(tried, questions=tuple(f"{text}?" for text in HOSTILE), label=HOSTILE[0] + "npo")
     given = [
         bad(evaluation("start", [1.0] * 7)),
