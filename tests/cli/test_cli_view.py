@@ -15,6 +15,7 @@ import made_run
 import zoo
 from expunge.cli.verbs.view import ViewConfig, opened
 from expunge.core.manifest import Manifest
+from expunge.data.template import Template
 from expunge.models.load import save_model
 
 
@@ -54,6 +55,9 @@ def test_the_models_of_a_run_stand_beside_it_where_it_names_them(tmp_path: Path)
     Manifest(stage="unlearn", arguments={}, results=told).save(tmp_path / "run")
     chat, note = opened(tmp_path / "run", ViewConfig(max_new_tokens=2))
     assert [*chat.ask("Where?").answers] == ["run", "start"] and "gone.jsonl" in note
+    framed = Template(name="plain", qa="Q {question} A ")
+    Manifest(stage="unlearn", arguments={"template": framed.about}, results=told).save(tmp_path / "run")
+    assert opened(tmp_path / "run", ViewConfig())[0]._speakers["run"].template == framed  # as the run was framed
     chat, note = opened(tmp_path / "alone", ViewConfig(max_new_tokens=2))
     assert [*chat.ask("Where?").answers] == ["alone"] and not note
 

@@ -9,16 +9,8 @@ import pytest
 from expunge.config.yaml_source import Layer, origin
 from expunge.core.checks import ExpungeError
 from expunge.sweep.space import Choices, Range
-from expunge.sweep.study import StudyConfig, seconds_of
+from expunge.sweep.study import StudyConfig
 from expunge.sweep.study_file import StudyFile, read_study_file, refuse
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("2h", 7200), ("30min", 1800), ("30 m", 1800), ("90s", 90), ("1h 30min", 5400), ("1h30m5s", 5405), ("0.5h", 1800)],
-)
-def test_lengths_of_time(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "2", "soon", "0h", "-1h", "2 days", "1.2.3h", "2hh"])

@@ -1,28 +1,28 @@
-"""Times as people write them: `90s`, `30m`, `2h`, `1h30m`, or seconds."""
+"""Lengths of time as people write them."""
 
 import re
 
 from expunge.core.checks import ExpungeError
 
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+_WRITTEN = re.compile(r"(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s)?")
 
 
-def seconds(text: str) -> float:
-    """The seconds of a time.
+def seconds(text: str, name: str) -> float:
+    """A length of time in seconds: `2h`, `1h 30min`, `45s`.
+
+    Args:
+        text: as it is written; a number without a unit is none.
+        name: the setting that holds it, for the message.
 
     Raises:
-        ExpungeError: no time, or one that is not above 0.
+        ExpungeError: it is none, or not above 0.
     """
-    written = text.strip().lower()
-    parts = _PART.findall(written)
-    if "".join(number + unit for number, unit in parts) == written:
-        found = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    else:
-        try:
-            found = float(written)
-        except ValueError:
-            found = 0.0
-    if not 0 < found < float("inf"):
-        raise ExpungeError(f"a time is written as 90s, 30m, 2h or 1h30m, and above 0; got {text!r}.")
-    return found
+    found = _WRITTEN.fullmatch(text.strip())
+    try:
+        hours, minutes, rest = (float(part or 0) for part in (found.groups() if found else ("", "", "")))
+    except ValueError:  # 1.2.3h
+        hours = minutes = rest = 0.0
+    total = 3600 * hours + 60 * minutes + rest
+    if not total > 0:
+        raise ExpungeError(f"{name} must be a length of time, such as 2h, 30min or 90s; got {text!r}.")
+    return total

@@ -221,12 +221,16 @@ class _Request:
 
     @cached_property
     def baseline(self) -> dict[str, float]:
-        """What the start model knows of the rows that trials are measured on."""
+        """What the start model knows of the rows that trials are measured on; from `trials.json` where it is there."""
+        if kept := RunLog(self.folder / TRIALS).levels.get("start"):
+            return dict(kept)
         return self._measured(load_model(self.start), under(self.progress, "start model"))
 
     @cached_property
     def never(self) -> dict[str, float]:
         """The same of a model that never knew, the control or untaught facts; no more than the start model knows."""
+        if kept := RunLog(self.folder / TRIALS).levels.get("never knew"):
+            return dict(kept)
         other = self.start if self.control is None else self.control
         asked = self.small if self.control is not None else untaught(self.small, self.seed)
         found = self._measured(load_model(other), under(self.progress, "control"), corpus=asked)
@@ -362,8 +366,8 @@ class _Request:
         """The control, attacked once for all candidates; None where untaught facts stand for one."""
         if self.control is None:
             return None
-        earlier = next((self.folder / TRIED).glob("*-attacked"), None)
-        if earlier is None or not (earlier / ATTACKED).is_file():
+        earlier = next((self.folder / TRIED).glob(f"*-attacked/{ATTACKED}"), None)
+        if earlier is None:
             return load_model(self.control)
         found = load_attacked(earlier)
         columns = tuple(replace(column, leak=column.control, control=None) for column in found.columns)

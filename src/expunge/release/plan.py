@@ -30,10 +30,9 @@ from expunge.release.hub import Destination, Found, check_hub
 from expunge.release.license import license_of
 from expunge.release.parity import SETS
 from expunge.report.card import Form
-from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import Attacked, load_attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import check_own, evaluation_file, finished_run
+from expunge.results.places import attacked_beside, check_own, evaluation_file, finished_run
 
 STAGE = "export"
 CARD = "README.md"
@@ -214,9 +213,8 @@ def _evidence(
     before = _evaluation(start)
     if before is not None and before.about.get("inputs", {}).get("model") != manifest.inputs.get("model"):
         raise ExpungeError("start is the evaluation of another model than the one that the run began with.")
-    beside = run.resolve().with_name(f"{run.resolve().name}-attacked")
-    if attacked is None and (beside / ATTACKED).is_file():
-        attacked = beside
+    if attacked is None:
+        attacked = next(iter(attacked_beside(run)), None)
     found = attacked if attacked is None or isinstance(attacked, Attacked) else load_attacked(attacked)
     result = manifest.results.get("result", {})
     alike = found is None or found.inputs.get("model") == result.get("model")

@@ -1,17 +1,16 @@
 """What a study is: the sampler, how long it goes on, what it looks for and how that is measured. No torch here."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from expunge.config.field_types import check_types
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive, unknown
+from expunge.core.duration import seconds
 from expunge.sweep.objective import Constraint, read_objective
 from expunge.sweep.samplers import Sampler
 from expunge.training.training_config import LARGEST_SEED
 
 DEFAULT_CONSTRAINT = "utility >= 0.95 of start"
-_BUDGET = re.compile(r"(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +70,8 @@ class StudyConfig:
         if self.keep not in ("best", "all"):
             raise ExpungeError(f"keep must be best or all; got {self.keep!r}.")
         if self.budget is not None:
-            seconds_of(self.budget)
+            seconds(self.budget, "budget")
         for text in self.constraint:
             Constraint.read(text)
         for text in self.objective:
             read_objective(text)
-
-
-def seconds_of(budget: str) -> float:
-    """A length of time in seconds: `2h`, `1h 30min`, `45s`.
-
-    Raises:
-        ExpungeError: it is none.
-    """
-    found = _BUDGET.fullmatch(budget.strip())
-    try:
-        hours, minutes, seconds = (float(part or 0) for part in (found.groups() if found else ("", "", "")))
-    except ValueError:
-        hours = minutes = seconds = 0.0
-    total = 3600 * hours + 60 * minutes + seconds
-    if not total > 0:
-        raise ExpungeError(f"budget must be a length of time, such as 2h, 30min or 90s; got {budget!r}.")
-    return total

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.attack.attack import attack
 from expunge.config.signature import shows_settings
 from expunge.core.checks import ExpungeError, path_of, require_type, unknown
+from expunge.core.duration import seconds
 from expunge.core.json_text import read_object
 from expunge.core.manifest import jsonable, versions
 from expunge.core.progress import Progress, processes, under
@@ -34,7 +35,7 @@ from expunge.sweep.prepare import Job, check_recipe, prepare, split_recipe
 from expunge.sweep.results import FORMAT, Studied, finite, load_studied
 from expunge.sweep.samplers import Sampler, Source, source
 from expunge.sweep.space import Choices, Point, Space
-from expunge.sweep.study import StudyConfig, seconds_of
+from expunge.sweep.study import StudyConfig
 from expunge.sweep.trial import OWN, Bench, Model, keep_evaluation
 from expunge.sweep.worker import WAIT, Labor, work
 from expunge.sweep.workers import Watch, Worker, alive
@@ -287,7 +288,7 @@ def run_study(setup: Setup, folder: Path, *, progress: Progress | None = None) -
             claims=Claims(opened(storage, name, setup.objectives), worker, watch),
             run=bench.run,
             trials=trials,
-            seconds=None if config.budget is None else seconds_of(config.budget),
+            seconds=None if config.budget is None else seconds(config.budget, "budget"),
             prunes=config.prune,
             finished=after,
             doing=doing,

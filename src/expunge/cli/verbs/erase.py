@@ -56,7 +56,7 @@ class EraseConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        seconds(self.budget)
+        seconds(self.budget, "budget")
         require_between("tries", self.tries, 1, len(MULTIPLES))
         require_at_least("rows", self.rows, 2)
         require_at_least("neighbors", self.neighbors, 0)
@@ -92,7 +92,7 @@ def erase(call: Call[EraseConfig]) -> int:
             candidates=config.candidates,
             adapter=config.adapter,
             tries=config.tries,
-            budget=seconds(config.budget),
+            budget=seconds(config.budget, "budget"),
             rows=config.rows,
             neighbors=config.neighbors,
             attacks=config.attacks or DEFAULT,
@@ -137,7 +137,7 @@ def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
         table(("candidate", "first rate", "steps", "tokens", "memory, roughly"), lines, numeric=range(1, 5))
     say(f"3. Attack the best of each, the nearest first: {', '.join(config.attacks or DEFAULT)}.")
     say(f"4. Keep the best under the policy {config.policy}; write model, report and record into {config.output}.")
-    say(f"No trial begins after {number(seconds(config.budget) / 120)} minutes, no attack after twice that.")
+    say(f"No trial begins after {number(seconds(config.budget, 'budget') / 120)} minutes, no attack after twice that.")
 
 
 def _conclude(config: EraseConfig, done: "Erased") -> None:

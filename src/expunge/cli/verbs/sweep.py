@@ -18,11 +18,12 @@ from expunge.config.settings import DEFAULT
 from expunge.config.yaml_source import Layer
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
+from expunge.core.duration import seconds
 from expunge.core.format import counted
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.sweep.space import Choices, Parameter, Range
-from expunge.sweep.study import StudyConfig, seconds_of
+from expunge.sweep.study import StudyConfig
 from expunge.sweep.study_file import MASK, SETTINGS, STUDY, StudyFile, read_study_file, refuse
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _dry_run(call: Call[SweepConfig]) -> int:
             say(f"{found.steps * found.trials:.0f} steps and {found.tokens * found.trials:.0f} tokens in all")
         say(found.time)
         if config.budget is not None:
-            say(f"each worker begins trials for {seconds_of(config.budget) / 60:.0f} min")
+            say(f"each worker begins trials for {seconds(config.budget, 'budget') / 60:.0f} min")
         preview.show_memory(found.memory)
         say("measuring and attacks come on top; the largest planned trial is shown")
     return problems.concluded()

@@ -50,10 +50,11 @@ def view(call: Call[ViewConfig]) -> int:
 
 def opened(place: Path, config: ViewConfig) -> "tuple[Chat, str]":
     """A chat with the model of a run, those beside it that it names, and its data; and why these cannot be read."""
-    from expunge.chat.beside import ROLES, data_of, of_role, sources
+    from expunge.chat.beside import ROLES, data_of, of_role, run_of, sources
     from expunge.chat.chat import Chat
     from expunge.cli.inputs import load
     from expunge.data.corpus import load_corpus
+    from expunge.data.template import Template
 
     def known(role: str) -> bool:
         try:
@@ -67,8 +68,11 @@ def opened(place: Path, config: ViewConfig) -> "tuple[Chat, str]":
         corpus = load_corpus(**told) if told else None
     except ExpungeError as error:
         corpus, note = None, f"The data of this run cannot be read again, so no answer is known: {error}"
+    made = run_of(place)
+    framing = made.arguments if made is not None else {}
+    template = Template(**framing["template"]) if "template" in framing else None
     loaded = {label: load(source.place, config) for label, source in models.items()}
-    return Chat(loaded, corpus=corpus, max_new_tokens=config.max_new_tokens), note
+    return Chat(loaded, corpus=corpus, template=template, max_new_tokens=config.max_new_tokens), note
 
 
 VERB = Verb(name="view", config=ViewConfig, run=view, positional="FOLDER")
