@@ -68,6 +68,17 @@ def test_an_evaluation_from_records_is_not_overwritten_either(model, tokenizer, 
     assert evaluate(records=tmp_path, suite="tofu", output_dir=tmp_path, overwrite=True).suite == "tofu"
 
 
+def test_an_evaluation_that_is_compared_stays_so_unless_told(model, other_model, tokenizer, corpus, tmp_path):
+    evaluate(other_model, tokenizer, corpus, output_dir=tmp_path / "retain")
+    compared = evaluate(model, tokenizer, corpus, output_dir=tmp_path / "a", reference=tmp_path / "retain")
+    with pytest.raises(ExpungeError, match=r"\(reference\), which would be lost\. Name them again, reference=.*retain"):
+        evaluate(model, tokenizer, corpus, output_dir=tmp_path / "a")
+    assert Evaluation.load(tmp_path / "a" / "evaluation.json") == compared
+    evaluate(model, tokenizer, corpus, output_dir=tmp_path / "a", reference=tmp_path / "retain")
+    alone = evaluate(model, tokenizer, corpus, output_dir=tmp_path / "a", overwrite=True)
+    assert alone["forget_quality"].value is None
+
+
 def test_every_row_is_kept_with_its_texts_and_numbers(model, tokenizer, corpus, tmp_path):
     found = evaluate(model, tokenizer, corpus, suite="tofu", output_dir=tmp_path)
     n, m = len(corpus["forget"]), len(corpus["retain"])

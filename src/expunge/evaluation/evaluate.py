@@ -18,6 +18,7 @@ from expunge.core.manifest import Manifest, versions
 from expunge.core.nested import finite
 from expunge.core.output import check_output_file, in_use
 from expunge.core.progress import Progress
+from expunge.core.surface import assigned, flag
 from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template, dated
 from expunge.evaluation.collect import collect, identity
@@ -101,6 +102,8 @@ def evaluate(
     if output is not None:
         check_measured(output)
     retain_model, start_model = _opened(reference), _opened(start)
+    if output is not None and not overwrite:
+        _check_still_compared(output, {"reference": retain_model, "start": start_model})
     # The main process holds the lock for all.
     with asking(judges), locked(output if is_main() else None):
         if records is not None:
@@ -327,6 +330,20 @@ def reusable(folder: Path, made: Manifest, *, texts: Texts = "keep", overwrite: 
 
 _CALLED = {"probes": "what the measures ask of each row"}
 """What a user knows a field of a manifest as."""
+
+
+def _check_still_compared(output: Path, others: Mapping[str, Records | None]) -> None:
+    """Raise where an evaluation would take the place of one that is compared with a model that this one is not."""
+    if not (output / EVALUATION).is_file():
+        return
+    about = Evaluation.load(output / EVALUATION).about
+    lost = [role for role, other in others.items() if role in about and other is None]
+    if lost:
+        named = assigned(**{role: about.get("paths", {}).get(role, "<records>") for role in lost})
+        raise ExpungeError(
+            f"the evaluation in {output} is compared with other records ({', '.join(lost)}), which would be lost. "
+            f"Name them again, {named}, or choose another output, or replace the evaluation ({flag('overwrite')})."
+        )
 
 
 def check_rescored(records: Records, output: Path | None, *, overwrite: bool) -> None:

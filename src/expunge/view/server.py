@@ -33,7 +33,7 @@ PAUSE = 0.1
 """Seconds between two states of an answer that is being written."""
 _HERE = Path(__file__).parent
 _ASSETS = {"/view.css": "text/css", "/view.js": "text/javascript"}
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-src 'self'"
+_POLICY = "default-src 'none'; img-src data:; script-src 'self'; style-src 'self'; connect-src 'self'; frame-src 'self'"
 
 OpenChat = Callable[[Path], tuple[Chat, str]]
 """From a run folder, a chat with its model and those beside it, and what a reader must know of it."""
