@@ -85,6 +85,13 @@ class Column:
     """Why it was not run, or what a reader must know."""
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.leak and self.control and self.leak.measure != self.control.measure:
+            raise ExpungeError(
+                f"{self.name}: the model's values are {self.leak.measure}, the control's {self.control.measure}. Attack "
+                "the control again, with this version."
+            )
+
     @property
     def status(self) -> Status:
         """Whether it was run, and with what it was compared."""
