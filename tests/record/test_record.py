@@ -157,6 +157,21 @@ def test_evaluations_are_read_from_their_folders_and_named_by_their_digests(run:
     assert told["sources"]["attacked"] == file_digest(attacked) and told["sources"]["evaluation"] == file_digest(after)
 
 
+def test_what_lies_beside_the_run_and_its_start_model_is_found(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    run = made_run.run(tmp_path / "npo", start_model=str(start))
+    start.mkdir()
+    attacked = made_run.attacked().save(tmp_path / "npo-attacked")
+    before = made_run.evaluation(made_run.START, forget_probability=0.95)
+    file = before.save(tmp_path / "start-records" / "evaluation.json")
+    sources = expunge.record(run, **HOW).predicate["sources"]
+    assert sources["attacked"] == file_digest(attacked) and sources["start"] == file_digest(file)
+    made_run.evaluation("xxh3:another", forget_probability=0.95).save(file.parent / "evaluation.json")
+    assert expunge.record(run, **HOW, overwrite=True).predicate["sources"]["start"] == "not given"
+    with pytest.raises(ExpungeError, match=f"Evaluate {start}"):
+        expunge.record(run, **HOW, start=file, overwrite=True)
+
+
 def test_the_files_of_the_start_model_have_their_digests(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "model.safetensors").write_bytes(b"weights")

@@ -26,7 +26,7 @@ from expunge.record.statement import ENVELOPE, FILE, Statement, read_statement, 
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import Attacked, load_attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import EVALUATION, check_own, evaluation_file, finished_run
+from expunge.results.places import EVALUATION, attacked_beside, check_own, evaluation_file, finished_run
 
 T = TypeVar("T")
 
@@ -84,8 +84,10 @@ def record(
         date: of the record, as 2026-01-31; None: today.
         corpus: holds the forget rows; None: they are read again from where the run read them.
         evaluation: of the resulting model, or where it is; None: the one next to the run folder, where there is one.
-        start: evaluation of the start model, or where it is.
-        attacked: what `attack` gave for the resulting model, or where it is.
+        start: evaluation of the start model, or where it is; None: the one next to that model, where it is of its
+            weights and of the same forget set.
+        attacked: what `attack` gave for the resulting model, or where it is; None: the one next to the run folder
+            (`<run>-attacked`), where there is one.
         policy: what the verdict asks for: `default`, or a YAML file.
         release: who gets the model, and with what access.
         derivatives: files or folders of models made from the result, such as quantized ones.
@@ -106,8 +108,10 @@ def record(
         check_output_file(folder / name, overwrite=overwrite)
     signer = Signer(path_of("key", key)) if key is not None else None
     rows = _rows(manifest, corpus)
-    after, before, found = _evaluation(evaluation, folder), _evaluation(start), _attacked(attacked)
-    compared = _check_measured(folder, manifest, rows.fingerprint("forget"), after, before, found)
+    forget = rows.fingerprint("forget")
+    after, found = _evaluation(evaluation, folder), _attacked(attacked, folder)
+    before = _start(manifest, forget) if start is None else _evaluation(start)
+    compared = _check_measured(folder, manifest, forget, after, before, found)
     before_it = _predecessor(manifest, predecessor)
     derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
     salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
@@ -168,12 +172,22 @@ class _Read(Generic[T]):
         return file_digest(self.file) if self.file is not None else None
 
 
+def _start(manifest: Manifest, forget: str) -> _Read[Evaluation]:
+    """The evaluation next to the start model, where it is of its weights and of this forget set."""
+    model = manifest.results.get("start_model")
+    file = evaluation_file(Path(model)) if model and Path(model).is_dir() else None
+    if file is None:
+        return _Read()
+    found = Evaluation.load(file)
+    inputs = found.about.get("inputs", {})
+    same = (inputs.get("model"), inputs.get("data.forget")) == (manifest.inputs.get("model"), forget)
+    return _Read(found, file) if same else _Read()
+
+
 def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None) -> _Read[Evaluation]:
     """An evaluation; where none is named, the one next to a run folder."""
     if isinstance(source, Evaluation):
         return _Read(source)
-    if source is None and run is None:
-        return _Read()
     named = path_of("an evaluation", source if source is not None else run)
     file = evaluation_file(named)
     if file is not None:
@@ -183,7 +197,9 @@ def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None)
     raise ExpungeError(f"no evaluation at {named}. Make one: expunge evaluate model=... forget=... output=...")
 
 
-def _attacked(source: Attacked | str | Path | None) -> _Read[Attacked]:
+def _attacked(source: Attacked | str | Path | None, run: Path) -> _Read[Attacked]:
+    """A result of attacks; where none is named, the one next to the run folder."""
+    source = next(iter(attacked_beside(run)), None) if source is None else source
     if source is None or isinstance(source, Attacked):
         return _Read(source)
     found, path = load_attacked(source), Path(source)
@@ -210,7 +226,11 @@ def _check_measured(
         about = told["evaluation"]
         check_own(folder, about.get("inputs", {}), about.get("settings", {}), after.file or folder / EVALUATION)
     if "start" in told and told["start"].get("inputs", {}).get("model") != manifest.inputs.get("model"):
-        raise ExpungeError("start is the evaluation of another model than the one that the run began with.")
+        began = manifest.results.get("start_model") or "the model that it began with"
+        raise ExpungeError(
+            f"start is the evaluation of another model than the one that the run began with. Evaluate {began}: "
+            f"{assigned(model=began)}."
+        )
     result = manifest.results.get("result", {})
     compared = found.result is None or found.result.inputs.get("model") == result.get("model")
     if not compared and "start_adapter" not in manifest.inputs and "bits" not in result:
