@@ -4,6 +4,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import cast
 
@@ -36,6 +37,8 @@ from expunge.models.weight_files import headers, weight_files
 from expunge.models.weights_fit import check_causal, check_weights
 
 Dtype = str | torch.dtype
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
+"""A folder with one of these is a model's."""
 
 
 def load_model(
@@ -274,10 +277,8 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
     except Exception as error:  # the files of a tokenizer make the libraries raise anything, `Exception` itself too
-        raise ExpungeError(
-            f"cannot load a tokenizer from '{source}': {_why(source, error)}\n"
-            "If it is elsewhere, name it: tokenizer=<folder or id>."
-        ) from error
+        elsewhere = "\nIf it is elsewhere, name it: tokenizer=<folder or id>." if Path(source).exists() else ""
+        raise ExpungeError(f"cannot load a tokenizer from '{source}': {_why(source, error)}{elsewhere}") from error
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
@@ -286,7 +287,15 @@ def _why(source: str | Path, error: Exception) -> str:
     if Path(source).exists():
         return text if isinstance(error, OSError | ValueError) else f"{text} ({type(error).__name__})"
     # What comes from far away speaks of connections first, where mostly a name is wrong.
-    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]})"
+    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]}){_near(Path(source))}"
+
+
+def _near(missing: Path) -> str:
+    """A model folder of nearly that name, as a question; empty where there is none."""
+    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
+    models = [path.name for path in beside if any((path / name).is_file() for name in _CONFIGURATIONS)]
+    near = get_close_matches(missing.name, models, n=1)
+    return f" Did you mean '{missing.parent / near[0]}'?" if near else ""
 
 
 def check_model_folder(source: str | Path) -> None:
@@ -297,15 +306,15 @@ def check_model_folder(source: str | Path) -> None:
     if not folder.exists():
         looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
         if looks_local:
-            raise ExpungeError(f"no model folder at '{source}'.")
+            raise ExpungeError(f"no model folder at '{source}'.{_near(folder)}")
         return
     if not folder.is_dir():
         raise ExpungeError(f"'{source}' is a file; a model is a folder with config.json and model.safetensors.")
-    for name in ("config.json", "adapter_config.json"):
+    for name in _CONFIGURATIONS:
         if (folder / name).is_file():
             read_object(folder / name)  # what is wrong with its JSON, which the libraries do not say
     files = sorted(p.name for p in folder.iterdir())
-    if not {"config.json", "adapter_config.json"} & set(files):
+    if not {*_CONFIGURATIONS} & set(files):
         _refuse_unfinished(folder)
         raise ExpungeError(
             f"'{source}' holds no config.json, so it is not a model folder. It holds: {', '.join(files) or 'nothing'}."

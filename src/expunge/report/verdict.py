@@ -8,7 +8,7 @@ from expunge.core.catalogue import names
 from expunge.core.format import counted
 from expunge.report.buckets import Bucket, Rule
 from expunge.report.compared_models import Model
-from expunge.report.facts import FORGET, RETAIN, Attack, Fact
+from expunge.report.facts import FORGET, RETAIN, Attack, Fact, set_of
 from expunge.report.faults import faults
 from expunge.report.text import listed, number, words
 
@@ -53,6 +53,7 @@ def verdict(
         if fact.split.startswith((FORGET, RETAIN))
     )
     sentences = [
+        *_other_sets(model, models),
         *(f"This model does not count as having forgotten: {fault}." for fault in faults(models[model], models)),
         *_leaking(model, facts, buckets, attacks, ran, rule),
         *_apart(tally, rule),
@@ -62,6 +63,17 @@ def verdict(
         *_rule(rule),
     ]
     return Verdict(model, _headline(tally, bool(ran)), tuple(sentences))
+
+
+def _other_sets(model: int, models: Sequence[Model]) -> list[str]:
+    """That other models were asked another forget set, so that their counts are of other facts."""
+    own = set_of(models[model], FORGET)
+    others = [one.label for one in models if set_of(one, FORGET) not in (None, own)]
+    if own is None or not others:
+        return []
+    return [
+        f"{listed(others)} {'was' if len(others) == 1 else 'were'} asked another forget set: do not compare counts."
+    ]
 
 
 def _headline(tally: Counter[tuple[str, Bucket]], attacked: bool) -> str:

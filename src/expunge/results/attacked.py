@@ -88,8 +88,8 @@ class Column:
     def __post_init__(self) -> None:
         if self.leak and self.control and self.leak.measure != self.control.measure:
             raise ExpungeError(
-                f"{self.name}: the model's values are {self.leak.measure}, the control's {self.control.measure}. Attack "
-                "the control again, with this version."
+                f"{self.name}: the model's values are {self.leak.measure}, the control's {self.control.measure}. "
+                "Attack the control again, with this version."
             )
 
     @property

@@ -23,6 +23,7 @@ from expunge.results.attacked import FILE, load_attacked
 from expunge.results.places import check_measured
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.attack.budget import Budget
@@ -115,8 +116,8 @@ def attack(call: Call[AttackConfig]) -> int:
     settings = config.own_settings
     ways = chosen(config.chosen, settings)
     check_forget(corpus)
-    control = _control(config)
     model, tokenizer = load(config.model, config)
+    control = _control(config, tokenizer)
     say(_in_all(budgets(ways, corpus, seed=config.seed, adapters=_has_adapters(config.model)), config))
     with shown() as report:
         found = stage(
@@ -147,12 +148,21 @@ def attack(call: Call[AttackConfig]) -> int:
     return 0
 
 
-def _control(config: AttackConfig) -> "PreTrainedModel | Attacked | None":
+def _control(
+    config: AttackConfig, tokenizer: "PreTrainedTokenizerBase"
+) -> "PreTrainedModel | PeftModel | Attacked | None":
+    """An earlier result, or a model, which is asked with the tokenizer of the one that is attacked."""
     if config.control is None:
         return None
     if _is_result(config.control):
         return load_attacked(config.control)
-    return load(config.control, config)[0]  # type: ignore[return-value]
+    from expunge.models.load import check_loading, check_tokenizer_fits, load_model
+
+    check_loading(config.control, device=config.device, bits=config.bits)
+    how = {"dtype": config.dtype, "device": config.device, "bits": config.bits}
+    model = load_model(config.control, trust_remote_code=config.trust_remote_code, **how)  # type: ignore[arg-type]
+    check_tokenizer_fits(model, tokenizer)
+    return model
 
 
 def _is_result(control: str) -> bool:
@@ -243,6 +253,9 @@ def _dry_run(call: Call[AttackConfig]) -> int:
                 check_same_settings(before, about)
         else:
             check_loading(config.control, device=config.device, bits=config.bits)
+            control = skeleton(config.control, trust_remote_code=config.trust_remote_code)
+            if tokenizer is not None:
+                check_tokenizer_fits(control, tokenizer)
     if stated is not None:
         _show_budgets(stated, config, len(corpus["forget"]))
     with problems.collected():
