@@ -168,11 +168,11 @@ def test_a_report_finds_results_beside_an_evaluation_and_takes_others_by_name(tm
     for name in ("npo-records", "elsewhere"):
         Attacked(columns=(), questions=("a?",), answers=("a",), control=None, label=name).save(tmp_path / name)
     run, elsewhere = str(tmp_path / "npo"), str(tmp_path / "elsewhere")
-    assert [found.label for found in _attacked([run], [])] == ["npo-records"]
-    assert [found.label for found in _attacked([run, run], [elsewhere])] == ["npo-records", "elsewhere"]
+    assert [found.label for found in _attacked([run], [], [])[0]] == ["npo-records"]
+    assert [found.label for found in _attacked([run, run], [elsewhere], [])[0]] == ["elsewhere", "npo-records"]
     # One that lies beside the evaluation and is named, too, is shown once.
     beside = [f"{run}-records", f"{run}-records/attacked.json"]
-    assert [found.label for found in _attacked([run], beside)] == ["npo-records"]
+    assert [found.label for found in _attacked([run], beside, [])[0]] == ["npo-records"]
     Attacked(columns=(), questions=("a?",), answers=("a",), control=None, label="more").save(tmp_path / "npo-attacked")
     for named in (run, f"{run}-records"):
-        assert [found.label for found in _attacked([named], [])] == ["npo-records", "more"]
+        assert [found.label for found in _attacked([named], [], [])[0]] == ["npo-records", "more"]

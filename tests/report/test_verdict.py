@@ -1,5 +1,7 @@
 """The verdict's sentences, each number worked by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from expunge.core.catalogue import names
@@ -116,6 +118,16 @@ def test_thresholds_move_the_verdict() -> None:
         built(NPO, leak=0.0)
     with pytest.raises(ExpungeError, match="keep must be above 0"):
         built(NPO, keep=1.5)
+
+
+def test_models_that_were_asked_another_forget_set_are_named() -> None:
+    def asked(label: str, content: str) -> Evaluation:
+        return replace(evaluation(label, [0.1]), about={"inputs": {"model": label, "data.forget": content}})
+
+    found = built(asked("a", "x"), asked("b", "y"), asked("c", "x"))
+    said = [[s for s in one.sentences if "another forget set" in s] for one in found.verdicts]
+    assert said[0] == ["b was asked another forget set: do not compare counts."] == said[2]
+    assert said[1] == ["a and c were asked another forget set: do not compare counts."]
 
 
 def test_a_model_that_broke_is_named_first() -> None:

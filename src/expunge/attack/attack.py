@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,6 +30,8 @@ from expunge.results.texts import Texts, check_texts, text_hash
 DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
 """Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
+NOTHING = "nothing"
+"""In place of a control: none is attacked."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -39,7 +41,7 @@ def attack(
     corpus: Corpus,
     *,
     attacks: Sequence[str] = DEFAULT,
-    control: PreTrainedModel | PeftModel | Attacked | None = None,
+    control: PreTrainedModel | PeftModel | Attacked | Literal["nothing"] | None = None,
     control_is: Control = "retain model",
     threshold: float = THRESHOLD,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -65,7 +67,7 @@ def attack(
         corpus: holds `forget`, and `retain` for attacks that use it.
         attacks: names, or `package.module:function`.
         control: the retain model, another model that never saw the forget set, or what `attack` returned for one; None:
-            untaught facts.
+            untaught facts; `nothing`: no control, at half the cost, for a result that is to be the control of others.
         control_is: what the control is, for readers.
         threshold: recovery above the control from which on a fact counts as leaking, in [0, 1].
         settings: by attack, its own settings: `{"relearn": {"steps": 20}}`.
@@ -106,8 +108,9 @@ def attack(
         tokenizer=tokenizer,
         model=plain,
         control=_merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain,
-        as_is=(model, model if control is None else control),
+        as_is=(model, control if isinstance(control, PreTrainedModel | PeftModel) else model),
         earlier=control if isinstance(control, Attacked) else None,
+        alone=control == NOTHING,
         untaught=control is None,
         corpus=corpus,
         other_corpus=corpus if control is not None else untaught(corpus, seed),
@@ -131,7 +134,7 @@ def attack(
         columns=tuple(columns),
         questions=questions,
         answers=tuple(fact.completion for fact in facts),
-        control=control_is if control is not None else "untaught facts",
+        control=None if control == NOTHING else control_is if control is not None else "untaught facts",
         label=label,
         settings=about,
         inputs={
@@ -165,6 +168,8 @@ class _Sides:
     """Both with their adapters beside the weights, as the form `plain` asks them."""
     earlier: Attacked | None
     """What an earlier attack gave for the control, which then is not attacked again."""
+    alone: bool
+    """Is there no control?"""
     untaught: bool
     """Is the control the model itself, asked for untaught facts?"""
     corpus: Corpus
@@ -206,6 +211,8 @@ class _Sides:
         if self.earlier is not None:
             known = {column.name: column.leak for column in self.earlier.columns}
             return {MERGED: known.get(PLAIN), **known}
+        if self.alone:
+            return {}
         if self.untaught and _needing_model(function):
             return {}
         run = drawn_out(function, other, self.tokenizer, self.other_corpus, settings, under(self.progress, "control"))
@@ -250,10 +257,10 @@ def _check_given_control(control: Any, corpus: Corpus, about: Mapping[str, Any])
     if isinstance(control, Attacked):
         check_control(control, corpus)
         check_same_settings(control, about)
-    elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
+    elif control not in (None, NOTHING) and not isinstance(control, PreTrainedModel | PeftModel):
         raise ExpungeError(
-            f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
-            "first: expunge.load_model(<folder or id>)."
+            f"control must be a loaded model, an earlier result of attack, '{NOTHING}', or None; got {control!r:.80}. "
+            "Load it first: expunge.load_model(<folder or id>)."
         )
 
 
@@ -293,7 +300,7 @@ def _control_input(control: Any, other: PreTrainedModel) -> dict[str, str]:
     """The fingerprint of the control's weights; nothing where there is none."""
     if isinstance(control, Attacked):
         return {"control": control.inputs["model"]} if "model" in control.inputs else {}
-    return {} if control is None else {"control": model_fingerprint(other)}
+    return {} if control in (None, NOTHING) else {"control": model_fingerprint(other)}
 
 
 def chosen(attacks: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, dict[str, Any]]]:

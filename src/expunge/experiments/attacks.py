@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from expunge.attack.attack import DEFAULT, THRESHOLD, attack, chosen
+from expunge.attack.attack import DEFAULT, NOTHING, THRESHOLD, attack, chosen
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.format import number
 from expunge.core.manifest import Manifest
@@ -208,7 +208,7 @@ def attacks(
         ]
         if not waiting:
             continue
-        control = attacked(load_model(retain_model, dtype="float32"), CONTROL, turn)
+        control = attacked(load_model(retain_model, dtype="float32"), CONTROL, turn, control=NOTHING)
         for done, name in enumerate(waiting):
             if progress:
                 progress("attacks on methods", done, len(waiting), f"{name}, seed {turn}")

@@ -128,7 +128,10 @@ def plan_export(
         check_output(target, overwrite=overwrite, names=NAMES, stages=(STAGE,))
     if RECORD in taken and names_places(taken[RECORD]):
         taken = {kept: path for kept, path in taken.items() if kept not in record_of(folder)}
-        notes.append(f"{RECORD} was left out: it names folders of the machine where the run was made.")
+        notes.append(
+            f"{RECORD} was left out: it names folders of the machine where the run was made. Hand it on apart, or run "
+            "again in the folder of the data, with relative paths."
+        )
     kind = _kind(folder, manifest, form, dtype)
     called = name or folder.resolve().name
     require("/" not in called and "\\" not in called, f"name is that of a model, without folders; got {called!r}.")
