@@ -52,9 +52,10 @@ def verdict(
         for fact, bucket in zip(facts, buckets, strict=True)
         if fact.split.startswith((FORGET, RETAIN))
     )
+    found = faults(models[model], models)
     sentences = [
         *_other_sets(model, models),
-        *(f"This model does not count as having forgotten: {fault}." for fault in faults(models[model], models)),
+        *(f"This model does not count as having forgotten: {fault}." for fault in found),
         *_leaking(model, facts, buckets, attacks, ran, rule),
         *_apart(tally, rule),
         *_kept(tally, rule),
@@ -62,7 +63,13 @@ def verdict(
         _not_tried(attacks, own),
         *_rule(rule),
     ]
-    return Verdict(model, _headline(tally, bool(ran)), tuple(sentences))
+    return Verdict(model, f"{_broken(found)}{_headline(tally, bool(ran))}", tuple(sentences))
+
+
+def _broken(faults: Sequence[str]) -> str:
+    """What stands before the counts where a model is no good, however little it gives away."""
+    short = [fault.partition(" (")[0] for fault in faults if not fault.startswith("answers still come out")]
+    return f"{listed(short)[0].upper()}{listed(short)[1:]}: this does not count as forgetting. " if short else ""
 
 
 def _other_sets(model: int, models: Sequence[Model]) -> list[str]:
