@@ -39,10 +39,17 @@ class Problems:
         except ExpungeError as error:
             self.found.append(str(error))
 
-    def concluded(self) -> int:
-        """Say what stands in the way; the exit code."""
+    def concluded(self, *, findings: int = 0) -> int:
+        """Say what stands in the way; the exit code.
+
+        Args:
+            findings: how many were said above that hold nothing up and are to be looked at.
+        """
         if not self.found:
-            say("\nNothing was written. No problem found: leave out --dry-run to start.")
+            said = "No problem found: leave out --dry-run to start."
+            if findings:
+                said = f"{counted(findings, 'finding')} on the data above; leave out --dry-run to start all the same."
+            say(f"\nNothing was written. {said}")
             return 0
         heading("Problems")
         for problem in self.found:
