@@ -122,15 +122,31 @@ def identity(
 ) -> Manifest:
     """The manifest of records before they are made: two with equal inputs and arguments hold the same values."""
     plain, weights = _plain(model), weights_identity(model)
+    asked = data_identity(tokenizer, corpus, probes, template=template, max_length=max_length)
+    arguments = {
+        **asked.arguments,
+        "attention": str(plain.config._attn_implementation),
+        **{name: value for name, value in weights.items() if name != "model"},
+    }
+    return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs={"model": weights["model"], **asked.inputs})
+
+
+def data_identity(
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    probes: Sequence[Probe],
+    *,
+    template: Template | None = None,
+    max_length: int = 512,
+) -> Manifest:
+    """What of `identity` is known without a model: what any model would be asked."""
+    splits = sorted({probe.split for probe in probes})
     arguments = {
         "template": dated(template, tokenizer).about,
         "max_length": max_length,
-        "attention": str(plain.config._attn_implementation),
-        **{name: value for name, value in weights.items() if name != "model"},
         "probes": [asdict(probe) for probe in sorted(probes, key=lambda p: p.name)],
     }
-    splits = sorted({probe.split for probe in probes})
-    inputs = {"model": weights["model"], "tokenizer": tokenizer_fingerprint(tokenizer)}
+    inputs = {"tokenizer": tokenizer_fingerprint(tokenizer)}
     inputs |= {f"data.{split}": corpus.fingerprint(split) for split in splits}
     return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs=inputs)
 

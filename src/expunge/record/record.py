@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date as Date
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -18,17 +18,15 @@ from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
 from expunge.record.earlier import earlier_requests
 from expunge.record.ledger import summary
+from expunge.record.measured import Read, check_measured, read_attacked, read_evaluation
 from expunge.record.policy import Policy, load_policy
 from expunge.record.predicate import Evidence, predicate
 from expunge.record.scope import salt_at, scope
 from expunge.record.signing import Signer
 from expunge.record.statement import ENVELOPE, FILE, Statement, read_statement, statement, text_of
-from expunge.results.attacked import FILE as ATTACKED
-from expunge.results.attacked import Attacked, load_attacked
+from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import EVALUATION, attacked_beside, check_own, evaluation_file, finished_run
-
-T = TypeVar("T")
+from expunge.results.places import evaluation_file, finished_run
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,9 @@ def record(
     signer = Signer(path_of("key", key)) if key is not None else None
     rows = _rows(manifest, corpus)
     forget = rows.fingerprint("forget")
-    after, found = _evaluation(evaluation, folder), _attacked(attacked, folder)
-    before = _start(manifest, forget) if start is None else _evaluation(start)
-    compared = _check_measured(folder, manifest, forget, after, before, found)
+    after, found = read_evaluation(evaluation, folder), read_attacked(attacked, folder)
+    before = _start(manifest, forget) if start is None else read_evaluation(start)
+    compared = check_measured(folder, manifest, forget, after, before, found)
     before_it = _predecessor(manifest, predecessor)
     derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
     salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
@@ -160,105 +158,16 @@ def _rows(manifest: Manifest, corpus: Corpus | None) -> Corpus:
     return corpus
 
 
-@dataclass(frozen=True)
-class _Read(Generic[T]):
-    """A result, and where it was read from."""
-
-    result: T | None = None
-    file: Path | None = None
-
-    @property
-    def digest(self) -> str | None:
-        return file_digest(self.file) if self.file is not None else None
-
-
-def _start(manifest: Manifest, forget: str) -> _Read[Evaluation]:
+def _start(manifest: Manifest, forget: str) -> Read[Evaluation]:
     """The evaluation next to the start model, where it is of its weights and of this forget set."""
     model = manifest.results.get("start_model")
     file = evaluation_file(Path(model)) if model and Path(model).is_dir() else None
     if file is None:
-        return _Read()
+        return Read()
     found = Evaluation.load(file)
     inputs = found.about.get("inputs", {})
     same = (inputs.get("model"), inputs.get("data.forget")) == (manifest.inputs.get("model"), forget)
-    return _Read(found, file) if same else _Read()
-
-
-def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None) -> _Read[Evaluation]:
-    """An evaluation; where none is named, the one next to a run folder."""
-    if isinstance(source, Evaluation):
-        return _Read(source)
-    named = path_of("an evaluation", source if source is not None else run)
-    file = evaluation_file(named)
-    if file is not None:
-        return _Read(Evaluation.load(file), file)
-    if source is None:
-        return _Read()
-    raise ExpungeError(f"no evaluation at {named}. Make one: expunge evaluate model=... forget=... output=...")
-
-
-def _attacked(source: Attacked | str | Path | None, run: Path) -> _Read[Attacked]:
-    """A result of attacks; where none is named, the one next to the run folder."""
-    source = next(iter(attacked_beside(run)), None) if source is None else source
-    if source is None or isinstance(source, Attacked):
-        return _Read(source)
-    found, path = load_attacked(source), Path(source)
-    return _Read(found, path / ATTACKED if path.is_dir() else path)
-
-
-def _check_measured(
-    folder: Path,
-    manifest: Manifest,
-    forget: str,
-    after: _Read[Evaluation],
-    before: _Read[Evaluation],
-    found: _Read[Attacked],
-) -> bool:
-    """Raise where something was measured of other weights or rows; were the weights that were attacked compared?
-
-    An adapter that the start model brought, or one over quantized weights, is merged before it is attacked, so that the
-    weights have another fingerprint than the run's.
-    """
-    told = {
-        role: one.result.about for role, one in (("evaluation", after), ("start", before)) if one.result is not None
-    }
-    if "evaluation" in told:
-        about = told["evaluation"]
-        check_own(folder, about.get("inputs", {}), about.get("settings", {}), after.file or folder / EVALUATION)
-    if "start" in told and told["start"].get("inputs", {}).get("model") != manifest.inputs.get("model"):
-        began = manifest.results.get("start_model") or "the model that it began with"
-        raise ExpungeError(
-            f"start is the evaluation of another model than the one that the run began with. Evaluate {began}: "
-            f"{assigned(model=began)}."
-        )
-    result = manifest.results.get("result", {})
-    compared = found.result is None or found.result.inputs.get("model") == result.get("model")
-    if not compared and "start_adapter" not in manifest.inputs and "bits" not in result:
-        raise ExpungeError(
-            f"attacked is of another model than the one in {folder}. Attack this one, in the type that it is stored "
-            f"in: expunge attack model={folder} ..."
-        )
-    _check_control(found.result, manifest)
-    measured = {role: about.get("inputs", {}).get("data.forget") for role, about in told.items()}
-    measured["attacked"] = found.result.inputs.get("forget") if found.result is not None else None
-    for role, rows in measured.items():
-        if rows not in (None, forget):
-            raise ExpungeError(f"{role} was measured on another forget set than the one that the run was to forget.")
-    return compared
-
-
-def _check_control(attacked: Attacked | None, manifest: Manifest) -> None:
-    """Raise where the control of the attacks is a model that was taught the rows: nothing comes out above it."""
-    if attacked is None or attacked.control in (None, "untaught facts"):
-        return
-    known = {manifest.inputs.get("model"): "that the run began with", attacked.inputs.get("model"): "that was attacked"}
-    if (control := attacked.inputs.get("control")) is None:
-        raise ExpungeError("attacked does not say which model was its control. Make it again: expunge attack ...")
-    if control in known:
-        raise ExpungeError(
-            f"the control of the attacks is the model {known[control]}, which was taught the rows, so that nothing can "
-            "come out above it. Name one that never saw them: expunge attack ... control=<retain model>"
-        )
+    return Read(found, file) if same else Read()
 
 
 def _files_of(model: str | None) -> dict[str, str] | None:

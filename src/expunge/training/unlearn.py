@@ -122,6 +122,7 @@ def unlearn(
     objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
+    given = corpus
     if objective.generates:
         corpus = generated_answers.supplied(
             model,
@@ -141,7 +142,7 @@ def unlearn(
     check_rows_fit(model, chain.from_iterable(looked_at.values()))
     if adaptation is not None:
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
-    manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)
+    manifest = _manifest(plan, model, tokenizer, given, rows, looked_at)
     with ExitStack() as around:
         around.enter_context(locked(folder))
         finished = finished_run(

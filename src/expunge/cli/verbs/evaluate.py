@@ -14,7 +14,8 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.progress import Progress, shown
+from expunge.core.progress import Progress
+from expunge.core.progress import shown as progress_shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
 from expunge.results.places import check_measured, places, records_folder
@@ -119,7 +120,7 @@ def _measure(call: Call[EvaluateConfig]) -> int:
     _note_texts(config, output)
     check_measured(output)
     corpus = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
-    with shown() as report:
+    with progress_shown() as report:
         others: dict[str, Any] = {
             role: _records_of(role, source, config, corpus, report)
             for role, source in (("reference", config.reference), ("start", config.start))
@@ -398,29 +399,13 @@ def _show_rows(
     model: "PreTrainedModel",
 ) -> "Encoded":
     """Print how many rows of each kind the model would be shown; the first one."""
-    from expunge.data.tokenizing import encode
-    from expunge.evaluation.probe import completions, prompt_of
+    from expunge.evaluation.shown import shown
     from expunge.evaluation.suite import probes
-    from expunge.models.rows_fit import check_rows_fit
 
     wanted, _ = probes(suite, corpus, **others)
-    lines, encoded = [], []
-    for probe in wanted:
-        examples = corpus[probe.split]
-        numbers = probe.rows(len(examples))
-        asked = [
-            examples[i].asking(text, prompt=prompt_of(examples[i], probe))
-            for i in numbers
-            for text in completions(examples, i, probe)
-        ]
-        rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
-        check_rows_fit(model, rows)
-        encoded += rows[:1]
-        answers = str(len(numbers)) if probe.generate else "-"
-        lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))
-    heading("Data (split/asked/answer)")
-    table(("shown", "rows scored", "tokens", "answers generated"), lines, numeric=(1, 2, 3))
-    return encoded[0]
+    found = shown(wanted, corpus, tokenizer, model, template=template_of(config), max_length=config.max_length)
+    preview.show_shown(found)
+    return found[0].first
 
 
 def show(result: Evaluation) -> None:
