@@ -19,6 +19,7 @@ from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.models.finite import non_finite_parameter
+from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
@@ -54,7 +55,7 @@ class ObjectiveTrainer(Trainer):
         args: TrainingArguments,
         rows: RunRows,
         objective: Objective,
-        reference: nn.Module | None,
+        reference: Reference | None,
         surgery: Surgery | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
@@ -65,7 +66,7 @@ class ObjectiveTrainer(Trainer):
             args: transformers' training arguments.
             rows: the run's rows in order.
             objective: the losses and weights.
-            reference: the frozen start model, where one is held.
+            reference: the frozen start model or its head, where one is held.
             surgery: projects the forget gradient, where asked for.
             about: what is said of an adapter besides its weights in checkpoints.
         """
