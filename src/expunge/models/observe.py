@@ -1,9 +1,9 @@
 """Observables: the one place that runs a model forward for training, attribution and scoring.
 
-From what is needed it returns, at completion positions only, token log-probabilities, hits, values of losses, logits and
-hidden states. Prompt and padding never pass the vocabulary head. Rows of one call may come in several streams (forget,
-retain, alternate): they share one pass, and rows of like length are computed together, which reorders work and changes
-no value.
+From what is needed it returns, at completion positions only, token log-probabilities, hits, values of losses, logits
+and hidden states. Prompt and padding never pass the vocabulary head. Rows of one call may come in several streams
+(forget, retain, alternate): they share one pass, and rows of like length are computed together, which reorders work and
+changes no value.
 
 What is where is worked out on the host, from the rows; the model's device gets indices and is never waited for.
 

@@ -174,7 +174,7 @@ class Loss:
         """A term with rows of weight 0 left out; None: every row counts."""
         if weights is None:
             return term
-        weights = weights.to(term.values)
+        weights = weights.to(term.values, non_blocking=True)
         counts = weights if term.counts is None else term.counts * weights
         return Term(torch.where(weights > 0, term.values, 0.0), None if term.counts is None else counts)
 

@@ -41,7 +41,7 @@ def batch_terms(
     missing = [stream for stream in sorted(objective.streams) if stream not in batches]
     if missing:
         raise ExpungeError(_missing(objective, missing[0]))
-    before = _reference(reference, batches, objective)
+    before = _reference(reference, batches, objective, next(model.parameters()).device)
     losses = {loss.own: _of_tokens(loss, before, reference) for loss, _ in objective.losses.values() if loss.tokenwise}
     seen = {"current": _observe(model, batches, objective, "current", losses), "reference": before}
 
@@ -72,7 +72,7 @@ def _totals(shown: Observed, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     assert shown.token_logprobs is not None
     values, mask = shown.token_logprobs.detach(), shown.completion_mask
     if weights is not None:
-        mask = mask & (weights.to(mask.device) > 0)[:, None]
+        mask = mask & (weights.to(mask.device, non_blocking=True) > 0)[:, None]
     return torch.where(mask, values, 0.0).sum(), mask.sum()
 
 
@@ -109,7 +109,7 @@ def _observe(
 
 
 def _reference(
-    reference: Reference | None, batches: Mapping[Stream, Batch], objective: Objective
+    reference: Reference | None, batches: Mapping[Stream, Batch], objective: Objective, device: torch.device
 ) -> dict[str, Observed]:
     needs = objective.needs("reference")
     if not needs:
@@ -135,13 +135,13 @@ def _reference(
             raise ExpungeError(
                 f"{' and '.join(losses)} compares with the start model: pass it as reference=<frozen model>."
             )
-        first = next(iter(values.values()))
-        assert isinstance(first, Tensor)
-        supervised = (batch["labels"] != IGNORED).sum(1, keepdim=True).to(first.device)
-        mask = torch.arange(first.shape[1], device=first.device) < supervised
+        known = {name: cast(Tensor, value).to(device, non_blocking=True) for name, value in values.items()}
         if "logits" in names and reference is not None:
-            values["logits"] = reference(cast(Tensor, values["states"]))
-        shown[stream] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), **values)  # type: ignore[arg-type]
+            known["logits"] = reference(known["states"])
+        width = next(iter(known.values())).shape[1]
+        mask = torch.arange(width) < (batch["labels"].cpu() != IGNORED).sum(1, keepdim=True)
+        mask = mask.to(device, non_blocking=True)
+        shown[stream] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), **known)
     return shown
 
 
