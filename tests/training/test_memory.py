@@ -8,6 +8,7 @@ import torch
 import zoo
 from expunge.models.tiny import tiny_model
 from expunge.objectives.combine import build
+from expunge.objectives.method import Method
 from expunge.training.memory import Work, training_memory
 from expunge.training.plan import plan_unlearning, split_settings
 
@@ -57,8 +58,10 @@ def test_what_changes_memory() -> None:
 
 def test_whole_logits_are_kept_only_where_a_loss_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("expunge.training.memory.HEAD_CHUNK", 1000)
-    assert estimate("grad_diff")["activations"] == 614_400 + 8 * 1000
-    assert estimate("kl_min")["activations"] == 614_400 + 102_400
+    for method in ("grad_diff", "kl_min", "undial"):
+        assert estimate(method)["activations"] == 614_400 + 8 * 1000
+    monkeypatch.setattr("expunge.objectives.forget.undial.METHOD", Method(reduction="token", alpha=0, retain="none"))
+    assert estimate("undial")["activations"] == 614_400 + 102_400
 
 
 def test_the_estimate_of_blocks_agrees_with_what_is_kept() -> None:

@@ -19,7 +19,7 @@ from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress
 from expunge.core.tensor_file import keep_tensors, kept_tensors
 from expunge.models.anatomy import causal_lm, evaluating
-from expunge.models.observe import Observed, observe, observe_inputs
+from expunge.models.observe import Observed, Place, observe, observe_inputs
 from expunge.objectives.combine import Loss, Need, Objective, Stream
 
 CACHED = 2**30
@@ -103,17 +103,28 @@ def example_losses(model: nn.Module, dataset: Dataset, numbers: Sequence[int]) -
     """The loss of each of some examples, [B], with gradients."""
     objective, loss = dataset.objective, dataset.loss
     needs: dict[str, frozenset[str]] = {}
-    for by in ("current", "reference"):
+    for by in ("current",) if loss.tokenwise else ("current", "reference"):
         for stream, observables in objective.needs(by).items():  # type: ignore[arg-type]
             needs[stream] = needs.get(stream, frozenset()) | observables
     batches = {stream: collate([dataset.rows[stream][i] for i in numbers]) for stream in needs}
-    seen: dict[str, Observed] = observe(model, batches, needs, layer=objective.layer, positions=objective.positions)
+
+    def of_tokens(logits: Tensor, targets: Tensor, _place: Place) -> Tensor:
+        return loss.of_tokens(logits, logits.detach(), targets)
+
+    seen: dict[str, Observed] = observe(
+        model,
+        batches,
+        needs,
+        layer=objective.layer,
+        positions=objective.positions,
+        token_losses={loss.own: of_tokens},
+    )
 
     def lookup(need: Need) -> Tensor:
         value: Tensor = getattr(seen[need.stream], need.observable)
         return value.detach() if need.by == "reference" else value
 
-    term = loss.term(lookup)
+    term = loss.observed_term(lookup)
     return term.values if term.counts is None else term.values / term.counts
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from expunge.core.batch import Encoded
 from expunge.models.matrices import linear_layers, shape_of, weight_bytes
-from expunge.models.observe import HEAD_CHUNK
+from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
 from expunge.training.rows import RunRows
 from expunge.training.training_config import TrainingConfig

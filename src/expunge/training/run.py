@@ -34,6 +34,7 @@ from expunge.models.anatomy import causal_lm, without_dropout
 from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
+from expunge.models.reference import Reference
 from expunge.models.tiny import cpu_has_bfloat16
 from expunge.objectives.combine import Stream
 from expunge.results.places import LOG, RESULT, check_run_folder
@@ -218,7 +219,7 @@ def train(
     manifest: Manifest,
     *,
     before: Mapping[Stream, float],
-    reference: nn.Module | None = None,
+    reference: Reference | None = None,
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -236,7 +237,7 @@ def train(
         plan: the losses, how to train, and what may change: its mask, else every parameter that has gradients.
         manifest: stored with the result.
         before: probabilities of the rows under the start model, from `check_start`.
-        reference: the frozen start model, where one is held.
+        reference: the frozen start model or its head, where one is held.
         folder: run folder, checked and locked; what is in it is replaced just before the first step. None keeps the
             result in memory only.
         resume: go on with the run in that folder instead.

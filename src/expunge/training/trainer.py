@@ -1,14 +1,15 @@
 """The trainer: transformers' Trainer with our rows, our loss and our denominators; nothing else is changed."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -19,10 +20,11 @@ from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.models.finite import non_finite_parameter
+from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
-from expunge.training.rows import RunRows
+from expunge.training.rows import Item, RunRows
 from expunge.training.run_log import RunLog
 from expunge.training.surgery import Surgery
 
@@ -54,7 +56,7 @@ class ObjectiveTrainer(Trainer):
         args: TrainingArguments,
         rows: RunRows,
         objective: Objective,
-        reference: nn.Module | None,
+        reference: Reference | None,
         surgery: Surgery | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
@@ -65,11 +67,15 @@ class ObjectiveTrainer(Trainer):
             args: transformers' training arguments.
             rows: the run's rows in order.
             objective: the losses and weights.
-            reference: the frozen start model, where one is held.
+            reference: the frozen start model or its head, where one is held.
             surgery: projects the forget gradient, where asked for.
             about: what is said of an adapter besides its weights in checkpoints.
         """
-        super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
+
+        def _on_host(items: Sequence[Item]) -> _OnHost:
+            return _OnHost(rows.collate(items))
+
+        super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=_on_host)  # type: ignore[arg-type]
         self.objective = objective
         self.reference = reference
         self.selected: Selected | None = None
@@ -83,7 +89,7 @@ class ObjectiveTrainer(Trainer):
         self.numbers: dict[str, float] = {}
         """The history row of the step in progress."""
         self.step = _StepSums()
-        self.gradient_norm: float | None = None
+        self.gradient_norm: Tensor | None = None
         for callback in list(self.callback_handler.callbacks):
             if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
                 self.remove_callback(callback)
@@ -126,22 +132,26 @@ class ObjectiveTrainer(Trainer):
         """The micro-batches of one optimizer step, and the denominators of the whole step over all ranks."""
         # The Trainer calls this once an optimizer step and hands what it returns as `num_items_in_batch` to each
         # `compute_loss`: the one place where all micro-batches of a step are known before the first forward pass.
-        batches: list[dict[Stream, Batch]] = []
-        for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
-            batches.append(batch)
+        batches = [found.batches for _, found in zip(range(num_batches), epoch_iterator, strict=False)]
         totals: dict[Side, Tensor] = {}
         for batch in batches:
             for side, count in denominators(batch, self.objective).items():
                 totals[side] = totals.get(side, count.new_zeros(())) + count
+        here = {side: float(total) for side, total in totals.items()}
         for side, total in totals.items():
-            totals[side] = self.accelerator.gather(total.to(device).reshape(1)).sum()
-            if not totals[side] > 0:
+            totals[side] = self.accelerator.gather(total.to(device, non_blocking=True).reshape(1)).sum()
+            # One process knows its counts without asking the device.
+            if not (here[side] if self.accelerator.num_processes == 1 else totals[side]) > 0:
                 raise ExpungeError(
                     f"step {self.state.global_step + 1} has no {side} token that counts; "
                     "use longer completions or a larger batch."
                 )
         self.step = _StepSums(denominators=totals)
         return batches, totals
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        # Rows stay on the host: what is where in them is worked out there, and the device is not waited for.
+        return inputs
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch forward and backward; with surgery once for each side, so that their gradients stay apart."""
@@ -246,7 +256,7 @@ class ObjectiveTrainer(Trainer):
     # Trainer logs it after the step, and the guard below must see it before.
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
-        self.gradient_norm = float(norm) if norm is not None else None
+        self.gradient_norm = None if norm is None else torch.as_tensor(norm)
         return norm
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -255,7 +265,7 @@ class ObjectiveTrainer(Trainer):
         if grad_norm is None:
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             grad_norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
-            self.gradient_norm = float(grad_norm) if grad_norm is not None else None
+            self.gradient_norm = grad_norm
         return super()._get_grad_norm(model, grad_norm=grad_norm)
 
     # Checkpoints of a PEFT model: the stock method saves its adapter without what says which base it belongs to.
@@ -329,18 +339,41 @@ class _StepSums:
         self.values = {side: everywhere(value) for side, value in self.values.items()}
         self.logprobs = {name: (everywhere(a), everywhere(n)) for name, (a, n) in self.logprobs.items()}
 
-    def row(self, objective: Objective) -> dict[str, float]:
-        """This process's numbers of the step.
+    def row(self, objective: Objective, gradient_norm: Tensor | None) -> dict[str, float]:
+        """This process's numbers of the step, for which the device is waited for once.
 
-        Unweighted losses and the geometric mean probability of a completion token.
+        Unweighted losses, the geometric mean probability of a completion token, and the norm of the gradient.
         """
-        losses = {side: float(value / self.denominators[side]) for side, value in self.values.items()}
-        weighted = sum(weight * losses[side] for side, (_, weight) in objective.losses.items())
-        row = {"loss": weighted} | {f"{side}_loss": value for side, value in losses.items()}
+        asked = {f"{side}_loss": value / self.denominators[side] for side, value in self.values.items()}
         for stream, (total, tokens) in self.logprobs.items():
-            row[f"{stream}_probability"] = math.exp(float(total) / int(tokens))
-            row[f"{stream}_tokens"] = int(tokens)
-        return row
+            asked |= {f"{stream}_probability": total / tokens, f"{stream}_tokens": tokens}
+        if gradient_norm is not None:
+            asked["gradient_norm"] = _whole(gradient_norm)
+        row = _read(asked)
+        for stream in self.logprobs:
+            row[f"{stream}_probability"] = math.exp(row[f"{stream}_probability"])
+            row[f"{stream}_tokens"] = int(row[f"{stream}_tokens"])
+        return {"loss": sum(w * row[f"{side}_loss"] for side, (_, w) in objective.losses.items())} | row
+
+
+def _read(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """Numbers on a device as numbers, all in one transfer."""
+    place = next(iter(numbers.values())).device
+    dtype = torch.float64 if any(n.dtype == torch.float64 for n in numbers.values()) else torch.float32
+    together = torch.stack([n.detach().to(place, dtype, non_blocking=True).reshape(()) for n in numbers.values()])
+    return dict(zip(numbers, together.tolist(), strict=True))
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """A norm as one number, also where the parameters are in shards."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+@dataclass(frozen=True)
+class _OnHost:
+    """The rows of a micro-batch; loaders that move tensors to a device leave it as it is."""
+
+    batches: dict[Stream, Batch]
 
 
 class _GuardAndLog(TrainerCallback):
@@ -355,9 +388,7 @@ class _GuardAndLog(TrainerCallback):
         trainer = self.trainer
         trainer.step.gather(trainer.accelerator)
         row = trainer.numbers
-        row |= trainer.step.row(trainer.objective)
-        if trainer.gradient_norm is not None:
-            row["gradient_norm"] = trainer.gradient_norm
+        row |= trainer.step.row(trainer.objective, trainer.gradient_norm)
         if trainer.lr_scheduler is not None:
             row["learning_rate"] = float(trainer.lr_scheduler.get_last_lr()[0])  # the one that this step takes
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]

@@ -23,8 +23,9 @@ from expunge.masks.mask import Mask
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
-from expunge.models.reference import frozen_copy
+from expunge.models.reference import Reference, frozen_copy, kept_of
 from expunge.models.rows_fit import check_rows_fit
+from expunge.models.vocabulary_head import head_of
 from expunge.objectives.combine import Stream
 from expunge.results.places import check_run_folder
 from expunge.training import generated_answers
@@ -162,7 +163,8 @@ def unlearn(
         around.callback(narrow, model, stored)
         rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
         reshard(model)
-        second, keep, about, trained = None, None, None, model
+        second: Reference | None = None
+        keep, about, trained = None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
             micro, _ = training.split()
@@ -183,6 +185,8 @@ def unlearn(
         if how == "model":
             own = adaptation is None
             second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
+        elif any("states" in kept_of(names) for names in objective.needs("reference").values()):
+            second = head_of(trained).frozen()
         when = None
         if stop is not None:
             per_epoch, size = rows.pairs.n_forget, training.rows_a_step

@@ -16,7 +16,7 @@ from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks, head
-from expunge.models.observe import HEAD_CHUNK
+from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.results.attacked import Leak
 
 
