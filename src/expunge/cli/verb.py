@@ -23,7 +23,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import lock_file, locked
 from expunge.core.output import check_place
-from expunge.core.progress import first_process
+from expunge.core.progress import first_process, processes
 from expunge.core.surface import command_line
 
 T = TypeVar("T")
@@ -87,6 +87,8 @@ class Verb(Generic[T]):
     """Does `--overwrite` remove the output folder, instead of writing into it?"""
     locks_output: bool = True
     """Does one process alone write into the output at a time? Otherwise the verb sees to it."""
+    shared: bool = False
+    """Do the processes that a launcher started share its work?"""
     flags: tuple[str, ...] = ()
     positional: str = ""
     """What it takes besides settings, such as `RUN...`; empty for nothing."""
@@ -205,7 +207,16 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
     with ExitStack() as held:
         for output in _outputs(call) if verb.locks_output and not call.dry_run else []:
             held.enter_context(locked(output))
+        if verb.shared and not call.dry_run:
+            _join()
         return verb.run(call)
+
+
+def _join() -> None:
+    if processes() > 1:  # otherwise torch is not loaded yet
+        from expunge.core.distributed import join
+
+        join()
 
 
 def _take_positional(verb: Verb[Any], arguments: Arguments) -> None:

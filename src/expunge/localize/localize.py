@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import require_at_least, require_type
+from expunge.core.distributed import join
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, check_corpus
@@ -48,7 +49,8 @@ def localize(
     """Score how much each unit of a model is tied to the forget set; `scores.select(ratio=0.1)` makes a mask.
 
     The model is left as it was. Gradients of up to 1 GiB are kept in the cache, by the content of model and rows, so
-    that several attributions share one pass.
+    that several attributions share one pass. Processes that a launcher started share the batches, and each returns all
+    scores.
 
     Args:
         model: the start model.
@@ -81,6 +83,7 @@ def localize(
         ExpungeError: unknown names, a unit that the attribution is not defined for, settings that would change nothing,
             a missing set, non-finite scores.
     """
+    join()
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
     if corpus is not None:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import sharded
 from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
 from expunge.models.anatomy import backbone, blocks, causal_lm, head
+from expunge.models.placement import input_device
 
 OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "logits", "hidden")
 _FROM_HEAD = frozenset({"logprobs", "token_logprobs", "hits", "moments", "logits"})
@@ -163,12 +164,12 @@ def observe_inputs(
             if inputs[0].dim() != 3:
                 raise ExpungeError(f"{name} does not see whole rows [rows, positions, in] but {list(inputs[0].shape)}.")
             seen.add(name)
-            read(name, inputs[0][where])
+            read(name, inputs[0].to(where[0].device)[where])
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
-    try:
+    def forward(**_: Any) -> None:
+        nonlocal shown, where
         for numbers, length in rows.groups:
             if positions == "all":
                 columns = torch.arange(length, device=lengths.device)
@@ -181,6 +182,11 @@ def observe_inputs(
             where = (row, at)
             shown += len(row)
             backbone(inner)(input_ids=rows.input_ids[numbers, :length], use_cache=False)
+
+    handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
+    try:
+        with _forward_replaced(inner, forward):
+            inner(input_ids=rows.input_ids)
     finally:
         for handle in handles:
             handle.remove()
@@ -213,8 +219,7 @@ class _Rows:
 
     @classmethod
     def gather(cls, batches: Mapping[str, Batch], model: nn.Module, *, together: bool = False) -> "_Rows":
-        weight = next(model.parameters())
-        device = weight.device
+        device = input_device(model)
         ids, labels, lengths = _stacked(batches, device)
         supervised = labels != IGNORED
         supervised[:, 0] = False  # nothing predicts the first token
@@ -237,7 +242,7 @@ class _Rows:
             first += n
         # Processes that share the weights of a layer must call it equally often, however long their rows are.
         one = [(torch.arange(len(lengths), device=device), int(lengths.max()))]
-        groups = one if together or isinstance(weight, DTensor) else _groups(lengths)
+        groups = one if together or sharded(model) else _groups(lengths)
         return cls(ids, groups, token_row, token_at, streams)
 
 
@@ -316,11 +321,11 @@ def _run(
                 else:
                     state = backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state
                 if through_head:
-                    finals.append(state[row, at - 1])
+                    finals.append(state.to(where.device)[row, at - 1])  # of a model on several devices
             except _Stop:
                 pass
         if layer is not None:
-            hiddens.append(captured[0][row, at if positions == "holding" else at - 1])
+            hiddens.append(captured[0].to(where.device)[row, at if positions == "holding" else at - 1])
         order.append(tokens)
     back = torch.cat(order).argsort()
     return (torch.cat(finals)[back] if finals else None), (torch.cat(hiddens)[back] if hiddens else None)
@@ -373,7 +378,7 @@ def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor, *, momen
 def _logits(inner: nn.Module, state: Tensor) -> Tensor:
     if not _head_is_plain(inner):
         return state  # already logits
-    logits: Tensor = head(inner)(state)
+    logits: Tensor = head(inner)(state).to(state.device)
     cap = getattr(_config(inner), "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -392,7 +397,7 @@ def _head_is_plain(inner: nn.Module) -> bool:
     """
     if inner not in _plain_heads:
         _plain_heads[inner] = True
-        device = next(inner.parameters()).device
+        device = input_device(inner)
         ids = torch.arange(3, device=device)[None]
         with torch.no_grad():
             ours = _logits(inner, backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state)

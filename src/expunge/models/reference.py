@@ -21,6 +21,7 @@ from expunge.core.tensor_file import keep_tensors, kept_tensors
 from expunge.models.anatomy import causal_lm, evaluating
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.observe import observe
+from expunge.models.placement import input_device
 
 ReferencePolicy = Literal["auto", "precomputed", "model"]
 
@@ -106,7 +107,7 @@ def precompute(
         return ReferenceTable(kept[0], starts)
     flat: dict[str, Tensor] = {}
     order = sorted(wanted, key=lambda i: len(rows[i].ids))
-    device = next(model.parameters()).device.type
+    device = input_device(model).type
     with evaluating(model):
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]

@@ -254,7 +254,13 @@ def train(
         name = run_name(folder, resume=resume) if config.report_to and folder is not None and first_process() else None
         arguments = training_arguments(rows, config, scratch, model, name=name)
         trainer = ObjectiveTrainer(
-            model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
+            model=model,
+            args=arguments,
+            rows=rows,
+            objective=objective,
+            reference=reference,
+            about=about,
+            rows_a_step=config.rows_a_step,
         )
         if objective.dual is not None:
             warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.rows_a_step)

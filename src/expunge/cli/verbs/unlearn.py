@@ -233,6 +233,7 @@ VERB = Verb(
     further_layers=with_continued,
     extra_settings=hyperparameters,
     unknown_hint=catalogue.of_adapters,
+    shared=True,
     flags=("dry_run", "overwrite", "resume"),
     note="Each method has settings of its own, such as beta=0.1: `expunge unlearn method=npo --help` shows them.\n\n"
     "Example: expunge unlearn model=my-model forget=forget.jsonl retain=retain.jsonl method=npo output=runs/npo",
