@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from stage_cases import ATTACKS, COMMANDS, EVALUATED, LOCALIZED, SETTINGS, attacked_model, corpus, model_of
 from torch.distributed.tensor import DTensor
 
 import expunge
@@ -16,7 +17,6 @@ from expunge.cli import main
 from expunge.core.distributed import join
 from expunge.localize import gradients
 from expunge.models.load import load_model
-from stage_cases import ATTACKS, COMMANDS, EVALUATED, LOCALIZED, SETTINGS, attacked_model, corpus, model_of
 
 
 def localized(folder: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from stage_cases import ATTACKS, EVALUATED, LOCALIZED, SETTINGS, attacked_model, corpus, model_of
 
 import expunge
 import zoo
@@ -15,7 +16,6 @@ from expunge.results.attacked import load_attacked
 from expunge.results.measures import Evaluation
 from expunge.results.records import Records
 from launched import complaint, run_ranks
-from stage_cases import ATTACKS, EVALUATED, LOCALIZED, SETTINGS, attacked_model, corpus, model_of
 
 pytestmark = pytest.mark.xdist_group("distributed")
 

@@ -66,6 +66,7 @@ def finetune(
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     check_tokenizer_fits(model, tokenizer)
+    refuse_spread(model, "training")
     check_corpus(corpus)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     plan = plan_finetuning(

@@ -6,7 +6,6 @@ from torch import nn
 
 from expunge.core.checks import ExpungeError
 from expunge.models.finite import check_finite
-from expunge.models.placement import refuse_spread
 from expunge.objectives.combine import Stream
 from expunge.training.outcome import probabilities
 from expunge.training.rows import RunRows
@@ -20,7 +19,6 @@ def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stre
         rows: the run's rows; some of each set are looked at.
         autocast: compute in bfloat16 as training does.
     """
-    refuse_spread(model, "training")
     check_finite(model, "start model")
     found = probabilities(model, rows, autocast=autocast)
     for stream, value in found.items():
