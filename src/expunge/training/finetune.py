@@ -14,6 +14,7 @@ from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
+from expunge.models.placement import refuse_spread
 from expunge.results.places import check_run_folder
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
