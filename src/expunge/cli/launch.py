@@ -15,7 +15,6 @@ from expunge.cli.console import complain
 from expunge.config.resolve import resolve
 from expunge.config.settings import settings
 from expunge.core.checks import ExpungeError, require_at_least, require_between
-from expunge.core.format import counted
 from expunge.core.progress import processes
 
 TRAINING = ("train", "unlearn")
@@ -214,4 +213,4 @@ def _failed(rank: int, ranks: int, exitcode: int) -> str:
     if exitcode < 0:
         how = f"was killed by {signal.Signals(-exitcode).name}"
     again = " A run goes on from its last checkpoint with --resume." if "--resume" not in sys.argv else ""
-    return f"process {rank} of {counted(ranks, 'process')} {how}, and the others were ended with it.{again}"
+    return f"process {rank} of {ranks} {how}, and the others were ended with it.{again}"

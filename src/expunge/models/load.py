@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits, require_type
-from expunge.core.distributed import join
+from expunge.core.distributed import is_main, join, sharded
 from expunge.core.json_text import read_object
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
@@ -438,12 +438,16 @@ def refuse_adapters(model: nn.Module) -> None:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
-    """Write weights (safetensors), configuration and tokenizer, as transformers reads them."""
+    """Write weights (safetensors), configuration and tokenizer, as transformers reads them.
+
+    Of a model whose weights are divided among processes, all must ask for it; the first one writes.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    give_usual_mode(*folder.glob("*.safetensors"))
-    tokenizer.save_pretrained(folder)
+    if is_main() or not sharded(model):
+        give_usual_mode(*folder.glob("*.safetensors"))
+        tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -57,6 +57,11 @@ class UnlearnRunConfig(UnlearnConfig, StopConfig, RunConfig):
         RunConfig.__post_init__(self)
         UnlearnConfig.__post_init__(self)
         StopConfig.__post_init__(self)
+        if self.sharded and self.adapter is not None:
+            raise ExpungeError(
+                f"adapter={self.adapter} does not go with sharded=true: it is saved beside, or merged into, whole "
+                "weights. Leave one of the two out; --launch ddp trains an adapter in several processes."
+            )
         if self.bits is not None and self.adapter is None:
             raise ExpungeError(
                 f"bits={self.bits}: quantized weights cannot be trained themselves. Train an adapter: adapter=lora "
