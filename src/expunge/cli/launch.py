@@ -1,5 +1,6 @@
 """`--launch`: one command starts the processes that share its work, through torchrun or accelerate's launcher."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -173,12 +174,19 @@ def words_of(arguments: Arguments) -> list[str]:
 @contextmanager
 def as_if_launched(config: LaunchConfig) -> Iterator[None]:
     """Settings that depend on the number of processes are shown as they would be in the processes."""
-    before = os.environ.get("WORLD_SIZE")
-    os.environ["WORLD_SIZE"] = str(config.all)
+    with _environment(WORLD_SIZE=str(config.all)):
+        yield
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.pop("WORLD_SIZE") if before is None else os.environ.update(WORLD_SIZE=before)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def start(config: LaunchConfig, verb: str, words: Sequence[str]) -> int:
@@ -192,15 +200,15 @@ def start(config: LaunchConfig, verb: str, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     module, command = config.command(verb, words)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.here)))
-    if config.processes is not None:
-        os.environ.update(CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="true")
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.here)))
+    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"} if config.processes is not None else {}
     launcher: Any = importlib.import_module(module)
     try:
-        if module == "torch.distributed.run":
-            launcher.run(launcher.parse_args(command))
-        else:
-            launcher.launch_command(launcher.launch_command_parser().parse_args(command))
+        with _environment(OMP_NUM_THREADS=threads, **on_cpu):
+            if module == "torch.distributed.run":
+                launcher.run(launcher.parse_args(command))
+            else:
+                launcher.launch_command(launcher.launch_command_parser().parse_args(command))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         complain(_failed(rank, config.all, failure.exitcode))
