@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.budget import Budget, asked, budget_of
 from expunge.attack.measuring import Asker
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, path_of, require_between, require_names, require_type, unknown
+from expunge.core.distributed import barrier, is_main, join, sharded
 from expunge.core.manifest import jsonable
 from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, under
@@ -23,6 +25,7 @@ from expunge.data.template import Template, dated
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
+from expunge.models.placement import refuse_spread
 from expunge.results.attacked import FILE, MERGED, PLAIN, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
 from expunge.results.texts import Texts, check_texts, text_hash
@@ -56,6 +59,8 @@ def attack(
 ) -> Attacked:
     """Try to draw the forget set out of a model, and say what came out above what never-knew gives.
 
+    Processes that a launcher started share each attack's rows, and the steps of its training.
+
     Every attack runs with the same settings and seeds on a control: a model that never saw the forget set, or the
     result of an earlier attack on it. Without one, the model itself is asked for untaught facts: the forget set with
     its answers exchanged among the questions.
@@ -87,8 +92,13 @@ def attack(
 
     Source: why a control: arXiv:2502.15836.
     """
+    join()
     require_between("threshold", threshold, 0, 1)
     check_loaded(model, tokenizer)
+    for one in (model, control):
+        if isinstance(one, nn.Module):
+            refuse_spread(one, "an attack")
+            _refuse_sharded(one)
     check_corpus(corpus)
     check_forget(corpus)
     require_type("seed", seed, int, "a whole number")
@@ -144,7 +154,7 @@ def attack(
             **corpus.fingerprints(),
         },
     )
-    if output_dir is not None:
+    if output_dir is not None and is_main():
         from expunge.report import leak_map
         from expunge.report.figures import save_png
 
@@ -153,7 +163,16 @@ def attack(
         drawing.unlink(missing_ok=True)  # first, so that a kill leaves no drawing of another result
         saved.save(output_dir)
         save_png(leak_map.leak_map(saved), drawing)
+    barrier()
     return found
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    if sharded(model):
+        raise ExpungeError(
+            "an attack changes weights in place, and this model's are divided among processes. Load the whole model in "
+            "each (sharded=false); they share the rows all the same."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

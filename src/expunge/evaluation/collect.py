@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import gather, sharded, share_of
+from expunge.core.distributed import sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example, check_corpus
@@ -85,7 +85,7 @@ def collect(
     share = share_of(model)
     content = fingerprint([made.inputs, made.arguments]).replace(":", "-")
     # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.
-    kept = Partial(None if parts is None or sharded(model) else Path(parts) / content, rank=share[0])
+    kept = Partial(None if parts is None or sharded(model) else Path(parts) / content, rank=share.rank)
     work = Work(batch_size, kept, share, progress)
     with evaluating(model):
         wanted = [(item.row, item.probe.moments) for item in items]
@@ -320,7 +320,7 @@ def _generations(
         progress=work.progress,
     )
     work.partial.flush()
-    written = gather(written, work.share[1])
+    written = work.share.gathered(written)
     said = []
     for i, item in enumerate(items):
         text = after_misses = None

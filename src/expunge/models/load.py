@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -21,13 +21,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.distributed import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits, require_type
+from expunge.core.distributed import is_main, join, sharded
 from expunge.core.json_text import read_object
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.core.progress import local_rank, processes
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
@@ -39,6 +42,8 @@ from expunge.models.weights_fit import check_causal, check_weights
 Dtype = str | torch.dtype
 _CONFIGURATIONS = ("config.json", "adapter_config.json")
 """A folder with one of these is a model's."""
+SPREAD = "auto"
+"""The device that stands for all."""
 
 
 def load_model(
@@ -47,6 +52,7 @@ def load_model(
     dtype: Dtype = "auto",
     device: str | None = None,
     bits: int | None = None,
+    sharded: bool = False,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """Load a causal language model from a local folder (a run folder too) or from the hub.
@@ -57,22 +63,30 @@ def load_model(
     Args:
         source: folder or hub id.
         dtype: `auto` (as stored), `float32`, `bfloat16`, ...
-        device: where to put it; None: the first GPU if there is one, else the CPU.
+        device: where to put it; `auto`: over all GPUs, and what does not fit there in the memory of the CPU, for
+            evaluation and localization; None: the first GPU if there is one, else the CPU.
         bits: 8 or 4 keep the weights quantized, through bitsandbytes; None: as they are, or as an adapter's base was.
+        sharded: divide the weights among the processes that a launcher started (FSDP2).
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
         ExpungeError: a folder without configuration or without safetensors weights, weights that do not fit the
             configuration, a model that is no causal language model, an id that is not available, an adapter whose base
             is missing or another model, bits that the base of an adapter did not have, bits without bitsandbytes or a
-            GPU, or a device that is not there.
+            GPU, a device that is not there, or weights that cannot be sharded.
     """
     require_type("trust_remote_code", trust_remote_code, bool, "True or False")
-    check_loading(source, device=device, bits=bits)
+    check_loading(source, device=device, bits=bits, sharded=sharded)
     place = place_of(device)
     if holds_adapter_alone(source):
         return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     config = configuration(source, trust_remote_code=trust_remote_code)
+    where: dict[str, Any] = {"device_map": "auto"} if place == SPREAD else {}
+    if bits is not None:
+        where = {"quantization_config": _quantization(bits), "device_map": SPREAD if where else {"": place}}
+    if sharded:
+        join()
+        where = {"distributed_config": DistributedConfig(fsdp_size=processes())}
     with refused(f"cannot load the model '{source}'", source), quiet():
         model, found = AutoModelForCausalLM.from_pretrained(
             str(source),
@@ -82,10 +96,10 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are reported with the others; `check_weights` refuses them
-            **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
+            **where,
         )
         check_weights(source, type(model).__name__, found)
-        return (model if bits is not None else model.to(place)).eval()  # type: ignore[no-any-return]
+        return (model if where else model.to(place)).eval()  # type: ignore[no-any-return]
 
 
 def configuration(source: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -129,16 +143,26 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def check_loading(source: str | Path, *, device: str | None = None, bits: int | None = None) -> None:
+def check_loading(
+    source: str | Path, *, device: str | None = None, bits: int | None = None, sharded: bool = False
+) -> None:
     """Raise where `load_model` would refuse, as far as files and settings show, before any weight is read.
 
     Args:
         source: folder or hub id.
         device: where the model would be put.
         bits: what its weights would be kept in.
+        sharded: would they be divided among processes?
     """
     require_bits(bits)
     check_model_folder(source)
+    if sharded:
+        _check_sharding(source, device=device, bits=bits)
+    if processes() > 1 and device is not None and (device == SPREAD or ":" in device):
+        raise ExpungeError(
+            f"device={device} with {processes()} processes: each takes a GPU of its own. Leave device out, or start "
+            "one process."
+        )
     if not holds_adapter_alone(source):
         _check_quantizing(bits, place_of(device))
         check_device(device)
@@ -156,7 +180,7 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
 
 def check_device(device: str | None) -> None:
     """Raise unless models can be put on a device; None is the one that is taken by itself."""
-    if device is None:
+    if device in (None, SPREAD):
         return
     try:
         asked = torch.device(device)
@@ -172,8 +196,26 @@ def check_device(device: str | None) -> None:
 
 
 def place_of(device: str | None) -> str:
-    """Where a model is put: the device that was named, else the first GPU if there is one, else the CPU."""
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Where a model is put: the device that was named, else this process's GPU if there is one, else the CPU."""
+    if device is not None or not torch.cuda.is_available():
+        return device or "cpu"
+    return "cuda" if processes() == 1 else f"cuda:{local_rank() % torch.cuda.device_count()}"
+
+
+def _check_sharding(source: str | Path, *, device: str | None, bits: int | None) -> None:
+    if processes() == 1:
+        raise ExpungeError(
+            "sharded=true divides the weights among several processes, and this is one. Start several: --launch fsdp2 "
+            "--gpus 2, or torchrun -m expunge ..."
+        )
+    for setting, value in (("device", device), ("bits", bits)):
+        if value is not None:
+            raise ExpungeError(f"{setting}={value} does not go with sharded=true. Leave one of them out.")
+    if holds_adapter_alone(source):
+        raise ExpungeError(
+            f"'{source}' holds an adapter alone, which is merged into whole weights, so sharded=true does not go with "
+            "it. Merge it into a model folder first: expunge export."
+        )
 
 
 def _check_quantizing(bits: int | None, place: str) -> None:
@@ -405,12 +447,16 @@ def refuse_adapters(model: nn.Module) -> None:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
-    """Write weights (safetensors), configuration and tokenizer, as transformers reads them."""
+    """Write weights (safetensors), configuration and tokenizer, as transformers reads them.
+
+    Of a model whose weights are divided among processes, all must ask for it; the first one writes.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    give_usual_mode(*folder.glob("*.safetensors"))
-    tokenizer.save_pretrained(folder)
+    if is_main() or not sharded(model):
+        give_usual_mode(*folder.glob("*.safetensors"))
+        tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import sharded
 from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
 from expunge.models.anatomy import backbone, blocks, causal_lm
+from expunge.models.placement import input_device
 from expunge.models.vocabulary_head import Head, forward_replaced, head_of, in_chunks, original_forward
 
 OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "token_values", "states", "logits", "hidden")
@@ -171,16 +172,21 @@ def observe_inputs(
             if inputs[0].dim() != 3:
                 raise ExpungeError(f"{name} does not see whole rows [rows, positions, in] but {list(inputs[0].shape)}.")
             seen.add(name)
-            read(name, inputs[0][where])
+            read(name, inputs[0].to(where[0].device)[where])
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
-    try:
+    def forward(**_: Any) -> None:
+        nonlocal shown, where
         for group in rows.groups:
             where = group.real if positions == "all" else group.predicting
             shown += len(where[0])
             backbone(inner)(input_ids=group.input_ids, use_cache=False)
+
+    handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
+    try:
+        with forward_replaced(inner, forward):  # through the model, which may gather or bring in its weights
+            inner(input_ids=rows.groups[0].input_ids)
     finally:
         for handle in handles:
             handle.remove()
@@ -222,10 +228,10 @@ class _Rows:
 
     @classmethod
     def gather(cls, batches: Mapping[str, Batch], model: nn.Module, *, together: bool = False) -> "_Rows":
-        weight = next(model.parameters())
+        device = input_device(model)
 
         def moved(*tensors: Tensor) -> tuple[Tensor, ...]:
-            return tuple(t.to(weight.device, non_blocking=True) for t in tensors)
+            return tuple(t.to(device, non_blocking=True) for t in tensors)
 
         ids, labels, lengths = _stacked(batches)
         supervised = labels != IGNORED
@@ -239,7 +245,7 @@ class _Rows:
         groups: list[_Group] = []
         order: list[Tensor] = []
         token_row, token_at = supervised.nonzero(as_tuple=True)
-        for numbers in one if together or isinstance(weight, DTensor) else _groups(lengths):
+        for numbers in one if together or sharded(model) else _groups(lengths):
             length = int(lengths[numbers].max())
             row, at = supervised[numbers].nonzero(as_tuple=True)
             real = (torch.arange(length) < lengths[numbers, None]).nonzero(as_tuple=True)
@@ -329,11 +335,11 @@ def _run(
                 else:
                     state = backbone(inner)(input_ids=group.input_ids, use_cache=False).last_hidden_state
                 if to_logits is not None:
-                    finals.append(state[row, before])
+                    finals.append(state.to(row.device)[row, before])  # of a model on several devices
             except _Stop:
                 pass
         if layer is not None:
-            hiddens.append(captured[0][row, before + 1 if positions == "holding" else before])
+            hiddens.append(captured[0].to(row.device)[row, before + 1 if positions == "holding" else before])
     return (
         torch.cat(finals)[rows.order] if finals else None,
         torch.cat(hiddens)[rows.order] if hiddens else None,

@@ -22,6 +22,7 @@ from expunge.models.anatomy import causal_lm, evaluating
 from expunge.models.fingerprint import model_fingerprint
 from expunge.models.lowrank import StartModel
 from expunge.models.observe import observe
+from expunge.models.placement import input_device
 from expunge.models.vocabulary_head import Head, head_of
 
 ReferencePolicy = Literal["auto", "precomputed", "model"]
@@ -111,7 +112,7 @@ def precompute(
         return ReferenceTable(kept[0], starts)
     flat: dict[str, Tensor] = {}
     order = sorted(wanted, key=lambda i: len(rows[i].ids))
-    device = next(model.parameters()).device.type
+    device = input_device(model).type
     with evaluating(model):
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from expunge.models.anatomy import backbone, causal_lm, head
+from expunge.models.placement import input_device
 
 HEAD_CHUNK = 2**25
 """Most logits (tokens x vocabulary) computed at once; more are computed in chunks
@@ -37,7 +38,7 @@ class Head:
         """Logits, [..., V], of hidden states, [..., D]."""
         if not self.plain:
             return states
-        logits: Tensor = self.module(states)
+        logits: Tensor = self.module(states).to(states.device)
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
     def frozen(self) -> "Head":
@@ -67,14 +68,14 @@ _plain_heads: "weakref.WeakKeyDictionary[nn.Module, bool]" = weakref.WeakKeyDict
 def _is_plain(inner: nn.Module, cap: float | None) -> bool:
     """Do decoder and head alone give the model's own logits? Tried once."""
     if inner not in _plain_heads:
-        weight = next(inner.parameters())
-        if weight.is_meta:
+        device = input_device(inner)
+        if device.type == "meta":
             return True
-        ids = torch.arange(3, device=weight.device)[None]
+        ids = torch.arange(3, device=device)[None]
         with torch.no_grad():
-            states = backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state
+            states = backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state.to(device)
             ours = Head(head(inner), 0, True, cap)(states)
-            theirs = original_forward(inner)(input_ids=ids, use_cache=False).logits
+            theirs = original_forward(inner)(input_ids=ids, use_cache=False).logits.to(device)
         _plain_heads[inner] = torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-4)
     return _plain_heads[inner]
 

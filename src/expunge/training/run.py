@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.checkpoints import checkpoints, manifest_of, step
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import barrier, sharded
 from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.core.nested import flattened
 from expunge.core.progress import Progress, first_process
@@ -255,7 +256,13 @@ def train(
         name = run_name(folder, resume=resume) if config.report_to and folder is not None and first_process() else None
         arguments = training_arguments(rows, config, scratch, model, name=name)
         trainer = ObjectiveTrainer(
-            model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
+            model=model,
+            args=arguments,
+            rows=rows,
+            objective=objective,
+            reference=reference,
+            about=about,
+            rows_a_step=config.rows_a_step,
         )
         if objective.dual is not None:
             warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.rows_a_step)
@@ -266,7 +273,14 @@ def train(
             trainer.add_callback(stop)
         trainer.add_callback(clock)
         trainer.add_callback(WarnOfCollapse())
-        if folder is not None:
+        parted = sharded(model)
+        if parted and folder is not None and config.checkpoint_every and first_process():
+            warnings.warn(
+                "no checkpoints are written: a model whose weights are divided among processes cannot be resumed by "
+                "transformers yet. A run that is killed starts anew.",
+                stacklevel=2,
+            )
+        if folder is not None and not parted:
             per_epoch, every = rows.pairs.n_forget, config.checkpoint_every
             trainer.add_callback(
                 CheckpointAtEpochs(rows_per_epoch=per_epoch, batch_size=config.rows_a_step, every=every)
@@ -275,7 +289,7 @@ def train(
             trainer.add_callback(ReportProgress(plan.what, progress))
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
-        if folder is not None:
+        if folder is not None and not parted:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
@@ -335,16 +349,20 @@ def train(
     narrow(model, stored)
     if stored:
         trainer.check_weights()  # what float32 holds may be infinite in float16
-    aside = folder / RESULT if folder is not None and trainer.is_world_process_zero() else None
-    if aside is not None:
+    writes = trainer.is_world_process_zero()
+    # Divided weights are gathered from all processes, of which the first writes.
+    aside = folder / RESULT if folder is not None and (writes or parted) else None
+    if aside is not None and writes:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
+    if parted:
+        barrier()
     if keep is not None:
         model = keep(model, aside)
     elif aside is not None:
         save_model(model, tokenizer, aside)
     manifest = replace(manifest, results={**manifest.results, "result": weights_identity(model)})
-    if folder is None or aside is None:
+    if folder is None or aside is None or not writes:
         return Run(model, history, manifest, folder)
     write_history(history, aside / HISTORY)
     if patch and trainer.selected is not None:
@@ -366,7 +384,7 @@ def _last_good(trainer: ObjectiveTrainer, folder: Path, error: ExpungeError) -> 
     if step_now == 0:
         return ""
     good = isinstance(error, NoValue) or (isinstance(error, NonFiniteLoss) and error.gradient_alone)
-    if good:
+    if good and not sharded(cast(nn.Module, trainer.model)):
         try:
             # The Trainer saves between steps only; this is the state before the step that was refused.
             trainer._save_checkpoint(cast(nn.Module, trainer.model), None)

@@ -57,6 +57,7 @@ class ObjectiveTrainer(Trainer):
         rows: RunRows,
         objective: Objective,
         reference: Reference | None,
+        rows_a_step: int,
         surgery: Surgery | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
@@ -68,6 +69,7 @@ class ObjectiveTrainer(Trainer):
             rows: the run's rows in order.
             objective: the losses and weights.
             reference: the frozen start model or its head, where one is held.
+            rows_a_step: the global batch.
             surgery: projects the forget gradient, where asked for.
             about: what is said of an adapter besides its weights in checkpoints.
         """
@@ -78,6 +80,7 @@ class ObjectiveTrainer(Trainer):
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=_on_host)  # type: ignore[arg-type]
         self.objective = objective
         self.reference = reference
+        self.rows_a_step = rows_a_step
         self.selected: Selected | None = None
         """What may change, where a mask says so; set before training."""
         self.surgery = surgery
@@ -101,9 +104,8 @@ class ObjectiveTrainer(Trainer):
         rows = cast(RunRows, self.train_dataset)
         if self.accelerator.num_processes == 1:
             return SequentialSampler(rows)
-        # A last step of fewer rows is filled up, so that each process has its share; fillers weigh nothing.
-        step = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
-        return SequentialSampler(range(-(-len(rows) // step) * step))
+        slots = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
+        return _Filled(len(rows), self.rows_a_step, slots)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over everything that has gradients, or over what a mask selects."""
@@ -288,9 +290,8 @@ class ObjectiveTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a row, with its epoch as passes over the anchor set; the trainer itself takes all epochs for one."""
-        whole, a_step = self.state.epoch, self.args.train_batch_size * self.args.gradient_accumulation_steps
-        rows = a_step * self.accelerator.num_processes / cast(RunRows, self.train_dataset).pairs.n_forget
-        self.state.epoch = self.state.global_step * rows
+        whole, anchor = self.state.epoch, cast(RunRows, self.train_dataset).pairs.n_forget
+        self.state.epoch = self.state.global_step * (self.rows_a_step / anchor)
         try:
             super().log(logs, start_time)
         finally:
@@ -306,6 +307,22 @@ class ObjectiveTrainer(Trainer):
 def _risen(share: Callable[[int], float], warmup: int) -> Callable[[int], float]:
     """A schedule whose `warmup` steps rise evenly to the rate of the step after them, the first one included."""
     return lambda step: (step + 1) / (warmup + 1) if step < warmup else share(step)
+
+
+class _Filled(Sampler[int]):
+    """The rows of each step in order, and fillers up to what all processes compute together; they weigh nothing."""
+
+    def __init__(self, rows: int, a_step: int, slots: int) -> None:
+        self.rows, self.a_step, self.slots = rows, a_step, slots
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.a_step) * self.slots
+
+    def __iter__(self) -> Iterator[int]:
+        for first in range(0, self.rows, self.a_step):
+            real = range(first, min(first + self.a_step, self.rows))
+            yield from real
+            yield from range(self.rows, self.rows + self.slots - len(real))
 
 
 class _StepSums:

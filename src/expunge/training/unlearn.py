@@ -23,6 +23,7 @@ from expunge.masks.mask import Mask
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
+from expunge.models.placement import refuse_spread
 from expunge.models.reference import Reference, frozen_copy, kept_of
 from expunge.models.rows_fit import check_rows_fit
 from expunge.models.vocabulary_head import head_of
@@ -104,6 +105,7 @@ def unlearn(
             "expunge.measured_rule(model, tokenizer, corpus, [condition])."
         )
     check_tokenizer_fits(model, tokenizer)
+    refuse_spread(model, "training")
     check_corpus(corpus)
     plan = plan_unlearning(
         model,

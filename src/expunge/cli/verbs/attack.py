@@ -305,6 +305,7 @@ VERB = Verb(
     config=AttackConfig,
     run=attack,
     extra_settings=source_settings,
+    shared=True,
     flags=("dry_run", "overwrite"),
     positional="[MODEL]",
     positional_is="model",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from expunge.cli import preview
 from expunge.cli.console import heading, say, table
 from expunge.cli.explain import explain
-from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
+from expunge.cli.inputs import ShardingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, first_process
 from expunge.core.progress import shown as progress_shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
@@ -33,7 +33,7 @@ MODEL_FILES = ("config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(LoadingConfig, DataConfig):
+class EvaluateConfig(ShardingConfig, DataConfig):
     """What is measured, and against what."""
 
     model: str | None = None
@@ -167,7 +167,7 @@ def _read_sets(config: EvaluateConfig) -> "set[str] | None":
 def _export(
     call: Call[EvaluateConfig], records: "str | Path", output: "str | Path | None", reference: str | None
 ) -> None:
-    if call.config.export is None:
+    if call.config.export is None or not first_process():
         return
     from expunge.evaluation.export import export
 
@@ -303,7 +303,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
             if tokenizer is not None:
                 check_tokenizer_fits(model, tokenizer)
         with problems.collected():
-            check_loading(config.model, device=config.device, bits=config.bits)
+            check_loading(config.model, device=config.device, bits=config.bits, sharded=config.sharded)
     others = _others(config, source, problems)
     preview.show_settings(call.resolved, {"output": (output, "next to the model")})
     if source is None or others is None:
@@ -425,6 +425,7 @@ VERB = Verb(
     config=EvaluateConfig,
     run=evaluate,
     extra_settings=source_settings,
+    shared=True,
     flags=("dry_run", "overwrite"),
     note="Example: expunge evaluate model=runs/npo forget=forget.jsonl retain=retain.jsonl reference=runs/retain\n\n"
     "Records of the same content in the output folder are used instead of the model.",
