@@ -8,10 +8,11 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -46,7 +47,26 @@ class Head:
         if not self.plain or not any(p.requires_grad for p in self.module.parameters()):
             return self
         known: dict[int, Any] = {id(p): _frozen(p) for p in self.module.parameters()}
-        return replace(self, module=copy.deepcopy(self.module, known).eval())
+        return replace(self, module=_copied(self.module, known).eval())
+
+
+def _copied(module: nn.Module, known: dict[int, Any]) -> nn.Module:
+    """A copy with these parameters, by the identity of what they stand for; whole also where FSDP2 divides the module.
+
+    FSDP2 puts a class of its own over that of a module and refuses copies, so the copy is of the class below.
+    """
+    if not isinstance(module, FSDPModule):
+        return copy.deepcopy(module, known)
+    plain = next(cls for cls in type(module).__mro__[1:] if not issubclass(cls, FSDPModule))
+    made = cast(nn.Module, plain.__new__(plain))
+    nn.Module.__init__(made)
+    hooks = {name for name in made.__dict__ if name.startswith("_")}
+    made.__dict__.update({k: v for k, v in module.__dict__.items() if k not in hooks})
+    for name, parameter in module._parameters.items():
+        made.register_parameter(name, None if parameter is None else known[id(parameter)])
+    for name, child in module.named_children():
+        made.add_module(name, _copied(child, known))
+    return made
 
 
 def _frozen(parameter: nn.Parameter) -> nn.Parameter:
