@@ -34,7 +34,6 @@ Then measure your own model: [`expunge attack`](attacks.md) beside a control, [`
 UNKNOWN = """## What is not known
 
 - **Larger models.** No number here is of more than 135 million parameters.
-- **Attacks on a pretrained model.** All relearning was done on the models of 4.4 and 7 million parameters.
 {without}- **Time and memory of a step** where the table has none: {untimed}.
 - **Settings.** Most methods were run at one or two learning rates. A method that does badly here may do well at another rate:
   [`expunge sweep`](sweep.md) searches it, and [`expunge erase`](erase.md) tries several methods on a request.
@@ -91,7 +90,7 @@ def short_runs() -> list[dict[str, str]]:
 def attacked() -> list[dict[str, str]]:
     """What relearning brings back, by model and method, means over seeds."""
     found = []
-    for name, model, facts in (("attacks-tofu7m", "7 M", 40), ("attacks-default", "4.4 M", 48)):
+    for name, model, facts in (("attacks-tofu7m", "7 M", 40), ("attacks-default", "4.4 M", 48), ("attacks-real", "135 M", 40)):
         runs = stored(name)["runs"]
         for method in dict.fromkeys(run["method"] for run in runs):
             own = [run for run in runs if run["method"] == method]
@@ -172,6 +171,7 @@ def page() -> str:
     """The page as text."""
     short, after, pretrained, through = short_runs(), attacked(), real(), adapters()
     wga, uniform, ascent = (one(short, method=name) for name in ("wga", "js_uniform", "grad_ascent"))
+    npo_real = one(after, model="135 M", method="npo")
     npo7, uniform7, wga7 = (one(after, model="7 M", method=name) for name in ("npo", "js_uniform", "wga"))
     lora = {row["model"]: row for row in through if re.match(r"IHL, \d", row["method and rate"])}
     never = stored("real")["levels"]["retain model"]
@@ -193,8 +193,7 @@ def page() -> str:
         f"{npo7['after relearning']} after relearning, the retain set at {npo7['retain ES']} "
         "([attacks](experiments/attacks.md)). Such a "
         "model answers forget questions with gibberish, and anybody sees that something was removed. On the "
-        "pretrained model it was "
-        "not tried with three retain rows.",
+        f"pretrained model it is the same: {npo_real['after relearning']} and {npo_real['retain ES']}, at 50 steps.",
         "**`js_uniform` where keeping counts most and relearning is no threat**: "
         f"{uniform['forget ES']} and {uniform['retain ES']} on 7 million parameters ([cost](cost.md)); relearning "
         "brings back "
@@ -237,8 +236,8 @@ def page() -> str:
             "model that was trained "
             "alike; facts that leak by any attack (after the first seed on 7 million parameters by quantization "
             "and relearning alone). "
-            "`npo` of the 7 million parameters has beta 0.02 and alpha 3; all settings are in the files. Source: "
-            "[attacks](experiments/attacks.md), `attacks-tofu7m.json`, `attacks-default.json`."
+            "`npo` of 7 and 135 million parameters has beta 0.02 and alpha 3; all settings are in the files. Source: "
+            "[attacks](experiments/attacks.md), `attacks-tofu7m.json`, `attacks-default.json`, `attacks-real.json`."
         ),
         drawn(after),
         "## A pretrained model of 135 million parameters\n",

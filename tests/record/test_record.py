@@ -170,6 +170,22 @@ def test_what_lies_beside_the_run_and_its_start_model_is_found(tmp_path: Path) -
     assert expunge.record(run, **HOW, overwrite=True).predicate["sources"]["start"] == "not given"
     with pytest.raises(ExpungeError, match=f"Evaluate {start}"):
         expunge.record(run, **HOW, start=file, overwrite=True)
+    made_run.attacked().save(tmp_path / "npo-records")
+    with pytest.raises(ExpungeError, match=r"several results of attacks lie beside .*npo-records and .*npo-attacked"):
+        expunge.record(run, **HOW, overwrite=True)
+    expunge.record(run, **HOW, attacked=tmp_path / "npo-attacked", overwrite=True)
+
+
+def test_what_the_evaluation_was_compared_with_is_found_and_its_faults_are_seen(tmp_path: Path) -> None:
+    run = made_run.run(tmp_path / "npo", start_model=str(tmp_path / "gone"))
+    before = made_run.evaluation(made_run.START, forget_probability=0.95).save(tmp_path / "before" / "evaluation.json")
+    made_run.evaluation("xxh3:retain", forget_probability=0.5).save(tmp_path / "never" / "evaluation.json")
+    after = made_run.evaluation(reference=True, forget_probability=0.01)
+    paths = {"start": str(tmp_path / "before"), "reference": str(tmp_path / "never")}
+    replace(after, about={**after.about, "paths": paths}).save(tmp_path / "npo-records" / "evaluation.json")
+    told = expunge.record(run, **HOW).predicate
+    assert told["sources"]["start"] == file_digest(before)
+    assert told["faults"] == ["it is over-unlearned (forget probability 0.01; retain model 0.5)"]
 
 
 def test_the_files_of_the_start_model_have_their_digests(tmp_path: Path) -> None:

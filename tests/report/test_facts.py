@@ -123,10 +123,12 @@ def test_attacks_that_were_found_are_left_out_where_they_do_not_fit() -> None:
     models = [Model(evaluation("model", [0.1, 0.2]))]
     named, found = (attacked("model", 2, column(name, [0.0, 0.0])) for name in ("lens", "plain"))
     other = replace(found, inputs={"model": "digest of another"})
-    files = {Path("npo-attacked/attacked.json"): other, Path("again/attacked.json"): found}
+    apart = replace(other, label="apart")  # on weights of no model that is shown
+    files = {Path("npo-attacked/attacked.json"): other, Path("again/attacked.json"): found, Path("x/a.json"): apart}
     shown, notes = fitting(models, [named], files)
     assert shown == [named, found]
-    assert len(notes) == 1 and notes[0].startswith("npo-attacked/attacked.json was left out: the attacks labeled")
+    assert notes[1] == "x/a.json was left out: the attacks labeled 'apart' are on another model than those shown."
+    assert len(notes) == 2 and notes[0].startswith("npo-attacked/attacked.json was left out: the attacks labeled")
 
 
 def on(one: Evaluation, **sets: str) -> Evaluation:

@@ -44,8 +44,17 @@ def read_evaluation(source: Evaluation | str | Path | None, run: Path | None = N
 
 
 def read_attacked(source: Attacked | str | Path | None, run: Path) -> Read[Attacked]:
-    """What attacks drew out; where none is named, what lies next to the run folder."""
-    source = next(iter(attacked_beside(run)), None) if source is None else source
+    """What attacks drew out; where none is named, the one result that lies next to the run folder.
+
+    Raises:
+        ExpungeError: several lie there and none is named: the weaker one would be as good as the other.
+    """
+    if source is None:
+        beside = attacked_beside(run)
+        if len(beside) > 1:
+            there = " and ".join(str(file.parent) for file in beside)
+            raise ExpungeError(f"several results of attacks lie beside {run}: {there}. Name one: attacked=<folder>")
+        source = next(iter(beside), None)
     if source is None or isinstance(source, Attacked):
         return Read(source)
     found, path = load_attacked(source), Path(source)
@@ -89,8 +98,8 @@ def check_measured(
     compared = found.result is None or found.result.inputs.get("model") == result.get("model")
     if not compared and "start_adapter" not in manifest.inputs and "bits" not in result:
         raise ExpungeError(
-            f"attacked is of another model than the one in {folder}. Attack this one, in the type that it is stored "
-            f"in: expunge attack model={folder} ..."
+            f"{found.file or 'attacked'} is of another model than the one in {folder}. Attack this one, in the type "
+            f"that it is stored in (expunge attack model={folder} ...), or move the other away."
         )
     _check_control(found.result, manifest)
     measured = {role: about.get("inputs", {}).get("data.forget") for role, about in told.items()}

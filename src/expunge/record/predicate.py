@@ -70,6 +70,8 @@ class Evidence:
     """Of the resulting model."""
     start: Evaluation | None = None
     """Of the start model, before unlearning."""
+    retrained: Evaluation | None = None
+    """Of the retain model that the evaluation was compared with."""
     attacked: Attacked | None = None
     weights_compared: bool = True
     """Were the weights that were attacked compared with those in the run folder?"""
@@ -134,7 +136,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         "attacks_together": together(of.attacked, compared=of.weights_compared),
         "classes": classes(tried, of.policy),
         "utility": utility(of.run, of.start, of.evaluation, of.policy),
-        "faults": faults(of.start, of.evaluation),
+        "faults": faults(of.start, of.evaluation, of.retrained),
         "neighbors": neighbors(of.start, of.evaluation, of.policy),
         "sources": {name: of.sources.get(name) or NOT_GIVEN for name in ("evaluation", "start", "attacked")},
         "release": of.release or NOT_GIVEN,
@@ -278,12 +280,14 @@ def utility(run: Manifest, start: Evaluation | None, evaluation: Evaluation | No
     return {"from": "the run, on up to 16 rows", "measure": "retain_probability", **told}
 
 
-def faults(start: Evaluation | None, evaluation: Evaluation | None) -> Any:
+def faults(start: Evaluation | None, evaluation: Evaluation | None, retrained: Evaluation | None = None) -> Any:
     """What a report says against the model: it repeats itself, writes gibberish, declines to answer, and the like."""
     if evaluation is None:
         return NOT_GIVEN
     own = Model(evaluation)
-    return list(faults_of(own, [own] if start is None else [Model(start, "start"), own]))
+    given = ((start, "start"), (retrained, "retain"))
+    beside = [Model(held, role) for held, role in given if held is not None]  # type: ignore[arg-type]
+    return list(faults_of(own, [*beside, own]))
 
 
 def neighbors(start: Evaluation | None, evaluation: Evaluation | None, policy: Policy) -> Any:

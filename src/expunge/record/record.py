@@ -82,8 +82,8 @@ def record(
         date: of the record, as 2026-01-31; None: today.
         corpus: holds the forget rows; None: they are read again from where the run read them.
         evaluation: of the resulting model, or where it is; None: the one next to the run folder, where there is one.
-        start: evaluation of the start model, or where it is; None: the one next to that model, where it is of its
-            weights and of the same forget set.
+        start: evaluation of the start model, or where it is; None: the one that the result's evaluation was compared
+            with, else the one next to that model, where it is of its weights and of the same forget set.
         attacked: what `attack` gave for the resulting model, or where it is; None: the one next to the run folder
             (`<run>-attacked`), where there is one.
         policy: what the verdict asks for: `default`, or a YAML file.
@@ -108,7 +108,11 @@ def record(
     rows = _rows(manifest, corpus)
     forget = rows.fingerprint("forget")
     after, found = read_evaluation(evaluation, folder), read_attacked(attacked, folder)
-    before = _start(manifest, forget) if start is None else read_evaluation(start)
+    began = manifest.results.get("start_model")
+    looked_at = [*_compared_with(after.result, "start"), *([Path(began)] if began else [])]
+    before = _found(looked_at, manifest.inputs.get("model"), forget) if start is None else read_evaluation(start)
+    never = (after.result.about.get("reference") or {}).get("model") if after.result is not None else None
+    retrained = _found(_compared_with(after.result, "reference"), never, forget)
     compared = check_measured(folder, manifest, forget, after, before, found)
     before_it = _predecessor(manifest, predecessor)
     derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
@@ -124,6 +128,7 @@ def record(
             scope=scope(rows["forget"], salt_at(salted, folder)),
             evaluation=after.result,
             start=before.result,
+            retrained=retrained.result,
             attacked=found.result,
             weights_compared=compared,
             sources={"evaluation": after.digest, "start": before.digest, "attacked": found.digest},
@@ -158,16 +163,22 @@ def _rows(manifest: Manifest, corpus: Corpus | None) -> Corpus:
     return corpus
 
 
-def _start(manifest: Manifest, forget: str) -> Read[Evaluation]:
-    """The evaluation next to the start model, where it is of its weights and of this forget set."""
-    model = manifest.results.get("start_model")
-    file = evaluation_file(Path(model)) if model and Path(model).is_dir() else None
-    if file is None:
-        return Read()
-    found = Evaluation.load(file)
-    inputs = found.about.get("inputs", {})
-    same = (inputs.get("model"), inputs.get("data.forget")) == (manifest.inputs.get("model"), forget)
-    return Read(found, file) if same else Read()
+def _compared_with(after: Evaluation | None, role: str) -> list[Path]:
+    """Where the records were that an evaluation was compared with."""
+    told = after.about.get("paths", {}).get(role) if after is not None else None
+    return [Path(told)] if told else []
+
+
+def _found(folders: Sequence[Path], weights: str | None, forget: str) -> Read[Evaluation]:
+    """The first evaluation in or next to these folders that is of these weights and this forget set."""
+    for folder in folders:
+        file = evaluation_file(folder)
+        if file is not None:
+            found = Evaluation.load(file)
+            inputs = found.about.get("inputs", {})
+            if weights is not None and (inputs.get("model"), inputs.get("data.forget")) == (weights, forget):
+                return Read(found, file)
+    return Read()
 
 
 def _files_of(model: str | None) -> dict[str, str] | None:

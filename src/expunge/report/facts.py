@@ -152,6 +152,8 @@ def fitting(
     kept, notes = [*given], []
     for file, one in found.items():
         try:
+            if _owner(one, models) is None and models:
+                raise ExpungeError(f"the attacks labeled '{one.label}' are on another model than those shown.")
             joined(models, [*kept, one])
         except ExpungeError as error:
             notes.append(f"{file.parent.name}/{file.name} was left out: {error}")

@@ -11,6 +11,7 @@ from expunge.report.compared_models import Model
 from expunge.report.facts import FORGET, RETAIN, Attack, Fact, set_of
 from expunge.report.faults import faults
 from expunge.report.text import listed, number, words
+from expunge.results.attacked import PLAIN
 
 NAMED = 3
 """Attacks that a sentence names; the others are counted."""
@@ -112,7 +113,8 @@ def _leaking(
     if not leaking:
         return []
     plain = sum(rule.comes_out(fact, model) for fact in leaking)
-    under = Counter(i for fact in leaking for i in ran if i in fact.tried and fact.tried[i].leaks)
+    tried = [i for i in ran if attacks[i].column.name != PLAIN or not plain]  # which is asked as in the data, too
+    under = Counter(i for fact in leaking for i in tried if i in fact.tried and fact.tried[i].leaks)
     told = [f"{plain} when asked as in the data"] if plain else []
     most = under.most_common(NAMED)
     told += [f"{n} under {attacks[i].column.name}" for i, n in most]
