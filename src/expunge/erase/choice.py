@@ -11,6 +11,8 @@ from expunge.erase.request import TRIED, Request
 from expunge.erase.tuning import Tuning
 from expunge.experiments._learning_rates import RunLog
 from expunge.models.load import load_model, load_tokenizer
+from expunge.report import leak_map
+from expunge.report.figures import save_png
 from expunge.results.attacked import FILE as ATTACKED
 from expunge.results.attacked import Attacked, load_attacked
 
@@ -48,7 +50,10 @@ def _best(tuning: Tuning, log: RunLog) -> str:
 def _attack(request: Request, name: str) -> Attacked:
     place = request.attacked(name)
     if (place / ATTACKED).is_file():
-        return load_attacked(place)
+        found = load_attacked(place)
+        if not (place / leak_map.FILE).is_file():  # stopped before it was drawn
+            save_png(leak_map.leak_map(found), place / leak_map.FILE)
+        return found
     run = request.run(name)
     return attack(
         load_model(run),
