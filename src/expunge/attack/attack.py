@@ -26,15 +26,13 @@ from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
 from expunge.models.placement import refuse_spread
-from expunge.results.attacked import FILE, MERGED, PLAIN, Attacked, CannotRun, Column, Control, Leak
+from expunge.results.attacked import FILE, MERGED, NOTHING, PLAIN, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
 from expunge.results.texts import Texts, check_texts, text_hash
 
 DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
 """Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
-NOTHING = "nothing"
-"""In place of a control: none is attacked."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 

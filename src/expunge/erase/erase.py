@@ -20,7 +20,7 @@ from expunge.erase.looked_at import findings
 from expunge.erase.models import Models
 from expunge.erase.neighbors import with_neighbors
 from expunge.erase.request import MODEL, NEIGHBORS, TRIALS, WRITTEN, Request
-from expunge.erase.result import faults, finished
+from expunge.erase.result import finished
 from expunge.erase.trials import PROBABILITY
 from expunge.erase.tuning import Tuning
 from expunge.experiments._folder import opened
@@ -162,7 +162,9 @@ def erase(
         log = tuning.run()
         name = kept(tuning, log)
         made = finished(work, name, called=request, ground=ground)
-        return Erased(folder, made.verdict, made.reasons, name, tuple(log.tuning), looked, faults(work), made)
+        return Erased(
+            folder, made.verdict, made.reasons, name, tuple(log.tuning), looked, tuple(made.predicate["faults"]), made
+        )
 
 
 def check_sets(corpus: Corpus, neighbors: int) -> None:

@@ -7,8 +7,6 @@ from expunge.models.load import load_model
 from expunge.record.record import ErasureRecord, record
 from expunge.record.statement import FILE as RECORD
 from expunge.record.statement import read_statement
-from expunge.report.compared_models import assign_roles
-from expunge.report.faults import faults as faults_of
 from expunge.report.html import report
 from expunge.results.attacked import load_attacked
 from expunge.results.measures import Evaluation
@@ -65,13 +63,3 @@ def finished(request: Request, name: str, *, called: str, ground: str | None) ->
     )
     shutil.rmtree(folder / TRIED, ignore_errors=True)
     return made
-
-
-def faults(request: Request) -> tuple[str, ...]:
-    """What the report holds against the model that was kept."""
-    folders = {"start model": START, "control": CONTROL, "unlearned": f"{MODEL}-records"}
-    files = {label: request.folder / folder / EVALUATION for label, folder in folders.items()}
-    found = [Evaluation.load(file).labeled(label) for label, file in files.items() if file.is_file()]
-    control = "control" if request.models.control_at is not None else None
-    models = assign_roles(found, start="start model", retain=control)
-    return faults_of(models[-1], models)

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from expunge.attack.attack import DEFAULT, NOTHING, THRESHOLD, attack, chosen
+from expunge.attack.attack import DEFAULT, THRESHOLD, attack, chosen
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.format import number
 from expunge.core.manifest import Manifest
@@ -26,7 +26,7 @@ from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import INK, PALETTE, SHAPES, save_png
 from expunge.report.text import words
-from expunge.results.attacked import PLAIN, Attacked
+from expunge.results.attacked import NOTHING, PLAIN, Attacked
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
 

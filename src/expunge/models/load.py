@@ -81,7 +81,7 @@ def load_model(
     if holds_adapter_alone(source):
         return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     config = configuration(source, trust_remote_code=trust_remote_code)
-    where: dict[str, Any] = {"device_map": "auto"} if place == SPREAD else {}
+    where: dict[str, Any] = {"device_map": SPREAD} if place == SPREAD else {}
     if bits is not None:
         where = {"quantization_config": _quantization(bits), "device_map": SPREAD if where else {"": place}}
     if sharded:

@@ -13,10 +13,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from expunge.models.anatomy import backbone, causal_lm, head
+from expunge.models.fingerprint import whole
 from expunge.models.placement import input_device
 
 HEAD_CHUNK = 2**25
@@ -70,8 +70,7 @@ def _copied(module: nn.Module, known: dict[int, Any]) -> nn.Module:
 
 
 def _frozen(parameter: nn.Parameter) -> nn.Parameter:
-    whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-    return nn.Parameter(whole.detach().clone(), requires_grad=False)
+    return nn.Parameter(whole(parameter).detach().clone(), requires_grad=False)
 
 
 def head_of(model: nn.Module) -> Head:

@@ -26,6 +26,9 @@ PLAIN = "plain"
 MERGED = "merged"
 """The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 
+NOTHING = "nothing"
+"""In place of a control: none is attacked."""
+
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
 

@@ -19,7 +19,7 @@ from expunge.core.lock import check_free
 from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
-from expunge.results.attacked import FILE, load_attacked
+from expunge.results.attacked import FILE, NOTHING, load_attacked
 from expunge.results.places import check_measured
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class AttackConfig(LoadingConfig, DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between("threshold", self.threshold, 0, 1)
-        if self.control in (None, "nothing") and self.control_is != "retain model":
+        if self.control in (None, NOTHING) and self.control_is != "retain model":
             raise ExpungeError(
                 f"control_is says what control= names, and no control is named; got {self.control_is!r}."
             )
@@ -154,8 +154,8 @@ def _control(
     """An earlier result, or a model, which is asked with the tokenizer of the one that is attacked."""
     if config.control is None:
         return None
-    if config.control == "nothing":
-        return "nothing"
+    if config.control == NOTHING:
+        return NOTHING
     if _is_result(config.control):
         return load_attacked(config.control)
     from expunge.models.load import check_loading, check_tokenizer_fits, load_model
@@ -197,7 +197,7 @@ def _in_all(stated: "Mapping[str, Budget | str | None]", config: AttackConfig) -
 
     sums = sum((one for one in stated.values() if isinstance(one, Budget)), Budget(forms=()))
     of_control = ", and the same on the control"
-    if config.control == "nothing":
+    if config.control == NOTHING:
         of_control = ", and no control"
     elif config.control is not None and _is_result(config.control):
         of_control = " and nothing on the control, which was attacked before"
@@ -248,8 +248,6 @@ def _dry_run(call: Call[AttackConfig]) -> int:
     with problems.collected():
         if config.control is None:
             untaught(corpus, config.seed)
-        elif config.control == "nothing":
-            pass
         elif _is_result(config.control):
             before = load_attacked(config.control)
             check_control(before, corpus)
@@ -257,7 +255,7 @@ def _dry_run(call: Call[AttackConfig]) -> int:
                 template = dated_like(before, template_of(config), tokenizer)
                 about = told(ways, template=template, max_length=config.max_length, seed=config.seed)
                 check_same_settings(before, about)
-        else:
+        elif config.control != NOTHING:
             check_loading(config.control, device=config.device, bits=config.bits)
             control = skeleton(config.control, trust_remote_code=config.trust_remote_code)
             if tokenizer is not None:
@@ -283,7 +281,7 @@ def _show_budgets(stated: "Mapping[str, Budget | str | None]", config: AttackCon
     table(("attack", "rows scored", "answers generated", "gradient steps", "forms"), rows, numeric=(1, 2, 3))
     say()
     say(_in_all(stated, config))
-    if config.control == "nothing":
+    if config.control == NOTHING:
         say("control: nothing, so that every value counts as it is")
     elif config.control is None:
         say("control: untaught facts: the forget set with its answers exchanged")

@@ -158,7 +158,8 @@ def _conclude(config: EraseConfig, done: "Erased") -> None:
     for reason in done.reasons:
         say(f"- {reason}")
     for fault in done.faults:
-        say(f"note: {fault}")
+        if not any(fault in reason for reason in done.reasons):  # under a policy that allows it
+            say(f"note: {fault}")
     if done.chosen is not None:
         say(f"kept: {done.chosen}")
         say(f"model and record: {done.model}")
