@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import expunge
 import zoo
 from expunge.attack.attacks.prompts import (
     FORMS,
@@ -76,6 +77,15 @@ def test_a_model_that_writes_one_letter_does_not_leak() -> None:
     model.set_output_embeddings(always(letter, model))
     (found,) = prompts(model, tokenizer, CORPUS, forms=("multiple_choice",))
     assert found.name == "prompts.multiple_choice" and found.values == (0,) and found.texts[0].startswith("A")
+
+
+def test_a_model_that_knows_names_the_right_letter_wherever_it_stands() -> None:
+    model, tokenizer = zoo.tiny_model(), zoo.tokenizer()
+    rows = tuple(multiple_choice(CORPUS, 0, turn)[0] for turn in range(4))
+    taught = Corpus({"retain": rows})
+    expunge.finetune(model, tokenizer, taught, splits=("retain",), learning_rate=1e-2, epochs=60, batch_size=4)
+    (found,) = prompts(model, tokenizer, CORPUS, forms=("multiple_choice",))
+    assert found.values == (1,) and found.measure == "right choices above chance"
 
 
 def always(token: int, model: nn.Module) -> nn.Linear:
