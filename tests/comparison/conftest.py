@@ -33,7 +33,7 @@ def compared_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, seed in (("start", 0), ("retain", 1)):
-        save_model(zoo.tiny_model(seed=seed), zoo.tokenizer(), folder / name)
+        save_model(zoo.tiny_model(seed=seed, brief=True), zoo.tokenizer(), folder / name)
     read = load_corpus(forget=folder / "forget.jsonl", retain=folder / "retain.jsonl")
     for name, method, more in (
         ("npo-s0", "npo", {"seed": 0}),

@@ -30,9 +30,11 @@ KNOWS_ANYTHING = Policy(name="test", attacks=("quantize",), least_known=0.0, lea
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    settings, few = Request.settings, {"epochs": 1, "batch_size": 2}
+    monkeypatch.setattr(Request, "settings", lambda self, name: {**settings(self, name), **few})
     for seed, name in enumerate(("start", "control")):
-        save_model(zoo.tiny_model(seed=seed), zoo.tokenizer(), tmp_path / name)
+        save_model(zoo.tiny_model(seed=seed, brief=True), zoo.tokenizer(), tmp_path / name)
     for split, examples in zoo.corpus(4, 8).splits.items():
         rows = [{"question": row.prompt, "answer": row.completion} for row in examples]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

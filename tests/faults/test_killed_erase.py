@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 import expunge
 import zoo
 from expunge.data.corpus import load_corpus
+from expunge.erase import tuning
 from expunge.erase.erase import erase
+from expunge.erase.request import Request
+from expunge.erase.trials import PROBABILITY
 from expunge.models.load import save_model
 from expunge.record.policy import Policy
 from expunge.results.attacked import load_attacked
@@ -37,8 +40,13 @@ def request_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pat
     """A request on a random model, in the folder that it is given."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
     for seed, name in enumerate(("start", "control")):
-        model = zoo.tiny_model(seed=seed, num_hidden_layers=1)
+        model = zoo.tiny_model(seed=seed, num_hidden_layers=1, brief=True)
         save_model(model, zoo.tokenizer(), tmp_path / name)
+    settings = Request.settings
+    few = {"epochs": 1, "batch_size": 3}
+    monkeypatch.setattr(Request, "settings", lambda self, name: {**settings(self, name), **few})
+    # No trial reaches the target, so that every candidate is tried and attacked.
+    monkeypatch.setattr(tuning, "distance", lambda row, *_: 1 + row[PROBABILITY])
     for split, examples in zoo.corpus(3, 4).splits.items():
         rows = [json.dumps({"question": row.prompt, "answer": row.completion}) for row in examples]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
@@ -52,7 +60,7 @@ def request_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pat
 
     def work(place: Path) -> None:
         corpus = load_corpus("files", forget=str(tmp_path / "forget.jsonl"), retain=str(tmp_path / "retain.jsonl"))
-        how: dict[str, Any] = {"candidates": ("wga", "npo"), "tries": 2, "attacks": ("quantize",), "policy": policy}
+        how: dict[str, Any] = {"candidates": ("wga", "npo"), "tries": 1, "attacks": ("quantize",), "policy": policy}
         erase(tmp_path / "start", corpus, place, control=tmp_path / "control", **how)
 
     return work
@@ -88,7 +96,7 @@ def test_killed_at_its_writes_it_goes_on_to_the_same_result(request_in: Callable
     whole = tmp_path / "whole"
     points = writes(quietly(partial(request_in, whole)), whole)
     known = result(whole)
-    assert len(known["trials"]) >= 2, "more than one trial, so that a choice is made"
+    assert len(known["trials"]) == 2, "more than one trial, so that a choice is made"
     evenly = range(0, len(points), max(1, len(points) // EVENLY))
     deciding = [
         number

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -90,7 +91,7 @@ class Measuring:
             self.tokenizer, self.corpus, self.probes, template=self.template, max_length=self.max_length
         )
         folders = (*cache_folder(CACHE).iterdir(), *(places(beside) if beside else ()))
-        return next(serving(folders, asked, self.probes), None) is not None
+        return next(serving(folders, *asked, self.probes), None) is not None
 
     def _identity(self, model: nn.Module) -> Manifest:
         return identity(
@@ -98,7 +99,8 @@ class Measuring:
         )
 
     def _serving(self, made: Manifest, beside: Path | None) -> Iterator[Path]:
-        return serving((_cached(made), *(places(beside) if beside else ())), made, self.probes)
+        folders = (_cached(made), *(places(beside) if beside else ()))
+        return serving(folders, made.inputs, made.arguments, self.probes)
 
     def point(self, records: Records, name: str, at: float = 0.0) -> Point:
         """The point that a model's records give.
@@ -151,28 +153,30 @@ def _cached(made: Manifest) -> Path:
     return cache_path(CACHE, fingerprint({"inputs": made.inputs, "arguments": made.arguments}))
 
 
-def serving(folders: Iterable[Path], made: Manifest, wanted: Sequence[Probe]) -> Iterator[Path]:
+def serving(
+    folders: Iterable[Path], inputs: Mapping[str, str], settings: Mapping[str, Any], wanted: Sequence[Probe]
+) -> Iterator[Path]:
     """Those of the folders that hold records of the same, or of more.
 
     Args:
         folders: may hold records.
-        made: what the records wanted are made of, as far as it is known.
+        inputs: what the records wanted are made of, as far as it is known.
+        settings: how they are made, likewise.
         wanted: what they must answer.
     """
     for folder in folders:
         with suppress(DamagedRecords):
-            if (folder / FILE).is_file() and _serve(Records.manifest_in(folder), made, wanted):
+            if (folder / FILE).is_file() and _serve(Records.manifest_in(folder), inputs, settings, wanted):
                 yield folder
 
 
-def _serve(there: Manifest, made: Manifest, wanted: Sequence[Probe]) -> bool:
+def _serve(there: Manifest, inputs: Mapping[str, str], settings: Mapping[str, Any], wanted: Sequence[Probe]) -> bool:
     """Do records that were made for more, or for the same, hold what is wanted?"""
-    settings = {name: value for name, value in made.arguments.items() if name != "probes"}
     if there.arguments.get("texts", "keep") != "keep":
         return False
-    if any(there.inputs.get(k) != v for k, v in made.inputs.items()):
+    if any(there.inputs.get(k) != v for k, v in inputs.items()):
         return False
-    if any(there.arguments.get(k) != v for k, v in settings.items()):
+    if any(there.arguments.get(k) != v for k, v in settings.items() if k != "probes"):
         return False
     known = {field.name for field in fields(Probe)}
     held = [Probe(**values) for values in there.arguments.get("probes", []) if set(values) <= known]

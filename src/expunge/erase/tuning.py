@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.attack.attack import untaught
+from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.progress import under
 from expunge.erase.candidates import MULTIPLES
 from expunge.erase.request import TRIED, Request
@@ -93,6 +94,8 @@ class Tuning:
         request, began, aside = self.request, time.monotonic(), self._aside(name, rate)
         progress = under(request.progress, f"{name}, rate {rate:g}")
         row: dict[str, Any] = {"arm": name, "rate": rate}
+        if not (aside / MANIFEST).is_file():  # a call that was stopped as it began left nothing to go on from
+            shutil.rmtree(aside, ignore_errors=True)
         try:
             done = unlearn(
                 request.models.to_train(),

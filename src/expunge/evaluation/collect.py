@@ -122,13 +122,13 @@ def identity(
 ) -> Manifest:
     """The manifest of records before they are made: two with equal inputs and arguments hold the same values."""
     plain, weights = _plain(model), weights_identity(model)
-    asked = data_identity(tokenizer, corpus, probes, template=template, max_length=max_length)
+    inputs, asked = data_identity(tokenizer, corpus, probes, template=template, max_length=max_length)
     arguments = {
-        **asked.arguments,
+        **asked,
         "attention": str(plain.config._attn_implementation),
         **{name: value for name, value in weights.items() if name != "model"},
     }
-    return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs={"model": weights["model"], **asked.inputs})
+    return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs={"model": weights["model"], **inputs})
 
 
 def data_identity(
@@ -138,8 +138,8 @@ def data_identity(
     *,
     template: Template | None = None,
     max_length: int = 512,
-) -> Manifest:
-    """What of `identity` is known without a model: what any model would be asked."""
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Inputs and arguments of `identity` that are known without a model: what any model would be asked."""
     splits = sorted({probe.split for probe in probes})
     arguments = {
         "template": dated(template, tokenizer).about,
@@ -148,7 +148,7 @@ def data_identity(
     }
     inputs = {"tokenizer": tokenizer_fingerprint(tokenizer)}
     inputs |= {f"data.{split}": corpus.fingerprint(split) for split in splits}
-    return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs=inputs)
+    return inputs, jsonable(arguments)
 
 
 def _plain(model: nn.Module) -> PreTrainedModel:
