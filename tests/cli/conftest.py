@@ -38,8 +38,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random model of three blocks and its tokenizer."""
-    model = zoo.tiny_model(max_position_embeddings=512, brief=True)
-    return save_model(model, zoo.tokenizer(), tmp_path_factory.mktemp("model"))
+    return save_model(zoo.tiny_model(max_position_embeddings=512), zoo.tokenizer(), tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
