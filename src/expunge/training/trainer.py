@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -19,6 +18,7 @@ from expunge.core.distributed import barrier
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
+from expunge.models.fingerprint import whole
 from expunge.models.finite import non_finite_parameter
 from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
@@ -365,7 +365,7 @@ class _StepSums:
         for stream, (total, tokens) in self.logprobs.items():
             asked |= {f"{stream}_probability": total / tokens, f"{stream}_tokens": tokens}
         if gradient_norm is not None:
-            asked["gradient_norm"] = _whole(gradient_norm)
+            asked["gradient_norm"] = whole(gradient_norm)
         row = _read(asked)
         for stream in self.logprobs:
             row[f"{stream}_probability"] = math.exp(row[f"{stream}_probability"])
@@ -379,11 +379,6 @@ def _read(numbers: Mapping[str, Tensor]) -> dict[str, float]:
     dtype = torch.float64 if any(n.dtype == torch.float64 for n in numbers.values()) else torch.float32
     together = torch.stack([n.detach().to(place, dtype, non_blocking=True).reshape(()) for n in numbers.values()])
     return dict(zip(numbers, together.tolist(), strict=True))
-
-
-def _whole(norm: Tensor) -> Tensor:
-    """A norm as one number, also where the parameters are in shards."""
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @dataclass(frozen=True)
