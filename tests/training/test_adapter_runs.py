@@ -59,7 +59,7 @@ def test_the_base_of_an_adapter_has_the_fingerprint_of_the_plain_model(start: Pa
 
 
 class _InOrder(set[str]):
-    """A set that is gone through in a stated order: that of a plain set differs between processes, as its strings' hashes do."""
+    """A set gone through in a stated order: that of a plain set differs between processes, as strings' hashes do."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
