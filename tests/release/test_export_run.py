@@ -74,6 +74,8 @@ def test_a_record_without_folders_goes_along(tmp_path: Path) -> None:
     assert (tmp_path / "release/erasure.json").read_bytes() == (run / "erasure.json").read_bytes()
     text = (tmp_path / "release/README.md").read_text()
     assert "Verdict: **RESIDUAL**" in text and "| sampling |" in text and "1 of 6 facts leak" in text
+    with pytest.raises(ExpungeError, match=r"release is a release made by expunge export.* Verify the run: expunge v"):
+        expunge.verify(tmp_path / "release")
     (run / "erasure.json").write_text((run / "erasure.json").read_text().replace("RESIDUAL", "ERASED"))
     with pytest.raises(ExpungeError, match=r"erasure record in .* was changed"):
         export(run, output=tmp_path / "other")

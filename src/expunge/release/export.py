@@ -21,10 +21,11 @@ from expunge.release.contents import released
 from expunge.release.gguf_file import Kind, write_gguf
 from expunge.release.hub import upload
 from expunge.release.parity import Parity, check_parity, compared, read_model, scored, tolerance
-from expunge.release.plan import CARD, ROWS, STAGE, Plan, gguf_name, plan_export
+from expunge.release.plan import CARD, ROWS, Plan, gguf_name, plan_export
 from expunge.report.card import Published, card
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
+from expunge.results.places import RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +212,7 @@ def _card(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> s
 def _manifest(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> Manifest:
     """What the release is made of, by digests; nothing in it says where."""
     return Manifest(
-        stage=STAGE,
+        stage=RELEASE,
         arguments={"form": made.form, "dtype": made.kind, "name": made.name, "base_model": made.base_model},
         inputs={
             **{role: made.manifest.inputs[role] for role in ("forget", "retain") if role in made.manifest.inputs},

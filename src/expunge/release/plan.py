@@ -36,9 +36,8 @@ from expunge.release.parity import SETS, Rows, check_tokens, rows_of
 from expunge.report.card import Form
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import finished_run
+from expunge.results.places import RELEASE, finished_run
 
-STAGE = "export"
 CARD = "README.md"
 ROWS = 256
 """Rows of each set that are compared by default."""
@@ -128,7 +127,7 @@ def plan_export(
         )
     taken, notes = files_of(folder, form) | record_of(folder), list[str]()
     if target is not None:
-        check_output(target, overwrite=overwrite, names=NAMES, stages=(STAGE,))
+        check_output(target, overwrite=overwrite, names=NAMES, stages=(RELEASE,))
     if RECORD in taken and names_places(taken[RECORD]):
         taken = {kept: path for kept, path in taken.items() if kept not in record_of(folder)}
         notes.append(

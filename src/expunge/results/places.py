@@ -11,6 +11,8 @@ from expunge.core.output import check_folder, check_output, check_place, check_s
 
 RUNS = ("train", "unlearn")
 """Stages whose folder is a model folder."""
+RELEASE = "export"
+"""Stage whose folder is handed on."""
 LOG = "history.jsonl"
 """History rows of an unfinished run, one JSON object a line, appended at each step."""
 RESULT = "result.partial"
