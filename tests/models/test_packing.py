@@ -15,6 +15,7 @@ from expunge.models import packing
 from expunge.models.anatomy import backbone
 from expunge.models.observe import Observed, observe, observe_inputs
 from expunge.models.packing import BY_ROWS, Packs, packed, packs_of
+from expunge.models.vocabulary_head import head_of
 
 LENGTHS = {"forget": (30, 5, 47), "retain": (22, 41)}
 """Of rows; most are longer than the sliding windows of the zoo, 16 tokens."""
@@ -75,7 +76,7 @@ def test_same_as_padded_under_gradient_checkpointing(architecture: str) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     _, want = seen_and_gradients(model, batches())
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     with packed(model, by_rows=True):
         _, got = seen_and_gradients(model, batches())
     for name, gradient in want.items():
@@ -93,6 +94,7 @@ def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_padding_is_computed_and_attention_stays_within_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     model, shapes, attended = zoo.tiny_model(), [], []
+    head_of(model)  # which tries the model once
     backbone(model).embed_tokens.register_forward_hook(lambda _m, inputs, _o: shapes.append(list(inputs[0].shape)))
     before = packing.sdpa_attention_forward
 
@@ -110,6 +112,7 @@ def test_no_padding_is_computed_and_attention_stays_within_rows(monkeypatch: pyt
 
 def test_rows_of_equal_length_and_rows_that_hooks_look_at_are_not_packed() -> None:
     model, shapes = zoo.tiny_model(), []
+    head_of(model)
     backbone(model).embed_tokens.register_forward_hook(lambda _m, inputs, _o: shapes.append(list(inputs[0].shape)))
     equal = batches({"rows": (9, 9, 9)})
     with packed(model, by_rows=True):
