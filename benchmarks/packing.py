@@ -20,7 +20,6 @@ import tempfile
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import torch
 

@@ -1,6 +1,7 @@
 """Packed rows show what padded rows show: losses, gradients, hidden states, on every architecture."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -174,10 +175,9 @@ def flash_stand_in(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     ) -> Tensor:
         ends = cu_seqlens_q.tolist()
         came.append(ends)
-        assert cu_seqlens_k.tolist() == ends and max(b - a for a, b in zip(ends, ends[1:], strict=False)) == more.pop(
-            "max_seqlen_q"
-        )
-        rows = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        rows = [slice(first, end) for first, end in pairwise(ends)]
+        assert cu_seqlens_k.tolist() == ends
+        assert more.pop("max_seqlen_q") == more.pop("max_seqlen_k") == max(r.stop - r.start for r in rows)
         return torch.cat([attention(query[None, r], key[None, r], value[None, r], **more)[0] for r in rows])
 
     utils = modeling_flash_attention_utils

@@ -111,7 +111,7 @@ def _by_rows(
     """SDPA of one block of the mask after the other; of the whole where the blocks are not known."""
     ends = given.get("cu_seq_lens_q")
     if ends is None or attention_mask is None or given.get("position_bias") is not None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **given)[0], None
     found = []
     for first, end in pairwise(ends.tolist()):
         rows = (part[:, :, first:end] for part in (query, key, value))

@@ -150,9 +150,7 @@ def dry_run(
             autocast=uses_bf16(model, planned.training, place_of(config.device)),
             checkpointing=config.gradient_checkpointing,
         )
-        choice = choose_packing(
-            model, planned.training.packing, place=place_of(config.device), divided=config.sharded
-        )
+        choice = choose_packing(model, planned.training.packing, place=place_of(config.device), divided=config.sharded)
         say(choice.told + (", if a trial with two rows goes well" if choice.packed else ""))
         preview.show_memory(memory if told is None else memory | masked_memory(told))
         kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
