@@ -21,6 +21,7 @@ _NOT_SETTINGS = (
     "checkpoint_every",
     "keep_checkpoints",
     "gradient_checkpointing",
+    "packing",
     "report_to",
 )
 _DRAWN = ("alternate", "mask")

@@ -51,6 +51,7 @@ from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
 from expunge.training.outcome import Outcome, probabilities
+from expunge.training.packing import packing
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.run_log import RunLog, resumable
@@ -178,7 +179,14 @@ def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
     return model.eval()
 
 
-_WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing", "report_to")
+_WITHOUT_EFFECT = (
+    "micro_batch_size",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "gradient_checkpointing",
+    "packing",
+    "report_to",
+)
 """Settings that cannot change the result, and so may change when a run is resumed."""
 
 
@@ -289,6 +297,7 @@ def train(
             trainer.add_callback(ReportProgress(plan.what, progress))
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
+        choice = around.enter_context(packing(model, config.packing, autocast=arguments.bf16))
         if folder is not None and not parted:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
@@ -339,6 +348,7 @@ def train(
             "steps": trainer.state.global_step,
             "planned_steps": trainer.state.max_steps,
             "seconds_a_step": seconds_a_step,
+            "packing": choice.told,
             "computed_in": str(torch.bfloat16 if arguments.bf16 else next(model.parameters()).dtype).removeprefix(
                 "torch."
             ),

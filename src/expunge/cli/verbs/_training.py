@@ -88,6 +88,7 @@ def dry_run(
     from expunge.models.skeleton import skeleton
     from expunge.training.masked import mask_summary
     from expunge.training.memory import importance_memory, masked_memory, training_memory
+    from expunge.training.packing import choose_packing
     from expunge.training.reference_rows import reference_size
     from expunge.training.run import check_same, uses_bf16
 
@@ -149,6 +150,8 @@ def dry_run(
             autocast=uses_bf16(model, planned.training, place_of(config.device)),
             checkpointing=config.gradient_checkpointing,
         )
+        choice = choose_packing(model, planned.training.packing, place=place_of(config.device), divided=config.sharded)
+        say(choice.told + (", if a trial with two rows goes well" if choice.packed else ""))
         preview.show_memory(memory if told is None else memory | masked_memory(told))
         kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
         if whole and kind in ("bfloat16", "float16"):
