@@ -173,9 +173,7 @@ def _compared_with(after: Evaluation | None, role: str) -> list[Path]:
     return [Path(told)] if told else []
 
 
-def _found(
-    who: str, folders: Sequence[Path], weights: str | None, forget: str, notes: list[str]
-) -> Read[Evaluation]:
+def _found(who: str, folders: Sequence[Path], weights: str | None, forget: str, notes: list[str]) -> Read[Evaluation]:
     """The first evaluation in or next to these folders that is of these weights and this forget set.
 
     Where none is, the notes say why those that are there were not taken.

@@ -244,4 +244,6 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
             if whole == [*([bos] if before else []), *plain, *([eos] if after else [])]:
                 return before, after
     written = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(whole)))
-    raise _refused(f"around a text it writes other tokens than a beginning and an end token: of {text!r} it makes {written}")
+    raise _refused(
+        f"around a text it writes other tokens than a beginning and an end token: of {text!r} it makes {written}"
+    )

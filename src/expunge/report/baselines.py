@@ -101,9 +101,7 @@ def _found(weights: str, folders: Sequence[Path]) -> Evaluation | None:
 def _others(who: str, folders: Sequence[Path]) -> list[str]:
     """That evaluations are where one was looked for, and are of other weights."""
     files = dict.fromkeys(file for file, _ in _there(folders))
-    return [
-        f"{file.parent.name}/{file.name} was left out: it is not of the {who} model's weights." for file in files
-    ]
+    return [f"{file.parent.name}/{file.name} was left out: it is not of the {who} model's weights." for file in files]
 
 
 def _there(folders: Sequence[Path]) -> Iterator[tuple[Path, Evaluation]]:
