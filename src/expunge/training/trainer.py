@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from expunge.models.finite import non_finite_parameter
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
+from expunge.training.recomputed import recomputed
 from expunge.training.rows import RunRows
 from expunge.training.run_log import RunLog
 from expunge.training.surgery import Surgery
@@ -235,7 +237,9 @@ class ObjectiveTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """This micro-batch's share of the step's loss."""
-        with self.accelerator.autocast():
+        # Checkpointing keeps less than this and computes more; the two do not nest.
+        sparing = nullcontext() if self.args.activation_checkpointing else recomputed()
+        with self.accelerator.autocast(), sparing:
             part = batch_terms(model, inputs, self.objective, reference=self.reference)
         self.step.add(part.terms, part.logprobs)
         # Engines average gradients over ranks; our denominators already span them.
