@@ -14,7 +14,7 @@ from expunge.results.studies import TRIAL, finished
 from expunge.sweep.samplers import Source
 from expunge.sweep.sweep import Setup
 from expunge.sweep.trial import Model
-from expunge.training.memory import training_memory, work
+from expunge.training.memory import run_memory, work
 from expunge.training.reference_rows import reference_size
 from expunge.training.run import uses_bf16
 
@@ -60,17 +60,14 @@ def estimate(setup: Setup, points: Source, model: Model, folder: Path, *, most: 
         tokens.append(size.tokens_an_epoch * plan.epochs)
         how = choose("auto", plan.objective.needs("reference"), reference_size(model, rows, plan.objective))
         memory.append(
-            training_memory(
+            run_memory(
                 model,  # type: ignore[arg-type]
-                size,
-                objective=plan.objective,
+                plan,
+                rows,
                 second=how == "model" and plan.adaptation is None,
-                trained=plan.trained_parameters(model),
                 dtype="auto",
                 bits=bits_under(setup.source),
-                whole=plan.adaptation is None and plan.mask is None,
                 autocast=uses_bf16(model, plan.training),
-                checkpointing=plan.training.gradient_checkpointing,
             )
         )
     mean = sum(tokens) / len(tokens)

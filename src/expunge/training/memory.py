@@ -3,17 +3,23 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from expunge.core.batch import Encoded
+from expunge.masks.mask import Mask
 from expunge.models.matrices import linear_layers, shape_of, weight_bytes
 from expunge.models.observe import HEAD_CHUNK
 from expunge.objectives.combine import Objective
+from expunge.training.masked import mask_summary
+from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.training_config import TrainingConfig
+
+
+LIBRARIES = 4e7
+"""Bytes of what the engine loads and allocates besides tensors, measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,36 @@ def work(rows: RunRows, config: TrainingConfig) -> Work:
     )
 
 
+def run_memory(
+    model: PreTrainedModel, plan: Plan, rows: RunRows, *, second: bool, dtype: str, bits: int | None, autocast: bool
+) -> dict[str, float]:
+    """Bytes that a planned run takes on each device, by purpose.
+
+    Args:
+        model: a skeleton.
+        plan: of the run.
+        rows: of the run.
+        second: is a frozen copy of the start model held?
+        dtype: type of the weights, or `auto`.
+        bits: what the linear layers' weights are kept in, if they are quantized.
+        autocast: is float32 computed in bfloat16?
+    """
+    mask = plan.weight_mask
+    return training_memory(
+        model,
+        work(rows, plan.training),
+        objective=plan.objective,
+        second=second,
+        trained=plan.trained_parameters(model) if mask is None else mask_summary(model, mask)["weights"],
+        dtype=dtype,
+        bits=bits,
+        whole=plan.adaptation is None and mask is None,
+        mask=mask,
+        autocast=autocast,
+        checkpointing=plan.training.gradient_checkpointing,
+    )
+
+
 def training_memory(
     model: PreTrainedModel,
     size: Work,
@@ -64,15 +100,17 @@ def training_memory(
     dtype: str,
     bits: int | None = None,
     whole: bool,
+    mask: Mask | None = None,
     autocast: bool,
     checkpointing: bool,
 ) -> dict[str, float]:
-    """Bytes that a training run takes on each device, by purpose; a rough estimate.
+    """Bytes that a training run takes on each device, by purpose, at the peak of a step.
 
     Weights, gradients and the two moments of AdamW are counted exactly; what is trained is float32 or wider, whatever
-    the stored type. Activations are those that a gated decoder block keeps for its backward pass: (10 hidden + 4
-    intermediate) numbers a token and block, measured on Llama blocks to within 10 %, or one hidden state a token and
-    block where they are computed again. Logits are float32, twice. What libraries and allocators take is left out.
+    the stored type. A decoder block keeps its two residual states, the outputs of its linear layers but those that are
+    added to the residual, and what attention gave: (4 hidden + 2 key-value + 2 intermediate) numbers a token on Llama
+    blocks; or one residual state, where activations are computed again. Without accumulation, gradients take the place
+    of activations as the backward pass goes on. What an allocator does not use again is left out.
 
     Args:
         model: a skeleton.
@@ -83,6 +121,7 @@ def training_memory(
         dtype: type of the weights, or `auto`.
         bits: what the linear layers' weights are kept in, if they are quantized.
         whole: are the model's own weights trained without a mask, so that all of them are held in float32?
+        mask: of what is trained; what it selects is held once more.
         autocast: is float32 computed in bfloat16, with copies of the linear layers' weights?
         checkpointing: are activations computed again in the backward pass?
     """
@@ -90,24 +129,49 @@ def training_memory(
     stored = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
     wide = max(4, stored)
     width = wide if whole else stored
-    computed = 2 if autocast else width
-    hidden, depth = shape.hidden_size, shape.num_hidden_layers
-    inner = getattr(shape, "intermediate_size", None) or 4 * hidden
-    block = size.tokens_at_once * (10 * hidden + 4 * inner) * computed
-    blocks = depth * size.tokens_at_once * hidden * computed + block if checkpointing else depth * block
-    logits = size.completion_at_once * shape.vocab_size
-    if not any("logits" in names for names in objective.needs("current").values()):
-        logits = min(logits, HEAD_CHUNK)
     weights = weight_bytes(model, width, bits)
-    copies = sum(2.0 * math.prod(shape_of(layer)) for layer in linear_layers(model).values())
+    layers = [shape_of(layer) for layer in linear_layers(model).values()]
+    table = shape.vocab_size * shape.hidden_size
+    copies = 2.0 * (sum(math.prod(layer) for layer in layers) + table)
+    gradients = float(trained * wide)
+    active = _activations(model, size, computed=2 if autocast else width, residual=width, checkpointing=checkpointing)
+    active += _logits(shape.vocab_size, size, objective)
+    if size.accumulation > 1:
+        steps = {"gradients": gradients, "activations": active}
+    else:
+        first = table * wide if whole and trained > table else 0  # the head's gradient comes first
+        steps = {"activations, then gradients": max(active + first, gradients)}
+    if mask is not None:
+        steps["selected weights"] = float(trained * (8 if mask.layout.unit == "weight" else 4))
     return {
         "weights": weights,
         **({"bfloat16 copies of weights": copies} if autocast and width > 2 and bits is None else {}),
         **({"frozen start model": weights} if second else {}),
-        "gradients": trained * wide,
-        "optimizer": 2 * trained * wide,
-        "activations": blocks + 8 * logits,
+        "optimizer": 2 * gradients,
+        **steps,
+        "libraries": LIBRARIES,
     }
+
+
+def _activations(
+    model: PreTrainedModel, size: Work, *, computed: int, residual: int, checkpointing: bool
+) -> float:
+    """Bytes that the decoder's blocks keep for the backward pass, of numbers `computed` and `residual` bytes wide."""
+    shape = model.config.get_text_config(decoder=True)
+    hidden, depth, tokens = shape.hidden_size, shape.num_hidden_layers, size.tokens_at_once
+    outputs = sum(out for out, _ in map(shape_of, linear_layers(model).values())) / depth
+    # Two of them are added to the residual; what attention gave is as wide as the residual.
+    block = tokens * (2 * hidden * residual + (outputs - hidden) * computed)
+    return depth * tokens * hidden * residual + block if checkpointing else depth * block
+
+
+def _logits(vocabulary: int, size: Work, objective: Objective) -> float:
+    """Bytes of the logits, float32, of all streams together: kept for each, and four times while one is scored."""
+    streams = max(1, len(objective.streams))
+    each = size.completion_at_once * vocabulary / streams
+    if each > HEAD_CHUNK and not any("logits" in names for names in objective.needs("current").values()):
+        return 4 * 4 * HEAD_CHUNK
+    return 4 * (streams + 3) * each
 
 
 def importance_memory(
@@ -127,11 +191,5 @@ def importance_memory(
     """
     layers = linear_layers(model)
     sizes = [math.prod(shape_of(layers[name])) for name in matrices]
-    return memory["weights"] + memory["activations"] + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0
-
-
-def masked_memory(told: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes that a mask of this summary takes besides weights and activations: all of it in float32, selected only."""
-    weights = told["weights"]
-    copies = weights * (8 if told["unit"] == "weight" else 4)  # single weights bring their positions along
-    return {"selected weights": copies, "gradients": 4 * weights, "optimizer": 8 * weights}
+    active = next(amount for name, amount in memory.items() if name.startswith("activations"))
+    return memory["weights"] + active + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0

@@ -87,7 +87,7 @@ def dry_run(
     from expunge.models.reference import choose
     from expunge.models.skeleton import skeleton
     from expunge.training.masked import mask_summary
-    from expunge.training.memory import importance_memory, masked_memory, training_memory
+    from expunge.training.memory import importance_memory, run_memory
     from expunge.training.reference_rows import reference_size
     from expunge.training.run import check_same, uses_bf16
 
@@ -125,31 +125,26 @@ def dry_run(
     if rows is None:
         return problems.concluded()
     with problems.collected():
-        size = preview.show_work(data, rows, planned.training)
+        preview.show_work(data, rows, planned.training)
         size_kept = reference_size(model, rows, planned.objective)
         how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
-        told = None
         if planned.weight_mask is not None:
-            told = mask_summary(model, planned.weight_mask)
-            preview.show_mask(told)
+            preview.show_mask(mask_summary(model, planned.weight_mask))
         trained = planned.trained_parameters(model)
         if planned.adaptation is not None:
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
         whole = planned.adaptation is None and planned.mask is None
-        memory = training_memory(
+        memory = run_memory(
             model,
-            size,
-            objective=planned.objective,
+            planned,
+            rows,
             second=how == "model" and planned.adaptation is None,
-            trained=trained,
             dtype=config.dtype,
             bits=config.bits or bits_under(config.model),
-            whole=whole,
             autocast=uses_bf16(model, planned.training, place_of(config.device)),
-            checkpointing=config.gradient_checkpointing,
         )
-        preview.show_memory(memory if told is None else memory | masked_memory(told))
+        preview.show_memory(memory)
         kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
         if whole and kind in ("bfloat16", "float16"):
             say(f"weights of type {kind} are trained in float32, and the result is saved in {kind}")
