@@ -6,10 +6,13 @@ import pytest
 import torch
 
 import zoo
+from expunge.masks.mask import Mask
 from expunge.models.tiny import tiny_model
 from expunge.objectives.combine import build
-from expunge.training.memory import Work, training_memory
+from expunge.training import recomputed as recomputed_module
+from expunge.training.memory import LIBRARIES, Work, training_memory
 from expunge.training.plan import plan_unlearning, split_settings
+from expunge.training.recomputed import recomputed
 
 WORK = Work(rows=6, steps=5, micro=2, accumulation=2, tokens_an_epoch=300, tokens_at_once=100, completion_at_once=40)
 
@@ -17,20 +20,47 @@ WORK = Work(rows=6, steps=5, micro=2, accumulation=2, tokens_an_epoch=300, token
 def estimate(method: str = "grad_diff", **changes: Any) -> dict[str, float]:
     how: dict[str, Any] = {"second": False, "trained": 1000, "dtype": "auto", "checkpointing": False, "whole": True}
     how["autocast"] = False
-    return training_memory(zoo.tiny_model(), WORK, objective=build(method), **(how | changes))
+    size = changes.pop("size", WORK)
+    return training_memory(zoo.tiny_model(), size, objective=build(method), **(how | changes))
+
+
+# Blocks: 3 x 100 tokens x (2 residual states of 32, outputs of linear layers 32 + 16 + 16 + 32 + 48 + 48 + 32 = 224, of
+# which 32 + 32 are added to the residual, and 32 of attention: 2 x 32 + 192) x 4 bytes.
+RESIDUAL, INSIDE = 3 * 100 * 64 * 4, 3 * 100 * 192 * 4
+BLOCKS = RESIDUAL + INSIDE
+# Logits: 40 tokens in two streams, so that both keep theirs, and three times those of one while it is scored.
+LOGITS = 4 * 320 * (40 + 3 * 20)
 
 
 def test_memory_by_hand() -> None:
-    # Three blocks, hidden size 32, intermediate size 48, vocabulary 320, float32 (4 bytes), 1000 parameters trained.
-    # Blocks: 3 x 100 tokens x (10 x 32 + 4 x 48 = 512) x 4 bytes = 614 400. Logits: 40 x 320 x 4 bytes x 2 = 102 400.
+    # Hidden size 32, intermediate size 48, vocabulary 320, float32 (4 bytes), 1000 parameters trained.
     parameters = sum(p.numel() for p in zoo.tiny_model().parameters())
     assert zoo.tiny_model().config.vocab_size == 320
     assert estimate() == {
         "weights": 4 * parameters,
-        "gradients": 4000,
         "optimizer": 8000,
-        "activations": 614_400 + 102_400,
+        "gradients": 4000,  # of the first micro-batch, while the second has activations
+        "activations": BLOCKS + LOGITS,
+        "libraries": LIBRARIES,
     }
+
+
+def test_without_accumulation_gradients_take_the_place_of_activations() -> None:
+    once = Work(**{**vars(WORK), "accumulation": 1})
+    active = BLOCKS + LOGITS
+    few = estimate(size=once)
+    assert "gradients" not in few and few["activations, then gradients"] == active
+    many = estimate(size=once, trained=10_000_000)
+    assert many["activations, then gradients"] == 40_000_000
+    # All weights are trained: the gradient of the head, 320 x 32 numbers, comes before any activation goes.
+    assert estimate(size=once, trained=20_000)["activations, then gradients"] == active + 4 * 320 * 32
+
+
+def test_what_a_mask_selects_is_held_once_more() -> None:
+    model = zoo.tiny_model()
+    name = "model.layers.0.mlp.down_proj.weight"
+    mask = Mask.of(model, {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool)})
+    assert estimate(whole=False, mask=mask)["selected weights"] == 8 * 1000  # single weights, and their positions
 
 
 def test_quantized_weights_are_counted_in_their_bits() -> None:
@@ -47,35 +77,39 @@ def test_what_changes_memory() -> None:
     assert estimate(dtype="bfloat16") == estimate()
     few = estimate(dtype="bfloat16", whole=False)
     assert (few["weights"], few["gradients"], few["optimizer"]) == (2 * parameters, 4000, 8000)
-    assert few["activations"] == 307_200 + 102_400
-    # Under autocast each of 3 x (2 x 1024 + 2 x 512 + 3 x 1536) linear weights has a copy, and activations are halved.
+    assert few["activations"] == BLOCKS / 2 + LOGITS
+    # Under autocast each of 3 x (2 x 1024 + 2 x 512 + 3 x 1536) linear weights and of the 320 x 32 of the head has a
+    # copy, and activations are halved but for the residual.
     fast = estimate(autocast=True)
-    assert (fast["bfloat16 copies of weights"], fast["activations"]) == (2 * 3 * 7680, 307_200 + 102_400)
-    # Computed again: 3 x 100 x 32 x 4 = 38 400 kept, and one block of 100 x 512 x 4 = 204 800 at a time.
-    assert estimate(checkpointing=True)["activations"] == 38_400 + 204_800 + 102_400
+    assert (fast["bfloat16 copies of weights"], fast["activations"]) == (
+        2 * (3 * 7680 + 10_240),
+        RESIDUAL + INSIDE / 2 + LOGITS,
+    )
+    # Computed again: 3 x 100 x 32 x 4 = 38 400 kept, and one block at a time.
+    assert estimate(checkpointing=True)["activations"] == 38_400 + BLOCKS / 3 + LOGITS
 
 
 def test_whole_logits_are_kept_only_where_a_loss_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("expunge.training.memory.HEAD_CHUNK", 1000)
-    assert estimate("grad_diff")["activations"] == 614_400 + 8 * 1000
-    assert estimate("kl_min")["activations"] == 614_400 + 102_400
+    assert estimate("grad_diff")["activations"] == BLOCKS + 16 * 1000
+    assert estimate("kl_min")["activations"] == BLOCKS + LOGITS
 
 
-def test_the_estimate_of_blocks_agrees_with_what_is_kept() -> None:
+def test_the_estimate_of_blocks_agrees_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured: the tensors that a decoder keeps for its backward pass, each counted once, parameters left out."""
     model = tiny_model(zoo.tokenizer()).train()
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-    alive = []
+    kept: dict[int, torch.Tensor] = {}
+    pack = recomputed_module._packed
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        alive.append(tensor)
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def noting(tensor: torch.Tensor) -> Any:
+        result = pack(tensor)
+        if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in parameters:
+            kept[result.untyped_storage().data_ptr()] = result
+        return result
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    monkeypatch.setattr(recomputed_module, "_packed", noting)
+    with recomputed():
         model.get_decoder()(input_ids=torch.randint(5, 100, (4, 64)), use_cache=False)
     work = Work(**{**vars(WORK), "tokens_at_once": 4 * 64, "completion_at_once": 0})
     found = training_memory(
@@ -89,7 +123,8 @@ def test_the_estimate_of_blocks_agrees_with_what_is_kept() -> None:
         autocast=False,
         checkpointing=False,
     )
-    assert found["activations"] == pytest.approx(sum(kept.values()), rel=0.1)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert found["activations"] == pytest.approx(measured, rel=0.1)
 
 
 def test_trained_parameters() -> None:

@@ -21,6 +21,7 @@ _NOT_SETTINGS = (
     "checkpoint_every",
     "keep_checkpoints",
     "gradient_checkpointing",
+    "memory",
     "report_to",
 )
 _SEED = re.compile(r"^(seed|s)?[\W_]*\d+[\W_]+|[\W_]*(seed|s)?[\W_]*\d+$")

@@ -15,8 +15,10 @@ from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
 from expunge.results.places import check_run_folder
+from expunge.training.budget import explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
+from expunge.training.memory import run_memory
 from expunge.training.plan import plan_finetuning
 from expunge.training.run import Run, finished_run, train, uses_bf16
 from expunge.training.start import check_start
@@ -82,6 +84,17 @@ def finetune(
     folder = path_of("output_dir", output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
     rows = plan.rows(learned, tokenizer, model)
+    how: dict[str, Any] = {
+        "second": False,
+        "dtype": "auto",
+        "bits": None,
+        "autocast": uses_bf16(model, plan.training),
+    }
+
+    def take(way: Plan) -> float:
+        return sum(run_memory(model, way, rows, **how).values())
+
+    plan = fitted(plan, take)
     manifest = Manifest(
         stage="train",
         arguments=dict(plan.arguments),
@@ -100,7 +113,7 @@ def finetune(
             **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
         },
     )
-    with locked(folder):
+    with explained(plan, take), locked(folder):
         finished = finished_run(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
         if finished is not None:
             return finished

@@ -11,13 +11,16 @@ from expunge.core.batch import Encoded
 from expunge.masks.mask import Mask
 from expunge.models.matrices import linear_layers, shape_of, weight_bytes
 from expunge.models.observe import HEAD_CHUNK
+from expunge.models.reference import ReferencePolicy, choose
 from expunge.objectives.combine import Objective
 from expunge.training.masked import mask_summary
 from expunge.training.plan import Plan
+from expunge.training.reference_rows import reference_size
 from expunge.training.rows import RunRows
 from expunge.training.training_config import TrainingConfig
 
-
+GROUPS = 2
+"""Groups of rows of like length that a micro-batch usually falls into."""
 LIBRARIES = 4e7
 """Bytes of what the engine loads and allocates besides tensors, measured on a CPU."""
 
@@ -90,6 +93,12 @@ def run_memory(
     )
 
 
+def holds_start_model(model: PreTrainedModel, plan: Plan, rows: RunRows, policy: ReferencePolicy) -> bool:
+    """Does a run hold a frozen copy of the start model?"""
+    size = reference_size(model, rows, plan.objective)
+    return choose(policy, plan.objective.needs("reference"), size) == "model" and plan.adaptation is None
+
+
 def training_memory(
     model: PreTrainedModel,
     size: Work,
@@ -132,7 +141,8 @@ def training_memory(
     weights = weight_bytes(model, width, bits)
     layers = [shape_of(layer) for layer in linear_layers(model).values()]
     table = shape.vocab_size * shape.hidden_size
-    copies = 2.0 * (sum(math.prod(layer) for layer in layers) + table)
+    # Autocast keeps one copy of a trained weight, and one of a frozen weight for each group of rows of like length.
+    copies = (2.0 if whole else 2.0 * GROUPS) * (sum(math.prod(layer) for layer in layers) + table)
     gradients = float(trained * wide)
     active = _activations(model, size, computed=2 if autocast else width, residual=width, checkpointing=checkpointing)
     active += _logits(shape.vocab_size, size, objective)
@@ -153,9 +163,7 @@ def training_memory(
     }
 
 
-def _activations(
-    model: PreTrainedModel, size: Work, *, computed: int, residual: int, checkpointing: bool
-) -> float:
+def _activations(model: PreTrainedModel, size: Work, *, computed: int, residual: int, checkpointing: bool) -> float:
     """Bytes that the decoder's blocks keep for the backward pass, of numbers `computed` and `residual` bytes wide."""
     shape = model.config.get_text_config(decoder=True)
     hidden, depth, tokens = shape.hidden_size, shape.num_hidden_layers, size.tokens_at_once
@@ -192,4 +200,5 @@ def importance_memory(
     layers = linear_layers(model)
     sizes = [math.prod(shape_of(layers[name])) for name in matrices]
     active = next(amount for name, amount in memory.items() if name.startswith("activations"))
-    return memory["weights"] + active + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0
+    fixed = memory["weights"] + memory.get("libraries", 0.0)
+    return fixed + active + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0

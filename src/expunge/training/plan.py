@@ -89,6 +89,11 @@ class Plan:
             return sum(p.numel() for p in model.parameters())
         return sum(model.get_parameter(name).numel() for name in down_projections(model, layer))
 
+    def computed(self, micro: int, *, checkpointing: bool) -> "Plan":
+        """The same run, computed so many rows at once and with or without checkpointing; its result is the same."""
+        changed = {"micro_batch_size": micro, "gradient_checkpointing": checkpointing}
+        return replace(self, training=replace(self.training, **changed), arguments={**self.arguments, **changed})
+
     def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
         """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
         like = None

@@ -176,7 +176,14 @@ def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
     return model.eval()
 
 
-_WITHOUT_EFFECT = ("micro_batch_size", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing", "report_to")
+_WITHOUT_EFFECT = (
+    "micro_batch_size",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "gradient_checkpointing",
+    "memory",
+    "report_to",
+)
 """Settings that cannot change the result, and so may change when a run is resumed."""
 
 

@@ -20,6 +20,7 @@ from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
+from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
@@ -34,8 +35,10 @@ from expunge.training.adapter import (
     describe_own_adapter,
     result_writer,
 )
+from expunge.training.budget import Take, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
+from expunge.training.memory import holds_start_model, run_memory
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
@@ -135,6 +138,8 @@ def unlearn(
             progress=progress,
         )
     rows = plan.rows(corpus, tokenizer, model)
+    plan, take = _within_memory(plan, model, rows, config)
+    training = plan.training
     check_eps(model, rows, objective)
     own_adapter = model if isinstance(model, PeftModel) else None
     looked_at = _looked_at(plan, corpus, tokenizer, rows)
@@ -143,6 +148,7 @@ def unlearn(
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
     manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)
     with ExitStack() as around:
+        around.enter_context(explained(plan, take))
         around.enter_context(locked(folder))
         finished = finished_run(
             folder,
@@ -202,6 +208,27 @@ def unlearn(
             stop=when,
             stored=stored,
         )
+
+
+def _within_memory(
+    plan: Plan, model: PreTrainedModel | PeftModel, rows: RunRows, config: UnlearnConfig
+) -> tuple[Plan, Take]:
+    """The plan that keeps to its limit of memory, and what estimates one."""
+    if isinstance(model, PeftModel) and plan.training.memory is not None:
+        raise ExpungeError("memory=... plans no run that trains an adapter which the model came with. Leave it out.")
+    plain = causal_lm(model)
+    assert isinstance(plain, PreTrainedModel)
+    how: dict[str, Any] = {
+        "second": holds_start_model(plain, plan, rows, config.reference),
+        "dtype": "auto",
+        "bits": bits_of(model),
+        "autocast": uses_bf16(model, plan.training),
+    }
+
+    def take(way: Plan) -> float:
+        return sum(run_memory(plain, way, rows, **how).values())
+
+    return fitted(plan, take), take
 
 
 def _manifest(

@@ -84,11 +84,10 @@ def dry_run(
         check_data: raises where the corpus lacks something that the run needs besides its rows.
     """
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits, place_of
-    from expunge.models.reference import choose
     from expunge.models.skeleton import skeleton
+    from expunge.training.budget import fitted, told
     from expunge.training.masked import mask_summary
-    from expunge.training.memory import importance_memory, run_memory
-    from expunge.training.reference_rows import reference_size
+    from expunge.training.memory import holds_start_model, importance_memory, run_memory
     from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
@@ -125,9 +124,15 @@ def dry_run(
     if rows is None:
         return problems.concluded()
     with problems.collected():
+        second = holds_start_model(model, planned, rows, reference)  # type: ignore[arg-type]
+        how: dict[str, Any] = {
+            "second": second,
+            "dtype": config.dtype,
+            "bits": config.bits or bits_under(config.model),
+            "autocast": uses_bf16(model, planned.training, place_of(config.device)),
+        }
+        planned = fitted(planned, lambda way: sum(run_memory(model, way, rows, **how).values()))
         preview.show_work(data, rows, planned.training)
-        size_kept = reference_size(model, rows, planned.objective)
-        how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
         if planned.weight_mask is not None:
             preview.show_mask(mask_summary(model, planned.weight_mask))
         trained = planned.trained_parameters(model)
@@ -135,16 +140,10 @@ def dry_run(
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
         whole = planned.adaptation is None and planned.mask is None
-        memory = run_memory(
-            model,
-            planned,
-            rows,
-            second=how == "model" and planned.adaptation is None,
-            dtype=config.dtype,
-            bits=config.bits or bits_under(config.model),
-            autocast=uses_bf16(model, planned.training, place_of(config.device)),
-        )
+        memory = run_memory(model, planned, rows, **how)
         preview.show_memory(memory)
+        if config.memory is not None:
+            say(f"to keep to memory={config.memory}: {told(planned)}")
         kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
         if whole and kind in ("bfloat16", "float16"):
             say(f"weights of type {kind} are trained in float32, and the result is saved in {kind}")
@@ -265,6 +264,10 @@ def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None"
         measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
         why = measured if look else "it was never measured, since stop_every is longer than the rest of the run"
         say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
+    if limit := run.manifest.arguments.get("memory"):
+        names = ("micro_batch_size", "gradient_checkpointing")
+        computed = words({name: run.manifest.arguments[name] for name in names})
+        say(f"to keep to memory={limit}: {computed}")
     say(f"{_kept(run)}, history and manifest: {run.folder}")
     if told := outcome_text(results):
         say(told)
