@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --output benchmarks/results/memory.json
 
-Random Llamas in the sizes below, made-up rows, GradDiff, a few steps. Each case runs in a process of its own. Measured is
-the peak of its resident memory over that of the loaded interpreter, with an allocator that hands blocks back at once
+Random Llamas in the sizes below, made-up rows, GradDiff, a few steps. Each case runs in a process of its own. Measured
+is the peak of its resident memory over that of the loaded interpreter, with an allocator that hands blocks back at once
 (`MALLOC_MMAP_THRESHOLD_`), so that what is measured is in use; `--heap` also measures with the allocator as it is.
 """
 

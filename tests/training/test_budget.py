@@ -47,10 +47,10 @@ def take(way: Plan) -> float:
 @pytest.mark.parametrize(
     ("limit", "settings"),
     [
-        ("0.16KB", "micro_batch_size=6 gradient_checkpointing=false"),
-        ("0.159KB", "micro_batch_size=3 gradient_checkpointing=false"),
-        ("0.11KB", "micro_batch_size=1 gradient_checkpointing=false"),
-        ("0.109KB", "micro_batch_size=1 gradient_checkpointing=true"),
+        ("0.16KB", "micro_batch_size=6, gradient_checkpointing=False"),
+        ("0.159KB", "micro_batch_size=3, gradient_checkpointing=False"),
+        ("0.11KB", "micro_batch_size=1, gradient_checkpointing=False"),
+        ("0.109KB", "micro_batch_size=1, gradient_checkpointing=True"),
     ],
 )
 def test_the_fastest_way_that_fits_is_taken(limit: str, settings: str) -> None:
@@ -78,7 +78,7 @@ def test_without_a_limit_nothing_changes() -> None:
 def test_out_of_memory_ends_with_what_takes_less(error: Exception) -> None:
     with pytest.raises(ExpungeError, match="out of memory") as caught, explained(plan(), take):
         raise error
-    assert "micro_batch_size=3 gradient_checkpointing=false (0.0 MB); micro_batch_size=2" in str(caught.value)
+    assert "micro_batch_size=3, gradient_checkpointing=False (0.0 MB); micro_batch_size=2" in str(caught.value)
 
 
 def test_other_errors_pass() -> None:

@@ -44,8 +44,8 @@ def fitted(plan: Plan, take: Take) -> Plan:
         least = taken if least is None else min(least, taken)
     assert least is not None
     raise ExpungeError(
-        f"memory={plan.training.memory} is less than this run takes however it is computed: {in_units(least)} at least. "
-        "Allow more, or train less: adapter=lora, a mask, a smaller max_length, or dtype=bfloat16 with an adapter."
+        f"memory={plan.training.memory} is less than this run takes however it is computed: {in_units(least)} at "
+        "least. Allow more, or train less: adapter=lora, a mask, a smaller max_length, or dtype=bfloat16 with an adapter."
     )
 
 
@@ -70,9 +70,7 @@ def explained(plan: Plan, take: Take) -> Iterator[None]:
         now = take(plan)
         less = [(way, taken) for way in sparing(plan) if (taken := take(way)) < now][:NAMED]
         listed = "; ".join(f"{told(way)} ({in_units(taken)})" for way, taken in less)
-        advice = (
-            f"It takes less with {listed}." if less else "Train less: adapter=lora, a mask, or a smaller max_length."
-        )
+        advice = f"It takes less with {listed}." if less else "Train less: adapter=lora or a mask."
         raise ExpungeError(
             f"out of memory, in a run that was estimated to take {in_units(now)} with {told(plan)}. {advice} "
             "memory=<limit> chooses by itself."

@@ -19,7 +19,7 @@ from expunge.training.budget import explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
 from expunge.training.memory import run_memory
-from expunge.training.plan import plan_finetuning
+from expunge.training.plan import Plan, plan_finetuning
 from expunge.training.run import Run, finished_run, train, uses_bf16
 from expunge.training.start import check_start
 from expunge.training.training_config import TrainingConfig

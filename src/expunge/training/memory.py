@@ -166,7 +166,8 @@ def training_memory(
 def _activations(model: PreTrainedModel, size: Work, *, computed: int, residual: int, checkpointing: bool) -> float:
     """Bytes that the decoder's blocks keep for the backward pass, of numbers `computed` and `residual` bytes wide."""
     shape = model.config.get_text_config(decoder=True)
-    hidden, depth, tokens = shape.hidden_size, shape.num_hidden_layers, size.tokens_at_once
+    tokens = size.tokens_at_once
+    hidden, depth = int(shape.hidden_size), int(shape.num_hidden_layers)
     outputs = sum(out for out, _ in map(shape_of, linear_layers(model).values())) / depth
     # Two of them are added to the residual; what attention gave is as wide as the residual.
     block = tokens * (2 * hidden * residual + (outputs - hidden) * computed)

@@ -91,8 +91,9 @@ class Plan:
 
     def computed(self, micro: int, *, checkpointing: bool) -> "Plan":
         """The same run, computed so many rows at once and with or without checkpointing; its result is the same."""
+        training = replace(self.training, micro_batch_size=micro, gradient_checkpointing=checkpointing)
         changed = {"micro_batch_size": micro, "gradient_checkpointing": checkpointing}
-        return replace(self, training=replace(self.training, **changed), arguments={**self.arguments, **changed})
+        return replace(self, training=training, arguments={**self.arguments, **changed})
 
     def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
         """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
