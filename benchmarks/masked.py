@@ -46,6 +46,7 @@ from objectives import StepTimes, joined
 SIZES = {  # hidden size, intermediate size, blocks, heads
     "20M": (384, 1024, 6, 6),
     "110M": (768, 2048, 12, 12),
+    "135M": (576, 1536, 30, 9),
 }
 DENSE, UNMASKED, MASKED = "dense AdamW, plain Trainer", "grad_diff, no mask", "grad_diff, masked"
 SHARE = 0.1

@@ -45,7 +45,7 @@ def fitted(plan: Plan, take: Take) -> Plan:
     assert least is not None
     raise ExpungeError(
         f"memory={plan.training.memory} is less than this run takes however it is computed: {in_units(least)} at "
-        "least. Allow more, or train less: adapter=lora, a mask, a smaller max_length, or dtype=bfloat16 with an adapter."
+        "least. Allow more, or train less: adapter=lora, a mask, or a smaller max_length."
     )
 
 

@@ -203,3 +203,20 @@ def importance_memory(
     active = next(amount for name, amount in memory.items() if name.startswith("activations"))
     fixed = memory["weights"] + memory.get("libraries", 0.0)
     return fixed + active + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0
+
+
+def run_peak(model: PreTrainedModel, plan: Plan, memory: Mapping[str, float], *, place: str) -> float:
+    """Bytes at the peak of a run: of its training, or of the pass before it that an adapter takes.
+
+    Args:
+        model: a skeleton.
+        plan: of the run.
+        memory: of its training, by purpose.
+        place: where the model is; beside a GPU, the computer's own memory is not counted.
+    """
+    training = sum(memory.values())
+    if plan.adaptation is None or not plan.adaptation.wants_retain:
+        return training
+    whole_map = plan.adaptation.name == "fila"
+    on_device, beside = importance_memory(model, plan.matrices, memory, whole_map=whole_map)
+    return max(training, on_device + (beside if place.startswith("cpu") else 0.0))

@@ -38,7 +38,7 @@ from expunge.training.adapter import (
 from expunge.training.budget import Take, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
-from expunge.training.memory import holds_start_model, run_memory
+from expunge.training.memory import holds_start_model, run_memory, run_peak
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
@@ -218,6 +218,7 @@ def _within_memory(
         raise ExpungeError("memory=... plans no run that trains an adapter which the model came with. Leave it out.")
     plain = causal_lm(model)
     assert isinstance(plain, PreTrainedModel)
+    place = next(plain.parameters()).device.type
     how: dict[str, Any] = {
         "second": holds_start_model(plain, plan, rows, config.reference),
         "dtype": "auto",
@@ -226,7 +227,7 @@ def _within_memory(
     }
 
     def take(way: Plan) -> float:
-        return sum(run_memory(plain, way, rows, **how).values())
+        return run_peak(plain, way, run_memory(plain, way, rows, **how), place=place)
 
     return fitted(plan, take), take
 

@@ -87,7 +87,7 @@ def dry_run(
     from expunge.models.skeleton import skeleton
     from expunge.training.budget import fitted, told
     from expunge.training.masked import mask_summary
-    from expunge.training.memory import holds_start_model, importance_memory, run_memory
+    from expunge.training.memory import holds_start_model, importance_memory, run_memory, run_peak
     from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
@@ -131,7 +131,8 @@ def dry_run(
             "bits": config.bits or bits_under(config.model),
             "autocast": uses_bf16(model, planned.training, place_of(config.device)),
         }
-        planned = fitted(planned, lambda way: sum(run_memory(model, way, rows, **how).values()))
+        place = place_of(config.device)
+        planned = fitted(planned, lambda way: run_peak(model, way, run_memory(model, way, rows, **how), place=place))
         preview.show_work(data, rows, planned.training)
         if planned.weight_mask is not None:
             preview.show_mask(mask_summary(model, planned.weight_mask))
