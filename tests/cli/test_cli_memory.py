@@ -1,4 +1,4 @@
-"""`memory=` of `expunge unlearn` and `expunge train`: what dry run and run choose, and say."""
+"""`memory=` and other options of `expunge unlearn` and `expunge train`: dry run and run choose and say the same."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +69,13 @@ def test_train_keeps_to_it_too(call: Callable[..., Any], model_folder: Path, dat
     dry, run = call(*words, limit, "--dry-run"), call(*words, limit)
     assert (dry.code, run.code) == (0, 0), run.err
     assert said(dry.out) == said(run.out) and "micro_batch_size=10" not in said(run.out)
+
+
+@pytest.mark.parametrize("option", ["attention=flash_attention_2", "optimizer=adamw_8bit", "tf32=true"])
+def test_options_that_need_a_gpu_are_refused_in_the_same_words(
+    call: Callable[..., Any], words: tuple[str, ...], option: str
+) -> None:
+    dry, run = call(*words, option, "device=cpu", "--dry-run"), call(*words, option, "device=cpu")
+    assert dry.code != 0 and run.code != 0
+    said = next(line for line in dry.out.splitlines() if line.startswith(f"- {option} needs a"))
+    assert " ".join(said.removeprefix("- ").split()) in " ".join(run.err.split())

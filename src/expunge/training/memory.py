@@ -90,6 +90,7 @@ def run_memory(
         mask=mask,
         autocast=autocast,
         checkpointing=plan.training.gradient_checkpointing,
+        bits_of_moments=8 if plan.training.optimizer == "adamw_8bit" else 32,
     )
 
 
@@ -112,6 +113,7 @@ def training_memory(
     mask: Mask | None = None,
     autocast: bool,
     checkpointing: bool,
+    bits_of_moments: int = 32,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose, at the peak of a step.
 
@@ -133,6 +135,7 @@ def training_memory(
         mask: of what is trained; what it selects is held once more.
         autocast: is float32 computed in bfloat16, with copies of the linear layers' weights?
         checkpointing: are activations computed again in the backward pass?
+        bits_of_moments: of the optimizer: 8, or those of what is trained.
     """
     shape = model.config.get_text_config(decoder=True)
     stored = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
@@ -157,7 +160,7 @@ def training_memory(
         "weights": weights,
         **({"bfloat16 copies of weights": copies} if autocast and width > 2 and bits is None else {}),
         **({"frozen start model": weights} if second else {}),
-        "optimizer": 2 * gradients,
+        "optimizer": 2.0 * trained * (1 if bits_of_moments == 8 else wide),
         **steps,
         "libraries": LIBRARIES,
     }

@@ -33,6 +33,7 @@ from expunge.training.adapter import (
     warn_of_size,
 )
 from expunge.training.masked import given_mask
+from expunge.training.options import check_options, place_now
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
 from expunge.training.training_config import TrainingConfig, rate_for
@@ -136,6 +137,7 @@ def plan_unlearning(
     template: Template | None = None,
     max_length: int = 512,
     stop: Any = None,
+    place: str | None = None,
 ) -> Plan:
     """Plan an unlearning run; everything that its settings and the shape of the model rule out is refused here.
 
@@ -151,6 +153,7 @@ def plan_unlearning(
         template: how questions are framed; None: the tokenizer's chat template where it has one.
         max_length: longest row in tokens.
         stop: what the manifest says of the rule to stop by; None: there is none.
+        place: where the model will be; None: where it is.
 
     Raises:
         ExpungeError: unknown names, settings out of range, or combinations that do not go together.
@@ -162,6 +165,7 @@ def plan_unlearning(
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
     _check_mask(mask, patch, adaptation, own=own)
+    check_options(training, place or place_now(model), masked=mask is not None and adaptation is None)
     shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
     objective = build(
         config.method,
@@ -229,6 +233,7 @@ def plan_finetuning(
     output_dir: str | Path | None = None,
     template: Template | None = None,
     max_length: int = 512,
+    place: str | None = None,
 ) -> Plan:
     """Plan a fine-tuning run.
 
@@ -243,6 +248,7 @@ def plan_finetuning(
         output_dir: the run folder; only whether there is one matters here.
         template: how questions are framed; None: the tokenizer's chat template where it has one.
         max_length: longest row in tokens.
+        place: where the model will be; None: where it is.
 
     Raises:
         ExpungeError: combinations that do not go together.
@@ -251,6 +257,7 @@ def plan_finetuning(
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
+    check_options(training, place or place_now(model), masked=mask is not None)
     rate = rate_for(FINETUNING_RATE, size_of(model))
     training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide

@@ -48,6 +48,7 @@ from expunge.training.callbacks import (
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
+from expunge.training.options import options_on
 from expunge.training.outcome import Outcome, probabilities
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
@@ -263,6 +264,7 @@ def train(
         trainer = ObjectiveTrainer(
             model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
         )
+        trainer.spares = not config.compile
         if objective.dual is not None:
             warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.rows_a_step)
             trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
@@ -281,6 +283,7 @@ def train(
             trainer.add_callback(ReportProgress(plan.what, progress))
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
+        around.enter_context(options_on(cast(PreTrainedModel, causal_lm(model)), config))
         if folder is not None:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
@@ -438,7 +441,9 @@ def training_arguments(
         warmup_steps=warmup,
         lr_scheduler_type={"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
         seed=config.seed,
+        optim={"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}[config.optimizer],
         bf16=uses_bf16(model, config),
+        tf32=config.tf32 or None,
         use_cpu=on_cpu,
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,

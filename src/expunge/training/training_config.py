@@ -91,6 +91,15 @@ class TrainingConfig:
     memory: str | None = None
     """Most memory that a device may take, such as `40GiB`: a micro-batch that was left open, and then
     gradient_checkpointing, are chosen so that the estimate of the dry run fits; null: no limit."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps the two moments of each weight in 8 bits instead of 32, through bitsandbytes on a GPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How attention is computed in training; `auto`: as the model was loaded, sdpa as a rule. `flash_attention_2`
+    needs a GPU and the package flash-attn."""
+    tf32: bool = False
+    """Round the inputs of float32 matrix products to 10 bits, which is faster on NVIDIA GPUs from Ampere on."""
+    compile: bool = False
+    """Compile the decoder blocks with torch.compile: a minute or more at the start, faster steps after it."""
     checkpoint_every: float = 1.0
     """Epochs between checkpoints that a killed run resumes from; 0 writes none."""
     keep_checkpoints: int = 1
