@@ -95,3 +95,14 @@ def test_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "selection", tmp_path / "out.json", sizes="1e4")["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("kind", ["full", "masked", "lora", "fila"])
+def test_memory_is_estimated_within_15_percent(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memory import Case, compared  # a script of the benchmarks
+
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
+    torch.set_num_threads(1)
+    assert compared(Case("7M", kind, 8))["ratio"] == pytest.approx(1, abs=0.15)

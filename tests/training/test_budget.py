@@ -122,3 +122,12 @@ def test_less_at_once_takes_less() -> None:
     amounts = [sum(run_memory(model, way, rows, **how).values()) for way in sparing(made)]
     assert amounts[1:4] == sorted(amounts[1:4], reverse=True)
     assert amounts[4] < amounts[0]
+
+
+def test_a_run_that_meets_the_end_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+    monkeypatch.setattr("expunge.training.trainer.batch_terms", full)
+    with pytest.raises(ExpungeError, match=r"out of memory, in a run .* It takes less with micro_batch_size=3"):
+        run(precision="float32")

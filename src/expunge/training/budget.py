@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import in_units
@@ -47,6 +48,16 @@ def fitted(plan: Plan, take: Take) -> Plan:
         f"memory={plan.training.memory} is less than this run takes however it is computed: {in_units(least)} at "
         "least. Allow more, or train less: adapter=lora, a mask, or a smaller max_length."
     )
+
+
+def as_results(plan: Plan) -> dict[str, Any]:
+    """For the manifest of a run: how it keeps to its limit of memory, where it has one."""
+    config = plan.training
+    if config.memory is None:
+        return {}
+    micro, _ = config.split()
+    way = {"micro_batch_size": micro, "gradient_checkpointing": config.gradient_checkpointing}
+    return {"kept_to_memory": {"limit": config.memory, **way}}
 
 
 def told(plan: Plan) -> str:

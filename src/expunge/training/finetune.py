@@ -15,7 +15,7 @@ from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
 from expunge.results.places import check_run_folder
-from expunge.training.budget import explained, fitted
+from expunge.training.budget import as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
 from expunge.training.memory import run_memory
@@ -108,12 +108,13 @@ def finetune(
         results={
             "rows": len(rows.encoded["retain"]),
             "data_notes": list(rows.notes),
+            **as_results(plan),
             "start_model": str(model.config._name_or_path),
             "data": corpus.about(*splits),
             **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
         },
     )
-    with explained(plan, take), locked(folder):
+    with locked(folder):
         finished = finished_run(folder, manifest, overwrite=overwrite, resume=resume, patch=patch)
         if finished is not None:
             return finished
@@ -133,6 +134,7 @@ def finetune(
                 resume=resume,
                 progress=progress,
                 stored=stored,
+                steps_in=explained(plan, take),
             )
         finally:
             narrow(model, stored)

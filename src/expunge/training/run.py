@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -234,6 +234,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     stop: StopWhen | None = None,
     stored: Mapping[str, torch.dtype] = MappingProxyType({}),
+    steps_in: AbstractContextManager[None],
 ) -> Run:
     """Run the steps, and write the result into `folder` where there is one.
 
@@ -253,6 +254,7 @@ def train(
         about: with an adapter, what is said of it besides its weights in checkpoints.
         stop: ends the run early.
         stored: types that the result is rounded to, of the parameters that `masters.widen` holds in float32.
+        steps_in: entered for the steps, to explain their errors.
     """
     objective, config, mask, patch = plan.objective, plan.training, plan.weight_mask, plan.patch
     start: dict[str, Tensor] = {}
@@ -303,7 +305,8 @@ def train(
         if config.surgery == "gru":
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
-            trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+            with steps_in:
+                trainer.train(resume_from_checkpoint=str(latest) if latest else None)
             trainer.check_weights()
             outcome = Outcome(before, probabilities(model, rows, autocast=arguments.bf16))
         except (NonFiniteLoss, NonFiniteWeights, NoValue) as error:

@@ -35,7 +35,7 @@ from expunge.training.adapter import (
     describe_own_adapter,
     result_writer,
 )
-from expunge.training.budget import Take, explained, fitted
+from expunge.training.budget import Take, as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
 from expunge.training.memory import holds_start_model, run_memory, run_peak
@@ -148,7 +148,6 @@ def unlearn(
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
     manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)
     with ExitStack() as around:
-        around.enter_context(explained(plan, take))
         around.enter_context(locked(folder))
         finished = finished_run(
             folder,
@@ -207,6 +206,7 @@ def unlearn(
             about=about,
             stop=when,
             stored=stored,
+            steps_in=explained(plan, take),
         )
 
 
@@ -260,6 +260,7 @@ def _manifest(
             "corpus": jsonable(corpus.origin),
             "data": corpus.about(*(split for split in rows.encoded if split in corpus)),
             "data_notes": list(rows.notes),
+            **as_results(plan),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
             **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },

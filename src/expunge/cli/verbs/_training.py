@@ -265,10 +265,8 @@ def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None"
         measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
         why = measured if look else "it was never measured, since stop_every is longer than the rest of the run"
         say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
-    if limit := run.manifest.arguments.get("memory"):
-        names = ("micro_batch_size", "gradient_checkpointing")
-        computed = words({name: run.manifest.arguments[name] for name in names})
-        say(f"to keep to memory={limit}: {computed}")
+    if kept := dict(results.get("kept_to_memory", {})):
+        say(f"to keep to memory={kept.pop('limit')}: {words(kept)}")
     say(f"{_kept(run)}, history and manifest: {run.folder}")
     if told := outcome_text(results):
         say(told)
