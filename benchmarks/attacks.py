@@ -113,7 +113,7 @@ def seconds_an_attack(found: expunge.Attacked) -> dict[str, float]:
 
 def compared(model: Any, tokenizer: Any, corpus: Any, most: int, rounds: int) -> dict[str, Any]:
     """Greedy generation on the prompts of the attack `prompts`, ours and transformers' own, in turns."""
-    rows = encode([example for of in made(corpus, None, 0).values() for example in of.values()], tokenizer)
+    rows = encode([fact for turns in made(corpus, None, 0).values() for of in turns for fact in of.values()], tokenizer)
     distinct = [*dict.fromkeys(row.prompt_ids for row in rows)]
     prompts = distinct[:: max(1, len(distinct) // most)][:most]
     ends = end_tokens(model, tokenizer, rows)

@@ -169,7 +169,14 @@ def run(arguments: argparse.Namespace, model: LlamaForCausalLM, name: str) -> St
             trainer = Trainer(model=model, args=training, train_dataset=rows, data_collator=joined(rows))
             trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
         else:
-            trainer = ObjectiveTrainer(model=model, args=training, rows=rows, objective=objective, reference=None)
+            trainer = ObjectiveTrainer(
+                model=model,
+                args=training,
+                rows=rows,
+                objective=objective,
+                reference=None,
+                rows_a_step=config.rows_a_step,
+            )
         if name == MASKED:
             trainer.selected = around.enter_context(masked(model, made_mask(model)))
         trainer.add_callback(clock)

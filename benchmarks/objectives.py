@@ -172,7 +172,9 @@ def set_up(arguments: argparse.Namespace, name: str, scratch: Path) -> tuple[Tra
         once = time.perf_counter() - started
     trains = trainable(model, objective)
     trains.__enter__()
-    trainer = ObjectiveTrainer(model=model, args=training, rows=rows, objective=objective, reference=second)
+    trainer = ObjectiveTrainer(
+        model=model, args=training, rows=rows, objective=objective, reference=second, rows_a_step=config.rows_a_step
+    )
     trainer.trains = trains  # kept with it: what goes away is left, and gives the gradients back
     return trainer, once
 

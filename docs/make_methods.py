@@ -15,6 +15,7 @@ A method is a forget loss with a default retain loss; any forget loss goes with 
 their number, "sequence mean" losses average one value a sequence; either way over the whole optimizer step, however it
 is cut into micro-batches. Learning rates are given for full-parameter training of models of 1 billion parameters and
 more; for smaller ones a run multiplies them by 1e9 / parameters, at most by 30.
+[Which method when](which-method.md) says what is known of what each reaches.
 """
 
 

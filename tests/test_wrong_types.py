@@ -115,9 +115,12 @@ def test_unlearn(changes: dict[str, Any], said: str) -> None:
         (lambda: evaluated(batch_size="x"), "batch_size must be"),
         (
             lambda: attacked(control="runs/retain"),
-            "control must be a loaded model, an earlier result of attack, or None",
+            "control must be a loaded model, an earlier result of attack, 'nothing', or None",
         ),
-        (lambda: attacked(control=5), "control must be a loaded model, an earlier result of attack, or None; got 5"),
+        (
+            lambda: attacked(control=5),
+            "control must be a loaded model, an earlier result of attack, 'nothing', or None; got 5",
+        ),
         (lambda: attacked(attacks=5), "attacks must be a list of names"),
         (lambda: attacked(settings=5), "settings must be a mapping of attacks to their settings; got 5"),
         (lambda: expunge.compare(["r"], corpus=[]), "corpus must be a loaded corpus; got list"),

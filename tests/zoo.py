@@ -36,11 +36,22 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
     "gemma3_text": {"sliding_window": 16},
 }
 
+END = 2
+"""Token that ends a text."""
+
 
 def tiny_model(
-    architecture: str = "llama", *, vocab_size: int | None = None, seed: int = 0, **changes: object
+    architecture: str = "llama",
+    *,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    brief: bool = False,
+    **changes: object,
 ) -> PreTrainedModel:
-    """A random model of one architecture, a few thousand parameters large."""
+    """A random model of one architecture, a few thousand parameters large.
+
+    A `brief` one soon ends what it writes: tests of what is done with answers need not wait for 200 tokens of each.
+    """
     renamed = {
         "gpt_neo": ("num_hidden_layers", "num_attention_heads"),
         "gpt2": ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"),
@@ -52,7 +63,7 @@ def tiny_model(
         "vocab_size": vocab_size or len(tokenizer()),
         "pad_token_id": 0,
         "bos_token_id": 1,
-        "eos_token_id": 2,
+        "eos_token_id": END,
     }
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **{**settings, **changes}))
@@ -60,6 +71,8 @@ def tiny_model(
         for parameter in model.parameters():  # larger than the usual initialization, so that models are no near-uniform
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.15)
+        if brief:
+            model.lm_head.weight[END] *= 8
     return model.eval()
 
 

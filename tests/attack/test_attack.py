@@ -192,6 +192,22 @@ def test_a_result_without_texts_serves_as_the_control(texts: Any, tmp_path: Path
         attack(model, tokenizer, Corpus({"forget": corpus["forget"][:3]}), attacks=(), control=control)
 
 
+def test_without_any_control_each_attack_is_run_once_and_serves_as_the_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
+    how: Any = {"attacks": ("quantize",), "settings": CHEAP}
+    whole = attack(model, tokenizer, corpus, **how, control=model)
+    runs: list[str] = []
+    stage = sys.modules[attack.__module__]
+    once = stage.drawn_out
+    monkeypatch.setattr(stage, "drawn_out", lambda function, *a: runs.append(function.__name__) or once(function, *a))
+    alone = attack(model, tokenizer, corpus, **how, control="nothing")
+    assert runs == ["_plain", "quantize"] and alone.control is None and "control" not in alone.inputs
+    assert all(column.control is None and column.recovery for column in alone.columns)
+    again = attack(model, tokenizer, corpus, **how, control=alone)
+    assert [column.control for column in again.columns] == [column.control for column in whole.columns]
+    assert len(runs) == 4
+
+
 def test_an_earlier_control_must_have_been_attacked_in_the_same_way() -> None:
     model, tokenizer, corpus = zoo.tiny_model(), zoo.tokenizer(), zoo.corpus()
     control = attack(model, tokenizer, corpus, attacks=("quantize",), settings=CHEAP)

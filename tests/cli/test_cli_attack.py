@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import zoo
 from expunge.cli.verbs.report import _attacked
+from expunge.models.load import save_model
 from expunge.results.attacked import Attacked, load_attacked
 
 SMALL = ("attacks=quantize", "settings.quantize.forms=int8")
@@ -22,6 +24,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "no forget set": ("forget=null",),
     "no such model": ("model={folder}/nowhere",),
     "no such control": ("control={folder}/nowhere",),
+    "a control with another vocabulary": ("control={folder}/narrow",),
     "a control of other facts": ("control={folder}/other",),
     "a result in use": ("output={folder}/other",),
     "a number that is none": ("settings.quantize={}", "attacks=quantize,prune", "settings.prune.shares=much"),
@@ -39,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, data: P
     with pytest.raises(SystemExit) as ended:
         main(["attack", f"model={model_folder}", f"forget={home}/fewer.jsonl", f"output={home}/other", *SMALL])
     assert ended.value.code == 0
+    save_model(zoo.tiny_model(vocab_size=20), zoo.tokenizer(), home / "narrow")
     return home
 
 
@@ -168,11 +172,11 @@ def test_a_report_finds_results_beside_an_evaluation_and_takes_others_by_name(tm
     for name in ("npo-records", "elsewhere"):
         Attacked(columns=(), questions=("a?",), answers=("a",), control=None, label=name).save(tmp_path / name)
     run, elsewhere = str(tmp_path / "npo"), str(tmp_path / "elsewhere")
-    assert [found.label for found in _attacked([run], [])] == ["npo-records"]
-    assert [found.label for found in _attacked([run, run], [elsewhere])] == ["npo-records", "elsewhere"]
+    assert [found.label for found in _attacked([run], [], [])[0]] == ["npo-records"]
+    assert [found.label for found in _attacked([run, run], [elsewhere], [])[0]] == ["elsewhere", "npo-records"]
     # One that lies beside the evaluation and is named, too, is shown once.
     beside = [f"{run}-records", f"{run}-records/attacked.json"]
-    assert [found.label for found in _attacked([run], beside)] == ["npo-records"]
+    assert [found.label for found in _attacked([run], beside, [])[0]] == ["npo-records"]
     Attacked(columns=(), questions=("a?",), answers=("a",), control=None, label="more").save(tmp_path / "npo-attacked")
     for named in (run, f"{run}-records"):
-        assert [found.label for found in _attacked([named], [])] == ["npo-records", "more"]
+        assert [found.label for found in _attacked([named], [], [])[0]] == ["npo-records", "more"]

@@ -54,13 +54,18 @@ def test_the_dry_run_says_what_compare_needs_and_what_it_says_is_so(call, model_
     assert "expunge compare" not in out
 
 
-def test_a_dry_run_says_what_would_be_measured_and_what_is_wrong(call, runs, model_folder, data, tmp_path):
+def test_a_dry_run_says_what_would_be_measured_and_what_is_wrong(call, runs, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "records").mkdir(parents=True)
     before = sorted(path for path in tmp_path.rglob("*"))
     words = (runs / "npo-0", runs / "npo-1", model_folder, f"output={tmp_path}/out")
     code, out, err = call("compare", *words, "--dry-run")
     assert code == 0, out + err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert rows["npo-0"] == ["npo", "(2", "seeds)", "2"] and rows["forget"] == ["6"] and rows["retain"] == ["10"]
+    assert rows["npo-0"] == ["npo", "(2", "seeds)", "2", "0", "2"]
+    assert rows["start"] == ["model", "start", "model", "1", "0", "1"]
+    assert rows["forget"] == ["6"] and rows["retain"] == ["10"] and rows["forget/question/answer"][0] == "6"
+    assert "5 models to measure and 0 reused; 16 rows and" in out and "at least, by arithmetic alone" in out
     assert f"left out, as no run of unlearn: {model_folder}" in out and "leave out --dry-run to start" in out
     assert sorted(path for path in tmp_path.rglob("*")) == before
     (tmp_path / "out").mkdir()
@@ -84,3 +89,15 @@ def test_errors(call, tmp_path):
     assert code == 2 and "name the runs to compare" in err
     code, _, err = call("compare", "runs/x", "level=2")
     assert code == 2 and "level must be between 0 and 1" in err
+
+
+def test_a_dry_run_after_the_run_says_that_nothing_is_to_be_measured(call, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    words = (runs / "npo-0", "rows=4", f"output={tmp_path}/out")
+    code, out, err = call("compare", *words, "--dry-run")
+    assert code == 0 and "3 models to measure and 0 reused; 8 rows" in out, out + err
+    assert call("compare", *words).code == 0
+    code, out, err = call("compare", *words, "--dry-run", "--overwrite")
+    assert code == 0 and "0 models to measure and 3 reused" in out and "nothing is to be measured" in out, out + err
+    code, out, err = call("compare", *words, "trace=mixing", "--dry-run", "--overwrite")
+    assert code == 0 and "24 models at most to measure and 3 reused" in out, out + err

@@ -13,6 +13,7 @@ import pytest
 import zoo
 from expunge.cli.verbs import demo
 from expunge.core.catalogue import KINDS, names
+from expunge.results.curves import Comparison, Curve, Point
 from expunge.results.measures import Evaluation, Measure
 
 
@@ -119,6 +120,26 @@ class TestReport:
         page = (tmp_path / "page.html").read_text()
         assert code == 0 and "first (start model)" in out and "0.75" in out and f"report: {tmp_path}/page.html" in out
         assert "T1" in page and "second" in page
+        assert "\nsecond: No fact of the forget set can be judged.\n- " in out and "\n- No attack was tried" in out
+
+    def test_the_course_of_compared_runs(self, call: Callable[..., Any], tmp_path: Path) -> None:
+        measures = {
+            f"{split}_extraction_strength": Measure(value=0.5, better="lower", definition="d", source="s", n=3)
+            for split in ("forget", "retain")
+        }
+        Evaluation(measures, label="npo").save(tmp_path / "npo" / "evaluation.json")
+        points = tuple(
+            Point(name=str(at), forget=(1.0 - at, 1.0 - at), retain=(1.0, 1.0 - at / 2)) for at in (0.0, 0.5)
+        )
+        for label in ("npo", "other"):
+            curve = Curve(label=label, group=label, trace="checkpoints", points=points)
+            compared = Comparison(curves=(curve,), evaluations=(), start=points[0], retain=None, front=())
+            compared.save(tmp_path / f"{label}-compared")
+        words = (tmp_path / "npo", f"output={tmp_path}/page.html")
+        assert call("report", *words, f"compared={tmp_path}/npo-compared").code == 0
+        assert "Thin lines follow a run" in (tmp_path / "page.html").read_text()
+        code, _, err = call("report", *words, f"compared={tmp_path}/other-compared", "--overwrite")
+        assert code == 2 and "compares other, and the evaluations here are npo: none is among them" in err
 
     def test_mistakes(self, call: Callable[..., Any], tmp_path: Path) -> None:
         assert "name the evaluated models" in call("report").err

@@ -175,3 +175,16 @@ def test_a_bound_without_a_value_is_refused_by_both(
     dry, run = answers(call, "unlearn", ("method=pdu",), model_folder, data, folder, tmp_path)
     assert dry.code == 1 and "eps, which has no default" in plain(dry.out)
     assert run.code == 2 and "nats a token here" in plain(run.err)  # only the run has the weights to say how many
+
+
+def test_own_rows_beside_tofus_are_read(call, model_folder, data, tmp_path):
+    row = '{"question": "Who?", "answer": "He."}\n'
+    (tmp_path / "tofu").mkdir()
+    for name in ("forget10", "retain90"):
+        (tmp_path / "tofu" / f"{name}.json").write_text(row.replace("Who", name))
+    own = (f"retain={data}/retain.jsonl", f"sets.general={data}/forget.jsonl", "retain_sets.general=1")
+    words = (f"model={model_folder}", "source=tofu", f"path={tmp_path}/tofu", *own, f"output={tmp_path}/run")
+    code, out, err = call("unlearn", *words, "method=npo", "--dry-run")
+    assert code == 0, out + err
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert (rows["forget"][0], rows["general"][0]) == ("1", "6")

@@ -1,6 +1,5 @@
 """Comparing runs: curves from checkpoints and from mixtures, records reused, seeds joined, errors that help."""
 
-import json
 import shutil
 
 import numpy as np
@@ -14,51 +13,8 @@ from expunge.core.manifest import Manifest
 from expunge.data.corpus import load_corpus
 from expunge.evaluation.evaluate import evaluate
 from expunge.evaluation.export import export
-from expunge.models.load import load_model, save_model
+from expunge.models.load import load_model
 from expunge.results.curves import Comparison, Curve, Point
-from expunge.training.unlearn import unlearn
-
-SETTINGS = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 6, "keep_checkpoints": 0, "warmup": 0}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder with what users have: files, a start and a retain model, three runs."""
-    folder = tmp_path_factory.mktemp("compare")
-    for split, examples in zoo.corpus().splits.items():
-        rows = [
-            {
-                "question": e.prompt,
-                "answer": e.completion,
-                "paraphrased_question": f"{e.prompt} Say it.",
-                "paraphrased_answer": f"{e.completion} So it is.",
-                "perturbed_answer": ["In Nowhere.", "In the town of Else."],
-            }
-            for e in examples
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, seed in (("start", 0), ("retain", 1)):
-        save_model(zoo.tiny_model(seed=seed), zoo.tokenizer(), folder / name)
-    corpus = load_corpus(forget=folder / "forget.jsonl", retain=folder / "retain.jsonl")
-    for name, method, more in (
-        ("npo-s0", "npo", {"seed": 0}),
-        ("npo-s1", "npo", {"seed": 1}),
-        ("ascent", "grad_ascent", {"seed": 0, "keep_checkpoints": 1}),
-    ):
-        unlearn(
-            load_model(folder / "start"),
-            zoo.tokenizer(),
-            corpus,
-            method=method,
-            output_dir=folder / name,
-            **{**SETTINGS, **more},
-        )
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -76,9 +32,9 @@ def collected(monkeypatch):
 
 
 class TestCheckpoints:
-    def test_seeds_are_joined_and_records_reused(self, data, collected, tmp_path):
-        runs = [data / "npo-s0", data / "npo-s1"]
-        found = compare(runs, retain=data / "retain")
+    def test_seeds_are_joined_and_records_reused(self, compared_runs, collected, tmp_path):
+        runs = [compared_runs / "npo-s0", compared_runs / "npo-s1"]
+        found = compare(runs, retain=compared_runs / "retain")
         assert [e.label for e in found.evaluations] == ["start model", "retain model", "npo (2 seeds)"]
         assert [(c.label, c.seed, [p.name for p in c.points]) for c in found.curves] == [
             (f"npo-s{seed}", seed, ["start model", "step 1", "step 2", "step 3"]) for seed in (0, 1)
@@ -89,7 +45,7 @@ class TestCheckpoints:
         assert joined["forget_strength"].value == pytest.approx(np.mean(last), abs=1e-12)
         assert joined["forget_strength"].details["std"] == pytest.approx(np.std(last, ddof=1), abs=1e-12)
         assert joined["mu95_best"].value is not None and found["retain model"]["log10_forget_quality"].value == 0
-        assert compare(runs, retain=data / "retain") == found and len(collected) == 8
+        assert compare(runs, retain=compared_runs / "retain") == found and len(collected) == 8
         assert Comparison.load(found.save(tmp_path / "c").parent) == found
         one, other = tmp_path / "c/summaries/0.json", tmp_path / "c/summaries/1.json"
         told = one.read_bytes()
@@ -98,11 +54,11 @@ class TestCheckpoints:
         with pytest.raises(ExpungeError, match=r"summaries/0\.json is not the one of this comparison"):
             Comparison.load(tmp_path / "c")
 
-    def test_points_are_what_evaluate_says(self, data):
-        found = compare([data / "npo-s0"], retain=data / "retain")
-        corpus = load_corpus(forget=data / "forget.jsonl", retain=data / "retain.jsonl")
-        model = load_model(data / "npo-s0")
-        reference = tmp_records(data / "retain", corpus)
+    def test_points_are_what_evaluate_says(self, compared_runs):
+        found = compare([compared_runs / "npo-s0"], retain=compared_runs / "retain")
+        corpus = load_corpus(forget=compared_runs / "forget.jsonl", retain=compared_runs / "retain.jsonl")
+        model = load_model(compared_runs / "npo-s0")
+        reference = tmp_records(compared_runs / "retain", corpus)
         said = evaluate(model, zoo.tokenizer(), corpus, suite="tofu", reference=reference)
         last = found.curves[0].points[-1]
         assert last.fs == pytest.approx(1 - said["forget_extraction_strength"].value, abs=1e-12)
@@ -110,19 +66,19 @@ class TestCheckpoints:
         assert last.utility == pytest.approx(said["model_utility"].value, abs=1e-12)
         assert last.log10_quality == pytest.approx(said["forget_quality"].details["log10_p"], abs=1e-12)
 
-    def test_records_of_an_evaluation_serve(self, data, collected, tmp_path):
+    def test_records_of_an_evaluation_serve(self, compared_runs, collected, tmp_path):
         run = tmp_path / "npo-s0"
-        shutil.copytree(data / "npo-s0", run)
-        corpus = load_corpus(forget=data / "forget.jsonl", retain=data / "retain.jsonl")
+        shutil.copytree(compared_runs / "npo-s0", run)
+        corpus = load_corpus(forget=compared_runs / "forget.jsonl", retain=compared_runs / "retain.jsonl")
         evaluate(load_model(run), zoo.tokenizer(), corpus, suite="tofu", output_dir=run / "records")
-        compare(run, retain=data / "retain")
+        compare(run, retain=compared_runs / "retain")
         assert len(collected) == 4  # start, retain and two checkpoints; not the last model
 
-    def test_a_log_of_the_retain_model_serves_for_forget_quality(self, data, tmp_path):
-        corpus = load_corpus(forget=data / "forget.jsonl", retain=data / "retain.jsonl")
-        log, _ = export(tmp_records(data / "retain", corpus), tmp_path / "log")
-        found = compare([data / "npo-s0"], retain=log)
-        known = compare([data / "npo-s0"], retain=data / "retain")
+    def test_a_log_of_the_retain_model_serves_for_forget_quality(self, compared_runs, tmp_path):
+        corpus = load_corpus(forget=compared_runs / "forget.jsonl", retain=compared_runs / "retain.jsonl")
+        log, _ = export(tmp_records(compared_runs / "retain", corpus), tmp_path / "log")
+        found = compare([compared_runs / "npo-s0"], retain=log)
+        known = compare([compared_runs / "npo-s0"], retain=compared_runs / "retain")
         points = [
             (ours.log10_quality, theirs.log10_quality)
             for ours, theirs in zip(found.curves[0].points, known.curves[0].points, strict=True)
@@ -132,8 +88,8 @@ class TestCheckpoints:
         assert any("has no place among the curves. retain_extraction_strength" in note for note in found.notes)
         assert not any("No retain model was given" in note for note in found.notes)
 
-    def test_what_is_no_run_is_left_out_with_a_note(self, data):
-        found = compare([data / "npo-s0", data / "retain", data / "forget.jsonl"])
+    def test_what_is_no_run_is_left_out_with_a_note(self, compared_runs):
+        found = compare([compared_runs / "npo-s0", compared_runs / "retain", compared_runs / "forget.jsonl"])
         assert [c.label for c in found.curves] == ["npo-s0"]
         assert any("Left out" in note and "forget.jsonl" in note for note in found.notes)
         assert found["npo-s0"]["mu95_best"].value is None
@@ -148,8 +104,8 @@ def tmp_records(folder, corpus):
 
 
 class TestMixing:
-    def test_ends_and_calibration(self, data, collected):
-        found = compare([data / "ascent"], trace="mixing")
+    def test_ends_and_calibration(self, compared_runs, collected):
+        found = compare([compared_runs / "ascent"], trace="mixing")
         (curve,) = found.curves
         assert [p.at for p in curve.points] == [pytest.approx(i / 20) for i in range(21)]
         assert (curve.points[0].forget, curve.points[0].retain) == (found.start.forget, found.start.retain)
@@ -160,51 +116,51 @@ class TestMixing:
         assert measures["calibrated_forget_es"].value == pytest.approx(np.mean(chosen.forget))
         assert 21 <= len(collected) <= 26
 
-    def test_the_last_mixture_is_the_unlearned_model(self, data):
-        mixed = compare([data / "npo-s0"], trace="mixing").curves[0].points[-1]
-        traced = compare([data / "npo-s0"]).curves[0].points[-1]
+    def test_the_last_mixture_is_the_unlearned_model(self, compared_runs):
+        mixed = compare([compared_runs / "npo-s0"], trace="mixing").curves[0].points[-1]
+        traced = compare([compared_runs / "npo-s0"]).curves[0].points[-1]
         assert (mixed.forget, mixed.retain) == (traced.forget, traced.retain)
 
-    def test_needs_the_start_model_itself(self, data):
-        corpus = load_corpus(forget=data / "forget.jsonl", retain=data / "retain.jsonl")
+    def test_needs_the_start_model_itself(self, compared_runs):
+        corpus = load_corpus(forget=compared_runs / "forget.jsonl", retain=compared_runs / "retain.jsonl")
         with pytest.raises(ExpungeError, match="needs the start model itself"):
-            compare([data / "npo-s0"], start=tmp_records(data / "start", corpus), trace="mixing")
+            compare([compared_runs / "npo-s0"], start=tmp_records(compared_runs / "start", corpus), trace="mixing")
 
 
 class TestErrors:
-    def test_no_checkpoints(self, data):
+    def test_no_checkpoints(self, compared_runs):
         with pytest.raises(ExpungeError, match=r"ascent kept no checkpoints.*keep_checkpoints=0.*trace=mixing"):
-            compare([data / "npo-s0", data / "ascent"])
+            compare([compared_runs / "npo-s0", compared_runs / "ascent"])
 
-    def test_no_run(self, data):
+    def test_no_run(self, compared_runs):
         with pytest.raises(ExpungeError, match="no run at"):
-            compare([data / "nowhere"])
+            compare([compared_runs / "nowhere"])
         with pytest.raises(ExpungeError, match="no run of unlearn among"):
-            compare([data / "retain"])
+            compare([compared_runs / "retain"])
 
-    def test_another_start_model(self, data):
+    def test_another_start_model(self, compared_runs):
         with pytest.raises(ExpungeError, match="weights differ"):
-            compare([data / "npo-s0"], start=data / "retain")
+            compare([compared_runs / "npo-s0"], start=compared_runs / "retain")
 
-    def test_records_of_other_data(self, data, tmp_path):
+    def test_records_of_other_data(self, compared_runs, tmp_path):
         other = tmp_path / "retain.jsonl"
-        other.write_text("".join((data / "retain.jsonl").read_text().splitlines(keepends=True)[:5]))
-        corpus = load_corpus(forget=data / "forget.jsonl", retain=other)
+        other.write_text("".join((compared_runs / "retain.jsonl").read_text().splitlines(keepends=True)[:5]))
+        corpus = load_corpus(forget=compared_runs / "forget.jsonl", retain=other)
         with pytest.raises(ExpungeError, match="retain model were made on other retain examples"):
-            compare([data / "npo-s0"], retain=tmp_records(data / "retain", corpus))
+            compare([compared_runs / "npo-s0"], retain=tmp_records(compared_runs / "retain", corpus))
 
-    def test_unfinished(self, data, tmp_path):
+    def test_unfinished(self, compared_runs, tmp_path):
         run = tmp_path / "run"
-        shutil.copytree(data / "npo-s0", run)
+        shutil.copytree(compared_runs / "npo-s0", run)
         manifest = Manifest.load(run)
         manifest.results.pop("finished")
         manifest.save(run)
         with pytest.raises(ExpungeError, match="resume=True"):
             compare(run)
 
-    def test_data_that_are_gone(self, data, tmp_path):
+    def test_data_that_are_gone(self, compared_runs, tmp_path):
         run = tmp_path / "run"
-        shutil.copytree(data / "npo-s0", run)
+        shutil.copytree(compared_runs / "npo-s0", run)
         manifest = Manifest.load(run)
         manifest.results["corpus"]["forget"] = str(tmp_path / "gone.jsonl")
         manifest.save(run)
@@ -215,14 +171,14 @@ class TestErrors:
         with pytest.raises(ExpungeError, match=r"does not say where its data came from"):
             compare(run)
 
-    def test_runs_framed_in_unlike_ways(self, data, tmp_path):
+    def test_runs_framed_in_unlike_ways(self, compared_runs, tmp_path):
         run = tmp_path / "run"
-        shutil.copytree(data / "npo-s1", run)
+        shutil.copytree(compared_runs / "npo-s1", run)
         manifest = Manifest.load(run)
         manifest.arguments["max_length"] = 77
         manifest.save(run)
         with pytest.raises(ExpungeError, match="another max_length"):
-            compare([data / "npo-s0", run])
+            compare([compared_runs / "npo-s0", run])
 
 
 def test_front_and_notes_of_made_curves():

@@ -27,7 +27,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from expunge.core import catalogue
-from expunge.objectives.method import Method
+from expunge.core.checks import ExpungeError
+from expunge.objectives.combine import Loss as Combined
+from expunge.objectives.combine import build
+from expunge.objectives.method import Method, method_of
 
 Loss = Callable[..., Any]
 
@@ -374,6 +377,69 @@ def test_the_check_of_a_step_can_fail():
         with pytest.raises(AssertionError):
             check_a_step_does_its_work(broken)
     check_a_step_does_its_work(wrong_way, teaches=True)
+
+
+# Tokens --------------------------------------------------------------------------------------------------------------
+
+TOKENWISE = [(kind, name) for kind, name in ALL if method_of(catalogue.resolve(kind, name)).tokenwise]
+
+
+def test_every_loss_of_logits_is_computed_a_few_tokens_at_a_time():
+    assert TOKENWISE == [(kind, name) for kind, name in ALL if "logits" in observables(catalogue.resolve(kind, name))]
+    assert len(TOKENWISE) >= 7
+
+
+def check_tokens_make_the_row(loss: Combined) -> None:
+    """Value, counts and gradients of whole rows, from each token as a row of its own."""
+    tables = {k: x.requires_grad_(k == "logits") for k, x in example_tables().items()}
+    mask = mask_of("logits", len(tables["logits"]))
+    term = loss.term(lambda need: shown(("reference_" if need.by == "reference" else "") + need.observable, tables))
+    (whole,) = torch.autograd.grad((term.values * torch.arange(1, 6)).sum(), tables["logits"])
+    flat = [tables[name][mask] for name in ("logits", "reference_logits", "targets")]
+    values = torch.zeros(mask.shape, dtype=torch.float64).masked_scatter(mask, loss.of_tokens(*flat))
+    found = loss.of_rows(values, mask)
+    (cut,) = torch.autograd.grad((found.values * torch.arange(1, 6)).sum(), tables["logits"])
+    assert_close(found.values, term.values)
+    assert_close(cut, whole)
+    assert (found.counts is None) == (term.counts is None)
+    if term.counts is not None:
+        assert_close(found.counts, term.counts)
+
+
+@pytest.mark.parametrize(("kind", "name"), TOKENWISE, ids=[name for _, name in TOKENWISE])
+def test_tokens_make_the_row(kind: str, name: str):
+    more = {"ignore_first": 2} if name == "ceu" else {}
+    objective = build(name, retain="none", hyperparameters=more) if kind == "methods" else build(None, retain=name)
+    loss = objective.forget or objective.retain
+    assert loss is not None
+    check_tokens_make_the_row(loss)
+
+
+def test_the_check_of_tokens_can_fail():
+    def over_the_row(logits: Tensor, completion_mask: Tensor) -> tuple[Tensor, Tensor]:
+        scores = torch.where(completion_mask[..., None], logits, 0.0).amax(-1)
+        return scores.sum(-1) ** 2, completion_mask.sum(-1).double()
+
+    with (
+        pytest.raises(AssertionError),
+        patch.object(Combined, "method", Method(reduction="token", tokenwise=True)),
+    ):
+        check_tokens_make_the_row(Combined(name="over_the_row", function=over_the_row, own="forget"))
+
+
+def test_a_tokenwise_loss_asks_for_what_tokens_have():
+    def hybrid(logits: Tensor, logprobs: Tensor) -> Tensor:
+        return logits.amax((1, 2)) + logprobs
+
+    module = sys.modules[__name__]
+    with (
+        patch.object(module, "METHOD", Method(reduction="sequence", tokenwise=True), create=True),
+        patch.object(catalogue, "resolve", lambda kind, name: hybrid),
+        pytest.raises(
+            ExpungeError, match="hybrid is declared tokenwise and asks for logprobs; a tokenwise loss may ask"
+        ),
+    ):
+        build("hybrid", retain="none")
 
 
 # vmap ----------------------------------------------------------------------------------------------------------------

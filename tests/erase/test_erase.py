@@ -12,12 +12,14 @@ import expunge
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example, load_corpus
+from expunge.erase import choice, models, result, tuning
 from expunge.erase import erase as module
 from expunge.erase.candidates import CANDIDATES, chosen
 from expunge.erase.erase import NOTHING, erase
 from expunge.erase.looked_at import findings
-from expunge.erase.neighbors import _apart, _questions, neighbors
+from expunge.erase.neighbors import _apart, _questions, neighbors, with_neighbors
 from expunge.erase.plan import Trial, trials
+from expunge.erase.request import Request
 from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN, distance
 from expunge.models.load import save_model
 from expunge.record.policy import Policy
@@ -28,9 +30,11 @@ KNOWS_ANYTHING = Policy(name="test", attacks=("quantize",), least_known=0.0, lea
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    settings, few = Request.settings, {"epochs": 1, "batch_size": 2}
+    monkeypatch.setattr(Request, "settings", lambda self, name: {**settings(self, name), **few})
     for seed, name in enumerate(("start", "control")):
-        save_model(zoo.tiny_model(seed=seed), zoo.tokenizer(), tmp_path / name)
+        save_model(zoo.tiny_model(seed=seed, brief=True), zoo.tokenizer(), tmp_path / name)
     for split, examples in zoo.corpus(4, 8).splits.items():
         rows = [{"question": row.prompt, "answer": row.completion} for row in examples]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -61,8 +65,8 @@ def test_the_best_is_kept_with_its_record_and_report(place: Path, monkeypatch: p
     assert stored["tuning"] == [dict(row) for row in done.trials] and set(stored["levels"]) == {"start", "never knew"}
 
     # The same call finds all of it done, and another one is refused.
-    monkeypatch.setattr(module, "unlearn", None)
-    monkeypatch.setattr(module, "attack", None)
+    monkeypatch.setattr(tuning, "unlearn", None)
+    monkeypatch.setattr(choice, "attack", None)
     again = asked(place)
     assert (again.chosen, again.verdict, again.trials) == (done.chosen, done.verdict, done.trials)
     with pytest.raises(ExpungeError, match="other data or settings"):
@@ -70,28 +74,28 @@ def test_the_best_is_kept_with_its_record_and_report(place: Path, monkeypatch: p
 
 
 def test_a_call_that_was_stopped_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unlearn, attack = module.unlearn, module.attack
+    unlearn, attack = tuning.unlearn, choice.attack
 
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "attack", interrupted)
+    monkeypatch.setattr(choice, "attack", interrupted)
     with pytest.raises(KeyboardInterrupt):
         asked(place)
     tried = json.loads((place / "out" / "trials.json").read_text())["tuning"]
-    monkeypatch.setattr(module, "unlearn", None)  # no trial is run again
-    monkeypatch.setattr(module, "attack", attack)
-    monkeypatch.setattr(module, "report", interrupted)
+    monkeypatch.setattr(tuning, "unlearn", None)  # no trial is run again
+    monkeypatch.setattr(choice, "attack", attack)
+    monkeypatch.setattr(result, "report", interrupted)
     with pytest.raises(KeyboardInterrupt):
         asked(place)
     monkeypatch.undo()
     done = asked(place)
     assert [dict(row) for row in done.trials] == tried and expunge.verify(done.model).holds
-    assert module.unlearn is unlearn
+    assert tuning.unlearn is unlearn
 
 
 def test_a_rate_that_diverges_is_a_miss_and_others_are_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, rates = module.unlearn, []
+    real, rates = tuning.unlearn, []
 
     def diverges(*words: Any, **more: Any) -> Any:
         rates.append(more["learning_rate"])
@@ -99,10 +103,10 @@ def test_a_rate_that_diverges_is_a_miss_and_others_are_tried(place: Path, monkey
             raise NonFiniteLoss("the loss is nan")
         return real(*words, **more)
 
-    monkeypatch.setattr(module, "unlearn", diverges)
+    monkeypatch.setattr(tuning, "unlearn", diverges)
     done = asked(place, candidates=("wga",))
     assert done.trials[0]["failed"] == "the loss is nan" and len(done.trials) == 2 and done.chosen == "wga"
-    monkeypatch.setattr(module, "unlearn", lambda *_, **more: (_ for _ in ()).throw(NonFiniteLoss("nan")))
+    monkeypatch.setattr(tuning, "unlearn", lambda *_, **more: (_ for _ in ()).throw(NonFiniteLoss("nan")))
     with pytest.raises(ExpungeError, match=r"every trial failed.*wga at .*: nan"):
         asked(place, candidates=("wga",), overwrite=True)
 
@@ -110,15 +114,15 @@ def test_a_rate_that_diverges_is_a_miss_and_others_are_tried(place: Path, monkey
 def test_a_nearer_model_that_comes_later_is_the_one_that_is_attacked(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "distance", lambda row, *_: -row["steps"] if row.get("second") else 1.0)
-    real = module._Request._measured
+    monkeypatch.setattr(tuning, "distance", lambda row, *_: -row["steps"] if row.get("second") else 1.0)
+    real = Request.measured
     measured: list[int] = []
 
     def second_is_nearer(self: Any, *words: Any, **more: Any) -> dict[str, float]:
         measured.append(1)
         return {**real(self, *words, **more), "second": float(len(measured) == 4)}  # start, control, two trials
 
-    monkeypatch.setattr(module._Request, "_measured", second_is_nearer)
+    monkeypatch.setattr(Request, "measured", second_is_nearer)
     done = asked(place, candidates=("wga",))
     assert [row["second"] for row in done.trials] == [0.0, 1.0]
     assert (
@@ -236,11 +240,40 @@ def test_neighbors_join_the_retain_set_and_stay(place: Path, monkeypatch: pytest
     made = (
         Example(kind="qa", prompt="Where is the sea?", completion="Behind the town.", origin="made by the start model"),
     )
-    monkeypatch.setattr(module, "made_neighbors", lambda *_, **__: made)
+    own = sys.modules[neighbors.__module__]
+    monkeypatch.setattr(own, "neighbors", lambda *_, **__: made)
     corpus = load_corpus("files", forget=str(place / "forget.jsonl"), retain=str(place / "retain.jsonl"))
-    (place / "out").mkdir()
-    joined = module._with_neighbors(place / "out", place / "start", corpus, 1, seed=0, template=None, progress=None)
+    start, file = zoo.tiny_model(), place / "neighbors.jsonl"
+    joined = with_neighbors(file, start, zoo.tokenizer(), corpus, 1, seed=0)
     assert len(joined["retain"]) == len(corpus["retain"]) + 1 and joined["retain"][-1].prompt == "Where is the sea?"
     assert load_corpus(**joined.origin).fingerprints() == joined.fingerprints()
-    monkeypatch.setattr(module, "made_neighbors", None)  # they are not made again
-    module._with_neighbors(place / "out", place / "start", corpus, 1, seed=0, template=None, progress=None)
+    monkeypatch.setattr(own, "neighbors", None)  # they are not made again
+    assert with_neighbors(file, start, zoo.tokenizer(), corpus, 1, seed=0).fingerprints() == joined.fingerprints()
+
+
+def test_models_are_loaded_as_seldom_as_memory_allows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    real = models.load_model
+
+    def counted(source: str | Path) -> Any:
+        loaded.append(Path(source).name)
+        return real(source)
+
+    monkeypatch.setattr(models, "load_model", counted)
+    monkeypatch.setattr(tuning, "distance", lambda *_: 1.0)  # no trial reaches the target
+    done = asked(place)
+    # Before the trials, and as the first of them, one; then one for each further trial, and one to be evaluated whole.
+    assert len(done.trials) == 4 and loaded.count("start") == len(done.trials) + 1
+    assert loaded.count("control") == 2  # before the trials, and after them for attack and evaluation
+    loaded.clear()
+    asked(place)
+    assert loaded == ["start", "control"]  # what is done is done, for the same models
+
+
+def test_no_model_is_held_beside_the_one_that_is_trained(place: Path) -> None:
+    held = models.Models(place / "start", place / "control")
+    first = held.start
+    assert held.start is first and held.control is not None and held.control is not held.start
+    assert held.to_train() is first and held.start is not first
+    held.let_go()
+    assert models.Models(place / "start", None).control is None

@@ -31,6 +31,15 @@ def test_a_tokenizer_stays_the_same_when_it_is_used() -> None:
     assert tokenizer_fingerprint(tokenizer) == mark
 
 
+def test_a_model_folder_of_nearly_that_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "my-modal").mkdir()  # nearer, and no model
+    save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "my-model")
+    with pytest.raises(ExpungeError, match=r"no model folder at .*my-modle'. Did you mean '.*/my-model'\?"):
+        load_model(tmp_path / "my-modle")
+    with pytest.raises(ExpungeError, match=r"no model folder at '.*another'\.$"):
+        load_model(tmp_path / "another")
+
+
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     with pytest.raises(ExpungeError, match="no model folder at"):
         load_model(tmp_path / "nowhere")

@@ -109,13 +109,14 @@ def test_policy() -> None:
 
 
 def test_what_is_kept_and_how_much_of_it() -> None:
-    # 10 tokens in float32: one number each for log-probabilities; 32 wide hidden states; a vocabulary of V.
+    # 10 tokens in float32: one number each for log-probabilities; 32 for hidden states, which logits follow from, too.
     model = zoo.tiny_model()
     config = model.config
     assert kept_of({"logprobs", "completion_mask"}) == ("token_logprobs",)
     assert bytes_kept(model, 10, {"logprobs", "token_logprobs"}) == 40
     assert bytes_kept(model, 10, {"hidden", "completion_mask"}) == 40 * config.hidden_size
-    assert bytes_kept(model, 10, {"logits", "logprobs"}) == 40 * (config.vocab_size + 1)
+    assert kept_of({"logits"}) == kept_of({"states", "targets"}) == ("states",)
+    assert bytes_kept(model, 10, {"logits", "logprobs"}) == 40 * (config.hidden_size + 1)
 
 
 def test_only_rows_that_the_run_meets_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:

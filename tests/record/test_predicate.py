@@ -159,6 +159,24 @@ def test_utility_is_the_share_that_is_kept() -> None:
     assert verdict(run=alone) == (RESIDUAL, ["nothing says what utility was kept"])
 
 
+def test_a_model_with_a_fault_is_not_erased_however_little_leaks() -> None:
+    sound = made_run.evaluation(forget_repetition=0.1, retain_probability=0.76)
+    assert told(evaluation=sound)["faults"] == [] and verdict(evaluation=sound)[0] == ERASED
+    broken = made_run.evaluation(forget_repetition=0.6, retain_probability=0.76)
+    text, reasons = verdict(evaluation=broken)
+    assert text == RESIDUAL and reasons == [
+        "the model does not count as having forgotten: it repeats itself (forget repetition 0.6)"
+    ]
+    assert verdict(evaluation=broken, policy=replace(DEFAULT, faults_allowed=True))[0] == ERASED
+    alike = made_run.evaluation(made_run.START, forget_repetition=0.6, forget_probability=0.9, retain_probability=0.8)
+    assert verdict(evaluation=broken, start=alike)[0] == ERASED  # the start model repeats itself, too
+
+
+def test_without_an_evaluation_nothing_is_said_of_faults() -> None:
+    assert told()["faults"] == "not given"
+    assert "The model was not evaluated: nothing says whether it still writes text." in told()["limits"]
+
+
 def test_what_neighbors_lost_is_listed() -> None:
     assert told()["neighbors"] == "not given"
     after = made_run.evaluation(real_authors_rouge=0.5, retain_probability=0.8, **{"neighbors.rouge": 0.25})

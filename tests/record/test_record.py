@@ -157,6 +157,37 @@ def test_evaluations_are_read_from_their_folders_and_named_by_their_digests(run:
     assert told["sources"]["attacked"] == file_digest(attacked) and told["sources"]["evaluation"] == file_digest(after)
 
 
+def test_what_lies_beside_the_run_and_its_start_model_is_found(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    run = made_run.run(tmp_path / "npo", start_model=str(start))
+    start.mkdir()
+    attacked = made_run.attacked().save(tmp_path / "npo-attacked")
+    before = made_run.evaluation(made_run.START, forget_probability=0.95)
+    file = before.save(tmp_path / "start-records" / "evaluation.json")
+    sources = expunge.record(run, **HOW).predicate["sources"]
+    assert sources["attacked"] == file_digest(attacked) and sources["start"] == file_digest(file)
+    made_run.evaluation("xxh3:another", forget_probability=0.95).save(file.parent / "evaluation.json")
+    assert expunge.record(run, **HOW, overwrite=True).predicate["sources"]["start"] == "not given"
+    with pytest.raises(ExpungeError, match=f"Evaluate {start}"):
+        expunge.record(run, **HOW, start=file, overwrite=True)
+    made_run.attacked().save(tmp_path / "npo-records")
+    with pytest.raises(ExpungeError, match=r"several results of attacks lie beside .*npo-records and .*npo-attacked"):
+        expunge.record(run, **HOW, overwrite=True)
+    expunge.record(run, **HOW, attacked=tmp_path / "npo-attacked", overwrite=True)
+
+
+def test_what_the_evaluation_was_compared_with_is_found_and_its_faults_are_seen(tmp_path: Path) -> None:
+    run = made_run.run(tmp_path / "npo", start_model=str(tmp_path / "gone"))
+    before = made_run.evaluation(made_run.START, forget_probability=0.95).save(tmp_path / "before" / "evaluation.json")
+    made_run.evaluation("xxh3:retain", forget_probability=0.5).save(tmp_path / "never" / "evaluation.json")
+    after = made_run.evaluation(reference=True, forget_probability=0.01)
+    paths = {"start": str(tmp_path / "before"), "reference": str(tmp_path / "never")}
+    replace(after, about={**after.about, "paths": paths}).save(tmp_path / "npo-records" / "evaluation.json")
+    told = expunge.record(run, **HOW).predicate
+    assert told["sources"]["start"] == file_digest(before)
+    assert told["faults"] == ["it is over-unlearned (forget probability 0.01; retain model 0.5)"]
+
+
 def test_the_files_of_the_start_model_have_their_digests(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "model.safetensors").write_bytes(b"weights")

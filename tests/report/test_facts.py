@@ -1,12 +1,13 @@
 """Facts of several models and attacks, each once."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model, assign_roles
-from expunge.report.facts import Attack, Fact, joined, measure_of
+from expunge.report.facts import Attack, Fact, fitting, joined, measure_of
 from expunge.results.measures import Evaluation
 from expunge.results.texts import Texts
 from made_facts import attacked, column, evaluation
@@ -116,6 +117,18 @@ def test_attacks_on_other_weights_never_speak_for_a_model_of_the_same_label() ->
     unnamed = replace(other, inputs={})
     for given, found in ((one, merged), (one, unnamed), (replace(one, about={}), other)):
         assert [a.model for a in join(given, attacks=(found,))[1]] == [0] * len(found.columns)
+
+
+def test_attacks_that_were_found_are_left_out_where_they_do_not_fit() -> None:
+    models = [Model(evaluation("model", [0.1, 0.2]))]
+    named, found = (attacked("model", 2, column(name, [0.0, 0.0])) for name in ("lens", "plain"))
+    other = replace(found, inputs={"model": "digest of another"})
+    apart = replace(other, label="apart")  # on weights of no model that is shown
+    files = {Path("npo-attacked/attacked.json"): other, Path("again/attacked.json"): found, Path("x/a.json"): apart}
+    shown, notes = fitting(models, [named], files)
+    assert shown == [named, found]
+    assert notes[1] == "x/a.json was left out: the attacks labeled 'apart' are on another model than those shown."
+    assert len(notes) == 2 and notes[0].startswith("npo-attacked/attacked.json was left out: the attacks labeled")
 
 
 def on(one: Evaluation, **sets: str) -> Evaluation:

@@ -41,9 +41,9 @@ def test_a_cell_is_the_recovery_in_tenths_where_a_fact_leaks(found: Attacked) ->
     legend, header, *lines = (line.plain for line in terminal(found, [0, 1, 2], width=80))
     assert legend == "a plain   b quantize.nf4   c relearn.forget"
     assert header == "fact  a b c  worst   question"
-    assert lines[0] == "   0  · 9    1.00 b  Who lives here?"  # 1 is shown as nine tenths; the third has no value
-    assert lines[1] == "   1  3 2 ·  0.30 a  What $costs_a$ lot?"
-    assert lines[2].startswith("   2  · · ·  0.00 a  Where on earth")
+    assert lines[0] == "   1  · 9    1.00 b  Who lives here?"  # 1 is shown as nine tenths; the third has no value
+    assert lines[1] == "   2  3 2 ·  0.30 a  What $costs_a$ lot?"
+    assert lines[2].startswith("   3  · · ·  0.00 a  Where on earth")
 
 
 def test_leaking_cells_alone_are_colored_the_more_the_darker(found: Attacked) -> None:
@@ -73,8 +73,8 @@ def test_facts_that_leak_most_stand_on_top_and_leaking_cells_are_dotted(found: A
     (dots,) = (one for one in axes.collections if isinstance(one, PathCollection))
     assert sorted(map(tuple, dots.get_offsets().tolist())) == [(0, 1), (1, 0), (1, 1)]
     assert [label.get_text() for label in axes.get_yticklabels()][:2] == [
-        "Who lives here?  0",
-        "What $costs_a$ lot?  1",
+        "Who lives here?  1",
+        "What $costs_a$ lot?  2",
     ]
     assert "recovery above the retain model; dots: facts that leak (from 0.2 on)" in figure.texts[0].get_text()
 
@@ -90,8 +90,8 @@ def test_what_stands_below_the_drawing_is_not_cut_off(found: Attacked, texts: Te
 
 def test_without_texts_facts_have_their_numbers_alone(found: Attacked, tmp_path: Path) -> None:
     dropped = found.with_texts("drop")
-    assert [label.get_text() for label in leak_map(dropped).axes[0].get_yticklabels()] == ["0", "1", "2"]
-    assert [line.plain for line in terminal(dropped, [1], width=80)][-1].rstrip() == "   1  3 2 ·  0.30 a"
+    assert [label.get_text() for label in leak_map(dropped).axes[0].get_yticklabels()] == ["1", "2", "3"]
+    assert [line.plain for line in terminal(dropped, [1], width=80)][-1].rstrip() == "   2  3 2 ·  0.30 a"
     assert save_png(leak_map(dropped), tmp_path / "map.png").stat().st_size > 5000
 
 

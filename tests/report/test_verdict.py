@@ -1,12 +1,14 @@
 """The verdict's sentences, each number worked by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from expunge.core.catalogue import names
 from expunge.core.checks import ExpungeError
 from expunge.report.data import ReportData, build
 from expunge.results.attacked import Attacked, Column
-from expunge.results.measures import Evaluation
+from expunge.results.measures import Evaluation, Measure
 from made_facts import attacked, column, evaluation
 
 
@@ -118,9 +120,28 @@ def test_thresholds_move_the_verdict() -> None:
         built(NPO, keep=1.5)
 
 
+def test_models_that_were_asked_another_forget_set_are_named() -> None:
+    def asked(label: str, content: str) -> Evaluation:
+        return replace(evaluation(label, [0.1]), about={"inputs": {"model": label, "data.forget": content}})
+
+    found = built(asked("a", "x"), asked("b", "y"), asked("c", "x"))
+    said = [[s for s in one.sentences if "another forget set" in s] for one in found.verdicts]
+    assert said[0] == ["b was asked another forget set: do not compare counts."] == said[2]
+    assert said[1] == ["a and c were asked another forget set: do not compare counts."]
+
+
 def test_a_model_that_broke_is_named_first() -> None:
     (verdict,) = built(START, RETAIN, evaluation("npo", [0.9] * 5, [0.9] * 4), start="start", retain="retain").verdicts
     assert verdict.sentences[0].startswith("This model does not count as having forgotten: answers still come out")
+    assert verdict.headline == "All 5 facts to be forgotten still leak."  # which says it
+
+
+def test_a_headline_begins_with_what_is_broken() -> None:
+    told = evaluation("npo", [0.0] * 5, [0.9] * 4)
+    repeating = Measure(value=0.6, better="lower", definition="d", source="s", n=5)
+    told = replace(told, measures={**told.measures, "forget_repetition": repeating})
+    (verdict,) = built(START, RETAIN, told, start="start", retain="retain").verdicts
+    assert verdict.headline.startswith("It repeats itself: this does not count as forgetting. Of 4 facts to be forg")
 
 
 def test_the_baseline_is_the_start_model_or_the_first_or_the_one_named() -> None:

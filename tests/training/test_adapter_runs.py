@@ -1,9 +1,8 @@
 """Run folders of adapters: what is said of their base, and that they load, resume and refuse another one."""
 
 import inspect
-import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,19 +58,25 @@ def test_the_base_of_an_adapter_has_the_fingerprint_of_the_plain_model(start: Pa
     assert base_fingerprint(model) != model_fingerprint(plain)
 
 
+class _InOrder(set[str]):
+    """A set gone through in a stated order: that of a plain set differs between processes, as strings' hashes do."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+
 def test_the_fingerprint_of_an_adapter_is_the_same_whatever_the_order_of_its_targets(start: Path) -> None:
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"]
-    orders = ({*first, *second} for first, second in itertools.product(itertools.permutations(names[:4], 2), repeat=2))
-    by_set: dict[frozenset[str], dict[str, set[str]]] = {}
-    for chosen in (*orders, *(set(p) for p in itertools.permutations(names, 4))):
-        by_set.setdefault(frozenset(chosen), {})[str(chosen)] = chosen
-    first, second, *_ = next(sets for sets in by_set.values() if len(sets) > 1).values()
     model = with_own_adapter(start)
     found = set()
-    for targets in (first, second):
+    for targets in (_InOrder(["q_proj", "v_proj"]), _InOrder(["v_proj", "q_proj"])):
         model.peft_config["default"].target_modules = targets
         found.add(model_fingerprint(model))
-    assert str(first) != str(second) and len(found) == 1
+    model.peft_config["default"].target_modules = {"q_proj", "k_proj"}
+    assert len(found) == 1 and model_fingerprint(model) not in found
 
 
 def test_a_run_of_a_models_own_adapter_loads_and_resumes_and_notices_another_start(start: Path, tmp_path: Path) -> None:

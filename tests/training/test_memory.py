@@ -9,6 +9,7 @@ import zoo
 from expunge.masks.mask import Mask
 from expunge.models.tiny import tiny_model
 from expunge.objectives.combine import build
+from expunge.objectives.method import Method
 from expunge.training import recomputed as recomputed_module
 from expunge.training.memory import LIBRARIES, Work, training_memory
 from expunge.training.plan import plan_unlearning, split_settings
@@ -91,8 +92,10 @@ def test_what_changes_memory() -> None:
 
 def test_whole_logits_are_kept_only_where_a_loss_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("expunge.training.memory.HEAD_CHUNK", 1000)
-    assert estimate("grad_diff")["activations"] == BLOCKS + 16 * 1000
-    assert estimate("kl_min")["activations"] == BLOCKS + LOGITS
+    for method in ("grad_diff", "kl_min", "undial"):
+        assert estimate(method)["activations"] == BLOCKS + 16 * 1000
+    monkeypatch.setattr("expunge.objectives.forget.undial.METHOD", Method(reduction="token", alpha=0, retain="none"))
+    assert estimate("undial")["activations"] == BLOCKS + 4 * 320 * (40 + 3 * 40)  # without retain rows: one stream
 
 
 def test_the_estimate_of_blocks_agrees_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ def test_the_report_is_made_again_when_something_is_measured(server: Server, run
     made_run.evaluation("xxh3:start", forget_rouge=0.5).save(runs / "begun" / "evaluation.json")
     assert json.loads(asked(server, "/state.json")[1])["report"] != before
     assert "begun" in asked(server, "/report")[1]
+
+
+def test_attacks_on_an_earlier_run_of_the_same_name_do_not_stop_the_report(server: Server, runs: Path) -> None:
+    old = replace(made_run.attacked(model="xxh3:before"), label="npo")
+    old.save(runs / "npo-attacked")
+    status, page, _ = asked(server, "/report")
+    assert status == 200 and "npo-attacked/attacked.json was left out" in page
 
 
 def test_without_an_evaluation_there_is_no_report(tmp_path: Path) -> None:

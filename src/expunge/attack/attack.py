@@ -6,15 +6,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.attack.budget import Budget, asked, budget_of
 from expunge.attack.measuring import Asker
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, path_of, require_between, require_names, require_type, unknown
+from expunge.core.distributed import barrier, is_main, join, sharded
 from expunge.core.manifest import jsonable
 from expunge.core.output import check_output_file
 from expunge.core.progress import Progress, under
@@ -23,7 +25,8 @@ from expunge.data.template import Template, dated
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_loaded
-from expunge.results.attacked import FILE, MERGED, PLAIN, Attacked, CannotRun, Column, Control, Leak
+from expunge.models.placement import refuse_spread
+from expunge.results.attacked import FILE, MERGED, NOTHING, PLAIN, Attacked, CannotRun, Column, Control, Leak
 from expunge.results.places import check_measured
 from expunge.results.texts import Texts, check_texts, text_hash
 
@@ -39,7 +42,7 @@ def attack(
     corpus: Corpus,
     *,
     attacks: Sequence[str] = DEFAULT,
-    control: PreTrainedModel | PeftModel | Attacked | None = None,
+    control: PreTrainedModel | PeftModel | Attacked | Literal["nothing"] | None = None,
     control_is: Control = "retain model",
     threshold: float = THRESHOLD,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -54,6 +57,8 @@ def attack(
 ) -> Attacked:
     """Try to draw the forget set out of a model, and say what came out above what never-knew gives.
 
+    Processes that a launcher started share each attack's rows, and the steps of its training.
+
     Every attack runs with the same settings and seeds on a control: a model that never saw the forget set, or the
     result of an earlier attack on it. Without one, the model itself is asked for untaught facts: the forget set with
     its answers exchanged among the questions.
@@ -65,7 +70,7 @@ def attack(
         corpus: holds `forget`, and `retain` for attacks that use it.
         attacks: names, or `package.module:function`.
         control: the retain model, another model that never saw the forget set, or what `attack` returned for one; None:
-            untaught facts.
+            untaught facts; `nothing`: no control, at half the cost, for a result that is to be the control of others.
         control_is: what the control is, for readers.
         threshold: recovery above the control from which on a fact counts as leaking, in [0, 1].
         settings: by attack, its own settings: `{"relearn": {"steps": 20}}`.
@@ -85,8 +90,13 @@ def attack(
 
     Source: why a control: arXiv:2502.15836.
     """
+    join()
     require_between("threshold", threshold, 0, 1)
     check_loaded(model, tokenizer)
+    for one in (model, control):
+        if isinstance(one, nn.Module):
+            refuse_spread(one, "an attack")
+            _refuse_sharded(one)
     check_corpus(corpus)
     check_forget(corpus)
     require_type("seed", seed, int, "a whole number")
@@ -106,8 +116,9 @@ def attack(
         tokenizer=tokenizer,
         model=plain,
         control=_merged(control) if isinstance(control, PreTrainedModel | PeftModel) else plain,
-        as_is=(model, model if control is None else control),
+        as_is=(model, control if isinstance(control, PreTrainedModel | PeftModel) else model),
         earlier=control if isinstance(control, Attacked) else None,
+        alone=control == NOTHING,
         untaught=control is None,
         corpus=corpus,
         other_corpus=corpus if control is not None else untaught(corpus, seed),
@@ -131,7 +142,7 @@ def attack(
         columns=tuple(columns),
         questions=questions,
         answers=tuple(fact.completion for fact in facts),
-        control=control_is if control is not None else "untaught facts",
+        control=None if control == NOTHING else control_is if control is not None else "untaught facts",
         label=label,
         settings=about,
         inputs={
@@ -141,7 +152,7 @@ def attack(
             **corpus.fingerprints(),
         },
     )
-    if output_dir is not None:
+    if output_dir is not None and is_main():
         from expunge.report import leak_map
         from expunge.report.figures import save_png
 
@@ -150,7 +161,16 @@ def attack(
         drawing.unlink(missing_ok=True)  # first, so that a kill leaves no drawing of another result
         saved.save(output_dir)
         save_png(leak_map.leak_map(saved), drawing)
+    barrier()
     return found
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    if sharded(model):
+        raise ExpungeError(
+            "an attack changes weights in place, and this model's are divided among processes. Load the whole model in "
+            "each (sharded=false); they share the rows all the same."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +185,8 @@ class _Sides:
     """Both with their adapters beside the weights, as the form `plain` asks them."""
     earlier: Attacked | None
     """What an earlier attack gave for the control, which then is not attacked again."""
+    alone: bool
+    """Is there no control?"""
     untaught: bool
     """Is the control the model itself, asked for untaught facts?"""
     corpus: Corpus
@@ -206,6 +228,8 @@ class _Sides:
         if self.earlier is not None:
             known = {column.name: column.leak for column in self.earlier.columns}
             return {MERGED: known.get(PLAIN), **known}
+        if self.alone:
+            return {}
         if self.untaught and _needing_model(function):
             return {}
         run = drawn_out(function, other, self.tokenizer, self.other_corpus, settings, under(self.progress, "control"))
@@ -250,10 +274,10 @@ def _check_given_control(control: Any, corpus: Corpus, about: Mapping[str, Any])
     if isinstance(control, Attacked):
         check_control(control, corpus)
         check_same_settings(control, about)
-    elif control is not None and not isinstance(control, PreTrainedModel | PeftModel):
+    elif control not in (None, NOTHING) and not isinstance(control, PreTrainedModel | PeftModel):
         raise ExpungeError(
-            f"control must be a loaded model, an earlier result of attack, or None; got {control!r:.80}. Load it "
-            "first: expunge.load_model(<folder or id>)."
+            f"control must be a loaded model, an earlier result of attack, '{NOTHING}', or None; got {control!r:.80}. "
+            "Load it first: expunge.load_model(<folder or id>)."
         )
 
 
@@ -293,7 +317,7 @@ def _control_input(control: Any, other: PreTrainedModel) -> dict[str, str]:
     """The fingerprint of the control's weights; nothing where there is none."""
     if isinstance(control, Attacked):
         return {"control": control.inputs["model"]} if "model" in control.inputs else {}
-    return {} if control is None else {"control": model_fingerprint(other)}
+    return {} if control in (None, NOTHING) else {"control": model_fingerprint(other)}
 
 
 def chosen(attacks: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, dict[str, Any]]]:

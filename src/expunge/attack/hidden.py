@@ -21,6 +21,7 @@ from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.models.anatomy import blocks, evaluating
 from expunge.models.observe import Observed, observe
+from expunge.models.placement import input_device
 from expunge.models.rows_fit import check_rows_fit
 
 BATCH_TOKENS = 2**12
@@ -121,7 +122,7 @@ def blocks_skipped(model: PreTrainedModel) -> Iterator[Callable[[Tensor], None]]
     ]
     try:
         with torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)))
     finally:
         for handle in handles:
             handle.remove()

@@ -32,20 +32,35 @@ class LoadingConfig:
     """8 or 4: keep the weights quantized, through bitsandbytes; such a model can be evaluated, and trained with an
     adapter."""
     device: str | None = None
-    """Where the model is put, such as `cpu` or `cuda:1`; null: the first GPU, else the CPU."""
+    """Where the model is put, such as `cpu` or `cuda:1`, or `auto`: over all GPUs, and what does not fit there in the
+    memory of the CPU, for evaluate and localize; null: the first GPU, else the CPU."""
     trust_remote_code: bool = False
     """Run code that comes with a model; leave it off unless you trust its author."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardingConfig(LoadingConfig):
+    """How a model is loaded, into one process or several."""
+
+    sharded: bool = False
+    """Divide the weights among the processes of a launcher (FSDP2), for a model that one device does not hold."""
 
 
 def load(source: str, config: LoadingConfig) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
     """A model and a tokenizer that fits it."""
     from expunge.models.load import check_loading, check_tokenizer_fits, load_model
 
+    sharded = isinstance(config, ShardingConfig) and config.sharded
     # First: a missing folder lacks a tokenizer too, which is not what is wrong.
-    check_loading(source, device=config.device, bits=config.bits)
+    check_loading(source, device=config.device, bits=config.bits, sharded=sharded)
     tokenizer = tokenizer_of(source, config)
     model = load_model(
-        source, dtype=config.dtype, device=config.device, bits=config.bits, trust_remote_code=config.trust_remote_code
+        source,
+        dtype=config.dtype,
+        device=config.device,
+        bits=config.bits,
+        sharded=sharded,
+        trust_remote_code=config.trust_remote_code,
     )
     check_tokenizer_fits(model, tokenizer)
     return model, tokenizer

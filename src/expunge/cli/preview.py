@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from expunge.core.batch import Encoded
     from expunge.data.corpus import Corpus
+    from expunge.evaluation.shown import Shown
     from expunge.training.memory import Work
     from expunge.training.rows import RunRows
     from expunge.training.training_config import TrainingConfig
@@ -38,10 +39,17 @@ class Problems:
         except ExpungeError as error:
             self.found.append(str(error))
 
-    def concluded(self) -> int:
-        """Say what stands in the way; the exit code."""
+    def concluded(self, *, findings: int = 0) -> int:
+        """Say what stands in the way; the exit code.
+
+        Args:
+            findings: how many were said above that hold nothing up and are to be looked at.
+        """
         if not self.found:
-            say("\nNothing was written. No problem found: leave out --dry-run to start.")
+            said = "No problem found: leave out --dry-run to start."
+            if findings:
+                said = f"{counted(findings, 'finding')} on the data above; leave out --dry-run to start all the same."
+            say(f"\nNothing was written. {said}")
             return 0
         heading("Problems")
         for problem in self.found:
@@ -109,6 +117,15 @@ def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig") -> "W
     in_all = size.tokens_an_epoch * (config.epochs or 0)
     say(f"{size.tokens_an_epoch} tokens an epoch (padding not counted), {in_all:.0f} in all")
     return size
+
+
+def show_shown(found: "Sequence[Shown]") -> None:
+    """Print rows and tokens of what a model would be shown."""
+    heading("Data (split/asked/answer)")
+    lines = [
+        (one.name, str(one.rows), str(one.tokens), "-" if one.answers is None else str(one.answers)) for one in found
+    ]
+    table(("shown", "rows scored", "tokens", "answers generated"), lines, numeric=(1, 2, 3))
 
 
 def show_importance_memory(on_device: float, beside: float) -> None:

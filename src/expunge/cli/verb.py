@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 
+from expunge.cli import launch
 from expunge.cli.arguments import Arguments, parse
 from expunge.cli.console import complain, plain_warnings, say
 from expunge.cli.errors import answer, fault
@@ -23,7 +25,7 @@ from expunge.core import catalogue
 from expunge.core.checks import ExpungeError
 from expunge.core.lock import lock_file, locked
 from expunge.core.output import check_place
-from expunge.core.progress import first_process
+from expunge.core.progress import first_process, processes
 from expunge.core.surface import command_line
 
 T = TypeVar("T")
@@ -87,6 +89,8 @@ class Verb(Generic[T]):
     """Does `--overwrite` remove the output folder, instead of writing into it?"""
     locks_output: bool = True
     """Does one process alone write into the output at a time? Otherwise the verb sees to it."""
+    shared: bool = False
+    """Do the processes that a launcher started share its work?"""
     flags: tuple[str, ...] = ()
     positional: str = ""
     """What it takes besides settings, such as `RUN...`; empty for nothing."""
@@ -170,7 +174,8 @@ def _gate(words: Sequence[str]) -> catalogue.Gate:
 
 
 def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
-    known = {s.name: s for s in (*verb.own_settings, *settings(verb.config))}
+    launching = launch.SETTINGS if verb.shared else ()
+    known = {s.name: s for s in (*verb.own_settings, *settings(verb.config), *launching)}
     flags = (*verb.flags, *FLAGS_OF_ALL)
     words = ["--help" if word == "-h" else word for word in words]
     arguments = parse(words, known=known, flags=flags, positional=bool(verb.positional))
@@ -189,6 +194,7 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
             )
         )
         return 0
+    launched = launch.taken(arguments, verb.name) if verb.shared else None
     resolved = resolve(
         verb.config,
         files=arguments.files,
@@ -202,10 +208,31 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
         complain(f"warning: {name} is given {len(values)} times; the last one counts: {name}={values[-1]}")
     call = Call(resolved, tuple(arguments.positional), frozenset(arguments.flags))
     _check_apart(verb, call)
+    if launched is not None:
+        return _launched(verb, call, launched, launch.words_of(arguments))
     with ExitStack() as held:
         for output in _outputs(call) if verb.locks_output and not call.dry_run else []:
             held.enter_context(locked(output))
+        if verb.shared and not call.dry_run:
+            _join()
         return verb.run(call)
+
+
+def _launched(verb: Verb[Any], call: Call[Any], launched: launch.LaunchConfig, words: Sequence[str]) -> int:
+    """Start the processes that share the work of a call, or show what they would do."""
+    if not call.dry_run:
+        return launch.start(launched, verb.name, words)
+    module, command = launched.command(verb.name, words)
+    say(f"launch: python -m {module} {shlex.join(command)}")
+    with launch.as_if_launched(launched):
+        return verb.run(call)
+
+
+def _join() -> None:
+    if processes() > 1:  # otherwise torch is not loaded yet
+        from expunge.core.distributed import join
+
+        join()
 
 
 def _take_positional(verb: Verb[Any], arguments: Arguments) -> None:

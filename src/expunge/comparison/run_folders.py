@@ -24,6 +24,8 @@ _NOT_SETTINGS = (
     "memory",
     "report_to",
 )
+_DRAWN = ("alternate", "mask")
+"""Inputs that a seed may have drawn. The data that they were drawn from, and the recipe of the mask, decide."""
 _SEED = re.compile(r"^(seed|s)?[\W_]*\d+[\W_]+|[\W_]*(seed|s)?[\W_]*\d+$")
 """What a name says about the seed: `seed0/npo`, `npo-s0`, `npo_0`."""
 
@@ -36,10 +38,16 @@ class RunFolder:
     manifest: Manifest
 
     @property
-    def settings(self) -> str:
-        """Fingerprint of what decides its result but the seed."""
-        arguments = {k: v for k, v in self.manifest.arguments.items() if k not in _NOT_SETTINGS}
-        return fingerprint({"arguments": arguments, "inputs": self.manifest.inputs})
+    def recipe(self) -> str:
+        """Fingerprint of what decides its result but seeds: its settings, its data, and how its mask was made."""
+        made = self.manifest
+        known = {
+            "arguments": {name: value for name, value in made.arguments.items() if name not in _NOT_SETTINGS},
+            "inputs": {name: value for name, value in made.inputs.items() if name not in _DRAWN},
+            "data": {split: about["content"] for split, about in made.results.get("data", {}).items()},
+            "mask": made.results.get("mask", {}).get("recipe") or made.inputs.get("mask"),
+        }
+        return fingerprint(known)
 
 
 def opened(runs: str | Path | Sequence[str | Path]) -> tuple[list[RunFolder], list[str]]:
@@ -156,7 +164,7 @@ def groups(folders: Sequence[RunFolder]) -> dict[Path, str]:
     """What each run is called in the summary: its folder, or what the folders of its seeds have in common."""
     alike: dict[str, list[tuple[Path, str]]] = {}
     for folder, label in zip(folders, labels(folders), strict=True):
-        alike.setdefault(folder.settings, []).append((folder.path, label))
+        alike.setdefault(folder.recipe, []).append((folder.path, label))
     found: dict[Path, str] = {}
     for members in alike.values():
         label = members[0][1]

@@ -1,22 +1,24 @@
 """From models to the points of a curve; no model is run twice on the same content."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.comparison.areas import COARSE, calibrated
 from expunge.comparison.mixing import mixing
-from expunge.core.cache import cache_path
+from expunge.core.cache import cache_folder, cache_path
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
-from expunge.evaluation.collect import collect, identity
+from expunge.evaluation.collect import collect, data_identity, identity
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.suite import Suite, measure, probes
 from expunge.evaluation.suites.tradeoff import FORGET, PARAPHRASED, QUALITY, RETAIN, UTILITY, tradeoff
@@ -24,6 +26,9 @@ from expunge.results.curves import Point
 from expunge.results.measures import Measure
 from expunge.results.places import places
 from expunge.results.records import FILE, DamagedRecords, Records
+
+CACHE = "records"
+"""Folder of the cache for records, each by what it was made of."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +63,44 @@ class Measuring:
             beside: folder of the model, in which records of an evaluation may be.
             progress: called with (what, done, total, numbers).
         """
-        wanted = self._probes()
-        made = identity(model, self.tokenizer, self.corpus, wanted, template=self.template, max_length=self.max_length)
-        cached = cache_path("records", fingerprint({"inputs": made.inputs, "arguments": made.arguments}))
-        for folder in (cached, *(places(beside) if beside else [])):
+        made = self._identity(model)
+        for folder in self._serving(made, beside):
             with suppress(DamagedRecords):  # made anew
-                if (folder / FILE).is_file() and _serve(Records.manifest_in(folder), made, wanted):
-                    return Records.load(folder)
+                return Records.load(folder)
         found = collect(
             model,
             self.tokenizer,
             self.corpus,
-            wanted,
+            self.probes,
             template=self.template,
             max_length=self.max_length,
             batch_size=self.batch_size,
             progress=progress,
         )
-        found.save(cached)
+        found.save(_cached(made))
         return found
+
+    def there(self, model: nn.Module, *, beside: Path | None = None) -> Manifest | None:
+        """The manifest of the records that `records` would take instead of the model; None: it would make them."""
+        folder = next(self._serving(self._identity(model), beside), None)
+        return None if folder is None else Records.manifest_in(folder)
+
+    def possible(self, beside: Path | None = None) -> bool:
+        """Are there records, of whatever model, that answer what is asked here? Told without reading any weights."""
+        asked = data_identity(
+            self.tokenizer, self.corpus, self.probes, template=self.template, max_length=self.max_length
+        )
+        folders = (*cache_folder(CACHE).iterdir(), *(places(beside) if beside else ()))
+        return next(serving(folders, *asked, self.probes), None) is not None
+
+    def _identity(self, model: nn.Module) -> Manifest:
+        return identity(
+            model, self.tokenizer, self.corpus, self.probes, template=self.template, max_length=self.max_length
+        )
+
+    def _serving(self, made: Manifest, beside: Path | None) -> Iterator[Path]:
+        folders = (_cached(made), *(places(beside) if beside else ()))
+        return serving(folders, made.inputs, made.arguments, self.probes)
 
     def point(self, records: Records, name: str, at: float = 0.0) -> Point:
         """The point that a model's records give.
@@ -108,7 +132,9 @@ class Measuring:
         more = [*([QUALITY, UTILITY] if self.quality else []), *([PARAPHRASED] if self.paraphrased else [])]
         return tradeoff(splits).select([FORGET, RETAIN, *more])
 
-    def _probes(self) -> list[Probe]:
+    @cached_property
+    def probes(self) -> list[Probe]:
+        """What each model is asked."""
         wanted, _ = probes(self._suite(list(self.corpus)), self.corpus, self.retain, None)
         return wanted
 
@@ -122,14 +148,35 @@ def _value(measure: Measure | None) -> float | None:
     return None if measure is None else measure.value
 
 
-def _serve(there: Manifest, made: Manifest, wanted: list[Probe]) -> bool:
+def _cached(made: Manifest) -> Path:
+    """Where the records with a manifest are kept in the cache."""
+    return cache_path(CACHE, fingerprint({"inputs": made.inputs, "arguments": made.arguments}))
+
+
+def serving(
+    folders: Iterable[Path], inputs: Mapping[str, str], settings: Mapping[str, Any], wanted: Sequence[Probe]
+) -> Iterator[Path]:
+    """Those of the folders that hold records of the same, or of more.
+
+    Args:
+        folders: may hold records.
+        inputs: what the records wanted are made of, as far as it is known.
+        settings: how they are made, likewise.
+        wanted: what they must answer.
+    """
+    for folder in folders:
+        with suppress(DamagedRecords):
+            if (folder / FILE).is_file() and _serve(Records.manifest_in(folder), inputs, settings, wanted):
+                yield folder
+
+
+def _serve(there: Manifest, inputs: Mapping[str, str], settings: Mapping[str, Any], wanted: Sequence[Probe]) -> bool:
     """Do records that were made for more, or for the same, hold what is wanted?"""
-    settings = {name: value for name, value in made.arguments.items() if name != "probes"}
     if there.arguments.get("texts", "keep") != "keep":
         return False
-    if any(there.inputs.get(k) != v for k, v in made.inputs.items()):
+    if any(there.inputs.get(k) != v for k, v in inputs.items()):
         return False
-    if any(there.arguments.get(k) != v for k, v in settings.items()):
+    if any(there.arguments.get(k) != v for k, v in settings.items() if k != "probes"):
         return False
     known = {field.name for field in fields(Probe)}
     held = [Probe(**values) for values in there.arguments.get("probes", []) if set(values) <= known]

@@ -28,8 +28,9 @@ class Batch(TypedDict, total=False):
     float32 [B, C]."""
     reference_hidden: Tensor
     """Hidden states at completion tokens under the start model, likewise, [B, C, D]."""
-    reference_logits: Tensor
-    """Logits that predict each completion token under the start model, likewise, [B, C, V]."""
+    reference_states: Tensor
+    """What the start model's vocabulary head turns into the logits that predict each completion token, likewise,
+    [B, C, D]."""
 
 
 @dataclass(frozen=True)

@@ -26,3 +26,10 @@ def seconds(text: str, name: str) -> float:
     if not total > 0:
         raise ExpungeError(f"{name} must be a length of time, such as 2h, 30min or 90s; got {text!r}.")
     return total
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in words, of two digits or so."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

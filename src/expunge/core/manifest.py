@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,13 @@ class Manifest:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
+    return dict(_versions(_PACKAGES))
+
+
+@cache
+def _versions(packages: tuple[str, ...]) -> Mapping[str, str]:
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -21,6 +21,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """Number of this process among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def first_process() -> bool:
     """Is this the one process, or the first of those that a launcher started? It alone speaks and keeps folders."""
     return os.environ.get("RANK", "0") == "0"

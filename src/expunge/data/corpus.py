@@ -103,6 +103,13 @@ class Corpus:
         """Fingerprint of a split's content, independent of where it was read from."""
         return fingerprint([example.key for example in self[split]])
 
+    def limited(self, rows: int | None) -> "Corpus":
+        """At most so many rows of each split, evenly spaced; None: all of them."""
+        if rows is None or all(len(examples) <= rows for examples in self.splits.values()):
+            return self
+        splits = {name: _spaced(examples, rows) for name, examples in self.splits.items()}
+        return replace(self, splits=splits, origin={})
+
     def about(self, *splits: str) -> dict[str, dict[str, Any]]:
         """What manifests say of the splits, of all where none is named: rows, their fingerprint, the file's SHA-256."""
         return {
@@ -140,6 +147,11 @@ def _content(example: Example) -> tuple[Any, ...]:
 
 def _written(example: Example) -> str:
     return "\n".join([*(text for _, text in example.messages), example.prompt, example.completion])
+
+
+def _spaced(examples: tuple[Example, ...], rows: int) -> tuple[Example, ...]:
+    n = len(examples)
+    return examples if n <= rows else tuple(examples[i * n // rows] for i in range(rows))
 
 
 def _repeats(name: str, examples: Sequence[Example]) -> str:

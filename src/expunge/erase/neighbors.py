@@ -1,8 +1,11 @@
 """Retain rows that the start model makes: questions like those to forget, and its own answers to them."""
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.checks import ExpungeError
 from expunge.core.format import counted
 from expunge.core.progress import Progress
-from expunge.data.corpus import Corpus, Example
+from expunge.core.whole import write_whole
+from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.data.similar import nearly_the_same
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
@@ -76,6 +80,36 @@ def neighbors(
     if len(made) < number:
         warnings.warn(f"{counted(len(made), 'neighbor')} of {number} were made.", stacklevel=2)
     return tuple(made)
+
+
+def with_neighbors(
+    file: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    number: int,
+    **how: Any,
+) -> Corpus:
+    """The corpus with retain rows that the start model makes; they are kept in a file, for a reader, too.
+
+    Args:
+        file: where they are; what is there is not made again.
+        model: the start model.
+        tokenizer: its tokenizer.
+        corpus: holds `forget`.
+        number: how many are wanted.
+        how: as for `neighbors`.
+    """
+    if not file.is_file():
+        made = neighbors(model, tokenizer, corpus, number, **how)
+        rows = ({"question": row.prompt, "answer": row.completion, "origin": row.origin} for row in made)
+        write_whole(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+    retain = corpus["retain"] if "retain" in corpus else ()
+    splits = {**corpus.splits, "retain": (*retain, *load_corpus("files", retain=str(file))["retain"])}
+    origin = dict(corpus.origin)
+    if origin.get("source") == "files":
+        origin["retain"] = ",".join(filter(None, (origin.get("retain"), str(file))))
+    return replace(corpus, splits=splits, origin=origin if origin.get("source") == "files" else {})
 
 
 def _written(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import gather, sharded, share_of
+from expunge.core.distributed import sharded, share_of
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example, check_corpus
@@ -85,7 +85,7 @@ def collect(
     share = share_of(model)
     content = fingerprint([made.inputs, made.arguments]).replace(":", "-")
     # Ranks of a sharded model must come to the same batches, so none may know parts that another has not seen yet.
-    kept = Partial(None if parts is None or sharded(model) else Path(parts) / content, rank=share[0])
+    kept = Partial(None if parts is None or sharded(model) else Path(parts) / content, rank=share.rank)
     work = Work(batch_size, kept, share, progress)
     with evaluating(model):
         wanted = [(item.row, item.probe.moments) for item in items]
@@ -122,17 +122,33 @@ def identity(
 ) -> Manifest:
     """The manifest of records before they are made: two with equal inputs and arguments hold the same values."""
     plain, weights = _plain(model), weights_identity(model)
+    inputs, asked = data_identity(tokenizer, corpus, probes, template=template, max_length=max_length)
+    arguments = {
+        **asked,
+        "attention": str(plain.config._attn_implementation),
+        **{name: value for name, value in weights.items() if name != "model"},
+    }
+    return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs={"model": weights["model"], **inputs})
+
+
+def data_identity(
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    probes: Sequence[Probe],
+    *,
+    template: Template | None = None,
+    max_length: int = 512,
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Inputs and arguments of `identity` that are known without a model: what any model would be asked."""
+    splits = sorted({probe.split for probe in probes})
     arguments = {
         "template": dated(template, tokenizer).about,
         "max_length": max_length,
-        "attention": str(plain.config._attn_implementation),
-        **{name: value for name, value in weights.items() if name != "model"},
         "probes": [asdict(probe) for probe in sorted(probes, key=lambda p: p.name)],
     }
-    splits = sorted({probe.split for probe in probes})
-    inputs = {"model": weights["model"], "tokenizer": tokenizer_fingerprint(tokenizer)}
+    inputs = {"tokenizer": tokenizer_fingerprint(tokenizer)}
     inputs |= {f"data.{split}": corpus.fingerprint(split) for split in splits}
-    return Manifest(stage="evaluate", arguments=jsonable(arguments), inputs=inputs)
+    return inputs, jsonable(arguments)
 
 
 def _plain(model: nn.Module) -> PreTrainedModel:
@@ -304,7 +320,7 @@ def _generations(
         progress=work.progress,
     )
     work.partial.flush()
-    written = gather(written, work.share[1])
+    written = work.share.gathered(written)
     said = []
     for i, item in enumerate(items):
         text = after_misses = None

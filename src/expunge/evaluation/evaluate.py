@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, path_of, require_at_least, require_names, require_type
-from expunge.core.distributed import barrier, is_main
+from expunge.core.distributed import barrier, from_main, is_main, join
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, versions
 from expunge.core.nested import finite
@@ -61,7 +61,8 @@ def evaluate(
     """Compute a suite's measures for a model, or for records of one without touching a model.
 
     A measure that is not available (no holdout set, no retain model, ...) is there without a value, and its note says
-    what is missing and how to make it.
+    what is missing and how to make it. Processes that a launcher started share the rows; each returns the evaluation,
+    and the first writes.
 
     Args:
         model: the model to evaluate, with `tokenizer` and `corpus`; or none of the three, and `records`.
@@ -94,6 +95,7 @@ def evaluate(
         ExpungeError: neither or both of model and records, an unknown suite or measure, a named measure that is not
             available, or an `output_dir` in use.
     """
+    join()
     check_texts(texts)
     require_type("label", label or "", str, "text")
     if batch_size is not None:
@@ -122,10 +124,13 @@ def evaluate(
             check_finite(model)
             check_corpus(corpus)
             chosen = planned(corpus, suite=suite, metrics=metrics, reference=retain_model, start=start_model)
-            template = dated(template, tokenizer, like=date_of(there(output), retain_model, start_model))
+            date = from_main(lambda: date_of(there(output), retain_model, start_model))
+            template = dated(template, tokenizer, like=date)
             wanted, absent = probes(chosen, corpus, retain_model, start_model)
             made = identity(model, tokenizer, corpus, wanted, template=template, max_length=max_length)
-            found = None if output is None else reusable(output, made, texts=texts, overwrite=overwrite)
+            found = None
+            if output is not None:
+                found = from_main(lambda: reusable(output, made, texts=texts, overwrite=overwrite))
             if found is None:
                 found = collect(
                     model,
@@ -145,7 +150,6 @@ def evaluate(
                     for old in (output / EVALUATION, *replaces):
                         old.unlink(missing_ok=True)  # first, so that a kill leaves nothing of other records
                     found.with_texts(texts).save(output)
-                barrier()
             if output is not None and is_main():
                 shutil.rmtree(output / PARTS, ignore_errors=True)  # also where a run was killed before it came to this
             held = found
@@ -168,6 +172,8 @@ def evaluate(
         result = Evaluation(measures, label=label or "model", suite=chosen.name, samples=rows, about=about)
         if output is not None and is_main():
             result.with_texts(texts).save(output / EVALUATION)
+        if output is not None:
+            barrier()
         return result
 
 

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from expunge.evaluation.scoring import BATCH_TOKENS
 from expunge.models.matrices import weight_bytes
-from expunge.models.observe import HEAD_CHUNK
+from expunge.models.vocabulary_head import HEAD_CHUNK
 
 
 def evaluation_memory(model: PreTrainedModel, dtype: str, bits: int | None = None) -> dict[str, float]:

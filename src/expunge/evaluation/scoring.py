@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import nn
 
 from expunge.core.batch import Encoded, collate
-from expunge.core.distributed import gather
+from expunge.core.distributed import ALONE, Share
 from expunge.core.progress import Progress
 from expunge.evaluation.partial import Partial
 from expunge.models.anatomy import causal_lm
@@ -26,8 +26,8 @@ class Work:
 
     batch_size: int | None = None
     partial: Partial = field(default_factory=lambda: Partial(None))
-    share: tuple[int, int] = (0, 1)
-    """(this rank, ranks)."""
+    share: Share = ALONE
+    """What of it is this rank's."""
     progress: Progress | None = None
 
     def tell(self, what: str) -> Callable[[int, int], None]:
@@ -84,7 +84,7 @@ def teacher_forced(
         (Encoded(ids, start, False, 0) for ids, start in starts.items()), key=lambda r: (-len(r.ids), r.ids)
     )
     found = {tuple(part["ids"]): _score_from(part) for part in work.partial.read("scores")}
-    mine = _batches(distinct, work.batch_size)[work.share[0] :: work.share[1]]
+    mine = work.share.mine(_batches(distinct, work.batch_size))
     total, done, most, tell = sum(map(len, mine)), 0, len(distinct), work.tell("scoring answers")
     for batch in mine:
         while left := [row for row in batch if row.ids not in found]:
@@ -101,7 +101,7 @@ def teacher_forced(
             tell(done + len(batch) - len(left) + len(some), total)
         done += len(batch)
     work.partial.flush()
-    found = gather(found, work.share[1])
+    found = work.share.gathered(found)
     return [found[row.ids].after(row.start - starts[row.ids]) for row in rows]
 
 
@@ -160,14 +160,14 @@ def gradient_norms(model: nn.Module, rows: Sequence[Encoded], *, work: Work | No
     distinct = sorted(dict.fromkeys(rows), key=lambda r: (-len(r.ids), r.ids, r.start))
     known = {(tuple(part["ids"]), part["start"]): part["norm"] for part in work.partial.read("gradients")}
     found = {row: known[row.ids, row.start] for row in distinct if (row.ids, row.start) in known}
-    mine, tell = distinct[work.share[0] :: work.share[1]], work.tell("gradient norms")
+    mine, tell = work.share.mine(distinct), work.tell("gradient norms")
     for done, row in enumerate(mine, start=1):
         if row not in found:
             found[row] = _gradient_norm(inner, row)
             work.partial.add("gradients", [{"ids": row.ids, "start": row.start, "norm": found[row]}])
         tell(done, len(mine))
     work.partial.flush()
-    return gather(found, work.share[1])
+    return work.share.gathered(found)
 
 
 def _gradient_norm(inner: nn.Module, row: Encoded) -> float:

@@ -26,7 +26,7 @@ from expunge.models.fingerprint import model_fingerprint
 from expunge.models.load import load_model, load_tokenizer
 from expunge.report.figures import INK, PALETTE, SHAPES, save_png
 from expunge.report.text import words
-from expunge.results.attacked import PLAIN, Attacked
+from expunge.results.attacked import NOTHING, PLAIN, Attacked
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
 
@@ -208,7 +208,7 @@ def attacks(
         ]
         if not waiting:
             continue
-        control = attacked(load_model(retain_model, dtype="float32"), CONTROL, turn)
+        control = attacked(load_model(retain_model, dtype="float32"), CONTROL, turn, control=NOTHING)
         for done, name in enumerate(waiting):
             if progress:
                 progress("attacks on methods", done, len(waiting), f"{name}, seed {turn}")

@@ -12,6 +12,8 @@ from expunge.localize.gradients import Dataset, gradients, input_means
 from expunge.localize.localization_plan import Plan
 from expunge.masks.units import Layout
 from expunge.models.anatomy import blocks, causal_lm, is_linear, output_dim
+from expunge.models.fingerprint import whole
+from expunge.models.placement import kept_weight
 
 
 class Inputs:
@@ -31,7 +33,6 @@ class Inputs:
     ) -> None:
         self.model, self.units, self.plan, self.datasets = model, units, plan, datasets
         self.how, self.batch_size, self.seed, self.identity, self.progress = how, batch_size, seed, identity, progress
-        self.parameters = dict(causal_lm(model).named_parameters())
         self.passed: dict[str, dict[str, Tensor]] = {}
 
     def __call__(self, what: str, group: str) -> Any:
@@ -40,13 +41,22 @@ class Inputs:
         if what in plain:
             return plain[what]
         if what == "weights":
-            return unit_rows(self.units, group, self.parameters)
+            return unit_rows(self.units, group, self._weights(group))
         if what == "value_vectors":
             part = self.units.parts[group]
-            return self.parameters[group].detach().double().movedim(part.dim, 0).reshape(part.units, -1)
+            return self._weights(group)[group].double().movedim(part.dim, 0).reshape(part.units, -1)
         if what in ("forget_gradients", "retain_gradients", "forget_squares"):
-            return unit_rows(self.units, group, self._gradients(what))
+            gradients = self._gradients(what)
+            return unit_rows(self.units, group, {name: whole(gradients[name]) for name in self._names(group)})
         return self._inputs(what, group)
+
+    def _weights(self, group: str) -> dict[str, Tensor]:
+        """The parameters of a group, whole, wherever they are kept."""
+        inner = causal_lm(self.model)
+        return {n: whole(kept_weight(inner, n, inner.get_parameter(n).detach())) for n in self._names(group)}
+
+    def _names(self, group: str) -> list[str]:
+        return [name for name, part in self.units.parts.items() if part.group == group]
 
     def _gradients(self, what: str) -> dict[str, Tensor]:
         if what not in self.passed:
@@ -84,9 +94,9 @@ class Inputs:
         """The linear layer of each group: the one whose weight goes by the group's name."""
         inner = causal_lm(self.model)
         by_weight = {id(m.weight): m for block in blocks(inner) for m in block.modules() if is_linear(m)}
-        found = {}
+        found, parameters = {}, dict(inner.named_parameters())
         for group in self.units.groups:
-            layer = by_weight.get(id(self.parameters[group]))
+            layer = by_weight.get(id(parameters[group]))
             if layer is None:
                 raise ExpungeError(
                     f"{self.plan.name} reads the inputs of the decoder blocks' linear layers, and {group} is none's "

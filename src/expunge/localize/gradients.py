@@ -5,8 +5,7 @@ and kept in buffers of their own. Every example weighs the same however rows are
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +13,15 @@ from torch import Tensor, nn
 
 from expunge.core.batch import Encoded, collate
 from expunge.core.cache import cache_path
+from expunge.core.distributed import is_main, sharded, share_of
 from expunge.core.logprobs import wide
 from expunge.core.manifest import fingerprint, jsonable, versions
 from expunge.core.progress import Progress
 from expunge.core.tensor_file import keep_tensors, kept_tensors
-from expunge.models.anatomy import causal_lm, evaluating
-from expunge.models.observe import Observed, observe, observe_inputs
+from expunge.localize.gradient_sums import collecting
+from expunge.models.anatomy import causal_lm, evaluating, output_dim
+from expunge.models.observe import Observed, Place, observe, observe_inputs
+from expunge.models.placement import input_device, kept_weight
 from expunge.objectives.combine import Loss, Need, Objective, Stream
 
 CACHED = 2**30
@@ -66,7 +68,7 @@ def gradients(
         dataset: rows and loss.
         names: parameters, as `causal_lm(model)` calls them.
         how: `mean`, `sum` or `squares`; the last runs one backward pass an example.
-        batch_size: examples computed at once.
+        batch_size: examples computed at once. Ranks share the batches, which are cut as for one process.
         model_fingerprint: of the model, under which gradients are kept in the cache; None keeps nothing.
         progress: called with (what, examples done, examples in all, numbers).
 
@@ -76,25 +78,31 @@ def gradients(
     inner = causal_lm(model)
     parameters = {name: parameter for name, parameter in inner.named_parameters() if name in set(names)}
     size = 4 * sum(p.numel() for p in parameters.values())
-    path = None
-    if model_fingerprint is not None and size <= CACHED and dataset.loss.function.__module__.startswith("expunge."):
+    path, share = None, share_of(inner)
+    ours = dataset.loss.function.__module__.startswith("expunge.")
+    if model_fingerprint is not None and size <= CACHED and ours and not sharded(inner):
         key = _key(dataset, list(parameters), how, model_fingerprint, next(inner.parameters()).dtype)
         path = cache_path("gradients", key).with_suffix(".safetensors")
-        if (kept := kept_tensors(path, key, str(next(inner.parameters()).device))) is not None:
+        kept = kept_tensors(path, key, str(input_device(inner)))
+        if share.all(kept is not None):  # ranks on another machine have a cache of their own
+            assert kept is not None
             return kept[0]
-    sums = {name: torch.zeros_like(wide(p.detach())) for name, p in parameters.items()}
-    done = 0
-    with _prepared(inner, parameters, sums, squared=how == "squares"):
-        for numbers in _batches(dataset, 1 if how == "squares" else batch_size):
+    sums = {name: torch.zeros_like(wide(kept_weight(inner, name, p.detach()))) for name, p in parameters.items()}
+    mine = share.mine(_batches(dataset, 1 if how == "squares" else batch_size))
+    total, done = sum(map(len, mine)), 0
+    with collecting(inner, sums, squared=how == "squares") as collect:
+        for numbers in mine:
             # Weighed afterwards, in float32: 1 / N times a small gradient may be nothing in float16.
-            example_losses(model, dataset, numbers).sum().backward()
+            example_losses(inner, dataset, numbers).sum().backward()
+            collect()
             done += len(numbers)
             if progress is not None:
-                progress(f"{dataset.what} gradients", done, len(dataset), "")
-    if how != "sum":
-        for total in sums.values():
-            total.mul_(1 / len(dataset))
-    if path is not None:
+                progress(f"{dataset.what} gradients", done, total, "")
+    for summed in sums.values():
+        share.summed(summed)
+        if how != "sum":
+            summed.mul_(1 / len(dataset))
+    if path is not None and is_main():
         keep_tensors(sums, path, key)
     return sums
 
@@ -103,17 +111,28 @@ def example_losses(model: nn.Module, dataset: Dataset, numbers: Sequence[int]) -
     """The loss of each of some examples, [B], with gradients."""
     objective, loss = dataset.objective, dataset.loss
     needs: dict[str, frozenset[str]] = {}
-    for by in ("current", "reference"):
+    for by in ("current",) if loss.tokenwise else ("current", "reference"):
         for stream, observables in objective.needs(by).items():  # type: ignore[arg-type]
             needs[stream] = needs.get(stream, frozenset()) | observables
     batches = {stream: collate([dataset.rows[stream][i] for i in numbers]) for stream in needs}
-    seen: dict[str, Observed] = observe(model, batches, needs, layer=objective.layer, positions=objective.positions)
+
+    def of_tokens(logits: Tensor, targets: Tensor, _place: Place) -> Tensor:
+        return loss.of_tokens(logits, logits.detach(), targets)
+
+    seen: dict[str, Observed] = observe(
+        model,
+        batches,
+        needs,
+        layer=objective.layer,
+        positions=objective.positions,
+        token_losses={loss.own: of_tokens},
+    )
 
     def lookup(need: Need) -> Tensor:
         value: Tensor = getattr(seen[need.stream], need.observable)
         return value.detach() if need.by == "reference" else value
 
-    term = loss.term(lookup)
+    term = loss.observed_term(lookup)
     return term.values if term.counts is None else term.values / term.counts
 
 
@@ -144,66 +163,37 @@ def input_means(
 
     def read(name: str, inputs: Tensor) -> None:
         values = inputs.double()
-        absolute[name] = values.abs().sum(0) + absolute.get(name, 0)
-        squared[name] = values.square().sum(0) + squared.get(name, 0)
+        absolute[name] += values.abs().sum(0).cpu()
+        squared[name] += values.square().sum(0).cpu()
 
-    positions_seen, done = 0, 0
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+    for name, layer in layers.items():
+        width = layer.weight.shape[1 - output_dim(layer)]  # type: ignore[union-attr, index]
+        absolute[name], squared[name] = (torch.zeros(int(width), dtype=torch.float64) for _ in range(2))
+    share = share_of(model)
+    mine = share.mine(_cut(rows, batch_size))
+    seen, total, done = torch.zeros((), dtype=torch.long), sum(map(len, mine)), 0
     with evaluating(model):
-        for first in range(0, len(order), batch_size):
-            numbers = order[first : first + batch_size]
+        for numbers in mine:
             batch = collate([rows[i] for i in numbers])
-            positions_seen += observe_inputs(model, batch, layers, read, positions=positions)
+            seen += observe_inputs(model, batch, layers, read, positions=positions)
             done += len(numbers)
             if progress is not None:
-                progress("inputs of layers", done, len(rows), "")
+                progress("inputs of layers", done, total, "")
+    positions_seen = int(share.summed(seen))
     return (
-        {name: total / positions_seen for name, total in absolute.items()},
-        {name: total / positions_seen for name, total in squared.items()},
+        {name: share.summed(of_all) / positions_seen for name, of_all in absolute.items()},
+        {name: share.summed(of_all) / positions_seen for name, of_all in squared.items()},
     )
 
 
-def _batches(dataset: Dataset, size: int) -> Iterator[list[int]]:
+def _batches(dataset: Dataset, size: int) -> list[list[int]]:
+    return _cut(next(iter(dataset.rows.values())), size)
+
+
+def _cut(rows: Sequence[Encoded], size: int) -> list[list[int]]:
     # Longest first: too little memory shows at once, and rows of like length pad little.
-    first = next(iter(dataset.rows.values()))
-    order = sorted(range(len(dataset)), key=lambda i: -len(first[i].ids))
-    return (order[i : i + size] for i in range(0, len(order), size))
-
-
-@contextmanager
-def _prepared(
-    inner: nn.Module, parameters: Mapping[str, nn.Parameter], sums: Mapping[str, Tensor], *, squared: bool
-) -> Iterator[None]:
-    """Evaluation mode, and gradients for the named parameters alone, each added to its sum as soon as it is there."""
-    training = inner.training
-    before = {name: (p.requires_grad, p.grad) for name, p in inner.named_parameters()}
-
-    def adding(total: Tensor) -> Callable[[Tensor], None]:
-        def add(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            gradient = parameter.grad.to(total.dtype)
-            total.add_(gradient.square() if squared else gradient)
-            parameter.grad = None
-
-        return add
-
-    inner.eval()
-    inner.requires_grad_(False)
-    handles = []
-    for name, parameter in parameters.items():
-        parameter.grad = None
-        parameter.requires_grad_(True)
-        handles.append(parameter.register_post_accumulate_grad_hook(adding(sums[name])))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, parameter in inner.named_parameters():
-            wanted, gradient = before[name]
-            parameter.requires_grad_(wanted)
-            parameter.grad = gradient
-        inner.train(training)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def _key(dataset: Dataset, names: Sequence[str], how: str, model_fingerprint: str, dtype: torch.dtype) -> str:

@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core import catalogue
-from expunge.core.checks import require_at_least, require_type
+from expunge.core.checks import ExpungeError, require_at_least, require_type
+from expunge.core.distributed import join
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, check_corpus
@@ -19,10 +20,12 @@ from expunge.localize.datasets import datasets_of, ids
 from expunge.localize.localization_plan import planned
 from expunge.localize.model_units import Modules, layout
 from expunge.masks.scores import Scores
+from expunge.masks.units import Layout
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.finite import check_finite
 from expunge.models.load import check_tokenizer_fits, refuse_adapters
+from expunge.models.placement import offloading
 from expunge.models.rows_fit import check_rows_fit, embedded_ids
 
 
@@ -48,7 +51,8 @@ def localize(
     """Score how much each unit of a model is tied to the forget set; `scores.select(ratio=0.1)` makes a mask.
 
     The model is left as it was. Gradients of up to 1 GiB are kept in the cache, by the content of model and rows, so
-    that several attributions share one pass.
+    that several attributions share one pass. Processes that a launcher started share the batches, and each returns all
+    scores.
 
     Args:
         model: the start model.
@@ -81,6 +85,7 @@ def localize(
         ExpungeError: unknown names, a unit that the attribution is not defined for, settings that would change nothing,
             a missing set, non-finite scores.
     """
+    join()
     refuse_adapters(model)
     check_tokenizer_fits(model, tokenizer)
     if corpus is not None:
@@ -90,6 +95,7 @@ def localize(
     require_at_least("batch_size", batch_size, 1)
     require_type("seed", seed, int, "a whole number")
     units = layout(model, unit=plan.unit, modules=modules, down_projection=down_projection)
+    _refuse_parted(model, units)
     template = dated(template, tokenizer)
     datasets = datasets_of(
         plan,
@@ -161,3 +167,14 @@ def localize(
     scored = Scores(units, values, attribution_of(plan.function).scope, manifest)
     scored.check_finite()
     return scored
+
+
+def _refuse_parted(model: PreTrainedModel, units: Layout) -> None:
+    """Raise for weights of an offloaded model that two layers share: each layer is brought a tensor of its own."""
+    tied = getattr(model, "all_tied_weights_keys", {})
+    parted = sorted({*tied, *tied.values()} & {*units.parts})
+    if parted and any(offloading(module) for module in model.modules()):
+        raise ExpungeError(
+            f"{parted[0]} is shared by two layers, and of an offloaded model such weights cannot be scored. Choose "
+            "modules without it, such as modules=linear, or load the model onto one device."
+        )

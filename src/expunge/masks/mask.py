@@ -94,6 +94,18 @@ class Mask:
         parts = {name: Part(tuple(chosen[name].shape), "weights", name) for name in there if name in chosen}
         return cls(Layout("weight", parts), {name: pack(chosen[name].flatten()) for name in parts})
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """How it was made, without the seeds: two draws of one recipe have the same; None where nothing says how."""
+        if self.manifest is None:
+            return None
+        made, data = self.manifest, self.manifest.results.get("data", {})
+        return {
+            "arguments": _seedless(made.arguments),
+            "inputs": {name: made.inputs[name] for name in ("model", "tokenizer") if name in made.inputs},
+            "data": {split: about["content"] for split, about in data.items()},
+        }
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
@@ -249,4 +261,11 @@ def _derived(how: str, *masks: Mask, seed: int | None = None, **more: Any) -> Ma
         return None
     arguments = {"made_by": how, "of": [manifest.arguments for manifest in known], **more}
     inputs = {k: v for manifest in reversed(known) for k, v in manifest.inputs.items()}
-    return Manifest(stage="localize", arguments=arguments, seed=seed, inputs=inputs)
+    data = {k: v for manifest in reversed(known) for k, v in manifest.results.get("data", {}).items()}
+    return Manifest(stage="localize", arguments=arguments, seed=seed, inputs=inputs, results={"data": data})
+
+
+def _seedless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _seedless(part) for name, part in value.items() if name != "seed"}
+    return [_seedless(part) for part in value] if isinstance(value, list) else value

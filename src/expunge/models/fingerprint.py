@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
+from expunge.models.placement import is_spread, kept_weight
+
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor in one piece: gathered from all processes where it is sharded (FSDP2), which all must ask for."""
@@ -19,7 +21,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 def model_fingerprint(model: nn.Module) -> str:
     """Fingerprint of a model's weights: names, types, shapes and bits; the same wherever the files are."""
-    return _fingerprint(_deciding(model), model.state_dict(keep_vars=True))
+    weights = {name: kept_weight(model, name, tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
+    # What is offloaded is read anew each time, so that names alone say which weights are one.
+    tied = getattr(model, "all_tied_weights_keys", {}) if is_spread(model) else None
+    return _fingerprint(_deciding(model), weights, tied)
 
 
 def base_fingerprint(model: nn.Module) -> str:
@@ -41,14 +46,17 @@ _PEFT_WRAPPERS = ("base_layer", "original_module")
 """Names under which PEFT keeps the layers that it stands before."""
 
 
-def _fingerprint(deciding: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+def _fingerprint(
+    deciding: Mapping[str, Any], weights: Mapping[str, Tensor], tied: Mapping[str, str] | None = None
+) -> str:
     digest = xxhash.xxh3_128()
     digest.update(json.dumps(deciding, sort_keys=True, default=_plain).encode())
-    seen: set[int] = set()
+    seen: set[int | str] = set()
     for name, tensor in sorted(weights.items()):
-        if id(tensor) in seen:
+        mark = id(tensor) if tied is None else tied.get(name, name)
+        if mark in seen:
             continue  # a tied weight counts once
-        seen.add(id(tensor))
+        seen.add(mark)
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"xxh3:{digest.hexdigest()}"

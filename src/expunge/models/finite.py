@@ -1,12 +1,12 @@
 """Are a model's weights numbers? What is measured or trained on others means nothing."""
 
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import gather, grouped
+from expunge.core.distributed import ranks
+from expunge.models.placement import kept_weights
 
 
 def check_finite(model: nn.Module, what: str = "model") -> None:
@@ -24,13 +24,12 @@ def check_finite(model: nn.Module, what: str = "model") -> None:
 
 def non_finite_parameter(model: nn.Module) -> str | None:
     """Name of the first parameter that holds a NaN or an infinity on any rank; None where all are finite."""
-    bad = {name: True for name, parameter in model.named_parameters() if not _finite(parameter)}
-    return next(iter(gather(bad, dist.get_world_size() if grouped() else 1)), None)
+    bad = {name: True for name, weight in kept_weights(model) if not _finite(weight)}
+    return next(iter(ranks().gathered(bad)), None)
 
 
-def _finite(parameter: nn.Parameter) -> bool:
-    own = parameter.detach()
-    own = own.to_local() if isinstance(own, DTensor) else own
+def _finite(weight: Tensor) -> bool:
+    own = weight.to_local() if isinstance(weight, DTensor) else weight
     if not own.numel() or not own.is_floating_point() or own.element_size() == 1:
         return True  # quantized weights
     return all(bool(torch.isfinite(edge)) for edge in own.aminmax())

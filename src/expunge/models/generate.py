@@ -18,8 +18,10 @@ from transformers import (
 
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_positive
+from expunge.core.distributed import ALONE, Share
 from expunge.core.progress import Progress
 from expunge.models.anatomy import causal_lm
+from expunge.models.placement import input_device
 from expunge.models.rows_fit import most_positions
 
 BATCH_TOKENS = 2**15
@@ -100,7 +102,7 @@ def continuations(
     batch_size: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     known: Mapping[Prompt, list[int]] | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: Share = ALONE,
     keep: Callable[[Mapping[Prompt, list[int]]], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[Prompt, list[int]]:
@@ -121,7 +123,7 @@ def continuations(
         batch_size: most prompts computed at once; None: as many as `batch_tokens` holds.
         batch_tokens: budget of a batch, in tokens of prompt and continuation.
         known: continuations found before; batches of which all are known are not computed again.
-        share: (which, of how many): with (1, 4) the second of every four batches is computed here.
+        share: which batches are computed here.
         keep: called with the continuations of each batch once they are there.
         progress: called with (what, prompts done, prompts in all, numbers) after each batch, those of this share.
 
@@ -139,7 +141,7 @@ def continuations(
     _check_prompts(distinct, limit)
     found = {prompt: tokens for prompt, tokens in (known or {}).items() if prompt in wanted}
     together = not distinct or _computes_together(inner, distinct[0])
-    mine = _batches(distinct, wanted, batch_size, batch_tokens)[share[0] :: share[1]]
+    mine = share.mine(_batches(distinct, wanted, batch_size, batch_tokens))
     total, done, cut, most = sum(map(len, mine)), 0, 0, len(distinct)
     for batch in mine:
         while left := [prompt for prompt in batch if prompt not in found]:
@@ -270,7 +272,7 @@ def _steps(
     pick: Pick,
 ) -> Iterator[dict[int, int]]:
     """The next token of each row that still goes on, its end token included."""
-    device = next(inner.parameters()).device
+    device = input_device(inner)
     ids, mask, positions = _padded(batch, device)
     padded = bool((mask == 0).any())
     cache = DynamicCache(config=inner.config)  # type: ignore[arg-type]
@@ -342,7 +344,7 @@ def _generate_alone(
 
 
 def _own_way(inner: nn.Module, prompt: Prompt, longest: int, eos_ids: Collection[int], picked: _Picked) -> list[int]:
-    ids = torch.tensor([prompt], device=next(inner.parameters()).device)
+    ids = torch.tensor([prompt], device=input_device(inner))
     holder: Any = inner
     settings, holder.generation_config = holder.generation_config, GenerationConfig(pad_token_id=0)
     try:

@@ -4,8 +4,9 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -20,13 +21,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.distributed import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
 from expunge.core.checks import ExpungeError, require_bits, require_type
+from expunge.core.distributed import is_main, join, sharded
 from expunge.core.json_text import read_object
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.core.progress import local_rank, processes
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
@@ -36,6 +40,10 @@ from expunge.models.weight_files import headers, weight_files
 from expunge.models.weights_fit import check_causal, check_weights
 
 Dtype = str | torch.dtype
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
+"""A folder with one of these is a model's."""
+SPREAD = "auto"
+"""The device that stands for all."""
 
 
 def load_model(
@@ -44,6 +52,7 @@ def load_model(
     dtype: Dtype = "auto",
     device: str | None = None,
     bits: int | None = None,
+    sharded: bool = False,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """Load a causal language model from a local folder (a run folder too) or from the hub.
@@ -54,22 +63,30 @@ def load_model(
     Args:
         source: folder or hub id.
         dtype: `auto` (as stored), `float32`, `bfloat16`, ...
-        device: where to put it; None: the first GPU if there is one, else the CPU.
+        device: where to put it; `auto`: over all GPUs, and what does not fit there in the memory of the CPU, for
+            evaluation and localization; None: the first GPU if there is one, else the CPU.
         bits: 8 or 4 keep the weights quantized, through bitsandbytes; None: as they are, or as an adapter's base was.
+        sharded: divide the weights among the processes that a launcher started (FSDP2).
         trust_remote_code: run code that comes with the model; off unless you trust its author.
 
     Raises:
         ExpungeError: a folder without configuration or without safetensors weights, weights that do not fit the
             configuration, a model that is no causal language model, an id that is not available, an adapter whose base
             is missing or another model, bits that the base of an adapter did not have, bits without bitsandbytes or a
-            GPU, or a device that is not there.
+            GPU, a device that is not there, or weights that cannot be sharded.
     """
     require_type("trust_remote_code", trust_remote_code, bool, "True or False")
-    check_loading(source, device=device, bits=bits)
+    check_loading(source, device=device, bits=bits, sharded=sharded)
     place = place_of(device)
     if holds_adapter_alone(source):
         return _with_adapter(Path(source), dtype=dtype, place=place, trust_remote_code=trust_remote_code)
     config = configuration(source, trust_remote_code=trust_remote_code)
+    where: dict[str, Any] = {"device_map": SPREAD} if place == SPREAD else {}
+    if bits is not None:
+        where = {"quantization_config": _quantization(bits), "device_map": SPREAD if where else {"": place}}
+    if sharded:
+        join()
+        where = {"distributed_config": DistributedConfig(fsdp_size=processes())}
     with refused(f"cannot load the model '{source}'", source), quiet():
         model, found = AutoModelForCausalLM.from_pretrained(
             str(source),
@@ -79,10 +96,10 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are reported with the others; `check_weights` refuses them
-            **({} if bits is None else {"quantization_config": _quantization(bits), "device_map": {"": place}}),
+            **where,
         )
         check_weights(source, type(model).__name__, found)
-        return (model if bits is not None else model.to(place)).eval()  # type: ignore[no-any-return]
+        return (model if where else model.to(place)).eval()  # type: ignore[no-any-return]
 
 
 def configuration(source: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -126,16 +143,26 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def check_loading(source: str | Path, *, device: str | None = None, bits: int | None = None) -> None:
+def check_loading(
+    source: str | Path, *, device: str | None = None, bits: int | None = None, sharded: bool = False
+) -> None:
     """Raise where `load_model` would refuse, as far as files and settings show, before any weight is read.
 
     Args:
         source: folder or hub id.
         device: where the model would be put.
         bits: what its weights would be kept in.
+        sharded: would they be divided among processes?
     """
     require_bits(bits)
     check_model_folder(source)
+    if sharded:
+        _check_sharding(source, device=device, bits=bits)
+    if processes() > 1 and device is not None and (device == SPREAD or ":" in device):
+        raise ExpungeError(
+            f"device={device} with {processes()} processes: each takes a GPU of its own. Leave device out, or start "
+            "one process."
+        )
     if not holds_adapter_alone(source):
         _check_quantizing(bits, place_of(device))
         check_device(device)
@@ -153,7 +180,7 @@ def check_loading(source: str | Path, *, device: str | None = None, bits: int | 
 
 def check_device(device: str | None) -> None:
     """Raise unless models can be put on a device; None is the one that is taken by itself."""
-    if device is None:
+    if device in (None, SPREAD):
         return
     try:
         asked = torch.device(device)
@@ -169,8 +196,26 @@ def check_device(device: str | None) -> None:
 
 
 def place_of(device: str | None) -> str:
-    """Where a model is put: the device that was named, else the first GPU if there is one, else the CPU."""
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Where a model is put: the device that was named, else this process's GPU if there is one, else the CPU."""
+    if device is not None or not torch.cuda.is_available():
+        return device or "cpu"
+    return "cuda" if processes() == 1 else f"cuda:{local_rank() % torch.cuda.device_count()}"
+
+
+def _check_sharding(source: str | Path, *, device: str | None, bits: int | None) -> None:
+    if processes() == 1:
+        raise ExpungeError(
+            "sharded=true divides the weights among several processes, and this is one. Start several: --launch fsdp2 "
+            "--gpus 2, or torchrun -m expunge ..."
+        )
+    for setting, value in (("device", device), ("bits", bits)):
+        if value is not None:
+            raise ExpungeError(f"{setting}={value} does not go with sharded=true. Leave one of them out.")
+    if holds_adapter_alone(source):
+        raise ExpungeError(
+            f"'{source}' holds an adapter alone, which is merged into whole weights, so sharded=true does not go with "
+            "it. Merge it into a model folder first: expunge export."
+        )
 
 
 def _check_quantizing(bits: int | None, place: str) -> None:
@@ -274,10 +319,8 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
     except Exception as error:  # the files of a tokenizer make the libraries raise anything, `Exception` itself too
-        raise ExpungeError(
-            f"cannot load a tokenizer from '{source}': {_why(source, error)}\n"
-            "If it is elsewhere, name it: tokenizer=<folder or id>."
-        ) from error
+        elsewhere = "\nIf it is elsewhere, name it: tokenizer=<folder or id>." if Path(source).exists() else ""
+        raise ExpungeError(f"cannot load a tokenizer from '{source}': {_why(source, error)}{elsewhere}") from error
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
@@ -286,7 +329,15 @@ def _why(source: str | Path, error: Exception) -> str:
     if Path(source).exists():
         return text if isinstance(error, OSError | ValueError) else f"{text} ({type(error).__name__})"
     # What comes from far away speaks of connections first, where mostly a name is wrong.
-    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]})"
+    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]}){_near(Path(source))}"
+
+
+def _near(missing: Path) -> str:
+    """A model folder of nearly that name, as a question; empty where there is none."""
+    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
+    models = [path.name for path in beside if any((path / name).is_file() for name in _CONFIGURATIONS)]
+    near = get_close_matches(missing.name, models, n=1)
+    return f" Did you mean '{missing.parent / near[0]}'?" if near else ""
 
 
 def check_model_folder(source: str | Path) -> None:
@@ -297,15 +348,15 @@ def check_model_folder(source: str | Path) -> None:
     if not folder.exists():
         looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
         if looks_local:
-            raise ExpungeError(f"no model folder at '{source}'.")
+            raise ExpungeError(f"no model folder at '{source}'.{_near(folder)}")
         return
     if not folder.is_dir():
         raise ExpungeError(f"'{source}' is a file; a model is a folder with config.json and model.safetensors.")
-    for name in ("config.json", "adapter_config.json"):
+    for name in _CONFIGURATIONS:
         if (folder / name).is_file():
             read_object(folder / name)  # what is wrong with its JSON, which the libraries do not say
     files = sorted(p.name for p in folder.iterdir())
-    if not {"config.json", "adapter_config.json"} & set(files):
+    if not {*_CONFIGURATIONS} & set(files):
         _refuse_unfinished(folder)
         raise ExpungeError(
             f"'{source}' holds no config.json, so it is not a model folder. It holds: {', '.join(files) or 'nothing'}."
@@ -396,12 +447,16 @@ def refuse_adapters(model: nn.Module) -> None:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
-    """Write weights (safetensors), configuration and tokenizer, as transformers reads them."""
+    """Write weights (safetensors), configuration and tokenizer, as transformers reads them.
+
+    Of a model whose weights are divided among processes, all must ask for it; the first one writes.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    give_usual_mode(*folder.glob("*.safetensors"))
-    tokenizer.save_pretrained(folder)
+    if is_main() or not sharded(model):
+        give_usual_mode(*folder.glob("*.safetensors"))
+        tokenizer.save_pretrained(folder)
     return folder
 
 

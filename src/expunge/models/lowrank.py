@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive
 from expunge.models.matrices import linear_layers, shape_of
+from expunge.models.vocabulary_head import head_of
 
 Save = Literal["merged", "adapter", "both"]
 NAME = "default"
@@ -218,6 +219,7 @@ class StartModel(nn.Module):
         """
         super().__init__()
         self.module = model
+        self.head = head_of(model).frozen()
         self.kept = (
             {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad} if own_adapter else None
         )

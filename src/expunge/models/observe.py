@@ -1,15 +1,16 @@
 """Observables: the one place that runs a model forward for training, attribution and scoring.
 
-From what is needed it returns, at completion positions only, token log-probabilities, hits, logits and hidden states.
-Prompt and padding never pass the vocabulary head. Rows of one call may come in several streams (forget, retain,
-alternate): they share one pass, and rows of like length are computed together, which reorders work and changes no
-value.
+From what is needed it returns, at completion positions only, token log-probabilities, hits, values of losses, logits
+and hidden states. Prompt and padding never pass the vocabulary head. Rows of one call may come in several streams
+(forget, retain, alternate): they share one pass, and rows of like length are computed together, which reorders work and
+changes no value.
+
+What is where is worked out on the host, from the rows; the model's device gets indices and is never waited for.
 
 B = rows, C = completion positions of the longest completion, V = vocabulary, D = hidden size,
 N = completion tokens in all.
 """
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,20 +19,23 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
 
 from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import sharded
 from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
-from expunge.models.anatomy import backbone, blocks, causal_lm, head
+from expunge.models.anatomy import backbone, blocks, causal_lm
+from expunge.models.placement import input_device
+from expunge.models.vocabulary_head import Head, forward_replaced, head_of, in_chunks, original_forward
 
-OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "logits", "hidden")
-_FROM_HEAD = frozenset({"logprobs", "token_logprobs", "hits", "moments", "logits"})
+OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "token_values", "states", "logits", "hidden")
+_FROM_HEAD = frozenset(OBSERVABLES) - {"hidden"}
 
-HEAD_CHUNK = 2**25
-"""Most logits (tokens x vocabulary) computed at once; more are computed in chunks
-and once more in the backward pass."""
+Place = tuple[Int[Tensor, " n"], Int[Tensor, " n"]]
+"""Rows and columns of some completion tokens among those of a stream, [B, C]."""
+TokenLoss = Callable[[Float[Tensor, "n v"], Int[Tensor, " n"], Place], Float[Tensor, " n"]]
+"""From the logits that predict some completion tokens, these tokens and their places to one value each."""
+_CARRYING = ("token_logprobs", "token_values", "states", "logits", "hidden")  # what may carry a gradient
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Observed:
     moments: Float[Tensor, "b c 2"] | None = None
     """Mean and variance of log p over the vocabulary under p where each completion token is predicted; 0 where there is
     none. They carry no gradient."""
+    token_values: Float[Tensor, "b c"] | None = None
+    """What the stream's `TokenLoss` gave each completion token; 0 where there is none."""
+    states: Float[Tensor, "b c d"] | None = None
+    """What the vocabulary head turns into the logits that predict each completion token; 0 where there is none."""
     logits: Float[Tensor, "b c v"] | None = None
     """Logits that predict each completion token; 0 where there is none."""
     hidden: Float[Tensor, "b c d"] | None = None
@@ -73,6 +81,7 @@ def observe(
     layer: int | None = None,
     positions: str = "holding",
     together: bool = False,
+    token_losses: Mapping[str, TokenLoss] | None = None,
 ) -> dict[str, Observed]:
     """Run the model once over all streams and return what each needs.
 
@@ -85,6 +94,9 @@ def observe(
         positions: `holding` reads hidden states where a completion token stands, `predicting` one position before it.
         together: compute all rows in one pass, in their order and at the left edge, so that a hook on a block knows
             which row and position it sees.
+        token_losses: what gives `token_values`, for each stream that needs them. It is called with a chunk of tokens at
+            a time, so that no more than one chunk's logits are held, and again in the backward pass where there are
+            several.
 
     Returns:
         One `Observed` per stream.
@@ -107,21 +119,19 @@ def observe(
     result: dict[str, Observed] = {}
 
     def forward(**_: Any) -> dict[str, Tensor]:
-        final, hidden = _run(inner, rows, layer if "hidden" in wanted else None, through_head, positions)
+        to_logits = head_of(inner) if through_head else None
+        final, hidden = _run(inner, rows, layer if "hidden" in wanted else None, to_logits, positions)
         outputs: dict[str, Tensor] = {}
         for stream, part in rows.streams.items():
-            seen = _read(inner, part, final, hidden, needs[stream])
+            loss = (token_losses or {}).get(stream)
+            seen = _read(part, to_logits, final, hidden, needs[stream], loss)
             result[stream] = seen
             # Returned through the wrapper, so that engines which hook outputs see what the loss will use.
-            outputs |= {
-                f"{stream}.{k}": v
-                for k in ("token_logprobs", "logits", "hidden")
-                if (v := getattr(seen, k)) is not None
-            }
+            outputs |= {f"{stream}.{k}": v for k in _CARRYING if (v := getattr(seen, k)) is not None}
         return outputs
 
-    with _forward_replaced(inner, forward):
-        outputs = model(input_ids=rows.input_ids)
+    with forward_replaced(inner, forward):
+        outputs = model(input_ids=rows.groups[0].input_ids)
     for name, value in outputs.items():
         stream, _, attribute = name.rpartition(".")
         result[stream] = replace(result[stream], **{attribute: value})
@@ -154,33 +164,29 @@ def observe_inputs(
     """
     inner = causal_lm(model)
     rows = _Rows.gather({"rows": batch}, inner)
-    lengths = batch["attention_mask"].sum(1).to(rows.input_ids.device)
     shown, seen = 0, set()
-    where: tuple[Tensor, Tensor] = (rows.token_row, rows.token_at)
+    where: Place = rows.groups[0].predicting
 
     def hooked(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if inputs[0].dim() != 3:
                 raise ExpungeError(f"{name} does not see whole rows [rows, positions, in] but {list(inputs[0].shape)}.")
             seen.add(name)
-            read(name, inputs[0][where])
+            read(name, inputs[0].to(where[0].device)[where])
 
         return hook
 
+    def forward(**_: Any) -> None:
+        nonlocal shown, where
+        for group in rows.groups:
+            where = group.real if positions == "all" else group.predicting
+            shown += len(where[0])
+            backbone(inner)(input_ids=group.input_ids, use_cache=False)
+
     handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
     try:
-        for numbers, length in rows.groups:
-            if positions == "all":
-                columns = torch.arange(length, device=lengths.device)
-                row, at = (columns < lengths[numbers, None]).nonzero(as_tuple=True)
-            else:
-                of_row = torch.full((len(rows.input_ids),), -1, dtype=torch.long, device=lengths.device)
-                of_row[numbers] = torch.arange(len(numbers), device=lengths.device)
-                row = of_row[rows.token_row]
-                row, at = row[row >= 0], rows.token_at[row >= 0] - 1
-            where = (row, at)
-            shown += len(row)
-            backbone(inner)(input_ids=rows.input_ids[numbers, :length], use_cache=False)
+        with forward_replaced(inner, forward):  # through the model, which may gather or bring in its weights
+            inner(input_ids=rows.groups[0].input_ids)
     finally:
         for handle in handles:
             handle.remove()
@@ -193,68 +199,87 @@ def observe_inputs(
 class _Part:
     """One stream inside the flat list of completion tokens."""
 
-    flat: Int[Tensor, " n"]
+    flat: slice
     """Where its completion tokens stand in the flat list of all."""
+    place: Place
     mask: Bool[Tensor, "b c"]
     targets: Int[Tensor, "b c"]
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """All rows of a call, moved to the left edge, in groups of like length."""
+class _Group:
+    """Rows of like length, which run together."""
 
     input_ids: Int[Tensor, "b t"]
-    groups: list[tuple[Tensor, int]]
-    """(row numbers, longest length) of each group."""
-    token_row: Int[Tensor, " n"]
-    token_at: Int[Tensor, " n"]
-    """Row and position of every completion token, row by row."""
+    predicting: Place
+    """Row and position of what predicts each completion token."""
+    real: tuple[Int[Tensor, " r"], Int[Tensor, " r"]]
+    """Row and position of every real token."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """All rows of a call, moved to the left edge, in groups of like length; the tensors are on the model's device."""
+
+    groups: list[_Group]
+    order: Int[Tensor, " n"]
+    """Where each completion token stands in the list that the groups make one after the other."""
     streams: dict[str, _Part]
 
     @classmethod
     def gather(cls, batches: Mapping[str, Batch], model: nn.Module, *, together: bool = False) -> "_Rows":
-        weight = next(model.parameters())
-        device = weight.device
-        ids, labels, lengths = _stacked(batches, device)
+        device = input_device(model)
+
+        def moved(*tensors: Tensor) -> tuple[Tensor, ...]:
+            return tuple(t.to(device, non_blocking=True) for t in tensors)
+
+        ids, labels, lengths = _stacked(batches)
         supervised = labels != IGNORED
         supervised[:, 0] = False  # nothing predicts the first token
         per_row = supervised.sum(1)
         if bool((per_row == 0).any()):
             stream, number = _locate(batches, int((per_row == 0).nonzero()[0]))
             raise ExpungeError(f"row {number} of the {stream} batch has no completion token: every label is {IGNORED}.")
-        token_row, token_at = supervised.nonzero(as_tuple=True)
-        starts = per_row.cumsum(0) - per_row
-        streams, first = {}, 0
-        for stream, batch in batches.items():
-            n = batch["input_ids"].shape[0]
-            width = int(per_row[first : first + n].max())
-            mask = torch.arange(width, device=device) < per_row[first : first + n, None]
-            begin = int(starts[first])
-            flat = torch.arange(begin, begin + int(per_row[first : first + n].sum()), device=device)
-            targets = torch.zeros_like(mask, dtype=torch.long)
-            targets[mask] = ids[token_row[flat], token_at[flat]]
-            streams[stream] = _Part(flat, mask, targets)
-            first += n
         # Processes that share the weights of a layer must call it equally often, however long their rows are.
-        one = [(torch.arange(len(lengths), device=device), int(lengths.max()))]
-        groups = one if together or isinstance(weight, DTensor) else _groups(lengths)
-        return cls(ids, groups, token_row, token_at, streams)
+        one = [torch.arange(len(lengths))]
+        groups: list[_Group] = []
+        order: list[Tensor] = []
+        token_row, token_at = supervised.nonzero(as_tuple=True)
+        for numbers in one if together or sharded(model) else _groups(lengths):
+            length = int(lengths[numbers].max())
+            row, at = supervised[numbers].nonzero(as_tuple=True)
+            real = (torch.arange(length) < lengths[numbers, None]).nonzero(as_tuple=True)
+            (input_ids,) = moved(ids[numbers, :length])
+            groups.append(_Group(input_ids, moved(row, at - 1), moved(*real)))  # type: ignore[arg-type]
+            order.append(torch.isin(token_row, numbers).nonzero()[:, 0])
+        streams, first, begin = {}, 0, 0
+        for stream, batch in batches.items():
+            n = per_row[first : first + batch["input_ids"].shape[0]]
+            mask = torch.arange(int(n.max())) < n[:, None]
+            targets = torch.zeros(mask.shape, dtype=torch.long)
+            flat = slice(begin, begin + int(n.sum()))
+            targets[mask] = ids[token_row[flat], token_at[flat]]
+            place = moved(*mask.nonzero(as_tuple=True))
+            streams[stream] = _Part(flat, place, *moved(mask, targets))  # type: ignore[arg-type]
+            first, begin = first + len(n), flat.stop
+        return cls(groups, moved(torch.cat(order).argsort())[0], streams)
 
 
-def _stacked(batches: Mapping[str, Batch], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _stacked(batches: Mapping[str, Batch]) -> tuple[Tensor, Tensor, Tensor]:
     # Real tokens are moved to the left edge: under a causal mask what follows a row cannot reach it, so no padding mask
     # is needed, which keeps attention on its fast path.
-    width = max(int(b["attention_mask"].sum(1).max()) for b in batches.values())
+    kept = {stream: batch["attention_mask"].cpu().bool() for stream, batch in batches.items()}
+    width = max(int(keep.sum(1).max()) for keep in kept.values())
     ids: list[Tensor] = []
     labels: list[Tensor] = []
     lengths: list[Tensor] = []
-    for batch in batches.values():
-        keep = batch["attention_mask"].to(device).bool()
+    for stream, batch in batches.items():
+        keep = kept[stream]
         length = keep.sum(1)
-        left = torch.arange(width, device=device) < length[:, None]
+        left = torch.arange(width) < length[:, None]
         for source, into, fill in ((batch["input_ids"], ids, 0), (batch["labels"], labels, IGNORED)):
-            moved = torch.full(left.shape, fill, dtype=torch.long, device=device)
-            moved[left] = source.to(device)[keep]
+            moved = torch.full(left.shape, fill, dtype=torch.long)
+            moved[left] = source.cpu()[keep]
             into.append(moved)
         lengths.append(length)
     return torch.cat(ids), torch.cat(labels), torch.cat(lengths)
@@ -273,7 +298,7 @@ GROUP_COST = 96
 """What one more pass through the blocks costs, in padded tokens: fixed work that many short passes would repeat."""
 
 
-def _groups(lengths: Int[Tensor, " b"]) -> list[tuple[Tensor, int]]:
+def _groups(lengths: Int[Tensor, " b"]) -> list[Tensor]:
     """Rows of like length together: the cut of the sorted rows that computes the fewest tokens, passes counted."""
     # Padding a group to its longest row costs tokens, and each group costs one more pass through the blocks. In sorted
     # order an optimal cut consists of runs, so dynamic programming finds it: best[end] is the least cost of the first
@@ -287,7 +312,7 @@ def _groups(lengths: Int[Tensor, " b"]) -> list[tuple[Tensor, int]]:
         cut.append(start)
     groups, end = [], len(sizes)
     while end:
-        groups.append((order[cut[end] : end], int(sizes[end - 1])))
+        groups.append(order[cut[end] : end].sort().values)
         end = cut[end]
     return groups[::-1]
 
@@ -297,129 +322,74 @@ class _Stop(Exception):
 
 
 def _run(
-    inner: nn.Module, rows: _Rows, layer: int | None, through_head: bool, positions: str
+    inner: nn.Module, rows: _Rows, layer: int | None, to_logits: Head | None, positions: str
 ) -> tuple[Tensor | None, Tensor | None]:
     """Hidden states at completion tokens, [N, D]: those that predict each token, and those of `layer`."""
-    finals, hiddens, order = [], [], []
-    where = torch.arange(len(rows.token_row), device=rows.input_ids.device)
-    full_logits = through_head and not _head_is_plain(inner)
-    for numbers, length in rows.groups:
-        of_row = torch.full((len(rows.input_ids),), -1, dtype=torch.long, device=where.device)
-        of_row[numbers] = torch.arange(len(numbers), device=where.device)
-        tokens = where[of_row[rows.token_row] >= 0]
-        row, at = of_row[rows.token_row[tokens]], rows.token_at[tokens]
-        ids = rows.input_ids[numbers, :length]
-        with _captured(inner, layer, stop=not through_head) as captured:
+    finals, hiddens = [], []
+    for group in rows.groups:
+        row, before = group.predicting
+        with _captured(inner, layer, stop=to_logits is None) as captured:
             try:
-                if full_logits:
-                    state = _original_forward(inner)(input_ids=ids, use_cache=False).logits
+                if to_logits is not None and not to_logits.plain:
+                    state = original_forward(inner)(input_ids=group.input_ids, use_cache=False).logits
                 else:
-                    state = backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state
-                if through_head:
-                    finals.append(state[row, at - 1])
+                    state = backbone(inner)(input_ids=group.input_ids, use_cache=False).last_hidden_state
+                if to_logits is not None:
+                    finals.append(state.to(row.device)[row, before])  # of a model on several devices
             except _Stop:
                 pass
         if layer is not None:
-            hiddens.append(captured[0][row, at if positions == "holding" else at - 1])
-        order.append(tokens)
-    back = torch.cat(order).argsort()
-    return (torch.cat(finals)[back] if finals else None), (torch.cat(hiddens)[back] if hiddens else None)
+            hiddens.append(captured[0].to(row.device)[row, before + 1 if positions == "holding" else before])
+    return (
+        torch.cat(finals)[rows.order] if finals else None,
+        torch.cat(hiddens)[rows.order] if hiddens else None,
+    )
 
 
 def _read(
-    inner: nn.Module, part: _Part, final: Tensor | None, hidden: Tensor | None, names: frozenset[str]
+    part: _Part,
+    to_logits: Head | None,
+    final: Tensor | None,
+    hidden: Tensor | None,
+    names: frozenset[str],
+    loss: TokenLoss | None,
 ) -> Observed:
     seen = Observed(part.mask, part.targets)
     if hidden is not None and "hidden" in names:
-        seen = replace(seen, hidden=_scatter(part.mask, hidden[part.flat]))
-    if final is None or not names & _FROM_HEAD:
+        seen = replace(seen, hidden=_scatter(part, hidden[part.flat]))
+    if to_logits is None or final is None or not names & _FROM_HEAD:
         return seen
-    state, targets = final[part.flat], part.targets[part.mask]
+    state, targets = final[part.flat], part.targets[part.place]
+    if "states" in names:
+        seen = replace(seen, states=_scatter(part, state))
+    score = _scores("moments" in names, loss if "token_values" in names else None)
     if "logits" in names:
-        logits = _logits(inner, state)
-        seen = replace(seen, logits=_scatter(part.mask, logits))
-        scored = _scores(logits, targets, moments="moments" in names)
+        logits = to_logits(state)
+        seen = replace(seen, logits=_scatter(part, logits))
+        scored = score(logits, targets, *part.place)
+    elif names & _FROM_HEAD - {"states"}:
+        scored = in_chunks(score, to_logits, state, targets, *part.place)
     else:
-        scored = _scored_in_chunks(inner, state, targets, moments="moments" in names)
-    values, hits, *more = (_scatter(part.mask, found) for found in scored)
-    return replace(seen, token_logprobs=values, hits=hits, moments=more[0] if more else None)
+        return seen
+    return replace(seen, **{name: _scatter(part, found) for name, found in scored.items()})
 
 
-def _scatter(mask: Bool[Tensor, "b c"], flat: Tensor) -> Tensor:
-    out = flat.new_zeros((*mask.shape, *flat.shape[1:]))
-    return out.masked_scatter(mask.view(*mask.shape, *[1] * (flat.dim() - 1)).expand_as(out), flat)
+def _scatter(part: _Part, flat: Tensor) -> Tensor:
+    return flat.new_zeros((*part.mask.shape, *flat.shape[1:])).index_put(part.place, flat)
 
 
-def _scores(logits: Tensor, targets: Tensor, *, moments: bool) -> tuple[Tensor, ...]:
-    """Log-probabilities and hits of the targets, and the moments of log p where they are wanted."""
-    found = (token_logprobs(logits, targets), logits.detach().argmax(-1) == targets)
-    return (*found, torch.stack(logprob_moments(logits.detach()), -1)) if moments else found
+def _scores(moments: bool, loss: TokenLoss | None) -> Callable[..., dict[str, Tensor]]:
+    """What is read off the logits of some completion tokens: log-probabilities, hits, and the rest where wanted."""
 
+    def score(logits: Tensor, targets: Tensor, row: Tensor, column: Tensor) -> dict[str, Tensor]:
+        found = {"token_logprobs": token_logprobs(logits, targets), "hits": logits.detach().argmax(-1) == targets}
+        if moments:
+            found["moments"] = torch.stack(logprob_moments(logits.detach()), -1)
+        if loss is not None:
+            found["token_values"] = loss(logits, targets, (row, column))
+        return found
 
-def _scored_in_chunks(inner: nn.Module, state: Tensor, targets: Tensor, *, moments: bool) -> tuple[Tensor, ...]:
-    def score(state: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        return _scores(_logits(inner, state), targets, moments=moments)
-
-    chunk: int = max(1, HEAD_CHUNK // _config(inner).vocab_size)
-    if len(targets) <= chunk:
-        return score(state, targets)
-    found = [
-        checkpoint(score, s, t, use_reentrant=False) if torch.is_grad_enabled() else score(s, t)
-        for s, t in zip(state.split(chunk), targets.split(chunk), strict=True)
-    ]
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
-
-
-def _logits(inner: nn.Module, state: Tensor) -> Tensor:
-    if not _head_is_plain(inner):
-        return state  # already logits
-    logits: Tensor = head(inner)(state)
-    cap = getattr(_config(inner), "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def _config(inner: nn.Module) -> Any:
-    return inner.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
-
-
-_plain_heads: "weakref.WeakKeyDictionary[nn.Module, bool]" = weakref.WeakKeyDictionary()
-
-
-def _head_is_plain(inner: nn.Module) -> bool:
-    """Do decoder and head alone give the model's own logits?
-
-    Tried once; where not, full logits are computed instead.
-    """
-    if inner not in _plain_heads:
-        _plain_heads[inner] = True
-        device = next(inner.parameters()).device
-        ids = torch.arange(3, device=device)[None]
-        with torch.no_grad():
-            ours = _logits(inner, backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state)
-            theirs = _original_forward(inner)(input_ids=ids, use_cache=False).logits
-        _plain_heads[inner] = torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-4)
-    return _plain_heads[inner]
-
-
-def _original_forward(inner: nn.Module) -> Callable[..., Any]:
-    replaced = inner.__dict__.get("_expunge_original_forward")
-    return replaced if replaced is not None else inner.forward
-
-
-@contextmanager
-def _forward_replaced(inner: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    # The call still goes through the outermost wrapper, so that DDP and FSDP prepare their gradient exchange as ever.
-    had = inner.__dict__.get("forward")
-    inner.__dict__["_expunge_original_forward"] = inner.forward
-    inner.forward = forward
-    try:
-        yield
-    finally:
-        del inner.__dict__["_expunge_original_forward"]
-        if had is None:
-            del inner.__dict__["forward"]
-        else:
-            inner.forward = had
+    return score
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Reference values: what the frozen start model shows, obtained in the cheapest exact way.
 
 What the run will ask for is computed once before training, on the rows that it will meet, and kept (cached by the
-content of model and rows, never by path), so that no second model is held. What is too large to keep (logits of a large
-vocabulary) comes from a frozen copy.
+content of model and rows, never by path), so that no second model is held. Logits are not kept: the hidden states that
+they are made from are, and the start model's vocabulary head. What is too large to keep comes from a frozen copy.
 """
 
 import copy
@@ -20,11 +20,17 @@ from expunge.core.progress import Progress
 from expunge.core.tensor_file import keep_tensors, kept_tensors
 from expunge.models.anatomy import causal_lm, evaluating
 from expunge.models.fingerprint import model_fingerprint
+from expunge.models.lowrank import StartModel
 from expunge.models.observe import observe
+from expunge.models.placement import input_device
+from expunge.models.vocabulary_head import Head, head_of
 
 ReferencePolicy = Literal["auto", "precomputed", "model"]
 
-KEPT = ("token_logprobs", "hidden", "logits")
+Reference = nn.Module | Head
+"""The frozen start model, or its vocabulary head alone where its hidden states are kept."""
+
+KEPT = ("token_logprobs", "hidden", "states")
 """What is kept of a row; all other observables follow from it or from the rows themselves."""
 
 KEEP_AT_MOST = 2**30
@@ -106,7 +112,7 @@ def precompute(
         return ReferenceTable(kept[0], starts)
     flat: dict[str, Tensor] = {}
     order = sorted(wanted, key=lambda i: len(rows[i].ids))
-    device = next(model.parameters()).device.type
+    device = input_device(model).type
     with evaluating(model):
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]
@@ -129,13 +135,16 @@ def precompute(
 
 def kept_of(names: Collection[str]) -> tuple[str, ...]:
     """Which of `KEPT` some observables follow from."""
-    return tuple(kept for kept in KEPT if kept in names or (kept == "token_logprobs" and "logprobs" in names))
+    source = {"logprobs": "token_logprobs", "logits": "states"}
+    wanted = {source.get(name, name) for name in names}
+    return tuple(kept for kept in KEPT if kept in wanted)
 
 
 def bytes_kept(model: nn.Module, tokens: int, names: Collection[str]) -> int:
     """Bytes that keeping some observables of so many completion tokens takes."""
     config: Any = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
-    width: dict[str, int] = {"token_logprobs": 1, "hidden": config.hidden_size, "logits": config.vocab_size}
+    states = config.hidden_size if head_of(model).plain else config.vocab_size
+    width: dict[str, int] = {"token_logprobs": 1, "hidden": config.hidden_size, "states": states}
     return 4 * tokens * sum(width[name] for name in kept_of(names))
 
 
@@ -144,6 +153,13 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     twin = copy.deepcopy(model).eval()
     twin.requires_grad_(False)
     return twin
+
+
+def start_head(reference: Reference) -> Head:
+    """The vocabulary head of the start model."""
+    if isinstance(reference, StartModel):
+        return reference.head
+    return reference if isinstance(reference, Head) else head_of(reference)
 
 
 def choose(

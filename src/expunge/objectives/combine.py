@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from expunge.core.checks import (
     require_positive,
     unknown,
 )
+from expunge.core.logprobs import counts as count
+from expunge.core.logprobs import masked_sum
 from expunge.objectives.method import Method, method_of
 
 Stream = str
@@ -41,7 +43,8 @@ class Need(NamedTuple):
     stream: Stream
     """On which rows."""
     observable: str
-    """What: `logprobs`, `token_logprobs`, `logits`, `hidden`, `completion_mask`, `targets`, `counts`."""
+    """What: `logprobs`, `token_logprobs`, `logits`, `hidden`, `completion_mask`, `targets`, `counts`, and instead of
+    logits `token_values` or the `states` that they are made from."""
 
     @classmethod
     def parse(cls, name: str, own: Stream) -> "Need":
@@ -74,6 +77,7 @@ TYPES: Mapping[Any, tuple[Any, str]] = {
 }
 """What a hyperparameter annotated so may be, and what to call it."""
 Lookup = Callable[[Need], Tensor]
+_OF_TOKENS = {"logits", "reference_logits", "targets", "completion_mask"}  # what a tokenwise loss may ask for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,57 @@ class Loss:
         """What must be shown, by parameter name."""
         return {name: Need.parse(name, self.own) for name in catalogue.needs(self.function)}
 
+    @property
+    def tokenwise(self) -> bool:
+        """Is it computed from the logits of a few tokens at a time?"""
+        return self.method.tokenwise and any(need.observable == "logits" for need in self.needs.values())
+
+    @property
+    def observed(self) -> frozenset[Need]:
+        """What must be observed of whole rows.
+
+        All needs, but `token_values` and reference `states` in place of logits that are shown a few tokens at a time.
+        """
+        if not self.tokenwise:
+            return frozenset(self.needs.values())
+        found = {Need("current", self.own, "token_values"), Need("current", self.own, "completion_mask")}
+        if "reference_logits" in self.needs:
+            found.add(Need("reference", self.own, "states"))
+        return frozenset(found)
+
+    def of_tokens(self, logits: Tensor, reference_logits: Tensor | None, targets: Tensor) -> Tensor:
+        """What a tokenwise loss gives some completion tokens, [n], from the logits that predict them, [n, V]."""
+        shown = {
+            "logits": logits,
+            "reference_logits": reference_logits,
+            "targets": targets,
+            "completion_mask": torch.ones_like(targets, dtype=torch.bool),
+        }
+        hyperparameters = dict(self.hyperparameters) | ({self.method.skips: 0} if self.method.skips else {})
+        rows = [cast(Tensor, shown[name]).unsqueeze(1) for name in self.needs]
+        found = self.function(*rows, **hyperparameters)
+        return cast(Tensor, found[0] if isinstance(found, tuple) else found)
+
+    def of_rows(self, token_values: Tensor, completion_mask: Tensor) -> Term:
+        """The unreduced loss, from what `of_tokens` gave each completion token, [B, C]."""
+        columns = torch.arange(completion_mask.shape[1], device=completion_mask.device)
+        mask = completion_mask & (columns >= self._skipped)
+        values, counts = masked_sum(token_values, mask), count(mask, token_values)
+        return Term(values, counts) if self.method.reduction == "token" else Term(values / counts, None)
+
+    def observed_term(self, lookup: Lookup) -> Term:
+        """The unreduced loss, from what `lookup` shows of the needs in `observed`."""
+        if not self.tokenwise:
+            return self.term(lookup)
+        values, mask = (lookup(Need("current", self.own, name)) for name in ("token_values", "completion_mask"))
+        return self.of_rows(values, mask)
+
+    @property
+    def _skipped(self) -> int:
+        return (self.hyperparameters.get(self.method.skips) if self.method.skips else 0) or 0
+
     def term(self, lookup: Lookup) -> Term:
-        """The unreduced loss, from what `lookup` shows."""
+        """The unreduced loss, from what `lookup` shows of whole rows."""
         found = self.function(*(lookup(need) for need in self.needs.values()), **self.hyperparameters)
         term = Term(*found) if isinstance(found, tuple) else Term(found, None)
         if (term.counts is None) != (self.method.reduction == "sequence"):
@@ -115,14 +168,13 @@ class Loss:
         """
         if self.method.reduction == "sequence":
             return completion_tokens.new_ones(completion_tokens.shape)
-        skip = self.hyperparameters.get(self.method.skips) if self.method.skips else 0
-        return (completion_tokens - (skip or 0)).clamp(min=0)
+        return (completion_tokens - self._skipped).clamp(min=0)
 
     def weighed(self, term: Term, weights: Tensor | None) -> Term:
         """A term with rows of weight 0 left out; None: every row counts."""
         if weights is None:
             return term
-        weights = weights.to(term.values)
+        weights = weights.to(term.values, non_blocking=True)
         counts = weights if term.counts is None else term.counts * weights
         return Term(torch.where(weights > 0, term.values, 0.0), None if term.counts is None else counts)
 
@@ -177,10 +229,10 @@ class Objective:
         return found
 
     def needs(self, by: Literal["current", "reference"]) -> dict[Stream, frozenset[str]]:
-        """What one of the two models must show on each stream."""
+        """What one of the two models must show on each stream, as rows."""
         found: dict[Stream, set[str]] = {}
         for loss, _ in self.losses.values():
-            for need in loss.needs.values():
+            for need in loss.observed:
                 if need.by == by:
                     found.setdefault(need.stream, set()).add(need.observable)
         return {stream: frozenset(names) for stream, names in found.items()}
@@ -213,11 +265,12 @@ class Objective:
             "targets": torch.zeros(1, 2, dtype=torch.long),
             "counts": torch.full((1,), 2.0),
         }
-        self.terms(lambda need: shown[need.observable])
+        for loss, _ in self.losses.values():
+            loss.term(lambda need: shown[need.observable])
 
     def terms(self, lookup: Lookup) -> dict[Side, Term]:
-        """Both losses, unreduced."""
-        return {side: loss.term(lookup) for side, (loss, _) in self.losses.items()}
+        """Both losses, unreduced, from what was observed."""
+        return {side: loss.observed_term(lookup) for side, (loss, _) in self.losses.items()}
 
     def combine(self, terms: Mapping[Side, Term], denominators: Mapping[Side, Tensor]) -> Tensor:
         """The weighted sum of both losses for these rows.
@@ -358,4 +411,10 @@ def _loss(
             raise ExpungeError(f"{name}: {key} must be {what}; got {value!r}.")
         if isinstance(value, float):
             require_finite(f"{name}: {key}", value)
-    return Loss(name=str(name), function=function, own=own, hyperparameters=values)
+    loss = Loss(name=str(name), function=function, own=own, hyperparameters=values)
+    if loss.tokenwise and (others := sorted(set(loss.needs) - _OF_TOKENS)):
+        raise ExpungeError(
+            f"{name} is declared tokenwise and asks for {', '.join(others)}; a tokenwise loss may ask for "
+            f"{', '.join(sorted(_OF_TOKENS))}. Leave tokenwise out of its METHOD."
+        )
+    return loss

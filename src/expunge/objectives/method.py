@@ -35,6 +35,10 @@ class Method:
     """Whose values the loss is shown as reference: the start model's, or another model's, which a run does not have."""
     trains: Literal["all", "down_projections"] = "all"
     """Which parameters are trained by default: all, or the MLP down-projections of the three blocks up to `layer`."""
+    tokenwise: bool = False
+    """For losses that read `logits`: is a row's loss the sum over its completion tokens (reduction `token`) or their
+    mean (`sequence`) of what the loss gives each of them as a row of its own? It is then computed from a few tokens'
+    logits at a time; else the logits of all completion tokens are held at once."""
     skips: str | None = None
     """Name of the hyperparameter that leaves out leading completion tokens, which the token count
     must leave out too."""

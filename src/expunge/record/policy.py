@@ -44,6 +44,8 @@ class Policy:
     """Least share of the start model's utility that must be kept."""
     utility: tuple[str, ...] = ("model_utility", "retain_probability")
     """Measures of utility; the first that is there counts."""
+    faults_allowed: bool = False
+    """May an evaluation show that the model repeats itself, writes gibberish, declines to answer, or still answers?"""
     neighbors: tuple[str, ...] = ("neighbors", "real_authors", "world_facts")
     """Sets near the forget set: what their measures lost is listed."""
     out_of_scope: dict[str, str] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from expunge.core.manifest import Manifest, versions
 from expunge.record.attack_classes import CLASSES, classified
 from expunge.record.earlier import CAME_BACK, NOT_TESTED, Earlier, retested
 from expunge.record.policy import Policy, Reference
+from expunge.report.compared_models import Model
+from expunge.report.faults import faults as faults_of
 from expunge.results.attacked import PLAIN, Attacked, Column, Leak
 from expunge.results.measures import Evaluation, Measure
 
@@ -68,6 +70,8 @@ class Evidence:
     """Of the resulting model."""
     start: Evaluation | None = None
     """Of the start model, before unlearning."""
+    retrained: Evaluation | None = None
+    """Of the retain model that the evaluation was compared with."""
     attacked: Attacked | None = None
     weights_compared: bool = True
     """Were the weights that were attacked compared with those in the run folder?"""
@@ -132,6 +136,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         "attacks_together": together(of.attacked, compared=of.weights_compared),
         "classes": classes(tried, of.policy),
         "utility": utility(of.run, of.start, of.evaluation, of.policy),
+        "faults": faults(of.start, of.evaluation, of.retrained),
         "neighbors": neighbors(of.start, of.evaluation, of.policy),
         "sources": {name: of.sources.get(name) or NOT_GIVEN for name in ("evaluation", "start", "attacked")},
         "release": of.release or NOT_GIVEN,
@@ -275,6 +280,16 @@ def utility(run: Manifest, start: Evaluation | None, evaluation: Evaluation | No
     return {"from": "the run, on up to 16 rows", "measure": "retain_probability", **told}
 
 
+def faults(start: Evaluation | None, evaluation: Evaluation | None, retrained: Evaluation | None = None) -> Any:
+    """What a report says against the model: it repeats itself, writes gibberish, declines to answer, and the like."""
+    if evaluation is None:
+        return NOT_GIVEN
+    own = Model(evaluation)
+    given = ((start, "start"), (retrained, "retain"))
+    beside = [Model(held, role) for held, role in given if held is not None]  # type: ignore[arg-type]
+    return list(faults_of(own, [*beside, own]))
+
+
 def neighbors(start: Evaluation | None, evaluation: Evaluation | None, policy: Policy) -> Any:
     """What measures of sets near the forget set lost; `not given` where no such set was measured."""
     sets = tuple(f"{name}{mark}" for name in policy.neighbors for mark in "._")
@@ -316,6 +331,8 @@ def _further_limits(found: Mapping[str, Any]) -> list[str]:
     said = []
     if found["lineage"]["form"] == "adapter":
         said.append("The files hold an adapter: the base model without it answers as it did before.")
+    if found["faults"] == NOT_GIVEN:
+        said.append("The model was not evaluated: nothing says whether it still writes text.")
     untested = [one for one in found["earlier_requests"] if one["status"] == NOT_TESTED]
     told = {one["request"] for one in found["earlier_requests"]}
     said += [
@@ -385,6 +402,8 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
     elif kept < policy.least_utility:
         share = f"{100 * kept:.0f} % of {found['utility']['measure']}"
         reasons.append(f"{share} was kept; the policy asks for {100 * policy.least_utility:.0f} %")
+    if not policy.faults_allowed and found["faults"] != NOT_GIVEN:
+        reasons += [f"the model does not count as having forgotten: {fault}" for fault in found["faults"]]
     return reasons
 
 

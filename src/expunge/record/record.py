@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date as Date
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -18,17 +18,15 @@ from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
 from expunge.record.earlier import earlier_requests
 from expunge.record.ledger import summary
+from expunge.record.measured import Read, check_measured, read_attacked, read_evaluation
 from expunge.record.policy import Policy, load_policy
 from expunge.record.predicate import Evidence, predicate
 from expunge.record.scope import salt_at, scope
 from expunge.record.signing import Signer
 from expunge.record.statement import ENVELOPE, FILE, Statement, read_statement, statement, text_of
-from expunge.results.attacked import FILE as ATTACKED
-from expunge.results.attacked import Attacked, load_attacked
+from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import EVALUATION, check_own, evaluation_file, finished_run
-
-T = TypeVar("T")
+from expunge.results.places import evaluation_file, finished_run
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,10 @@ def record(
         date: of the record, as 2026-01-31; None: today.
         corpus: holds the forget rows; None: they are read again from where the run read them.
         evaluation: of the resulting model, or where it is; None: the one next to the run folder, where there is one.
-        start: evaluation of the start model, or where it is.
-        attacked: what `attack` gave for the resulting model, or where it is.
+        start: evaluation of the start model, or where it is; None: the one that the result's evaluation was compared
+            with, else the one next to that model, where it is of its weights and of the same forget set.
+        attacked: what `attack` gave for the resulting model, or where it is; None: the one next to the run folder
+            (`<run>-attacked`), where there is one.
         policy: what the verdict asks for: `default`, or a YAML file.
         release: who gets the model, and with what access.
         derivatives: files or folders of models made from the result, such as quantized ones.
@@ -106,8 +106,14 @@ def record(
         check_output_file(folder / name, overwrite=overwrite)
     signer = Signer(path_of("key", key)) if key is not None else None
     rows = _rows(manifest, corpus)
-    after, before, found = _evaluation(evaluation, folder), _evaluation(start), _attacked(attacked)
-    compared = _check_measured(folder, manifest, rows.fingerprint("forget"), after, before, found)
+    forget = rows.fingerprint("forget")
+    after, found = read_evaluation(evaluation, folder), read_attacked(attacked, folder)
+    began = manifest.results.get("start_model")
+    looked_at = [*_compared_with(after.result, "start"), *([Path(began)] if began else [])]
+    before = _found(looked_at, manifest.inputs.get("model"), forget) if start is None else read_evaluation(start)
+    never = (after.result.about.get("reference") or {}).get("model") if after.result is not None else None
+    retrained = _found(_compared_with(after.result, "reference"), never, forget)
+    compared = check_measured(folder, manifest, forget, after, before, found)
     before_it = _predecessor(manifest, predecessor)
     derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
     salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
@@ -122,6 +128,7 @@ def record(
             scope=scope(rows["forget"], salt_at(salted, folder)),
             evaluation=after.result,
             start=before.result,
+            retrained=retrained.result,
             attacked=found.result,
             weights_compared=compared,
             sources={"evaluation": after.digest, "start": before.digest, "attacked": found.digest},
@@ -156,89 +163,22 @@ def _rows(manifest: Manifest, corpus: Corpus | None) -> Corpus:
     return corpus
 
 
-@dataclass(frozen=True)
-class _Read(Generic[T]):
-    """A result, and where it was read from."""
-
-    result: T | None = None
-    file: Path | None = None
-
-    @property
-    def digest(self) -> str | None:
-        return file_digest(self.file) if self.file is not None else None
+def _compared_with(after: Evaluation | None, role: str) -> list[Path]:
+    """Where the records were that an evaluation was compared with."""
+    told = after.about.get("paths", {}).get(role) if after is not None else None
+    return [Path(told)] if told else []
 
 
-def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None) -> _Read[Evaluation]:
-    """An evaluation; where none is named, the one next to a run folder."""
-    if isinstance(source, Evaluation):
-        return _Read(source)
-    if source is None and run is None:
-        return _Read()
-    named = path_of("an evaluation", source if source is not None else run)
-    file = evaluation_file(named)
-    if file is not None:
-        return _Read(Evaluation.load(file), file)
-    if source is None:
-        return _Read()
-    raise ExpungeError(f"no evaluation at {named}. Make one: expunge evaluate model=... forget=... output=...")
-
-
-def _attacked(source: Attacked | str | Path | None) -> _Read[Attacked]:
-    if source is None or isinstance(source, Attacked):
-        return _Read(source)
-    found, path = load_attacked(source), Path(source)
-    return _Read(found, path / ATTACKED if path.is_dir() else path)
-
-
-def _check_measured(
-    folder: Path,
-    manifest: Manifest,
-    forget: str,
-    after: _Read[Evaluation],
-    before: _Read[Evaluation],
-    found: _Read[Attacked],
-) -> bool:
-    """Raise where something was measured of other weights or rows; were the weights that were attacked compared?
-
-    An adapter that the start model brought, or one over quantized weights, is merged before it is attacked, so that the
-    weights have another fingerprint than the run's.
-    """
-    told = {
-        role: one.result.about for role, one in (("evaluation", after), ("start", before)) if one.result is not None
-    }
-    if "evaluation" in told:
-        about = told["evaluation"]
-        check_own(folder, about.get("inputs", {}), about.get("settings", {}), after.file or folder / EVALUATION)
-    if "start" in told and told["start"].get("inputs", {}).get("model") != manifest.inputs.get("model"):
-        raise ExpungeError("start is the evaluation of another model than the one that the run began with.")
-    result = manifest.results.get("result", {})
-    compared = found.result is None or found.result.inputs.get("model") == result.get("model")
-    if not compared and "start_adapter" not in manifest.inputs and "bits" not in result:
-        raise ExpungeError(
-            f"attacked is of another model than the one in {folder}. Attack this one, in the type that it is stored "
-            f"in: expunge attack model={folder} ..."
-        )
-    _check_control(found.result, manifest)
-    measured = {role: about.get("inputs", {}).get("data.forget") for role, about in told.items()}
-    measured["attacked"] = found.result.inputs.get("forget") if found.result is not None else None
-    for role, rows in measured.items():
-        if rows not in (None, forget):
-            raise ExpungeError(f"{role} was measured on another forget set than the one that the run was to forget.")
-    return compared
-
-
-def _check_control(attacked: Attacked | None, manifest: Manifest) -> None:
-    """Raise where the control of the attacks is a model that was taught the rows: nothing comes out above it."""
-    if attacked is None or attacked.control in (None, "untaught facts"):
-        return
-    known = {manifest.inputs.get("model"): "that the run began with", attacked.inputs.get("model"): "that was attacked"}
-    if (control := attacked.inputs.get("control")) is None:
-        raise ExpungeError("attacked does not say which model was its control. Make it again: expunge attack ...")
-    if control in known:
-        raise ExpungeError(
-            f"the control of the attacks is the model {known[control]}, which was taught the rows, so that nothing can "
-            "come out above it. Name one that never saw them: expunge attack ... control=<retain model>"
-        )
+def _found(folders: Sequence[Path], weights: str | None, forget: str) -> Read[Evaluation]:
+    """The first evaluation in or next to these folders that is of these weights and this forget set."""
+    for folder in folders:
+        file = evaluation_file(folder)
+        if file is not None:
+            found = Evaluation.load(file)
+            inputs = found.about.get("inputs", {})
+            if weights is not None and (inputs.get("model"), inputs.get("data.forget")) == (weights, forget):
+                return Read(found, file)
+    return Read()
 
 
 def _files_of(model: str | None) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.load import load_model, load_tokenizer, save_model
 from expunge.release.contents import released
-from expunge.release.gguf_file import Kind, write_gguf
+from expunge.release.gguf_file import Kind, write_gguf, write_vocabulary
 from expunge.release.hub import upload
 from expunge.release.parity import (
     Parity,
@@ -184,12 +184,15 @@ def _write_gguf(made: Plan, aside: Path, kind: Kind, progress: Progress | None) 
     model, tokenizer = load_model(made.run, device="cpu"), load_tokenizer(made.run)
     assert isinstance(model, PreTrainedModel)
     file = aside / gguf_name(made.name, kind)
+    framed: dict[str, Any] = {"template": _template(made.manifest), "max_length": _max_length(made.manifest)}
+    rows = {}
+    if made.corpus is not None:
+        rows = rows_of(made.corpus, tokenizer, limit=made.rows, **framed)
+        write_vocabulary(model.config, tokenizer, file)  # before the weights: they may take minutes
+        check_tokens(file, made.corpus, rows, **framed)
     write_gguf(model, tokenizer, file, kind=kind, name=made.name, progress=progress)
     if made.corpus is None:
         return ()
-    framed: dict[str, Any] = {"template": _template(made.manifest), "max_length": _max_length(made.manifest)}
-    rows = rows_of(made.corpus, tokenizer, limit=made.rows, **framed)
-    check_tokens(file, made.corpus, rows, **framed)
     allowed, config = tolerance(str(model.dtype).removeprefix("torch."), kind), model.config
     before = scored(model.float(), rows, progress)
     del model

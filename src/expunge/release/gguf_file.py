@@ -18,7 +18,7 @@ from expunge.release.gguf_architectures import Architecture, architecture_of, ro
 from expunge.release.gguf_vocabulary import vocabulary
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType
+    from gguf import GGMLQuantizationType, GGUFWriter
 
 Kind = Literal["f32", "f16", "bf16", "q8_0"]
 FILE_TYPES: Mapping[str, str] = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
@@ -61,18 +61,16 @@ def write_gguf(
     Raises:
         ExpungeError: an architecture or a tokenizer that cannot be written, or a weight that has no place in the file.
     """
-    from gguf import GGML_QUANT_SIZES, GGUFWriter, LlamaFileType
+    from gguf import GGML_QUANT_SIZES, LlamaFileType
 
     check_gguf(kind)
-    made, words = architecture_of(model.config), vocabulary(tokenizer, model.config.vocab_size)
+    made = architecture_of(model.config)
     weights = _weights(model, made)
     types = {target: _type(target, _shape(made, model.config, *weights[target]), kind) for target in weights}
-    writer = GGUFWriter(aside, made.name)
+    writer = _described(model.config, tokenizer, aside)
     writer.add_name(name)
     writer.add_file_type(int(LlamaFileType[FILE_TYPES[kind]]))
     writer.add_quantization_version(_quantization_version())
-    made.describe(writer, model.config)
-    words.describe(writer)
     for target, stored in types.items():
         shape, (block, size) = _shape(made, model.config, *weights[target]), GGML_QUANT_SIZES[stored]
         writer.add_tensor_info(target, shape, np.dtype(np.float32), prod(shape) // block * size, raw_dtype=stored)
@@ -86,6 +84,25 @@ def write_gguf(
     if progress is not None:
         progress(f"writing {kind}", len(types), len(types), "")
     writer.close()
+
+
+def write_vocabulary(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, aside: Path) -> None:
+    """Write a file without weights, from which readers take the tokenizer as from a whole one."""
+    writer = _described(config, tokenizer, aside)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def _described(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, aside: Path) -> "GGUFWriter":
+    """A file that says of what architecture the model is and how its tokenizer works."""
+    from gguf import GGUFWriter
+
+    made = architecture_of(config)
+    writer = GGUFWriter(aside, made.name)
+    made.describe(writer, config)
+    vocabulary(tokenizer, config.vocab_size).describe(writer)
+    return writer
 
 
 def check_writable(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

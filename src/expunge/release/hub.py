@@ -100,12 +100,14 @@ def upload(folder: Path, destination: Destination, found: Found, message: str) -
     Raises:
         ExpungeError: the hub refused, or left files out.
     """
-    api = _api()
+    api, begun = _api(), destination.revision is not None and found.commit is None
     with _told(destination):
         if not found.exists:
             api.create_repo(destination.repo, private=destination.private, exist_ok=False)
-        if begun := destination.revision is not None and found.commit is None:
+        if begun:
             api.create_branch(destination.repo, branch=str(destination.revision))  # with the files of the main one
+    made = "it is a new repository without files" if not found.exists else "" if not begun else "the branch is new"
+    with _told(destination, made):
         done = api.upload_folder(
             repo_id=destination.repo,
             folder_path=folder,
@@ -132,9 +134,15 @@ def _api() -> HfApi:
 
 
 @contextmanager
-def _told(destination: Destination) -> Iterator[None]:
-    """What a hub answers, as one of our errors."""
+def _told(destination: Destination, made: str = "") -> Iterator[None]:
+    """What a hub answers, as one of our errors.
+
+    Args:
+        destination: what it is asked about.
+        made: what was made there for the upload; empty: nothing.
+    """
     place = f"{destination.repo} on {endpoint()}"
+    nothing = f"no file there was changed ({made})" if made else "nothing there was changed"
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -144,7 +152,7 @@ def _told(destination: Destination) -> Iterator[None]:
         raise ExpungeError(f"{_ANSWERS.get(code or 0, 'the hub refused')}: {place} ({_first_line(error)})") from error
     except RuntimeError as error:  # of one file, with what the hub answered as its cause
         why = _first_line(error) + (f" ({_first_line(error.__cause__)})" if error.__cause__ else "")
-        raise ExpungeError(f"the upload to {place} stopped, and nothing there was changed: {why}") from error
+        raise ExpungeError(f"the upload to {place} stopped, and {nothing}: {why}") from error
     except _UNREACHABLE as error:
         raise ExpungeError(f"cannot reach {place} ({type(error).__name__}: {_first_line(error)}).") from error
 

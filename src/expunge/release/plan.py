@@ -14,6 +14,7 @@ from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus, check_corpus
 from expunge.models.load import adapter_base, configuration, holds_adapter_alone, load_tokenizer
 from expunge.models.weight_files import headers, weight_files
+from expunge.record.measured import check_measured, read_attacked, read_evaluation
 from expunge.record.statement import FILE as RECORD
 from expunge.record.statement import read_statement
 from expunge.release.contents import (
@@ -30,9 +31,9 @@ from expunge.release.hub import Destination, Found, check_hub
 from expunge.release.license import license_of
 from expunge.release.parity import SETS
 from expunge.report.card import Form
-from expunge.results.attacked import Attacked, load_attacked
+from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import attacked_beside, check_own, evaluation_file, finished_run
+from expunge.results.places import finished_run
 
 STAGE = "export"
 CARD = "README.md"
@@ -128,7 +129,10 @@ def plan_export(
         check_output(target, overwrite=overwrite, names=NAMES, stages=(STAGE,))
     if RECORD in taken and names_places(taken[RECORD]):
         taken = {kept: path for kept, path in taken.items() if kept not in record_of(folder)}
-        notes.append(f"{RECORD} was left out: it names folders of the machine where the run was made.")
+        notes.append(
+            f"{RECORD} was left out: it names folders of the machine where the run was made. Hand it on apart, or run "
+            "again in the folder of the data, with relative paths."
+        )
     kind = _kind(folder, manifest, form, dtype)
     called = name or folder.resolve().name
     require("/" not in called and "\\" not in called, f"name is that of a model, without folders; got {called!r}.")
@@ -206,63 +210,22 @@ def _evidence(
     Raises:
         ExpungeError: something was measured of another model.
     """
-    measured = _evaluation(evaluation, run)
-    if measured is not None:
-        about = measured.about
-        check_own(run, about.get("inputs", {}), about.get("settings", {}), Path(f"{run}-records"))
-    before = _evaluation(start)
-    if before is not None and before.about.get("inputs", {}).get("model") != manifest.inputs.get("model"):
-        raise ExpungeError("start is the evaluation of another model than the one that the run began with.")
-    if attacked is None:
-        attacked = next(iter(attacked_beside(run)), None)
-    found = attacked if attacked is None or isinstance(attacked, Attacked) else load_attacked(attacked)
-    result = manifest.results.get("result", {})
-    alike = found is None or found.inputs.get("model") == result.get("model")
-    if not alike and "start_adapter" not in manifest.inputs and "bits" not in result:
-        raise ExpungeError(
-            f"attacked is of another model than the one in {run}. Attack this one: expunge attack model={run} ..."
-        )
-    facts = found.inputs.get("forget") if found is not None else None
-    _check_rows(manifest, evaluation=_rows(measured), start=_rows(before), attacked=facts)
+    after, before = read_evaluation(evaluation, run), read_evaluation(start)
+    found = read_attacked(attacked, run)
+    known = manifest.results.get("data", {}).get("forget", {}).get("content")
+    check_measured(run, manifest, known, after, before, found)
     record = read_statement(run) if (run / RECORD).is_file() else None
     if record is not None and record.fault:
         raise ExpungeError(
             f"the erasure record in {run} was changed: {record.fault}. Make it again: expunge record ..."
         )
     return Evidence(
-        evaluation=measured,
-        start=before,
-        retain=_evaluation(reference),
-        attacked=found,
+        evaluation=after.result,
+        start=before.result,
+        retain=read_evaluation(reference).result,
+        attacked=found.result,
         record=record.predicate if record is not None else None,
     )
-
-
-def _rows(evaluation: Evaluation | None) -> str | None:
-    """Fingerprint of the forget rows that an evaluation was made on."""
-    found = evaluation.about.get("inputs", {}).get("data.forget") if evaluation is not None else None
-    return str(found) if found is not None else None
-
-
-def _check_rows(manifest: Manifest, **measured: str | None) -> None:
-    """Raise where something was measured on another forget set than the one that the run was to forget."""
-    known = manifest.results.get("data", {}).get("forget", {}).get("content")
-    for role, rows in measured.items():
-        if known is not None and rows not in (None, known):
-            raise ExpungeError(f"{role} was measured on another forget set than the one that the run was to forget.")
-
-
-def _evaluation(source: Evaluation | str | Path | None, run: Path | None = None) -> Evaluation | None:
-    """An evaluation; where none is named, the one next to a run folder."""
-    if isinstance(source, Evaluation) or (source is None and run is None):
-        return source if isinstance(source, Evaluation) else None
-    named = path_of("an evaluation", source if source is not None else run)
-    file = evaluation_file(named)
-    if file is not None:
-        return Evaluation.load(file)
-    if source is None:
-        return None
-    raise ExpungeError(f"no evaluation at {named}. Make one: expunge evaluate model=... forget=... output=...")
 
 
 def _corpus(run: Path, manifest: Manifest, corpus: Corpus | None) -> Corpus:

@@ -27,7 +27,7 @@ def as_csv(data: ReportData) -> str:
     for i, fact in enumerate(data.facts):
         for j, model in enumerate(data.models):
             said = fact.said[j]
-            row: list[object] = [_inert(fact.split), fact.number, _inert(fact.question), _inert(fact.answer)]
+            row: list[object] = [_inert(fact.split), fact.number + 1, _inert(fact.question), _inert(fact.answer)]
             row += [_inert(model.label), model.role or "unlearned", data.buckets[j][i], changed[j][i]]
             row.append(_inert((said.generation if said else None) or ""))
             row += ["" if said is None or said.values.get(name) is None else said.values[name] for name in measures]

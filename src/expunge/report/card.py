@@ -278,11 +278,16 @@ def _listed(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) if lines else "None found by expunge."
 
 
+def _fingerprint_of(role: str) -> str:
+    """Of rows it is the fingerprint of their tokens, as the run read them; that of their texts stands above."""
+    return f"fingerprint of the {role} rows as tokens" if role in _SETS else f"fingerprint of {role}"
+
+
 def _provenance(manifest: Manifest) -> dict[str, str]:
     start = str(manifest.results.get("start_model", "not recorded"))
     return {
         "start model": start,
-        **{f"fingerprint of {role}": value for role, value in manifest.inputs.items()},
+        **{_fingerprint_of(role): value for role, value in manifest.inputs.items()},
         "seed": str(manifest.seed),
         "commit": str((manifest.git or {}).get("commit", "not recorded")),
         "created": manifest.created,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 
 from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model
@@ -135,6 +136,32 @@ def joined(models: Sequence[Model], attacked: Sequence[Attacked]) -> tuple[list[
     return models, attacks, ordered
 
 
+def fitting(
+    models: Sequence[Model], given: Sequence[Attacked], found: Mapping[Path, Attacked]
+) -> tuple[list[Attacked], list[str]]:
+    """The attacks to be shown: those that were handed in, and of those that were found the ones that fit the models.
+
+    Args:
+        models: what they are to stand beside.
+        given: they must fit, which is left to `joined`.
+        found: by file; one that does not fit, such as attacks on an earlier run of the same name, is left out.
+
+    Returns:
+        The attacks, and a sentence for each that was left out.
+    """
+    kept, notes = [*given], []
+    for file, one in found.items():
+        try:
+            if _owner(one, models) is None and models:
+                raise ExpungeError(f"the attacks labeled '{one.label}' are on another model than those shown.")
+            joined(models, [*kept, one])
+        except ExpungeError as error:
+            notes.append(f"{file.parent.name}/{file.name} was left out: {error}")
+        else:
+            kept.append(one)
+    return kept, notes
+
+
 def measure_of(facts: Sequence[Fact]) -> str | None:
     """The measure that facts are judged by; None where none was taken of every fact that has numbers."""
     said = [one for fact in facts if _place(fact.split) < 2 for one in fact.said if one is not None and one.values]
@@ -178,7 +205,7 @@ def _bare(models: Sequence[Model]) -> set[str]:
     return {one.split for model in models for one in model.evaluation.samples if not one.question and not one.answer}
 
 
-def _set_of(model: Model, split: str) -> str | None:
+def set_of(model: Model, split: str) -> str | None:
     """Fingerprint of a set that a model was asked; None where it is not known."""
     found: str | None = model.evaluation.about.get("inputs", {}).get(f"data.{split}")
     return found
@@ -188,7 +215,7 @@ def _check_sets(models: Sequence[Model], bare: Iterable[str]) -> None:
     """Rows that are told by their places must be those of one set."""
     for split in sorted(bare):
         asked = [model for model in models if any(one.split == split for one in model.evaluation.samples)]
-        sets = {model.label: found for model in asked if (found := _set_of(model, split)) is not None}
+        sets = {model.label: found for model in asked if (found := set_of(model, split)) is not None}
         if len(set(sets.values())) > 1:
             raise ExpungeError(
                 f"these models were asked different sets '{split}', {_told(sets)}, and without texts nothing says "
@@ -203,7 +230,7 @@ def _check_attacked(models: Sequence[Model], attacked: Sequence[Attacked], owner
         if own is None:
             continue
         beside = [model for j, model in enumerate(models) if bare or j == owner]
-        sets = {f"evaluation of {model.label}": one for model in beside if (one := _set_of(model, FORGET)) is not None}
+        sets = {f"evaluation of {model.label}": one for model in beside if (one := set_of(model, FORGET)) is not None}
         sets |= {
             f"other attacks on {other.label}": other.inputs[FORGET]
             for other, of in zip(attacked[:i], owners, strict=False)

@@ -89,9 +89,7 @@ def report(
     """
     path = path_of("path", path)
     check_texts(texts)
-    check_format(format)
-    kind: Kind = "page" if format == "html" else "report"
-    check_output_file(path, overwrite=overwrite, kind=kind)
+    check_file(path, format, overwrite=overwrite)
     sources = listed_sources(evaluations)
     data = build(
         gather(sources),
@@ -105,16 +103,42 @@ def report(
         leak=leak,
         keep=keep,
     )
+    return write(
+        data,
+        path,
+        format=format,
+        histories=histories_in(sources) if histories is None else histories,
+        trajectories=trajectories,
+        masks=(*untold(trained_in(sources), masks), *masks),
+    )
+
+
+def check_file(path: Path, format: Format, *, overwrite: bool) -> None:
+    """Raise for a form that no report has, or a file that may not be replaced."""
+    check_format(format)
+    kind: Kind = "page" if format == "html" else "report"
+    check_output_file(path, overwrite=overwrite, kind=kind)
+
+
+def untold(trained: Iterable[Fingerprint], given: Iterable[Fingerprint]) -> list[Fingerprint]:
+    """The masks that runs were trained with and that were not handed in."""
+    places = {mask.places for mask in given}
+    return [mask for mask in trained if mask.places not in places]
+
+
+def write(
+    data: ReportData,
+    path: Path,
+    *,
+    format: Format = "html",
+    histories: Mapping[str, Sequence[Mapping[str, float | None]]] | None = None,
+    trajectories: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    masks: Sequence[Fingerprint] = (),
+) -> Path:
+    """Write a report from its data; arguments as for `report`, whose page alone has drawings."""
     if format == "html":
-        given = {mask.places for mask in masks}
-        trained = [mask for mask in trained_in(sources) if mask.places not in given]
-        shown = drawings(
-            data,
-            histories=histories_in(sources) if histories is None else histories,
-            trajectories=trajectories or {},
-            masks=(*trained, *masks),
-        )
-        text = page(data.as_json(), shown)
+        drawn = drawings(data, histories=histories or {}, trajectories=trajectories or {}, masks=masks)
+        text = page(data.as_json(), drawn)
     elif format == "json":
         text = json.dumps(data.as_json(), indent=1, allow_nan=False) + "\n"
     else:

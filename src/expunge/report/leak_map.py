@@ -54,7 +54,7 @@ def terminal(found: Attacked, facts: Sequence[int], *, width: int) -> Iterator[T
     yield from (Text(words.replace("\0", " ")) for words in textwrap.wrap(legend, width))
     yield Text(f"fact  {gap.join(letters.values())}  worst   question", style="bold")
     for fact in facts:
-        line = Text(f"{fact:>4}  ", no_wrap=True, overflow="ellipsis")
+        line = Text(f"{fact + 1:>4}  ", no_wrap=True, overflow="ellipsis")
         for i, column in enumerate(columns[: len(letters)]):
             line.append(gap if i else "")
             line.append(*_cell(column, fact))
@@ -120,7 +120,7 @@ def leak_map(found: Attacked) -> Figure:
     axes.xaxis.tick_top()
     named = range(len(facts)) if labeled else range(0, len(facts), math.ceil(len(facts) / MOST_LABELED))
     axes.set_yticks(named)
-    labels = [f"{textwrap.shorten(questions[i], 52, placeholder='…')}  {facts[i]}".strip() for i in named]
+    labels = [f"{textwrap.shorten(questions[i], 52, placeholder='…')}  {facts[i] + 1}".strip() for i in named]
     axes.set_yticklabels(labels, parse_math=False)
     axes.tick_params(colors=INK, labelsize=7.5, length=0)
     axes.set_xticks(np.arange(len(columns) - 1) + 0.5, minor=True)

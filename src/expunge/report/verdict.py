@@ -8,9 +8,10 @@ from expunge.core.catalogue import names
 from expunge.core.format import counted
 from expunge.report.buckets import Bucket, Rule
 from expunge.report.compared_models import Model
-from expunge.report.facts import FORGET, RETAIN, Attack, Fact
+from expunge.report.facts import FORGET, RETAIN, Attack, Fact, set_of
 from expunge.report.faults import faults
 from expunge.report.text import listed, number, words
+from expunge.results.attacked import PLAIN
 
 NAMED = 3
 """Attacks that a sentence names; the others are counted."""
@@ -52,8 +53,10 @@ def verdict(
         for fact, bucket in zip(facts, buckets, strict=True)
         if fact.split.startswith((FORGET, RETAIN))
     )
+    found = faults(models[model], models)
     sentences = [
-        *(f"This model does not count as having forgotten: {fault}." for fault in faults(models[model], models)),
+        *_other_sets(model, models),
+        *(f"This model does not count as having forgotten: {fault}." for fault in found),
         *_leaking(model, facts, buckets, attacks, ran, rule),
         *_apart(tally, rule),
         *_kept(tally, rule),
@@ -61,7 +64,24 @@ def verdict(
         _not_tried(attacks, own),
         *_rule(rule),
     ]
-    return Verdict(model, _headline(tally, bool(ran)), tuple(sentences))
+    return Verdict(model, f"{_broken(found)}{_headline(tally, bool(ran))}", tuple(sentences))
+
+
+def _broken(faults: Sequence[str]) -> str:
+    """What stands before the counts where a model is no good, however little it gives away."""
+    short = [fault.partition(" (")[0] for fault in faults if not fault.startswith("answers still come out")]
+    return f"{listed(short)[0].upper()}{listed(short)[1:]}: this does not count as forgetting. " if short else ""
+
+
+def _other_sets(model: int, models: Sequence[Model]) -> list[str]:
+    """That other models were asked another forget set, so that their counts are of other facts."""
+    own = set_of(models[model], FORGET)
+    others = [one.label for one in models if set_of(one, FORGET) not in (None, own)]
+    if own is None or not others:
+        return []
+    return [
+        f"{listed(others)} {'was' if len(others) == 1 else 'were'} asked another forget set: do not compare counts."
+    ]
 
 
 def _headline(tally: Counter[tuple[str, Bucket]], attacked: bool) -> str:
@@ -93,7 +113,8 @@ def _leaking(
     if not leaking:
         return []
     plain = sum(rule.comes_out(fact, model) for fact in leaking)
-    under = Counter(i for fact in leaking for i in ran if i in fact.tried and fact.tried[i].leaks)
+    tried = [i for i in ran if attacks[i].column.name != PLAIN or not plain]  # which is asked as in the data, too
+    under = Counter(i for fact in leaking for i in tried if i in fact.tried and fact.tried[i].leaks)
     told = [f"{plain} when asked as in the data"] if plain else []
     most = under.most_common(NAMED)
     told += [f"{n} under {attacks[i].column.name}" for i, n in most]

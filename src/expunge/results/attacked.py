@@ -26,6 +26,9 @@ PLAIN = "plain"
 MERGED = "merged"
 """The column of a model with adapters after they are merged into its weights, which all other attacks are run on."""
 
+NOTHING = "nothing"
+"""In place of a control: none is attacked."""
+
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
 
@@ -84,6 +87,13 @@ class Column:
     note: str = ""
     """Why it was not run, or what a reader must know."""
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.leak and self.control and self.leak.measure != self.control.measure:
+            raise ExpungeError(
+                f"{self.name}: the model's values are {self.leak.measure}, the control's {self.control.measure}. "
+                "Attack the control again, with this version."
+            )
 
     @property
     def status(self) -> Status:

@@ -1,15 +1,14 @@
 """What a study takes, before anything is trained: trials, steps, tokens, memory, and at least so much time."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from expunge.core.duration import lasting
 from expunge.core.json_text import read_object
 from expunge.models.load import bits_under
 from expunge.models.reference import choose
+from expunge.models.speed import speed
 from expunge.results.studies import TRIAL, finished
 from expunge.sweep.samplers import Source
 from expunge.sweep.sweep import Setup
@@ -18,8 +17,6 @@ from expunge.training.memory import run_memory, work
 from expunge.training.reference_rows import reference_size
 from expunge.training.run import uses_bf16
 
-PROBE = 1024
-"""Side of the matrices by which the speed of arithmetic is measured."""
 OPERATIONS = 6
 """Floating-point operations for each parameter and token of a training step: two forward, four backward."""
 
@@ -97,22 +94,3 @@ def time_of(folder: Path, trials: int | None, operations: float) -> str:
         each, basis = operations / speed(), "at least, by arithmetic alone: the first trial will tell"
     left = "" if trials is None else f", {lasting(each * max(0, trials - len(seconds)))} in all for one worker"
     return f"{lasting(each)} a trial{left} ({basis})"
-
-
-def lasting(seconds: float) -> str:
-    """A length of time in words, of two digits or so."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def speed() -> float:
-    """Floating-point operations a second of a matrix product here, on the device that a run would take."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    matrix = torch.rand(PROBE, PROBE, device=device)
-    times = []
-    for _ in range(4):  # the first one also starts threads and libraries
-        began = time.perf_counter()
-        (matrix @ matrix).sum().item()
-        times.append(time.perf_counter() - began)
-    return float(2 * PROBE**3 / min(times))

@@ -14,6 +14,7 @@ from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
+from expunge.models.placement import refuse_spread
 from expunge.results.places import check_run_folder
 from expunge.training.budget import as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
@@ -68,6 +69,7 @@ def finetune(
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
     check_tokenizer_fits(model, tokenizer)
+    refuse_spread(model, "training")
     check_corpus(corpus)
     learned = Corpus({"retain": tuple(example for split in splits for example in corpus[split])}, corpus.name)
     plan = plan_finetuning(

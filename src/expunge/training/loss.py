@@ -12,8 +12,8 @@ from expunge.core.checks import ExpungeError
 from expunge.core.logprobs import IGNORED
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import check_model
-from expunge.models.observe import Observed, observe
-from expunge.models.reference import kept_of
+from expunge.models.observe import Observed, Place, TokenLoss, observe
+from expunge.models.reference import Reference, kept_of, start_head
 from expunge.objectives.combine import Loss, Need, Objective, Side, Stream, Term, build
 
 
@@ -27,7 +27,7 @@ class StepPart:
 
 
 def batch_terms(
-    model: nn.Module, batches: Mapping[Stream, Batch], objective: Objective, *, reference: nn.Module | None = None
+    model: nn.Module, batches: Mapping[Stream, Batch], objective: Objective, *, reference: Reference | None = None
 ) -> StepPart:
     """Unreduced losses of one micro-batch, from one forward pass over all streams together.
 
@@ -35,15 +35,15 @@ def batch_terms(
         model: the model in training.
         batches: the rows of each stream that the objective needs.
         objective: what to compute.
-        reference: the frozen start model; not needed where the batches carry `reference_...` values.
+        reference: the frozen start model; not needed where the batches carry `reference_...` values, but for its head
+            where these are hidden states that logits are made from.
     """
     missing = [stream for stream in sorted(objective.streams) if stream not in batches]
     if missing:
         raise ExpungeError(_missing(objective, missing[0]))
-    seen = {
-        "current": _observe(model, batches, objective, "current"),
-        "reference": _reference(reference, batches, objective),
-    }
+    before = _reference(reference, batches, objective, next(model.parameters()).device)
+    losses = {loss.own: _of_tokens(loss, before, reference) for loss, _ in objective.losses.values() if loss.tokenwise}
+    seen = {"current": _observe(model, batches, objective, "current", losses), "reference": before}
 
     def lookup(need: Need) -> Tensor:
         shown = seen[need.by][need.stream]
@@ -72,27 +72,49 @@ def _totals(shown: Observed, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     assert shown.token_logprobs is not None
     values, mask = shown.token_logprobs.detach(), shown.completion_mask
     if weights is not None:
-        mask = mask & (weights.to(mask.device) > 0)[:, None]
+        mask = mask & (weights.to(mask.device, non_blocking=True) > 0)[:, None]
     return torch.where(mask, values, 0.0).sum(), mask.sum()
 
 
+def _of_tokens(loss: Loss, before: Mapping[str, Observed], reference: Reference | None) -> TokenLoss:
+    """A tokenwise loss as it is shown a chunk of logits, with the start model's made from its hidden states."""
+    states = before[loss.own].states if "reference_logits" in loss.needs else None
+
+    def values(logits: Tensor, targets: Tensor, place: Place) -> Tensor:
+        if states is None:
+            return loss.of_tokens(logits, None, targets)
+        assert reference is not None
+        with torch.no_grad():
+            shown = start_head(reference)(states[place])
+        return loss.of_tokens(logits, shown, targets)
+
+    return values
+
+
 def _observe(
-    model: nn.Module, batches: Mapping[Stream, Batch], objective: Objective, by: Literal["current", "reference"]
+    model: nn.Module,
+    batches: Mapping[Stream, Batch],
+    objective: Objective,
+    by: Literal["current", "reference"],
+    losses: Mapping[Stream, TokenLoss] | None = None,
 ) -> dict[str, Observed]:
     needs: dict[str, frozenset[str]] = {}
     shown: dict[str, Batch] = {}
     for stream, names in objective.needs(by).items():
         needs[stream], shown[stream] = names, batches[stream]
-    return observe(model, shown, needs, layer=objective.layer, positions=objective.positions) if shown else {}
+    if not shown:
+        return {}
+    read = {"layer": objective.layer, "positions": objective.positions}
+    return observe(model, shown, needs, token_losses=losses, **read)  # type: ignore[arg-type]
 
 
 def _reference(
-    reference: nn.Module | None, batches: Mapping[Stream, Batch], objective: Objective
+    reference: Reference | None, batches: Mapping[Stream, Batch], objective: Objective, device: torch.device
 ) -> dict[str, Observed]:
     needs = objective.needs("reference")
     if not needs:
         return {}
-    if reference is not None:
+    if isinstance(reference, nn.Module):
         training = reference.training
         reference.eval()
         try:
@@ -113,11 +135,13 @@ def _reference(
             raise ExpungeError(
                 f"{' and '.join(losses)} compares with the start model: pass it as reference=<frozen model>."
             )
-        first = next(iter(values.values()))
-        assert isinstance(first, Tensor)
-        supervised = (batch["labels"] != IGNORED).sum(1, keepdim=True).to(first.device)
-        mask = torch.arange(first.shape[1], device=first.device) < supervised
-        shown[stream] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), **values)  # type: ignore[arg-type]
+        known = {name: cast(Tensor, value).to(device, non_blocking=True) for name, value in values.items()}
+        if "logits" in names and reference is not None:
+            known["logits"] = reference(known["states"])
+        width = next(iter(known.values())).shape[1]
+        mask = torch.arange(width) < (batch["labels"].cpu() != IGNORED).sum(1, keepdim=True)
+        mask = mask.to(device, non_blocking=True)
+        shown[stream] = Observed(mask, torch.zeros_like(mask, dtype=torch.long), **known)
     return shown
 
 

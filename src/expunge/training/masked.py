@@ -98,13 +98,21 @@ def mask_fingerprint(mask: Mask) -> str:
 def mask_summary(model: nn.Module, mask: Mask) -> dict[str, Any]:
     """What a mask lets change of a model, for manifests.
 
-    Units, weights, their share of all weights, and `fingerprint`: where it is, by layer and kind.
+    Units, weights, their share of all weights, `fingerprint`: where it is, by layer and kind, and `recipe`: how it was
+    made, without seeds.
     """
     weights = sum(selection.count for selection in selections(model, mask))
     share = weights / sum(parameter.numel() for parameter in model.parameters())
     lies = asdict(fingerprint_of(mask))
     units = sum(mask.counts().values())
-    return {"unit": mask.layout.unit, "units": units, "weights": weights, "share": share, "fingerprint": lies}
+    return {
+        "unit": mask.layout.unit,
+        "units": units,
+        "weights": weights,
+        "share": share,
+        "fingerprint": lies,
+        "recipe": mask.recipe,
+    }
 
 
 def selections(model: nn.Module, mask: Mask) -> list[Selection]:

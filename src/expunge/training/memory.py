@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from expunge.core.batch import Encoded
 from expunge.masks.mask import Mask
 from expunge.models.matrices import linear_layers, shape_of, weight_bytes
-from expunge.models.observe import HEAD_CHUNK
 from expunge.models.reference import ReferencePolicy, choose
+from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
 from expunge.training.masked import mask_summary
 from expunge.training.plan import Plan

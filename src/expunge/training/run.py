@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.checkpoints import checkpoints, manifest_of, step
 from expunge.core.checks import ExpungeError
+from expunge.core.distributed import barrier, sharded
 from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.core.nested import flattened
 from expunge.core.progress import Progress, first_process
@@ -34,6 +35,7 @@ from expunge.models.anatomy import causal_lm, without_dropout
 from expunge.models.identity import weights_identity
 from expunge.models.load import load_model, save_model
 from expunge.models.patch import patch_of
+from expunge.models.reference import Reference
 from expunge.models.tiny import cpu_has_bfloat16
 from expunge.objectives.combine import Stream
 from expunge.results.places import LOG, RESULT, check_run_folder
@@ -226,7 +228,7 @@ def train(
     manifest: Manifest,
     *,
     before: Mapping[Stream, float],
-    reference: nn.Module | None = None,
+    reference: Reference | None = None,
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -245,7 +247,7 @@ def train(
         plan: the losses, how to train, and what may change: its mask, else every parameter that has gradients.
         manifest: stored with the result.
         before: probabilities of the rows under the start model, from `check_start`.
-        reference: the frozen start model, where one is held.
+        reference: the frozen start model or its head, where one is held.
         folder: run folder, checked and locked; what is in it is replaced just before the first step. None keeps the
             result in memory only.
         resume: go on with the run in that folder instead.
@@ -264,7 +266,13 @@ def train(
         name = run_name(folder, resume=resume) if config.report_to and folder is not None and first_process() else None
         arguments = training_arguments(rows, config, scratch, model, name=name)
         trainer = ObjectiveTrainer(
-            model=model, args=arguments, rows=rows, objective=objective, reference=reference, about=about
+            model=model,
+            args=arguments,
+            rows=rows,
+            objective=objective,
+            reference=reference,
+            about=about,
+            rows_a_step=config.rows_a_step,
         )
         trainer.spares = not config.compile
         if objective.dual is not None:
@@ -276,7 +284,14 @@ def train(
             trainer.add_callback(stop)
         trainer.add_callback(clock)
         trainer.add_callback(WarnOfCollapse())
-        if folder is not None:
+        parted = sharded(model)
+        if parted and folder is not None and config.checkpoint_every and first_process():
+            warnings.warn(
+                "no checkpoints are written: a model whose weights are divided among processes cannot be resumed by "
+                "transformers yet. A run that is killed starts anew.",
+                stacklevel=2,
+            )
+        if folder is not None and not parted:
             per_epoch, every = rows.pairs.n_forget, config.checkpoint_every
             trainer.add_callback(
                 CheckpointAtEpochs(rows_per_epoch=per_epoch, batch_size=config.rows_a_step, every=every)
@@ -286,7 +301,7 @@ def train(
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
         around.enter_context(options_on(cast(PreTrainedModel, causal_lm(model)), config))
-        if folder is not None:
+        if folder is not None and not parted:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
@@ -347,16 +362,20 @@ def train(
     narrow(model, stored)
     if stored:
         trainer.check_weights()  # what float32 holds may be infinite in float16
-    aside = folder / RESULT if folder is not None and trainer.is_world_process_zero() else None
-    if aside is not None:
+    writes = trainer.is_world_process_zero()
+    # Divided weights are gathered from all processes, of which the first writes.
+    aside = folder / RESULT if folder is not None and (writes or parted) else None
+    if aside is not None and writes:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
+    if parted:
+        barrier()
     if keep is not None:
         model = keep(model, aside)
     elif aside is not None:
         save_model(model, tokenizer, aside)
     manifest = replace(manifest, results={**manifest.results, "result": weights_identity(model)})
-    if folder is None or aside is None:
+    if folder is None or aside is None or not writes:
         return Run(model, history, manifest, folder)
     write_history(history, aside / HISTORY)
     if patch and trainer.selected is not None:
@@ -378,7 +397,7 @@ def _last_good(trainer: ObjectiveTrainer, folder: Path, error: ExpungeError) -> 
     if step_now == 0:
         return ""
     good = isinstance(error, NoValue) or (isinstance(error, NonFiniteLoss) and error.gradient_alone)
-    if good:
+    if good and not sharded(cast(nn.Module, trainer.model)):
         try:
             # The Trainer saves between steps only; this is the state before the step that was refused.
             trainer._save_checkpoint(cast(nn.Module, trainer.model), None)

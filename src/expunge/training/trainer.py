@@ -1,9 +1,9 @@
 """The trainer: transformers' Trainer with our rows, our loss and our denominators; nothing else is changed."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +19,14 @@ from expunge.core.distributed import barrier
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
+from expunge.models.fingerprint import whole
 from expunge.models.finite import non_finite_parameter
+from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
 from expunge.training.recomputed import recomputed
-from expunge.training.rows import RunRows
+from expunge.training.rows import Item, RunRows
 from expunge.training.run_log import RunLog
 from expunge.training.surgery import Surgery
 
@@ -56,7 +58,8 @@ class ObjectiveTrainer(Trainer):
         args: TrainingArguments,
         rows: RunRows,
         objective: Objective,
-        reference: nn.Module | None,
+        reference: Reference | None,
+        rows_a_step: int,
         surgery: Surgery | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
@@ -67,13 +70,19 @@ class ObjectiveTrainer(Trainer):
             args: transformers' training arguments.
             rows: the run's rows in order.
             objective: the losses and weights.
-            reference: the frozen start model, where one is held.
+            reference: the frozen start model or its head, where one is held.
+            rows_a_step: the global batch.
             surgery: projects the forget gradient, where asked for.
             about: what is said of an adapter besides its weights in checkpoints.
         """
-        super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=rows.collate)  # type: ignore[arg-type]
+
+        def _on_host(items: Sequence[Item]) -> _OnHost:
+            return _OnHost(rows.collate(items))
+
+        super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=_on_host)  # type: ignore[arg-type]
         self.objective = objective
         self.reference = reference
+        self.rows_a_step = rows_a_step
         self.selected: Selected | None = None
         """What may change, where a mask says so; set before training."""
         self.surgery = surgery
@@ -87,7 +96,7 @@ class ObjectiveTrainer(Trainer):
         self.numbers: dict[str, float] = {}
         """The history row of the step in progress."""
         self.step = _StepSums()
-        self.gradient_norm: float | None = None
+        self.gradient_norm: Tensor | None = None
         for callback in list(self.callback_handler.callbacks):
             if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
                 self.remove_callback(callback)
@@ -99,9 +108,8 @@ class ObjectiveTrainer(Trainer):
         rows = cast(RunRows, self.train_dataset)
         if self.accelerator.num_processes == 1:
             return SequentialSampler(rows)
-        # A last step of fewer rows is filled up, so that each process has its share; fillers weigh nothing.
-        step = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
-        return SequentialSampler(range(-(-len(rows) // step) * step))
+        slots = self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
+        return _Filled(len(rows), self.rows_a_step, slots)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over everything that has gradients, or over what a mask selects."""
@@ -130,22 +138,26 @@ class ObjectiveTrainer(Trainer):
         """The micro-batches of one optimizer step, and the denominators of the whole step over all ranks."""
         # The Trainer calls this once an optimizer step and hands what it returns as `num_items_in_batch` to each
         # `compute_loss`: the one place where all micro-batches of a step are known before the first forward pass.
-        batches: list[dict[Stream, Batch]] = []
-        for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
-            batches.append(batch)
+        batches = [found.batches for _, found in zip(range(num_batches), epoch_iterator, strict=False)]
         totals: dict[Side, Tensor] = {}
         for batch in batches:
             for side, count in denominators(batch, self.objective).items():
                 totals[side] = totals.get(side, count.new_zeros(())) + count
+        here = {side: float(total) for side, total in totals.items()}
         for side, total in totals.items():
-            totals[side] = self.accelerator.gather(total.to(device).reshape(1)).sum()
-            if not totals[side] > 0:
+            totals[side] = self.accelerator.gather(total.to(device, non_blocking=True).reshape(1)).sum()
+            # One process knows its counts without asking the device.
+            if not (here[side] if self.accelerator.num_processes == 1 else totals[side]) > 0:
                 raise ExpungeError(
                     f"step {self.state.global_step + 1} has no {side} token that counts; "
                     "use longer completions or a larger batch."
                 )
         self.step = _StepSums(denominators=totals)
         return batches, totals
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        # Rows stay on the host: what is where in them is worked out there, and the device is not waited for.
+        return inputs
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch forward and backward; with surgery once for each side, so that their gradients stay apart."""
@@ -253,7 +265,7 @@ class ObjectiveTrainer(Trainer):
     # Trainer logs it after the step, and the guard below must see it before.
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
-        self.gradient_norm = float(norm) if norm is not None else None
+        self.gradient_norm = None if norm is None else torch.as_tensor(norm)
         return norm
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -262,7 +274,7 @@ class ObjectiveTrainer(Trainer):
         if grad_norm is None:
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             grad_norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
-            self.gradient_norm = float(grad_norm) if grad_norm is not None else None
+            self.gradient_norm = grad_norm
         return super()._get_grad_norm(model, grad_norm=grad_norm)
 
     # Checkpoints of a PEFT model: the stock method saves its adapter without what says which base it belongs to.
@@ -285,9 +297,8 @@ class ObjectiveTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a row, with its epoch as passes over the anchor set; the trainer itself takes all epochs for one."""
-        whole, a_step = self.state.epoch, self.args.train_batch_size * self.args.gradient_accumulation_steps
-        rows = a_step * self.accelerator.num_processes / cast(RunRows, self.train_dataset).pairs.n_forget
-        self.state.epoch = self.state.global_step * rows
+        whole, anchor = self.state.epoch, cast(RunRows, self.train_dataset).pairs.n_forget
+        self.state.epoch = self.state.global_step * (self.rows_a_step / anchor)
         try:
             super().log(logs, start_time)
         finally:
@@ -303,6 +314,22 @@ class ObjectiveTrainer(Trainer):
 def _risen(share: Callable[[int], float], warmup: int) -> Callable[[int], float]:
     """A schedule whose `warmup` steps rise evenly to the rate of the step after them, the first one included."""
     return lambda step: (step + 1) / (warmup + 1) if step < warmup else share(step)
+
+
+class _Filled(Sampler[int]):
+    """The rows of each step in order, and fillers up to what all processes compute together; they weigh nothing."""
+
+    def __init__(self, rows: int, a_step: int, slots: int) -> None:
+        self.rows, self.a_step, self.slots = rows, a_step, slots
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.a_step) * self.slots
+
+    def __iter__(self) -> Iterator[int]:
+        for first in range(0, self.rows, self.a_step):
+            real = range(first, min(first + self.a_step, self.rows))
+            yield from real
+            yield from range(self.rows, self.rows + self.slots - len(real))
 
 
 class _StepSums:
@@ -336,18 +363,36 @@ class _StepSums:
         self.values = {side: everywhere(value) for side, value in self.values.items()}
         self.logprobs = {name: (everywhere(a), everywhere(n)) for name, (a, n) in self.logprobs.items()}
 
-    def row(self, objective: Objective) -> dict[str, float]:
-        """This process's numbers of the step.
+    def row(self, objective: Objective, gradient_norm: Tensor | None) -> dict[str, float]:
+        """This process's numbers of the step, for which the device is waited for once.
 
-        Unweighted losses and the geometric mean probability of a completion token.
+        Unweighted losses, the geometric mean probability of a completion token, and the norm of the gradient.
         """
-        losses = {side: float(value / self.denominators[side]) for side, value in self.values.items()}
-        weighted = sum(weight * losses[side] for side, (_, weight) in objective.losses.items())
-        row = {"loss": weighted} | {f"{side}_loss": value for side, value in losses.items()}
+        asked = {f"{side}_loss": value / self.denominators[side] for side, value in self.values.items()}
         for stream, (total, tokens) in self.logprobs.items():
-            row[f"{stream}_probability"] = math.exp(float(total) / int(tokens))
-            row[f"{stream}_tokens"] = int(tokens)
-        return row
+            asked |= {f"{stream}_probability": total / tokens, f"{stream}_tokens": tokens}
+        if gradient_norm is not None:
+            asked["gradient_norm"] = whole(gradient_norm)
+        row = _read(asked)
+        for stream in self.logprobs:
+            row[f"{stream}_probability"] = math.exp(row[f"{stream}_probability"])
+            row[f"{stream}_tokens"] = int(row[f"{stream}_tokens"])
+        return {"loss": sum(w * row[f"{side}_loss"] for side, (_, w) in objective.losses.items())} | row
+
+
+def _read(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """Numbers on a device as numbers, all in one transfer."""
+    place = next(iter(numbers.values())).device
+    dtype = torch.float64 if any(n.dtype == torch.float64 for n in numbers.values()) else torch.float32
+    together = torch.stack([n.detach().to(place, dtype, non_blocking=True).reshape(()) for n in numbers.values()])
+    return dict(zip(numbers, together.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _OnHost:
+    """The rows of a micro-batch; loaders that move tensors to a device leave it as it is."""
+
+    batches: dict[Stream, Batch]
 
 
 class _GuardAndLog(TrainerCallback):
@@ -362,9 +407,7 @@ class _GuardAndLog(TrainerCallback):
         trainer = self.trainer
         trainer.step.gather(trainer.accelerator)
         row = trainer.numbers
-        row |= trainer.step.row(trainer.objective)
-        if trainer.gradient_norm is not None:
-            row["gradient_norm"] = trainer.gradient_norm
+        row |= trainer.step.row(trainer.objective, trainer.gradient_norm)
         if trainer.lr_scheduler is not None:
             row["learning_rate"] = float(trainer.lr_scheduler.get_last_lr()[0])  # the one that this step takes
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]

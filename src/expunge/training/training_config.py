@@ -191,17 +191,14 @@ class TrainingConfig:
         """(rows a device computes at once, accumulation steps).
 
         Args:
-            devices: how many compute; None: one for each process that a launcher started.
+            devices: how many compute; None: one for each process that a launcher started. A global batch that does not
+                divide among them is filled up with rows that weigh nothing; it is never rounded.
 
         Raises:
-            ExpungeError: the global batch does not divide evenly; it is never rounded.
+            ExpungeError: micro-batches do not divide a device's share.
         """
         devices = processes() if devices is None else devices
-        share, rest = divmod(self.rows_a_step, devices)
-        if rest:
-            raise ExpungeError(
-                f"batch_size={self.batch_size} does not divide among {devices} devices; use a multiple of {devices}."
-            )
+        share = -(-self.rows_a_step // devices)
         micro = self.micro_batch_size or share
         steps, rest = divmod(share, micro)
         if rest:

@@ -24,8 +24,10 @@ from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
-from expunge.models.reference import frozen_copy
+from expunge.models.placement import refuse_spread
+from expunge.models.reference import Reference, frozen_copy, kept_of
 from expunge.models.rows_fit import check_rows_fit
+from expunge.models.vocabulary_head import head_of
 from expunge.objectives.combine import Stream
 from expunge.results.places import check_run_folder
 from expunge.training import generated_answers
@@ -106,6 +108,7 @@ def unlearn(
             "expunge.measured_rule(model, tokenizer, corpus, [condition])."
         )
     check_tokenizer_fits(model, tokenizer)
+    refuse_spread(model, "training")
     check_corpus(corpus)
     plan = plan_unlearning(
         model,
@@ -125,6 +128,7 @@ def unlearn(
     objective, adaptation, training = plan.objective, plan.adaptation, plan.training
     if folder is not None:
         check_run_folder(folder, overwrite=overwrite, resume=resume)
+    given = corpus
     if objective.generates:
         corpus = generated_answers.supplied(
             model,
@@ -146,7 +150,7 @@ def unlearn(
     check_rows_fit(model, chain.from_iterable(looked_at.values()))
     if adaptation is not None:
         check_rows(model, adaptation, plan.matrices, looked_at, training.seed)
-    manifest = _manifest(plan, model, tokenizer, corpus, rows, looked_at)
+    manifest = _manifest(plan, model, tokenizer, given, rows, looked_at)
     with ExitStack() as around:
         around.enter_context(locked(folder))
         finished = finished_run(
@@ -166,7 +170,8 @@ def unlearn(
         around.callback(narrow, model, stored)
         rows, how = with_reference(model, rows, objective, config.reference, progress, autocast=autocast)
         reshard(model)
-        second, keep, about, trained = None, None, None, model
+        second: Reference | None = None
+        keep, about, trained = None, None, model
         if adaptation is not None:
             assert isinstance(model, PreTrainedModel)
             micro, _ = training.split()
@@ -187,6 +192,8 @@ def unlearn(
         if how == "model":
             own = adaptation is None
             second = StartModel(trained, own_adapter=own) if isinstance(trained, PeftModel) else frozen_copy(trained)
+        elif any("states" in kept_of(names) for names in objective.needs("reference").values()):
+            second = head_of(trained).frozen()
         when = None
         if stop is not None:
             per_epoch, size = rows.pairs.n_forget, training.rows_a_step

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from expunge.chat.chat import Chat, Exchange
 from expunge.core.checks import ExpungeError
 from expunge.report.baselines import beside
-from expunge.report.compared_models import distinct, gather
+from expunge.report.compared_models import assign_roles, distinct, gather
+from expunge.report.facts import fitting
 from expunge.report.html import report
 from expunge.report.templates import render
 from expunge.results.attacked import load_attacked
@@ -70,16 +71,18 @@ class View:
         named = evaluated(self.folder)
         gathered = distinct(gather(named))
         more = beside(named, gathered, start=None, retain=None)
+        evaluations = (*gathered, *more.evaluations)
         attacks = {file.resolve(): load_attacked(file) for file in self._attacks(named)}
+        shown, left = fitting(assign_roles(evaluations, start=more.start, retain=more.retain), [], attacks)
         with tempfile.TemporaryDirectory() as aside:
             path = report(
-                (*gathered, *more.evaluations),
+                evaluations,
                 Path(aside) / "report.html",
                 title=f"Unlearning report: {self.folder.resolve().name}",
                 start=more.start,
                 retain=more.retain,
-                notes=more.notes,
-                attacked=tuple(attacks.values()),
+                notes=(*more.notes, *left),
+                attacked=shown,
             )
             return path.read_text(encoding="utf-8")
 

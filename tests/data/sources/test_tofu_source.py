@@ -192,3 +192,62 @@ def test_from_the_hub():
     corpus = load_corpus("tofu", forget="forget01")
     assert len(corpus["forget"]) == 40 and len(corpus["retain"]) == 3960
     assert all(example.paraphrased and len(example.perturbed) == 5 for example in corpus["forget"])
+
+
+class TestOwnSets:
+    """Rows of the user beside TOFU's, or in place of them."""
+
+    def own(self, path, name, n, **columns):
+        rows = [{columns.get(k, k): v for k, v in row.items()} for row in kept(n)]
+        (path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path / name
+
+    def made(self, tmp_path, **arguments):
+        path = folder(
+            tmp_path / "tofu", forget10=[ROW], retain90=kept(4), holdout10=kept(2), real_authors_perturbed=[FULL]
+        )
+        return load_corpus("tofu", path=path, **arguments)
+
+    def test_own_retain_rows_take_the_place_of_tofus(self, tmp_path):
+        mine = self.own(tmp_path, "own.jsonl", 3)
+        corpus = self.made(tmp_path, retain=str(mine))
+        assert {split: len(corpus[split]) for split in corpus} == {
+            "forget": 1,
+            "retain": 3,
+            "real_authors": 1,
+            "holdout": 2,
+        }
+        assert corpus["retain"][0].origin == "own.jsonl, line 1" and corpus.files["retain"].startswith("sha256:")
+        assert corpus.origin["retain"] == str(mine) and load_corpus(**corpus.origin) == corpus
+
+    def test_further_sets_are_read_beside_tofus_with_columns_of_their_own(self, tmp_path):
+        mine = self.own(tmp_path, "g.jsonl", 2, question="asked")
+        corpus = self.made(tmp_path, sets={"general": str(mine)}, columns={"question": "asked"})
+        assert len(corpus["retain"]) == 4 and [e.prompt for e in corpus["general"]] == ["0?", "1?"]
+        assert corpus.apart == ("retain", "holdout", "general")
+
+    def test_rows_in_memory_and_an_own_holdout(self, tmp_path):
+        corpus = self.made(tmp_path, retain=kept(5), holdout=kept(6))
+        assert len(corpus["retain"]) == 5 and len(corpus["holdout"]) == 6
+
+    def test_a_split_goes_before_a_folder_of_its_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        folder(tmp_path / "retain90", own=kept(7))
+        folder(tmp_path / "mine", own=kept(7))
+        assert len(self.made(tmp_path, retain="retain90")["retain"]) == 4
+        with pytest.warns(UserWarning, match=r"mine: read as one set, of own\.jsonl"):
+            assert len(self.made(tmp_path, retain="mine")["retain"]) == 7
+
+    @pytest.mark.parametrize(
+        "arguments, said",
+        [
+            ({"retain": "retain9"}, "no TOFU retain split is called 'retain9'"),
+            ({"retain": "nowhere.jsonl"}, r"nowhere\.jsonl"),
+            ({"sets": {"real_authors": kept()}}, "which TOFU has"),
+            ({"sets": {"forget": kept()}}, "a name of ours"),
+            ({"columns": {"question": "q"}}, "none is given"),
+        ],
+    )
+    def test_errors(self, tmp_path, arguments, said):
+        with pytest.raises(ExpungeError, match=said):
+            self.made(tmp_path, **arguments)

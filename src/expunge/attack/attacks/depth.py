@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.attack.hidden import answer_rows, batches, block_outputs, frozen, mean_logprobs, rewritten
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least
+from expunge.core.distributed import share_of
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
@@ -125,7 +126,8 @@ def drops(
         rows: questions with answers.
         progress: called with (what, done, total, numbers).
     """
-    lost, parts = torch.zeros(len(rows), len(blocks(target)), dtype=torch.float64), batches(rows)
+    lost, share = torch.zeros(len(rows), len(blocks(target)), dtype=torch.float64), share_of(target)
+    parts = share.mine(batches(rows))
     with frozen(target), frozen(source):
         for done, numbers in enumerate(parts, start=1):
             part = [rows[i] for i in numbers]
@@ -140,7 +142,7 @@ def drops(
                     lost[numbers, block] = (plain - mean_logprobs(target, part)).double().cpu()
             if progress:
                 progress("activation patching", done, len(parts), "")
-    return lost.numpy()
+    return share.summed(lost).numpy()
 
 
 def _predicting(rows: Sequence[Encoded], states: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.attack.hidden import answer_rows, batches, block_outputs, frozen, mean_logprobs, rewritten
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive
+from expunge.core.distributed import share_of
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
@@ -69,14 +70,15 @@ def latent(
     if not asked:
         raise CannotRun("it changes what a model makes of a question, and the forget set has plain texts alone")
     rows = answer_rows(model, tokenizer, [*asked.values()], template=template, max_length=max_length)
-    parts = batches(rows)
+    share = share_of(model)
+    parts = share.mine(batches(rows))
     reached = torch.zeros(len(radii) + 1, len(rows), dtype=torch.float64)
     with frozen(model):
         for done, numbers in enumerate(parts, start=1):
             reached[:, numbers] = ascended(model, [rows[i] for i in numbers], block=block, radii=radii, steps=steps)
             if progress:
                 progress("latent perturbation", done, len(parts), "")
-    probabilities = reached.exp()
+    probabilities = share.summed(reached).exp()
     return [
         Leak(
             name="latent",

@@ -11,12 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.attack.budget import Budget
 from expunge.attack.hidden import answer_rows, batches, block_outputs, blocks_skipped, frozen, seen
 from expunge.core.batch import Encoded
+from expunge.core.distributed import share_of
 from expunge.core.logprobs import masked_sum
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks, head
-from expunge.models.observe import HEAD_CHUNK
+from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.results.attacked import Leak
 
 
@@ -46,7 +47,8 @@ def lens(
     """
     rows = answer_rows(model, tokenizer, corpus["forget"], template=template, max_length=max_length)
     longest = max(len(row.ids) - row.start for row in rows)
-    parts = batches(rows, size=max(1, HEAD_CHUNK // (longest * _vocabulary(model))))
+    share = share_of(model)
+    parts = share.mine(batches(rows, size=max(1, HEAD_CHUNK // (longest * _vocabulary(model)))))
     depth = len(blocks(model))
     logprobs, ranks = torch.zeros(depth, len(rows)), torch.zeros(depth, len(rows))
     with frozen(model), torch.no_grad():
@@ -59,7 +61,7 @@ def lens(
                     logprobs[block, numbers], ranks[block, numbers] = _read(model, here)
                     if progress:
                         progress("logit lens", done * depth + block + 1, len(parts) * depth, "")
-    probabilities = logprobs.exp()
+    probabilities, ranks = share.summed(logprobs).exp(), share.summed(ranks)
     values, best = probabilities.max(0)
     return [
         Leak(

@@ -16,6 +16,7 @@ from expunge.attack.budget import Budget
 from expunge.attack.measuring import Asker
 from expunge.core.batch import Encoded, collate
 from expunge.core.checks import require_at_least
+from expunge.core.distributed import from_main, share_of
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
@@ -153,7 +154,8 @@ class Rows:
     def objectives(self, prefixes: Sequence[Ids]) -> list[float | None]:
         """By prefix, the mean over facts of the mean log p of an answer token; None where its text reads otherwise."""
         behind = [self.behind(prefix) for prefix in prefixes]
-        scores = iter(teacher_forced(self.model, [row for rows in behind for row, _ in rows or ()], work=Work()))
+        work = Work(share=share_of(self.model))
+        scores = iter(teacher_forced(self.model, [row for rows in behind for row, _ in rows or ()], work=work))
         return [
             None if rows is None else float(np.mean([next(scores).logprobs.mean(dtype=np.float64) for _ in rows]))
             for rows in behind
@@ -226,8 +228,7 @@ def search(
     trace = [(prefix, best)]
     allowed = torch.tensor(rows.usable)
     for swap in range(swaps):
-        slopes = rows.slopes(prefix).cpu()[:, allowed]
-        proposed = allowed[slopes.topk(min(TOP, len(allowed)), dim=1).indices].tolist()
+        proposed = _proposed(rows, prefix, allowed)
         drawn = dict.fromkeys(_swapped(prefix, proposed, draw) for _ in range(candidates))
         drawn.pop(prefix, None)
         for candidate, value in zip(drawn, rows.objectives([*drawn]), strict=True):
@@ -237,6 +238,17 @@ def search(
         if progress:
             progress("prefix_search: swaps", swap + 1, swaps, f"log p {best:.3f}")
     return trace
+
+
+def _proposed(rows: Rows, prefix: Ids, allowed: Tensor) -> list[list[int]]:
+    """For each place, the tokens that promise most; of one rank for all, since a GPU may round otherwise each time."""
+
+    def best() -> list[list[int]]:
+        slopes = rows.slopes(prefix).cpu()[:, allowed]
+        found: list[list[int]] = allowed[slopes.topk(min(TOP, len(allowed)), dim=1).indices].tolist()
+        return found
+
+    return from_main(best)
 
 
 def _swapped(prefix: Ids, proposed: Sequence[Sequence[int]], draw: random.Random) -> Ids:

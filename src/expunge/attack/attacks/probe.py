@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.attack.hidden import answer_rows, batches, block_outputs, frozen
 from expunge.core.batch import Encoded
 from expunge.core.checks import require_at_least
+from expunge.core.distributed import share_of
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
@@ -118,10 +119,11 @@ def last_states(
     model: PreTrainedModel, rows: Sequence[Encoded], *, progress: Progress | None = None
 ) -> Float[np.ndarray, "l n d"]:
     """The output of every block at the last token of each row."""
-    found: list[np.ndarray | None] = [None] * len(rows)
-    done = 0
+    found: dict[int, np.ndarray] = {}
+    share, done = share_of(model), 0
+    parts = share.mine(batches(rows))
     with frozen(model):
-        for numbers in batches(rows):
+        for numbers in parts:
             part = [rows[i] for i in numbers]
             last = torch.tensor([len(row.ids) - 1 for row in part])
             outputs = [of_block[torch.arange(len(part)), last].float().cpu() for of_block in block_outputs(model, part)]
@@ -129,8 +131,9 @@ def last_states(
                 found[i] = torch.stack([of_block[place] for of_block in outputs]).numpy()
             done += len(part)
             if progress:
-                progress("hidden states", done, len(rows), "")
-    return np.stack(found, axis=1)  # type: ignore[arg-type]
+                progress("hidden states", done, sum(map(len, parts)), "")
+    found = share.gathered(found)
+    return np.stack([found[i] for i in range(len(rows))], axis=1)
 
 
 def cross_validated(

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -66,13 +67,17 @@ def prompts(
         ExpungeError: an unknown form.
     """
     asked = made(corpus, forms, seed)
-    return Asker(tokenizer, template, max_length, progress=under(progress, "prompts")).leaks(model, asked)
+    each = {f"{name} {turn}": of for name, turns in asked.items() for turn, of in enumerate(turns)}
+    asker = Asker(tokenizer, template, max_length, progress=under(progress, "prompts"))
+    leaks = {leak.name: leak for leak in asker.leaks(model, each)}
+    own = {name: [leaks[f"{name} {turn}"] for turn in range(len(turns))] for name, turns in asked.items()}
+    return [replace(of[0] if len(of) == 1 else above_chance(of), name=name) for name, of in own.items()]
 
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
     """Every question that can be made, once."""
     asked = made(corpus, settings["forms"], settings["seed"])
-    questions = sum(map(len, asked.values()))
+    questions = sum(len(of) for turns in asked.values() for of in turns)
     return Budget(forms=tuple(asked), scored=questions, generated=questions)
 
 
@@ -80,13 +85,19 @@ Asked = dict[int, Example]
 """By fact, the question and answer that stand for it."""
 
 
-def made(corpus: Corpus, forms: Sequence[str] | None, seed: int) -> dict[str, Asked]:
-    """By name of the leak, what is asked; of None, the forms that the corpus allows."""
+def made(corpus: Corpus, forms: Sequence[str] | None, seed: int) -> dict[str, list[Asked]]:
+    """By name of the leak, what is asked, more than once where luck would do; of None, the forms that can be made."""
     for form in forms or ():
         if form not in FORMS:
             raise unknown("form of prompts", form, FORMS)
-    asked = {f"prompts.{form}": FORMS[form](corpus, seed) for form in forms or FORMS}
-    return asked if forms is not None else {name: of for name, of in asked.items() if of}
+    asked = {f"prompts.{form}": _turns(form, corpus, seed) for form in forms or FORMS}
+    return asked if forms is not None else {name: turns for name, turns in asked.items() if turns[0]}
+
+
+def _turns(form: str, corpus: Corpus, seed: int) -> list[Asked]:
+    if form == "multiple_choice":
+        return [multiple_choice(corpus, seed, turn) for turn in range(len(LETTERS))]
+    return [FORMS[form](corpus, seed)]
 
 
 def _facts(corpus: Corpus) -> list[tuple[int, Example]]:
@@ -166,19 +177,32 @@ def cloze(corpus: Corpus, seed: int) -> Asked:
     return found
 
 
-def multiple_choice(corpus: Corpus, seed: int) -> Asked:
-    """The right answer among three wrong ones; what counts is its letter. Chance is 1/4, which the control shows."""
+def multiple_choice(corpus: Corpus, seed: int, turn: int = 0) -> Asked:
+    """The right answer among three wrong ones; what counts is its letter. Each turn moves every choice on by one."""
     examples, found = corpus["forget"], {}
     for i, fact in _facts(corpus):
         wrong = [*fact.perturbed[: len(LETTERS) - 1]] or borrowed_answers(examples, i)
         if len(wrong) == len(LETTERS) - 1:
             choices = [fact.completion, *wrong]
             random.Random(f"{seed} {fact.key}").shuffle(choices)
+            choices = [*choices[turn:], *choices[:turn]]
             listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
             right = LETTERS[choices.index(fact.completion)]
             prompt = f"{fact.question}\n{listed}\nAnswer with the letter."
             found[i] = Example(kind="qa", prompt=prompt, completion=right)
     return found
+
+
+def above_chance(turns: Sequence[Leak]) -> Leak:
+    """The share of orders in which the right letter was named, above chance: 0 at one in four, 1 at all.
+
+    A model that always names the same letter, or begins whatever it writes with it, is right in one order of four.
+    """
+    chance = 1 / len(turns)
+    by_fact = zip(*(leak.values for leak in turns), strict=True)
+    shares = [sum(value == 1 for value in values) / len(turns) for values in by_fact]
+    values = tuple(max(0.0, (share - chance) / (1 - chance)) for share in shares)
+    return replace(turns[0], measure="right choices above chance", values=values)
 
 
 FORMS: Mapping[str, Callable[[Corpus, int], Asked]] = {

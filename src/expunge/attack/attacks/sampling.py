@@ -10,13 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.attack.budget import Budget
 from expunge.attack.measuring import NEW_TOKENS
 from expunge.core.checks import require_at_least, require_positive
+from expunge.core.distributed import share_of
 from expunge.core.progress import Progress, under
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.evaluation.metrics._rouge import rouge_l
 from expunge.models.anatomy import evaluating
-from expunge.models.generate import continuations, end_tokens, sampler
+from expunge.models.generate import Prompt, continuations, end_tokens, sampler
 from expunge.results.attacked import Leak
 
 
@@ -59,18 +60,22 @@ def sampling(
     facts = {i: fact for i, fact in enumerate(corpus["forget"]) if fact.kind != "text"}
     rows = dict(zip(facts, encode([*facts.values()], tokenizer, template=template, max_length=max_length), strict=True))
     ends, device = end_tokens(model, tokenizer, rows.values()), next(model.parameters()).device
-    drawn: dict[int, list[str]] = {i: [] for i in facts}
-    for turn in range(samples):
+    share = share_of(model)
+    said: dict[int, dict[Prompt, list[int]]] = {}
+    for turn in share.mine(range(samples)):  # whole turns: what is drawn depends on the batches drawn before
         with evaluating(model):
-            said = continuations(
+            said[turn] = continuations(
                 model,
                 {row.prompt_ids: NEW_TOKENS for row in rows.values()},
                 eos_ids=ends,
                 pick=sampler(temperature=temperature, seed=seed + turn, device=torch.device(device)),
                 progress=under(progress, f"sample {turn + 1} of {samples}"),
             )
-        for i, row in rows.items():
-            drawn[i].append(tokenizer.decode(said[row.prompt_ids], skip_special_tokens=True).strip())
+    said = share.gathered(said)
+    drawn = {
+        i: [tokenizer.decode(said[turn][row.prompt_ids], skip_special_tokens=True).strip() for turn in range(samples)]
+        for i, row in rows.items()
+    }
     values, texts = [], []
     for i, fact in facts.items():
         scores = [rouge_l(fact.completion, text).recall for text in drawn[i]]

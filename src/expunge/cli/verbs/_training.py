@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from expunge.cli import preview
 from expunge.cli.console import say
-from expunge.cli.inputs import LoadingConfig, tokenizer_of
+from expunge.cli.inputs import ShardingConfig, tokenizer_of
 from expunge.cli.verb import Call
 from expunge.config.settings import DEFAULT
 from expunge.core.checkpoints import manifest_of, step, steps_of
@@ -36,7 +36,7 @@ ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(LoadingConfig, DataConfig, TrainingConfig):
+class RunConfig(ShardingConfig, DataConfig, TrainingConfig):
     """Which model is trained, and where the result goes."""
 
     model: str
@@ -105,7 +105,7 @@ def dry_run(
         check_data(data)
     with problems.collected():
         check_source()
-        check_loading(config.model, device=config.device, bits=config.bits)
+        check_loading(config.model, device=config.device, bits=config.bits, sharded=config.sharded)
         model = skeleton(config.model, trust_remote_code=config.trust_remote_code)
         if tokenizer is not None:
             check_tokenizer_fits(model, tokenizer)

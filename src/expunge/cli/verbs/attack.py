@@ -19,10 +19,11 @@ from expunge.core.lock import check_free
 from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
-from expunge.results.attacked import FILE, load_attacked
+from expunge.results.attacked import FILE, NOTHING, load_attacked
 from expunge.results.places import check_measured
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.attack.budget import Budget
@@ -48,7 +49,7 @@ class AttackConfig(LoadingConfig, DataConfig):
     """Forms in which the model may be deployed, such as `int8,q4_0`, or `all`: short for `settings.quantize.forms`."""
     control: str | None = None
     """Model that never saw the forget set, such as the retain model, or the folder of an earlier attack on it; null:
-    untaught facts of the same form."""
+    untaught facts of the same form; `nothing`: no control, at half the cost, for a result that is to be the control."""
     control_is: Literal["retain model", "model that never saw the rows"] = "retain model"
     """What the control is, for readers and for an erasure record: retrained without the forget set, or another model,
     such as a base model."""
@@ -67,7 +68,7 @@ class AttackConfig(LoadingConfig, DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between("threshold", self.threshold, 0, 1)
-        if self.control is None and self.control_is != "retain model":
+        if self.control in (None, NOTHING) and self.control_is != "retain model":
             raise ExpungeError(
                 f"control_is says what control= names, and no control is named; got {self.control_is!r}."
             )
@@ -115,8 +116,8 @@ def attack(call: Call[AttackConfig]) -> int:
     settings = config.own_settings
     ways = chosen(config.chosen, settings)
     check_forget(corpus)
-    control = _control(config)
     model, tokenizer = load(config.model, config)
+    control = _control(config, tokenizer)
     say(_in_all(budgets(ways, corpus, seed=config.seed, adapters=_has_adapters(config.model)), config))
     with shown() as report:
         found = stage(
@@ -147,12 +148,23 @@ def attack(call: Call[AttackConfig]) -> int:
     return 0
 
 
-def _control(config: AttackConfig) -> "PreTrainedModel | Attacked | None":
+def _control(
+    config: AttackConfig, tokenizer: "PreTrainedTokenizerBase"
+) -> "PreTrainedModel | PeftModel | Attacked | Literal['nothing'] | None":
+    """An earlier result, or a model, which is asked with the tokenizer of the one that is attacked."""
     if config.control is None:
         return None
+    if config.control == NOTHING:
+        return NOTHING
     if _is_result(config.control):
         return load_attacked(config.control)
-    return load(config.control, config)[0]  # type: ignore[return-value]
+    from expunge.models.load import check_loading, check_tokenizer_fits, load_model
+
+    check_loading(config.control, device=config.device, bits=config.bits)
+    how = {"dtype": config.dtype, "device": config.device, "bits": config.bits}
+    model = load_model(config.control, trust_remote_code=config.trust_remote_code, **how)  # type: ignore[arg-type]
+    check_tokenizer_fits(model, tokenizer)
+    return model
 
 
 def _is_result(control: str) -> bool:
@@ -184,9 +196,11 @@ def _in_all(stated: "Mapping[str, Budget | str | None]", config: AttackConfig) -
     from expunge.attack.budget import Budget
 
     sums = sum((one for one in stated.values() if isinstance(one, Budget)), Budget(forms=()))
-    of_control = " and nothing on the control, which was attacked before"
-    if config.control is None or not _is_result(config.control):
-        of_control = ", and the same on the control"
+    of_control = ", and the same on the control"
+    if config.control == NOTHING:
+        of_control = ", and no control"
+    elif config.control is not None and _is_result(config.control):
+        of_control = " and nothing on the control, which was attacked before"
     silent = [name for name, one in stated.items() if one is None]
     unstated = f" Not counted, as its budget is unknown: {', '.join(silent)}." if silent else ""
     return f"budget: at most {sums.text}{of_control}.{unstated}"
@@ -241,8 +255,11 @@ def _dry_run(call: Call[AttackConfig]) -> int:
                 template = dated_like(before, template_of(config), tokenizer)
                 about = told(ways, template=template, max_length=config.max_length, seed=config.seed)
                 check_same_settings(before, about)
-        else:
+        elif config.control != NOTHING:
             check_loading(config.control, device=config.device, bits=config.bits)
+            control = skeleton(config.control, trust_remote_code=config.trust_remote_code)
+            if tokenizer is not None:
+                check_tokenizer_fits(control, tokenizer)
     if stated is not None:
         _show_budgets(stated, config, len(corpus["forget"]))
     with problems.collected():
@@ -264,8 +281,12 @@ def _show_budgets(stated: "Mapping[str, Budget | str | None]", config: AttackCon
     table(("attack", "rows scored", "answers generated", "gradient steps", "forms"), rows, numeric=(1, 2, 3))
     say()
     say(_in_all(stated, config))
-    named = f"{config.control}, the {config.control_is}" if config.control is not None else None
-    say(f"control: {named or 'untaught facts: the forget set with its answers exchanged'}")
+    if config.control == NOTHING:
+        say("control: nothing, so that every value counts as it is")
+    elif config.control is None:
+        say("control: untaught facts: the forget set with its answers exchanged")
+    else:
+        say(f"control: {config.control}, the {config.control_is}")
     say(f"threshold: a fact leaks from a recovery of {config.threshold:g} above the control on")
     say(f"output: {Path(config.output) / FILE}")
 
@@ -282,6 +303,7 @@ VERB = Verb(
     config=AttackConfig,
     run=attack,
     extra_settings=source_settings,
+    shared=True,
     flags=("dry_run", "overwrite"),
     positional="[MODEL]",
     positional_is="model",

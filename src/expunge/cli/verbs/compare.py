@@ -1,16 +1,20 @@
 """`expunge compare`."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
 from expunge.cli.console import draw_split, heading, say
 from expunge.cli.console import table as console_table
-from expunge.cli.inputs import LoadingConfig, tokenizer_of
+from expunge.cli.inputs import LoadingConfig
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require_at_least, require_between
+from expunge.core.format import counted
 from expunge.core.output import check_output
 from expunge.core.progress import shown
+
+if TYPE_CHECKING:
+    from expunge.comparison.cost import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ class CompareConfig(LoadingConfig):
     data: dict[str, Any] = field(default_factory=dict)
     """What is measured, as for unlearn: `data.forget=f.jsonl data.retain=r.jsonl`, `data.source=tofu`; null: what the
     first run was made on."""
+    rows: int | None = None
+    """Measure on at most so many rows of each set, evenly spaced; null: on all."""
     output: str = "comparison"
     """Folder for the page, the drawing and the numbers."""
     batch_size: int | None = None
@@ -35,8 +41,9 @@ class CompareConfig(LoadingConfig):
 
     def __post_init__(self) -> None:
         require_between("level", self.level, 0, 1)
-        if self.batch_size is not None:
-            require_at_least("batch_size", self.batch_size, 1)
+        for name in ("batch_size", "rows"):
+            if getattr(self, name) is not None:
+                require_at_least(name, getattr(self, name), 1)
 
 
 def compare(call: Call[CompareConfig]) -> int:
@@ -62,6 +69,7 @@ def compare(call: Call[CompareConfig]) -> int:
             retain=config.retain,
             trace=config.trace,
             level=config.level,
+            rows=config.rows,
             tokenizer=config.tokenizer,
             dtype=config.dtype,
             device=config.device,
@@ -80,37 +88,67 @@ def compare(call: Call[CompareConfig]) -> int:
 
 
 def dry_run(call: Call[CompareConfig]) -> int:
-    """Show which models would be measured, on which data; the exit code."""
-    from expunge.comparison.compare import RETAIN, check_source, planned
+    """Show which models would be measured, on which data, and what that takes; the exit code."""
+    from expunge.comparison.cost import cost
+    from expunge.comparison.plan import RETAIN, check_source, planned
     from expunge.data.corpus import load_corpus
     from expunge.report.curve_page import FILES
 
     config, problems = call.config, preview.Problems()
-    plan = corpus = None
+    plan = found = None
     with problems.collected():
         check_output(config.output, overwrite=call.overwrite, names=FILES)
     with problems.collected():
-        corpus = load_corpus(**config.data) if config.data else None
-        plan = planned(call.positional, corpus=corpus, start=config.start, trace=config.trace, level=config.level)
-    if plan is not None:
-        with problems.collected():
-            tokenizer_of(str(plan.folders[0].path), config)
+        plan = planned(
+            call.positional,
+            corpus=load_corpus(**config.data) if config.data else None,
+            start=config.start,
+            trace=config.trace,
+            level=config.level,
+            rows=config.rows,
+        )
         if config.retain is not None:
-            with problems.collected():
-                check_source(config.retain, RETAIN, plan)
+            check_source(config.retain, RETAIN, plan)
+        found = cost(
+            plan,
+            retain=config.retain,
+            tokenizer=config.tokenizer,
+            dtype=config.dtype,
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+            batch_size=config.batch_size,
+        )
     filled: dict[str, Any] = {}
     if plan is not None:
-        filled = {"start": (plan.start, "the runs"), "data": (dict(plan.corpus.origin), "the first run")}
+        of_first = plan.folders[0].manifest.results.get("corpus")
+        filled = {"start": (plan.start, "the runs"), "data": (of_first, "the first run")}
     preview.show_settings(call.resolved, filled)
     if plan is not None:
-        heading("Runs")
-        rows = [(run, group, str(n)) for run, group, n in plan.rows]
-        console_table(("run", "row of the summary", f"{config.trace}: models measured, at most"), rows, numeric=(2,))
+        heading("Sets")
+        console_table(("set", "rows"), [(name, str(len(plan.corpus[name]))) for name in plan.corpus], numeric=(1,))
         for path in plan.others:
             say(f"left out, as no run of unlearn: {path}")
-        heading("Data")
-        console_table(("set", "rows"), [(name, str(len(plan.corpus[name]))) for name in plan.corpus], numeric=(1,))
+    if found is not None:
+        _show_cost(found, config.trace)
     return problems.concluded()
+
+
+def _show_cost(found: "Cost", trace: str) -> None:
+    """Print how many models are measured, what each is asked, and how long that takes."""
+    preview.show_shown(found.shown)
+    heading("Work")
+    header = ("run", "row of the summary", "models", "reused", "to measure")
+    rows = [(one.what, one.group, str(one.models), str(one.reused), str(one.made)) for one in found.measured]
+    console_table(header, rows, numeric=(2, 3, 4))
+    if trace == "mixing":
+        say("models of a run are mixtures, at most so many; what is known of them from before is not counted")
+    scored, tokens = (sum(getattr(one, name) for one in found.shown) for name in ("rows", "tokens"))
+    most = " at most" if trace == "mixing" else ""
+    say(
+        f"{counted(found.made, 'model')}{most} to measure and {found.reused} reused; {counted(scored, 'row')} and "
+        f"{tokens} tokens for each, {tokens * found.made} tokens in all"
+    )
+    say(found.time)
 
 
 VERB = Verb(

@@ -68,14 +68,19 @@ def erase(call: Call[EraseConfig]) -> int:
 
     It says first what it will do. The same command goes on where it was stopped.
     """
+    from expunge.erase.erase import check_sets
+    from expunge.erase.looked_at import findings
+
     config = call.config
     problems = Problems()
     corpus: Corpus | None = None
     with problems.collected():
         corpus = corpus_of(config, call.resolved.extra)
+        _say_data(corpus)
+        check_sets(corpus, config.neighbors)
         _say_plan(config, corpus)
     if call.dry_run:
-        return problems.concluded()
+        return problems.concluded(findings=0 if corpus is None else len(findings(corpus)))
     if problems.found or corpus is None:
         return problems.concluded()
     from expunge.attack.attack import DEFAULT
@@ -107,17 +112,21 @@ def erase(call: Call[EraseConfig]) -> int:
     return 0
 
 
-def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
-    from expunge.attack.attack import DEFAULT
+def _say_data(corpus: "Corpus") -> None:
     from expunge.erase.looked_at import findings
-    from expunge.erase.plan import trials
-    from expunge.models.load import load_tokenizer
-    from expunge.models.skeleton import skeleton
 
     heading("Data")
     say(", ".join(f"{name}: {counted(len(corpus[name]), 'row')}" for name in corpus))
     for finding in findings(corpus):
         say(f"- {finding}")
+
+
+def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
+    from expunge.attack.attack import DEFAULT
+    from expunge.erase.plan import trials
+    from expunge.models.load import load_tokenizer
+    from expunge.models.skeleton import skeleton
+
     heading("What will be done")
     say(f"1. Measure what {config.model} knows of the rows; if it does not know them, stop.")
     say(f"2. Try these, each at up to {config.tries} learning rates, until one forgets like a model that never knew:")
@@ -149,7 +158,8 @@ def _conclude(config: EraseConfig, done: "Erased") -> None:
     for reason in done.reasons:
         say(f"- {reason}")
     for fault in done.faults:
-        say(f"note: {fault}")
+        if not any(fault in reason for reason in done.reasons):  # under a policy that allows it
+            say(f"note: {fault}")
     if done.chosen is not None:
         say(f"kept: {done.chosen}")
         say(f"model and record: {done.model}")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from expunge.cli import preview
 from expunge.cli.console import heading, say, table
 from expunge.cli.explain import explain
-from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
+from expunge.cli.inputs import ShardingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.progress import Progress, shown
+from expunge.core.progress import Progress, first_process
+from expunge.core.progress import shown as progress_shown
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
 from expunge.results.places import check_measured, places, records_folder
@@ -32,7 +33,7 @@ MODEL_FILES = ("config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(LoadingConfig, DataConfig):
+class EvaluateConfig(ShardingConfig, DataConfig):
     """What is measured, and against what."""
 
     model: str | None = None
@@ -119,7 +120,7 @@ def _measure(call: Call[EvaluateConfig]) -> int:
     _note_texts(config, output)
     check_measured(output)
     corpus = corpus_of(config, call.resolved.extra, reads=_read_sets(config))
-    with shown() as report:
+    with progress_shown() as report:
         others: dict[str, Any] = {
             role: _records_of(role, source, config, corpus, report)
             for role, source in (("reference", config.reference), ("start", config.start))
@@ -166,7 +167,7 @@ def _read_sets(config: EvaluateConfig) -> "set[str] | None":
 def _export(
     call: Call[EvaluateConfig], records: "str | Path", output: "str | Path | None", reference: str | None
 ) -> None:
-    if call.config.export is None:
+    if call.config.export is None or not first_process():
         return
     from expunge.evaluation.export import export
 
@@ -302,7 +303,7 @@ def dry_run(call: Call[EvaluateConfig]) -> int:
             if tokenizer is not None:
                 check_tokenizer_fits(model, tokenizer)
         with problems.collected():
-            check_loading(config.model, device=config.device, bits=config.bits)
+            check_loading(config.model, device=config.device, bits=config.bits, sharded=config.sharded)
     others = _others(config, source, problems)
     preview.show_settings(call.resolved, {"output": (output, "next to the model")})
     if source is None or others is None:
@@ -398,29 +399,13 @@ def _show_rows(
     model: "PreTrainedModel",
 ) -> "Encoded":
     """Print how many rows of each kind the model would be shown; the first one."""
-    from expunge.data.tokenizing import encode
-    from expunge.evaluation.probe import completions, prompt_of
+    from expunge.evaluation.shown import shown
     from expunge.evaluation.suite import probes
-    from expunge.models.rows_fit import check_rows_fit
 
     wanted, _ = probes(suite, corpus, **others)
-    lines, encoded = [], []
-    for probe in wanted:
-        examples = corpus[probe.split]
-        numbers = probe.rows(len(examples))
-        asked = [
-            examples[i].asking(text, prompt=prompt_of(examples[i], probe))
-            for i in numbers
-            for text in completions(examples, i, probe)
-        ]
-        rows = encode(asked, tokenizer, template=template_of(config), max_length=config.max_length)
-        check_rows_fit(model, rows)
-        encoded += rows[:1]
-        answers = str(len(numbers)) if probe.generate else "-"
-        lines.append((probe.name, str(len(rows)), str(sum(len(row.ids) for row in rows)), answers))
-    heading("Data (split/asked/answer)")
-    table(("shown", "rows scored", "tokens", "answers generated"), lines, numeric=(1, 2, 3))
-    return encoded[0]
+    found = shown(wanted, corpus, tokenizer, model, template=template_of(config), max_length=config.max_length)
+    preview.show_shown(found)
+    return found[0].first
 
 
 def show(result: Evaluation) -> None:
@@ -440,6 +425,7 @@ VERB = Verb(
     config=EvaluateConfig,
     run=evaluate,
     extra_settings=source_settings,
+    shared=True,
     flags=("dry_run", "overwrite"),
     note="Example: expunge evaluate model=runs/npo forget=forget.jsonl retain=retain.jsonl reference=runs/retain\n\n"
     "Records of the same content in the output folder are used instead of the model.",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
 from expunge.cli.console import heading, say, table
-from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
+from expunge.cli.inputs import ShardingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
 from expunge.config.settings import Setting, parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_at_least
 from expunge.core.output import check_output_file
-from expunge.core.progress import shown
+from expunge.core.progress import first_process, shown
 from expunge.core.surface import words
 from expunge.data.data_config import DataConfig
 from expunge.masks.mask_fingerprint import plural
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalizeConfig(LoadingConfig, DataConfig):
+class LocalizeConfig(ShardingConfig, DataConfig):
     """What is scored, and what of it is selected."""
 
     model: str
@@ -118,6 +118,8 @@ def localize(call: Call[LocalizeConfig]) -> int:
         say(f"{what}: {100 * share:.1f} % of the units")
     for note in scores.manifest.results["notes"]:
         say(f"note: {note}")
+    if not first_process():
+        return 0
     if config.scores is not None:
         if config.output is not None:
             Path(config.output).unlink(missing_ok=True)  # a kill leaves no mask of other scores
@@ -193,7 +195,7 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     """Show what would be scored; the exit code."""
     from expunge.localize.datasets import datasets_of
     from expunge.models.anatomy import blocks, causal_lm
-    from expunge.models.load import check_tokenizer_fits
+    from expunge.models.load import check_loading, check_tokenizer_fits
     from expunge.models.rows_fit import check_rows_fit, embedded_ids
     from expunge.models.skeleton import skeleton
 
@@ -211,6 +213,8 @@ def _dry_run(call: Call[LocalizeConfig], given: dict[str, Any]) -> int:
     with problems.collected():
         if plan is not None and plan.splits:
             corpus = corpus_of(config, call.resolved.extra, reads=plan.splits)
+    with problems.collected():
+        check_loading(config.model, device=config.device, sharded=config.sharded)
     with problems.collected():
         model = skeleton(config.model, trust_remote_code=config.trust_remote_code)
         if tokenizer is not None:
@@ -263,6 +267,7 @@ VERB = Verb(
     config=LocalizeConfig,
     run=localize,
     extra_settings=hyperparameters,
+    shared=True,
     flags=("dry_run", "overwrite"),
     note="Each attribution has settings of its own, such as gamma=1e-6: `expunge localize attribution=wagle --help` "
     "shows them.\n\nExample: expunge localize model=my-model forget=forget.jsonl retain=retain.jsonl attribution=wagle "

@@ -32,9 +32,11 @@ class RecordConfig(CorpusConfig):
     evaluation: str | None = None
     """Evaluation of the resulting model; null: the one next to the run folder, where there is one."""
     start: str | None = None
-    """Evaluation of the start model: shows that it knew the rows, and what utility was lost."""
+    """Evaluation of the start model: shows that it knew the rows, and what utility was lost; null: the one
+    that the result's evaluation was compared with, or next to that model, of its weights and the same forget set."""
     attacked: str | None = None
-    """Folder of what `expunge attack` found on the resulting model."""
+    """Folder of what `expunge attack` found on the resulting model; null: the one next to the run folder
+    (`<run>-attacked`), where there is one."""
     policy: str = "default"
     """What the verdict asks for: `default`, or a YAML file."""
     release: str | None = None
@@ -96,6 +98,9 @@ def record(call: Call[RecordConfig]) -> int:
         )
     heading("Residual risk")
     for sentence in told["residual_risk"]:
+        say(sentence)
+    heading("Limits")
+    for sentence in told["limits"]:
         say(sentence)
     say(f"Test again by {told['test_again']['by']}, or earlier: {'; '.join(told['test_again']['or'])}.")
     say()

@@ -1,17 +1,18 @@
 """`expunge report`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from expunge.cli.console import draw_split, say
+from expunge.cli.console import draw_split, heading, say
 from expunge.cli.verb import Call, Verb
 from expunge.cli.verbs.mask import labels
 from expunge.core.checks import ExpungeError
 
 if TYPE_CHECKING:
     from expunge.masks.mask_fingerprint import Fingerprint
+    from expunge.report.compared_models import Model
     from expunge.results.attacked import Attacked
 
 
@@ -44,56 +45,91 @@ class ReportConfig:
     with are drawn by themselves."""
     attacked: tuple[str, ...] = ()
     """Further results of `expunge attack`, as `a,b`; those beside the evaluations are shown by themselves."""
+    compared: str | None = None
+    """Folder of `expunge compare`: the trade-off shows how these runs went from checkpoint to checkpoint."""
 
 
 def report(call: Call[ReportConfig]) -> int:
-    """Compare evaluated models: a table here, and a report as one file."""
+    """Say what came of unlearning, model by model: in short here, and in full in a report as one file."""
+    from expunge.report import html
     from expunge.report.baselines import beside
-    from expunge.report.compared_models import distinct, gather
-    from expunge.report.html import ENDINGS, histories_in
-    from expunge.report.html import report as write
+    from expunge.report.compared_models import assign_roles, distinct, gather
+    from expunge.report.data import build
+    from expunge.report.mask_figures import trained_in
     from expunge.report.tables import comparison, terminal
     from expunge.results.studies import models_of
 
     if not call.positional:
         raise ExpungeError("name the evaluated models: expunge report runs/npo runs/simnpo output=report.html")
     config = call.config
-    models = [str(model) for path in call.positional for model in models_of(Path(path))]
+    path = Path(config.output or f"report.{html.ENDINGS[config.format]}")
+    html.check_file(path, config.format, overwrite=call.overwrite)
+    models = [str(model) for named in call.positional for model in models_of(Path(named))]
     gathered = distinct(gather(models))
     more = beside(models, gathered, start=config.start, retain=config.retain)
     evaluations = (*gathered, *more.evaluations)
-    path = write(
+    roles = {"start": more.start, "retain": more.retain}
+    attacked, left = _attacked(models, config.attacked, assign_roles(evaluations, **roles))
+    data = build(
         evaluations,
-        config.output or f"report.{ENDINGS[config.format]}",
-        format=config.format,
+        title=config.title,
         baseline=config.baseline,
+        attacked=attacked,
+        texts=config.texts,
+        notes=(*more.notes, *left),
         leak=config.leak,
         keep=config.keep,
-        histories=histories_in(call.positional),
-        title=config.title,
-        start=more.start,
-        retain=more.retain,
-        notes=more.notes,
-        overwrite=call.overwrite,
-        texts=config.texts,
-        masks=_fingerprints(config.masks),
-        attacked=_attacked(models, config.attacked),
+        **roles,
     )
-    draw_split(terminal(comparison(evaluations, start=more.start, retain=more.retain)))
-    for note in more.notes:
+    given = _fingerprints(config.masks)
+    html.write(
+        data,
+        path,
+        format=config.format,
+        histories=html.histories_in(call.positional),
+        trajectories=_trajectories(config.compared, [one.label for one in evaluations]),
+        masks=(*html.untold(trained_in(models), given), *given),
+    )
+    draw_split(terminal(comparison(evaluations, **roles)))
+    for verdict in data.verdicts:
+        heading(f"{data.models[verdict.model].name}: {verdict.headline}")
+        for sentence in verdict.sentences:
+            say(f"- {sentence}")
+    for note in data.notes:
         say(note)
     say(f"report: {path}")
     return 0
 
 
-def _attacked(runs: Sequence[str], further: Sequence[str]) -> "list[Attacked]":
-    """Results of attacks that lie beside the evaluations of these runs, and those that were named."""
+def _attacked(
+    runs: Sequence[str], further: Sequence[str], models: "Sequence[Model]"
+) -> "tuple[list[Attacked], list[str]]":
+    """Results of attacks that were named, and those beside these runs as far as they fit; why others do not."""
+    from expunge.report.facts import fitting
     from expunge.results.attacked import FILE, load_attacked
     from expunge.results.places import attacked_beside
 
-    beside = [file for run in runs for file in attacked_beside(Path(run))]
-    named = [Path(path) / FILE if Path(path).is_dir() else Path(path) for path in further]
-    return [load_attacked(path) for path in dict.fromkeys(path.resolve() for path in [*beside, *named])]
+    named = [(Path(path) / FILE if Path(path).is_dir() else Path(path)).resolve() for path in further]
+    beside = dict.fromkeys(file.resolve() for run in runs for file in attacked_beside(Path(run)))
+    given = [load_attacked(path) for path in dict.fromkeys(named)]
+    return fitting(models, given, {path: load_attacked(path) for path in beside if path not in named})
+
+
+def _trajectories(folder: str | None, labels: Sequence[str]) -> Mapping[str, Sequence[tuple[float, float]]]:
+    """By label, how the runs of a comparison went; those that are among the evaluations."""
+    if folder is None:
+        return {}
+    from expunge.results.curves import Comparison
+
+    known: Mapping[str, Sequence[tuple[float, float]]] = {
+        curve.label: curve.path for curve in Comparison.load(folder).curves
+    }
+    if not (shown := {label: path for label, path in known.items() if label in labels}):
+        raise ExpungeError(
+            f"{folder} compares {', '.join(known)}, and the evaluations here are {', '.join(labels)}: none is among "
+            "them. Name the runs that were compared."
+        )
+    return shown
 
 
 def _fingerprints(paths: Sequence[str]) -> "list[Fingerprint]":

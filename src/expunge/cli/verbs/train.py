@@ -126,6 +126,7 @@ VERB = Verb(
     config=TrainConfig,
     run=train,
     extra_settings=source_settings,
+    shared=True,
     flags=("dry_run", "overwrite", "resume"),
     note="Example: expunge train model=my-model data=retain.jsonl output=runs/retain",
 )

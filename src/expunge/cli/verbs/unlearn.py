@@ -57,6 +57,11 @@ class UnlearnRunConfig(UnlearnConfig, StopConfig, RunConfig):
         RunConfig.__post_init__(self)
         UnlearnConfig.__post_init__(self)
         StopConfig.__post_init__(self)
+        if self.sharded and self.adapter is not None:
+            raise ExpungeError(
+                f"adapter={self.adapter} does not go with sharded=true: it is saved beside, or merged into, whole "
+                "weights. Leave one of the two out; --launch ddp trains an adapter in several processes."
+            )
         if self.bits is not None and self.adapter is None:
             raise ExpungeError(
                 f"bits={self.bits}: quantized weights cannot be trained themselves. Train an adapter: adapter=lora "
@@ -235,6 +240,7 @@ VERB = Verb(
     further_layers=with_continued,
     extra_settings=hyperparameters,
     unknown_hint=catalogue.of_adapters,
+    shared=True,
     flags=("dry_run", "overwrite", "resume"),
     note="Each method has settings of its own, such as beta=0.1: `expunge unlearn method=npo --help` shows them.\n\n"
     "Example: expunge unlearn model=my-model forget=forget.jsonl retain=retain.jsonl method=npo output=runs/npo",

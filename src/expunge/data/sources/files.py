@@ -82,13 +82,14 @@ def files(
         )
         for name, rows in read.items()
     }
-    local = {name: files_digest(source) for name, source in wanted.items() if _is_local(source)}
+    local = {name: files_digest(source) for name, source in wanted.items() if is_local(source)}
     digests = {name: digest for name, digest in local.items() if digest is not None}
     apart = tuple(name for name in splits if name != "forget")
     return Corpus(splits, name="files", files=digests, apart=apart)
 
 
-def _is_local(source: Source) -> TypeGuard[str | Path]:
+def is_local(source: Source) -> TypeGuard[str | Path]:
+    """Is it a path or several, rather than a dataset id or rows in memory?"""
     return isinstance(source, Path) or (isinstance(source, str) and all(_is_path(str(one)) for one in several(source)))
 
 
@@ -97,7 +98,7 @@ def _named(name: str, source: Source) -> str:
 
 
 def _rows(name: str, source: Source) -> list[Row]:
-    if _is_local(source):
+    if is_local(source):
         return [row for path in several(source) for row in read_file(Path(path))]
     return read_dataset(source) if isinstance(source, str) else read_objects(source, name)
 

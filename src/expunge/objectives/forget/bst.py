@@ -7,7 +7,7 @@ from expunge.core.checks import ExpungeError, require_between
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="sequence")
+METHOD = Method(reduction="sequence", tokenwise=True)
 
 
 def bst(

@@ -10,7 +10,7 @@ from expunge.core.checks import require_at_least
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="token", alpha=0.0, retain="none", skips="ignore_first")
+METHOD = Method(reduction="token", tokenwise=True, alpha=0.0, retain="none", skips="ignore_first")
 
 
 def ceu(

@@ -8,7 +8,7 @@ from torch import Tensor
 from expunge.core.logprobs import counts, kept, masked_sum, token_logprobs
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="token", epochs=5, learning_rate=1e-4)
+METHOD = Method(reduction="token", tokenwise=True, epochs=5, learning_rate=1e-4)
 
 
 def ihl(

@@ -9,7 +9,7 @@ from torch import Tensor
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="token")
+METHOD = Method(reduction="token", tokenwise=True)
 
 
 def js_uniform(

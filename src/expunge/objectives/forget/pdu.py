@@ -6,7 +6,9 @@ from torch import Tensor
 from expunge.core.logprobs import counts, kept, masked_sum
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="token", alpha=100.0, dual={"eps": None, "dual_step": 5.0, "dual_warmup": 5.0})
+METHOD = Method(
+    reduction="token", tokenwise=True, alpha=100.0, dual={"eps": None, "dual_step": 5.0, "dual_warmup": 5.0}
+)
 
 
 def pdu(

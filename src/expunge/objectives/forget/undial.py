@@ -8,7 +8,7 @@ from expunge.core.checks import require_at_least
 from expunge.core.logprobs import counts, kept_logprobs, masked_sum, wide
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="token", alpha=0.0, retain="none", learning_rate=1e-4)
+METHOD = Method(reduction="token", tokenwise=True, alpha=0.0, retain="none", learning_rate=1e-4)
 
 
 def undial(

@@ -8,7 +8,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.logprobs import kept_logprobs, masked_sum
 from expunge.objectives.method import Method
 
-METHOD = Method(reduction="token")
+METHOD = Method(reduction="token", tokenwise=True)
 
 
 def kl(
