@@ -29,7 +29,7 @@ import expunge
 from expunge.core.manifest import versions
 from expunge.data.corpus import Corpus
 from expunge.models.tiny import tiny_tokenizer
-from expunge.training.memory import run_memory, run_peak
+from expunge.training.memory import Conditions, run_peak
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
 from masked import made_mask, resident
@@ -158,9 +158,7 @@ def estimated(case: Case) -> float:
     mask = given.pop("mask", None)
     plan = plan_unlearning(model, *split_settings(given), corpus=corpus, mask=mask)
     rows = plan.rows(corpus, tokenizer, model)
-    autocast = case.precision == "bfloat16"
-    memory = run_memory(model, plan, rows, second=False, dtype="auto", bits=None, autocast=autocast)
-    return run_peak(model, plan, memory, place="cpu") / 1e6
+    return run_peak(model, plan, rows, Conditions(autocast=case.precision == "bfloat16")) / 1e6
 
 
 def measured(case: Case) -> float:

@@ -9,7 +9,7 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.training import unlearn as module
 from expunge.training.budget import explained, fitted, ran_out, sparing, told
-from expunge.training.memory import run_memory
+from expunge.training.memory import Conditions, run_peak
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.training_config import TrainingConfig, bytes_of
 from expunge.training.unlearn import unlearn
@@ -101,11 +101,11 @@ def run(**settings: Any) -> Any:
 def test_a_run_keeps_to_its_limit_and_ends_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     estimates: list[Plan] = []
 
-    def noted(model: Any, way: Plan, *rest: Any, **how: Any) -> dict[str, float]:
+    def noted(model: Any, way: Plan, *_: Any) -> float:
         estimates.append(way)
-        return {"all": take(way)}
+        return take(way)
 
-    monkeypatch.setattr(module, "run_memory", noted)
+    monkeypatch.setattr(module, "run_peak", noted)
     free, bound = run(precision="float32"), run(precision="float32", memory="0.125KB")
     assert bound.manifest.arguments["micro_batch_size"] == 2
     assert free.manifest.arguments["micro_batch_size"] is None
@@ -118,8 +118,7 @@ def test_less_at_once_takes_less() -> None:
     model = zoo.tiny_model()
     made = plan()
     rows = made.rows(zoo.corpus(), zoo.tokenizer(), model)
-    how: dict[str, Any] = {"second": False, "dtype": "auto", "bits": None, "autocast": False}
-    amounts = [sum(run_memory(model, way, rows, **how).values()) for way in sparing(made)]
+    amounts = [run_peak(model, way, rows, Conditions()) for way in sparing(made)]
     assert amounts[1:4] == sorted(amounts[1:4], reverse=True)
     assert amounts[4] < amounts[0]
 

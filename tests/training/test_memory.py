@@ -6,16 +6,29 @@ import pytest
 import torch
 
 import zoo
+from expunge.core.batch import Encoded
+from expunge.data.pairing import Pairs
 from expunge.masks.mask import Mask
 from expunge.models.tiny import tiny_model
 from expunge.objectives.combine import build
 from expunge.objectives.method import Method
 from expunge.training import recomputed as recomputed_module
-from expunge.training.memory import LIBRARIES, Work, training_memory
+from expunge.training.memory import LIBRARIES, Conditions, Work, blocks_kept, run_memory, training_memory, work
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.recomputed import recomputed
+from expunge.training.rows import RunRows
+from expunge.training.training_config import TrainingConfig
 
-WORK = Work(rows=6, steps=5, micro=2, accumulation=2, tokens_an_epoch=300, tokens_at_once=100, completion_at_once=40)
+WORK = Work(
+    rows=6,
+    steps=5,
+    micro=2,
+    accumulation=2,
+    tokens_an_epoch=300,
+    tokens_at_once=100,
+    groups_at_once=3,
+    completion_at_once=40,
+)
 
 
 def estimate(method: str = "grad_diff", **changes: Any) -> dict[str, float]:
@@ -86,6 +99,9 @@ def test_what_changes_memory() -> None:
         2 * (3 * 7680 + 10_240),
         RESIDUAL + INSIDE / 2 + LOGITS,
     )
+    # A copy of a frozen weight is made for each of the three groups of rows.
+    frozen = estimate(autocast=True, whole=False)["bfloat16 copies of weights"]
+    assert frozen == 3 * fast["bfloat16 copies of weights"]
     # Computed again: 3 x 100 x 32 x 4 = 38 400 kept, and one block at a time.
     assert estimate(checkpointing=True)["activations"] == 38_400 + BLOCKS / 3 + LOGITS
 
@@ -141,3 +157,59 @@ def test_trained_parameters() -> None:
     assert trained(method="rmu", layer=1) == 2 * 32 * 48  # blocks 0 and 1: there is no block before them
     # 3 blocks of rank * (in + out): q 64, k and v 48 each, o 64, gate, up and down 80 each: 3 * 4 * 464.
     assert trained(method="undial", adapter="lora", rank=4) == 5568
+
+
+def test_the_largest_micro_batch_is_counted_as_it_is_computed() -> None:
+    lengths = (150, 148, 10, 9)
+    encoded = tuple(Encoded(ids=(7,) * n, start=n - 3, ended=True, truncated=0) for n in lengths)
+    rows = RunRows(Pairs(n_forget=4, n_retain=0, per_forget=1, epochs=1, seed=0), "forget", {"forget": encoded})
+    size = work(rows, TrainingConfig(batch_size=4, epochs=1))
+    # The two long rows run together, padded to 150, and the two short ones to 10.
+    assert (size.tokens_at_once, size.groups_at_once, size.completion_at_once) == (2 * 150 + 2 * 10, 2, 12)
+    assert size.tokens_an_epoch == sum(lengths)
+
+
+LAST = "model.layers.2.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("settings", "masked", "expected"),
+    [
+        ({"method": "npo"}, None, 3),
+        ({"method": "rmu", "layer": 1}, None, 2),  # down-projections of blocks 0 and 1, and the pass ends after 1
+        ({"method": "rmu", "layer": 0}, None, 1),
+        ({"method": "npo"}, LAST, 1),  # nothing before the first trained weight is kept
+        ({"method": "rmu", "layer": 1}, "model.layers.1.mlp.down_proj.weight", 1),
+        ({"method": "npo"}, "model.embed_tokens.weight", 3),
+        ({"method": "npo", "adapter": "lora", "rank": 4}, None, 3),
+        ({"method": "npo", "adapter": "lora", "rank": 4, "targets": r".*layers\.2\.mlp\..*"}, None, 1),
+    ],
+)
+def test_blocks_that_keep_activations(settings: dict[str, Any], masked: str | None, expected: int) -> None:
+    model = zoo.tiny_model()
+    mask = None
+    if masked is not None:
+        mask = Mask.of(model, {masked: torch.ones_like(model.get_parameter(masked), dtype=torch.bool)})
+    assert blocks_kept(model, plan_unlearning(model, *split_settings(settings), mask=mask)) == expected
+
+
+def test_losses_on_hidden_states_have_no_logits() -> None:
+    assert estimate("rmu", depth=2)["activations"] == 2 / 3 * BLOCKS
+
+
+def test_reference_values_are_counted_where_they_are_kept() -> None:
+    model = zoo.tiny_model()
+
+    def parts(method: str, under: Conditions) -> dict[str, float]:
+        made = plan_unlearning(model, *split_settings({"method": method, "batch_size": 3}))
+        return run_memory(model, made, made.rows(zoo.corpus(), zoo.tokenizer(), model), under)
+
+    assert not {"reference values", "frozen start model"} & set(parts("grad_diff", Conditions()))
+    kept = parts("npo", Conditions())  # one float32 number for each completion token of the forget set
+    rows = plan_unlearning(model, *split_settings({"method": "npo"})).rows(zoo.corpus(), zoo.tokenizer(), model)
+    assert kept["reference values"] == 4 * sum(len(row.ids) - row.start for row in rows.encoded["forget"])
+    assert "reference values" not in parts("npo", Conditions(place="cuda:0"))  # they stay in the computer's own memory
+    assert "start model's head" not in kept
+    assert parts("kl_min", Conditions())["start model's head"] == 4 * 320 * 32
+    second = parts("npo", Conditions(reference="model"))
+    assert second["frozen start model"] == second["weights"] and "reference values" not in second

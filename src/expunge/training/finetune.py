@@ -19,7 +19,8 @@ from expunge.results.places import check_run_folder
 from expunge.training.budget import as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
-from expunge.training.memory import run_memory
+from expunge.training.memory import Conditions, run_peak
+from expunge.training.options import place_now
 from expunge.training.plan import Plan, plan_finetuning
 from expunge.training.run import Run, finished_run, train, uses_bf16
 from expunge.training.start import check_start
@@ -86,15 +87,10 @@ def finetune(
     folder = path_of("output_dir", output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
     rows = plan.rows(learned, tokenizer, model)
-    how: dict[str, Any] = {
-        "second": False,
-        "dtype": "auto",
-        "bits": None,
-        "autocast": uses_bf16(model, plan.training),
-    }
+    under = Conditions(autocast=uses_bf16(model, plan.training), place=place_now(model))
 
     def take(way: Plan) -> float:
-        return sum(run_memory(model, way, rows, **how).values())
+        return run_peak(model, way, rows, under)
 
     plan = fitted(plan, take)
     manifest = Manifest(

@@ -9,18 +9,18 @@ from transformers import PreTrainedModel
 
 from expunge.core.batch import Encoded
 from expunge.masks.mask import Mask
+from expunge.models.anatomy import blocks
 from expunge.models.matrices import linear_layers, shape_of, weight_bytes
-from expunge.models.reference import ReferencePolicy, choose
+from expunge.models.observe import FROM_HEAD, groups_of_like_length
+from expunge.models.reference import ReferencePolicy, choose, kept_of
 from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
-from expunge.training.masked import mask_summary
+from expunge.training.masked import mask_summary, reached_parameters
 from expunge.training.plan import Plan
 from expunge.training.reference_rows import reference_size
 from expunge.training.rows import RunRows
 from expunge.training.training_config import TrainingConfig
 
-GROUPS = 2
-"""Groups of rows of like length that a micro-batch usually falls into."""
 LIBRARIES = 4e7
 """Bytes of what the engine loads and allocates besides tensors, measured on a CPU."""
 
@@ -38,9 +38,32 @@ class Work:
     tokens_an_epoch: int
     """Real tokens, all streams together."""
     tokens_at_once: int
-    """Real tokens of the largest micro-batch, all streams together."""
+    """Tokens of the largest micro-batch, all streams together, as they are computed: padded within a group."""
+    groups_at_once: int
+    """Groups of rows of like length that it falls into."""
     completion_at_once: int
-    """Supervised ones among them, at most."""
+    """Supervised tokens of a micro-batch, at most."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What memory depends on besides the plan of a run."""
+
+    dtype: str = "auto"
+    """Type of the weights; `auto`: as they are stored."""
+    bits: int | None = None
+    """What the linear layers' weights are kept in, if they are quantized."""
+    autocast: bool = False
+    """Is float32 computed in bfloat16?"""
+    reference: ReferencePolicy = "auto"
+    """How reference values are obtained."""
+    place: str = "cpu"
+    """Where the model is; beside a GPU, the computer's own memory is not counted."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Is the device's memory the computer's own?"""
+        return self.place.startswith("cpu")
 
 
 def work(rows: RunRows, config: TrainingConfig) -> Work:
@@ -52,52 +75,70 @@ def work(rows: RunRows, config: TrainingConfig) -> Work:
         return [sum(per_row(rows.encoded[s][n]) for s, numbers in item.rows.items() for n in numbers) for item in items]
 
     tokens, completions = total(lambda row: len(row.ids)), total(lambda row: len(row.ids) - row.start)
+    first = max(range(0, len(items), micro), key=lambda i: sum(tokens[i : i + micro]))
+    largest = [len(rows.encoded[s][n].ids) for i in items[first : first + micro] for s, k in i.rows.items() for n in k]
+    groups = groups_of_like_length(torch.tensor(largest))
     return Work(
         rows=rows.pairs.n_forget,
         steps=math.ceil(len(rows) / config.rows_a_step),
         micro=micro,
         accumulation=accumulation,
         tokens_an_epoch=round(sum(tokens) * rows.pairs.n_forget / len(rows)),
-        tokens_at_once=max(sum(tokens[i : i + micro]) for i in range(0, len(items), micro)),
+        tokens_at_once=sum(len(group) * max(largest[i] for i in group.tolist()) for group in groups),
+        groups_at_once=len(groups),
         completion_at_once=max(sum(completions[i : i + micro]) for i in range(0, len(items), micro)),
     )
 
 
-def run_memory(
-    model: PreTrainedModel, plan: Plan, rows: RunRows, *, second: bool, dtype: str, bits: int | None, autocast: bool
-) -> dict[str, float]:
-    """Bytes that a planned run takes on each device, by purpose.
+def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditions) -> dict[str, float]:
+    """Bytes that a planned run takes on each device while it trains, by purpose.
 
     Args:
-        model: a skeleton.
+        model: a skeleton, or the model itself.
         plan: of the run.
         rows: of the run.
-        second: is a frozen copy of the start model held?
-        dtype: type of the weights, or `auto`.
-        bits: what the linear layers' weights are kept in, if they are quantized.
-        autocast: is float32 computed in bfloat16?
+        under: which conditions.
     """
-    mask = plan.weight_mask
-    return training_memory(
+    mask, adapted = plan.weight_mask, plan.adaptation is not None
+    whole = not adapted and mask is None
+    needs = plan.objective.needs("reference")
+    kept = reference_size(model, rows, plan.objective)
+    how = choose(under.reference, needs, kept)
+    training = training_memory(
         model,
         work(rows, plan.training),
         objective=plan.objective,
-        second=second,
+        second=how == "model" and not adapted,
         trained=plan.trained_parameters(model) if mask is None else mask_summary(model, mask)["weights"],
-        dtype=dtype,
-        bits=bits,
-        whole=plan.adaptation is None and mask is None,
+        dtype=under.dtype,
+        bits=under.bits,
+        whole=whole,
         mask=mask,
-        autocast=autocast,
+        autocast=under.autocast,
         checkpointing=plan.training.gradient_checkpointing,
         bits_of_moments=8 if plan.training.optimizer == "adamw_8bit" else 32,
+        depth=blocks_kept(model, plan),
     )
+    if how != "precomputed":
+        return training
+    shape = model.config.get_text_config(decoder=True)
+    copied = whole and any("states" in kept_of(names) for names in needs.values())
+    return {
+        **training,
+        **({"start model's head": 4.0 * shape.vocab_size * shape.hidden_size} if copied else {}),
+        **({"reference values": float(kept)} if under.on_cpu else {}),
+    }
 
 
-def holds_start_model(model: PreTrainedModel, plan: Plan, rows: RunRows, policy: ReferencePolicy) -> bool:
-    """Does a run hold a frozen copy of the start model?"""
-    size = reference_size(model, rows, plan.objective)
-    return choose(policy, plan.objective.needs("reference"), size) == "model" and plan.adaptation is None
+def blocks_kept(model: PreTrainedModel, plan: Plan) -> int:
+    """Decoder blocks that keep activations: from the first with trained weights to the last that a loss reads."""
+    trained = {id(model.get_parameter(name)) for name in plan.trained_names(model)}
+    stack = [{id(parameter) for parameter in block.parameters()} for block in blocks(model)]
+    with_trained = [number for number, parameters in enumerate(stack) if parameters & trained]
+    first = min(with_trained, default=0) if trained <= set().union(*stack) else 0  # embeddings come before all blocks
+    ends = reached_parameters(model, plan.objective) is not None
+    last = plan.objective.layer if ends else None
+    return max(0, (len(stack) - 1 if last is None else last) - first + 1)
 
 
 def training_memory(
@@ -114,6 +155,7 @@ def training_memory(
     autocast: bool,
     checkpointing: bool,
     bits_of_moments: int = 32,
+    depth: int | None = None,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose, at the peak of a step.
 
@@ -136,6 +178,7 @@ def training_memory(
         autocast: is float32 computed in bfloat16, with copies of the linear layers' weights?
         checkpointing: are activations computed again in the backward pass?
         bits_of_moments: of the optimizer: 8, or those of what is trained.
+        depth: how many decoder blocks keep activations; None: all.
     """
     shape = model.config.get_text_config(decoder=True)
     stored = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
@@ -145,9 +188,11 @@ def training_memory(
     layers = [shape_of(layer) for layer in linear_layers(model).values()]
     table = shape.vocab_size * shape.hidden_size
     # Autocast keeps one copy of a trained weight, and one of a frozen weight for each group of rows of like length.
-    copies = (2.0 if whole else 2.0 * GROUPS) * (sum(math.prod(layer) for layer in layers) + table)
+    copies = 2.0 * (1 if whole else size.groups_at_once) * (sum(math.prod(layer) for layer in layers) + table)
     gradients = float(trained * wide)
-    active = _activations(model, size, computed=2 if autocast else width, residual=width, checkpointing=checkpointing)
+    depth = len(blocks(model)) if depth is None else depth
+    one, residual = _block(model, size, computed=2 if autocast else width, residual=width)
+    active = depth * residual + one if checkpointing else depth * one
     active += _logits(shape.vocab_size, size, objective)
     if size.accumulation > 1:
         steps = {"gradients": gradients, "activations": active}
@@ -166,22 +211,27 @@ def training_memory(
     }
 
 
-def _activations(model: PreTrainedModel, size: Work, *, computed: int, residual: int, checkpointing: bool) -> float:
-    """Bytes that the decoder's blocks keep for the backward pass, of numbers `computed` and `residual` bytes wide."""
+def _block(model: PreTrainedModel, size: Work, *, computed: int, residual: int) -> tuple[float, float]:
+    """Bytes that a decoder block keeps for the backward pass, of numbers `computed` and `residual` bytes wide.
+
+    Returns:
+        All of them, and those of the residual state that it begins with.
+    """
     shape = model.config.get_text_config(decoder=True)
-    tokens = size.tokens_at_once
-    hidden, depth = int(shape.hidden_size), int(shape.num_hidden_layers)
-    outputs = sum(out for out, _ in map(shape_of, linear_layers(model).values())) / depth
-    # Two of them are added to the residual; what attention gave is as wide as the residual.
-    block = tokens * (2 * hidden * residual + (outputs - hidden) * computed)
-    return depth * tokens * hidden * residual + block if checkpointing else depth * block
+    hidden, tokens = int(shape.hidden_size), size.tokens_at_once
+    outputs = sum(out for out, _ in map(shape_of, linear_layers(model).values())) / len(blocks(model))
+    # Two outputs are added to the residual; what attention gave is as wide as the residual.
+    return tokens * (2 * hidden * residual + (outputs - hidden) * computed), float(tokens * hidden * residual)
 
 
 def _logits(vocabulary: int, size: Work, objective: Objective) -> float:
     """Bytes of the logits, float32, of all streams together: kept for each, and four times while one is scored."""
     streams = max(1, len(objective.streams))
     each = size.completion_at_once * vocabulary / streams
-    if each > HEAD_CHUNK and not any("logits" in names for names in objective.needs("current").values()):
+    shown = set().union(*objective.needs("current").values())
+    if not shown & FROM_HEAD:
+        return 0.0
+    if each > HEAD_CHUNK and "logits" not in shown:
         return 4 * 4 * HEAD_CHUNK
     return 4 * (streams + 3) * each
 
@@ -208,18 +258,19 @@ def importance_memory(
     return fixed + active + 16 * max(sizes), 4.0 * sum(sizes) if whole_map else 0.0
 
 
-def run_peak(model: PreTrainedModel, plan: Plan, memory: Mapping[str, float], *, place: str) -> float:
+def run_peak(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditions) -> float:
     """Bytes at the peak of a run: of its training, or of the pass before it that an adapter takes.
 
     Args:
-        model: a skeleton.
+        model: a skeleton, or the model itself.
         plan: of the run.
-        memory: of its training, by purpose.
-        place: where the model is; beside a GPU, the computer's own memory is not counted.
+        rows: of the run.
+        under: which conditions.
     """
+    memory = run_memory(model, plan, rows, under)
     training = sum(memory.values())
     if plan.adaptation is None or not plan.adaptation.wants_retain:
         return training
     whole_map = plan.adaptation.name == "fila"
     on_device, beside = importance_memory(model, plan.matrices, memory, whole_map=whole_map)
-    return max(training, on_device + (beside if place.startswith("cpu") else 0.0))
+    return max(training, on_device + (beside if under.on_cpu else 0.0))

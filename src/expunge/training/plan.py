@@ -32,7 +32,7 @@ from expunge.training.adapter import (
     split_adapter_settings,
     warn_of_size,
 )
-from expunge.training.masked import given_mask
+from expunge.training.masked import given_mask, selections
 from expunge.training.options import check_options, place_now
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
@@ -85,10 +85,25 @@ class Plan:
         """
         if self.adaptation is not None:
             return parameter_count(model, self.matrices, self.adaptation.settings["rank"])
+        return sum(model.get_parameter(name).numel() for name in self._by_default(model))
+
+    def trained_names(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the parameters that are trained, or that an adapter is added to.
+
+        Args:
+            model: the start model, of which shapes alone are read.
+        """
+        if self.adaptation is not None:
+            return tuple(f"{name}.weight" for name in self.matrices)
+        if self.mask is not None:
+            return tuple(chosen.name for chosen in selections(model, self.mask))
+        return self._by_default(model)
+
+    def _by_default(self, model: nn.Module) -> tuple[str, ...]:
         forget, layer = self.objective.forget, self.objective.layer
         if forget is None or forget.method.trains == "all" or layer is None or self.mask is not None:
-            return sum(p.numel() for p in model.parameters())
-        return sum(model.get_parameter(name).numel() for name in down_projections(model, layer))
+            return tuple(name for name, _ in model.named_parameters())
+        return down_projections(model, layer)
 
     def computed(self, micro: int, *, checkpointing: bool) -> "Plan":
         """The same run, computed so many rows at once and with or without checkpointing; its result is the same."""

@@ -40,7 +40,8 @@ from expunge.training.adapter import (
 from expunge.training.budget import Take, as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
-from expunge.training.memory import holds_start_model, run_memory, run_peak
+from expunge.training.memory import Conditions, run_peak
+from expunge.training.options import place_now
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
@@ -225,16 +226,15 @@ def _within_memory(
         raise ExpungeError("memory=... plans no run that trains an adapter which the model came with. Leave it out.")
     plain = causal_lm(model)
     assert isinstance(plain, PreTrainedModel)
-    place = next(plain.parameters()).device.type
-    how: dict[str, Any] = {
-        "second": holds_start_model(plain, plan, rows, config.reference),
-        "dtype": "auto",
-        "bits": bits_of(model),
-        "autocast": uses_bf16(model, plan.training),
-    }
+    under = Conditions(
+        bits=bits_of(model),
+        autocast=uses_bf16(model, plan.training),
+        reference=config.reference,
+        place=place_now(plain),
+    )
 
     def take(way: Plan) -> float:
-        return run_peak(plain, way, run_memory(plain, way, rows, **how), place=place)
+        return run_peak(plain, way, rows, under)
 
     return fitted(plan, take), take
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.data.corpus import Corpus
+    from expunge.models.reference import ReferencePolicy
     from expunge.training.plan import Plan
     from expunge.training.rows import RunRows
     from expunge.training.run import Run
@@ -68,7 +69,7 @@ def dry_run(
     corpus: "Callable[[], Corpus]",
     plan: "Callable[[PreTrainedModel, Corpus | None], Plan]",
     check_source: Callable[[], object] = lambda: None,
-    reference: str = "auto",
+    reference: "ReferencePolicy" = "auto",
     origins: Mapping[str, str] = MappingProxyType({}),
     check_data: "Callable[[Corpus], object]" = lambda _corpus: None,
 ) -> int:
@@ -87,7 +88,7 @@ def dry_run(
     from expunge.models.skeleton import skeleton
     from expunge.training.budget import fitted, told
     from expunge.training.masked import mask_summary
-    from expunge.training.memory import holds_start_model, importance_memory, run_memory, run_peak
+    from expunge.training.memory import Conditions, importance_memory, run_memory, run_peak
     from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
@@ -124,15 +125,15 @@ def dry_run(
     if rows is None:
         return problems.concluded()
     with problems.collected():
-        second = holds_start_model(model, planned, rows, reference)  # type: ignore[arg-type]
-        how: dict[str, Any] = {
-            "second": second,
-            "dtype": config.dtype,
-            "bits": config.bits or bits_under(config.model),
-            "autocast": uses_bf16(model, planned.training, place_of(config.device)),
-        }
         place = place_of(config.device)
-        planned = fitted(planned, lambda way: run_peak(model, way, run_memory(model, way, rows, **how), place=place))
+        under = Conditions(
+            dtype=config.dtype,
+            bits=config.bits or bits_under(config.model),
+            autocast=uses_bf16(model, planned.training, place),
+            reference=reference,
+            place=place,
+        )
+        planned = fitted(planned, lambda way: run_peak(model, way, rows, under))
         preview.show_work(data, rows, planned.training)
         if planned.weight_mask is not None:
             preview.show_mask(mask_summary(model, planned.weight_mask))
@@ -141,7 +142,7 @@ def dry_run(
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
         whole = planned.adaptation is None and planned.mask is None
-        memory = run_memory(model, planned, rows, **how)
+        memory = run_memory(model, planned, rows, under)
         preview.show_memory(memory)
         if config.memory is not None:
             say(f"to keep to memory={config.memory}: {told(planned)}")
