@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace, model: PreTrainedModel, name: str) -> Ste
     """Train for `arguments.steps` steps; how long each took."""
     corpus, tokenizer = inputs(arguments)
     objective = build("grad_diff", depth=len(blocks(model)))
-    config = TrainingConfig(learning_rate=1e-5, epochs=5, batch_size=arguments.rows, warmup=0)
+    config = TrainingConfig(learning_rate=1e-5, epochs=5, batch_size=arguments.rows, warmup=0, precision="float32")
     rows = run_rows(
         corpus,
         tokenizer,

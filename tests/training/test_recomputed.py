@@ -4,16 +4,23 @@ import gc
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.parallel import DistributedDataParallel
 
 import zoo
+from expunge.adapters.lora import lora
+from expunge.models.matrices import target_matrices
 from expunge.training import recomputed as module
 from expunge.training.recomputed import recomputed
+from expunge.training.unlearn import unlearn
+from made_masks import made_mask
 
 
 def gradients(model: torch.nn.Module, *, on: bool, autocast: bool) -> list[Tensor]:
@@ -32,6 +39,55 @@ def test_gradients_are_the_same_bits(name: str, autocast: bool) -> None:
     plain, spared = (gradients(model, on=on, autocast=autocast) for on in (False, True))
     assert plain
     assert all(torch.equal(a, b) for a, b in zip(plain, spared, strict=True))
+
+
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_gradients_of_lora_are_the_same_bits(name: str) -> None:
+    model = zoo.tiny_model(name).eval()
+    adapted = lora(model, target_matrices(model, "all-linear"), 0, rank=2).model
+    for layer, parameter in adapted.named_parameters():
+        if ".lora_B." in layer:  # else the gradients of A are 0
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(layer)))
+    plain, spared = (gradients(adapted, on=on, autocast=False) for on in (False, True))
+    assert any(gradient.any() for gradient in plain)
+    assert all(torch.equal(a, b) for a, b in zip(plain, spared, strict=True))
+
+
+def test_gradients_are_the_same_bits_under_ddp(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        model = DistributedDataParallel(zoo.tiny_model().eval())
+        plain, spared = (gradients(model, on=on, autocast=False) for on in (False, True))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert plain
+    assert all(torch.equal(a, b) for a, b in zip(plain, spared, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["all weights", "lora", "mask", "micro-batches", "bfloat16", "rmu"])
+def test_a_run_ends_with_the_same_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {
+        "all weights": {},
+        "lora": {"adapter": "lora", "rank": 4},
+        "mask": {"mask": made_mask(zoo.tiny_model())},
+        "micro-batches": {"micro_batch_size": 1},
+        "bfloat16": {"precision": "bfloat16"},
+        "rmu": {"method": "rmu", "layer": 1},
+    }[kind]
+    how = {"method": "npo", "epochs": 1, "batch_size": 3, "learning_rate": 1e-3, "precision": "float32"}
+
+    def weights() -> dict[str, Tensor]:
+        run = unlearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), **{**how, **settings})
+        return dict(run.model.named_parameters())
+
+    used = []
+    monkeypatch.setattr("expunge.training.trainer.recomputed", lambda: used.append(1) or recomputed())
+    spared = weights()
+    assert used
+    monkeypatch.setattr("expunge.training.trainer.recomputed", nullcontext)
+    plain = weights()
+    assert any(not torch.equal(p, plain[name]) for name, p in zoo.tiny_model().named_parameters())
+    assert all(torch.equal(spared[name], p) for name, p in plain.items())
 
 
 @pytest.mark.parametrize("frozen", ["norm", "mlp.down_proj", "q_proj"])

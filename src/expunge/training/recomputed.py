@@ -71,6 +71,6 @@ def _value(node: Any) -> Tensor:
         left, right = node._saved_self, node._saved_other
         left = _value(node.next_functions[0][0]) if left is None else left
         return left * (_value(node.next_functions[1][0]) if right is None else right)
-    (made,) = node._input_metadata  # of the gradient that the node takes: the shape and type of its result
+    (made,) = node._input_metadata  # of the gradient that the node takes: shape, type and device of its result
     before = _value(node.next_functions[0][0])
-    return before.to(made.dtype) if name in _CASTS else before.view(tuple(made.shape))
+    return before.to(made.device, made.dtype) if name in _CASTS else before.view(tuple(made.shape))

@@ -90,7 +90,7 @@ class ObjectiveTrainer(Trainer):
         self.run_log: RunLog | None = None
         """Of the run folder, where there is one; set before training."""
         self.spares = True
-        """Are activations that cost little computed again? False where blocks are compiled; set before training."""
+        """Are activations that cost little computed again? Set before training."""
         self.unproven = False
         """Is there a checkpoint that no step has started from yet?"""
         self.numbers: dict[str, float] = {}
@@ -251,10 +251,7 @@ class ObjectiveTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """This micro-batch's share of the step's loss."""
-        # Checkpointing keeps less than this and computes more; compiled blocks choose by themselves what they keep.
-        plain = self.spares and not self.args.activation_checkpointing
-        sparing = recomputed() if plain else nullcontext()
-        with self.accelerator.autocast(), sparing:
+        with self.accelerator.autocast(), recomputed() if self.spares else nullcontext():
             part = batch_terms(model, inputs, self.objective, reference=self.reference)
         self.step.add(part.terms, part.logprobs)
         # Engines average gradients over ranks; our denominators already span them.
