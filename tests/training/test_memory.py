@@ -170,22 +170,24 @@ def test_the_largest_micro_batch_is_counted_as_it_is_computed() -> None:
 
 
 LAST = "model.layers.2.mlp.down_proj.weight"
+INPUTS = 48 / 256  # of a down-projection, of what a block keeps of a token
 
 
 @pytest.mark.parametrize(
     ("settings", "masked", "expected"),
     [
         ({"method": "npo"}, None, 3),
-        ({"method": "rmu", "layer": 1}, None, 2),  # down-projections of blocks 0 and 1, and the pass ends after 1
-        ({"method": "rmu", "layer": 0}, None, 1),
-        ({"method": "npo"}, LAST, 1),  # nothing before the first trained weight is kept
-        ({"method": "rmu", "layer": 1}, "model.layers.1.mlp.down_proj.weight", 1),
+        ({"method": "rmu", "layer": 1}, None, 1 + INPUTS),  # down-projections of blocks 0 and 1; the pass ends there
+        ({"method": "rmu", "layer": 0}, None, INPUTS),
+        ({"method": "npo"}, LAST, INPUTS),  # nothing before the first trained weight is kept
+        ({"method": "rmu", "layer": 1}, "model.layers.1.mlp.down_proj.weight", INPUTS),
+        ({"method": "npo"}, "model.layers.1.mlp.up_proj.weight", 2),
         ({"method": "npo"}, "model.embed_tokens.weight", 3),
         ({"method": "npo", "adapter": "lora", "rank": 4}, None, 3),
         ({"method": "npo", "adapter": "lora", "rank": 4, "targets": r".*layers\.2\.mlp\..*"}, None, 1),
     ],
 )
-def test_blocks_that_keep_activations(settings: dict[str, Any], masked: str | None, expected: int) -> None:
+def test_blocks_that_keep_activations(settings: dict[str, Any], masked: str | None, expected: float) -> None:
     model = zoo.tiny_model()
     mask = None
     if masked is not None:

@@ -130,15 +130,24 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
     }
 
 
-def blocks_kept(model: PreTrainedModel, plan: Plan) -> int:
-    """Decoder blocks that keep activations: from the first with trained weights to the last that a loss reads."""
+def blocks_kept(model: PreTrainedModel, plan: Plan) -> float:
+    """Decoder blocks that keep activations: from the first with trained weights to the last that a loss reads.
+
+    A first block in which the down-projection alone is trained keeps its inputs only, which is a share of a block.
+    """
     trained = {id(model.get_parameter(name)) for name in plan.trained_names(model)}
     stack = [{id(parameter) for parameter in block.parameters()} for block in blocks(model)]
     with_trained = [number for number, parameters in enumerate(stack) if parameters & trained]
-    first = min(with_trained, default=0) if trained <= set().union(*stack) else 0  # embeddings come before all blocks
     ends = reached_parameters(model, plan.objective) is not None
     last = plan.objective.layer if ends else None
-    return max(0, (len(stack) - 1 if last is None else last) - first + 1)
+    stop = len(stack) if last is None else last + 1
+    if not trained <= set().union(*stack):
+        return stop  # embeddings come before all blocks
+    first = with_trained[0]
+    last_layers = [layer for layer in linear_layers(model).values() if id(layer.weight) in stack[first]][-1:]
+    if first < stop and any(stack[first] & trained == {id(layer.weight)} for layer in last_layers):
+        return stop - first - 1 + shape_of(last_layers[0])[1] / _block(model, tokens=1, computed=1, residual=1)[0]
+    return max(0, stop - first)
 
 
 def training_memory(
@@ -155,7 +164,7 @@ def training_memory(
     autocast: bool,
     checkpointing: bool,
     bits_of_moments: int = 32,
-    depth: int | None = None,
+    depth: float | None = None,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose, at the peak of a step.
 
@@ -191,7 +200,7 @@ def training_memory(
     copies = 2.0 * (1 if whole else size.groups_at_once) * (sum(math.prod(layer) for layer in layers) + table)
     gradients = float(trained * wide)
     depth = len(blocks(model)) if depth is None else depth
-    one, residual = _block(model, size, computed=2 if autocast else width, residual=width)
+    one, residual = _block(model, size.tokens_at_once, computed=2 if autocast else width, residual=width)
     active = depth * residual + one if checkpointing else depth * one
     active += _logits(shape.vocab_size, size, objective)
     if size.accumulation > 1:
@@ -211,14 +220,14 @@ def training_memory(
     }
 
 
-def _block(model: PreTrainedModel, size: Work, *, computed: int, residual: int) -> tuple[float, float]:
+def _block(model: PreTrainedModel, tokens: int, *, computed: int, residual: int) -> tuple[float, float]:
     """Bytes that a decoder block keeps for the backward pass, of numbers `computed` and `residual` bytes wide.
 
     Returns:
         All of them, and those of the residual state that it begins with.
     """
     shape = model.config.get_text_config(decoder=True)
-    hidden, tokens = int(shape.hidden_size), size.tokens_at_once
+    hidden = int(shape.hidden_size)
     outputs = sum(out for out, _ in map(shape_of, linear_layers(model).values())) / len(blocks(model))
     # Two outputs are added to the residual; what attention gave is as wide as the residual.
     return tokens * (2 * hidden * residual + (outputs - hidden) * computed), float(tokens * hidden * residual)
