@@ -1,5 +1,6 @@
 """Benchmarks run from end to end on a random model, so that none goes stale; the numbers mean nothing here."""
 
+import argparse
 import json
 import runpy
 import sys
@@ -51,6 +52,7 @@ def test_quality(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.Monk
     assert [row["settings"]["method"] for row in found["rows"]] == ["kl_min"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_fila(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(monkeypatch, "fila", tmp_path / "out.json", **files, rounds=1, seeds=1)
     assert {"seconds", "share_of_an_epoch", "result"} <= set(found)
@@ -61,6 +63,7 @@ def test_extraction(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.M
     assert run(monkeypatch, "extraction", tmp_path / "out.json", **settings)
 
 
+@pytest.mark.slow
 def test_evaluation(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tofu").mkdir()
     wrong = {"paraphrased_answer": "It is a town.", "perturbed_answer": ["In a boat.", "In Rome."]}
@@ -106,3 +109,21 @@ def test_memory_is_estimated_within_15_percent(kind: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
     torch.set_num_threads(1)
     assert compared(Case("7M", kind, 8))["ratio"] == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.slow
+def test_gpu_at_toy_size_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"sizes": "toy", "device": "cpu", "tokens": 32, "batch": 2, "steps": 3}
+    found: Any = run(monkeypatch, "gpu", tmp_path / "out.json", **settings)
+    assert len(found["rows"]) == 7 and all(row["tokens_a_second"] > 0 for row in found["rows"])
+    late: Any = run(monkeypatch, "gpu", tmp_path / "late.json", **settings, minutes=0)
+    assert all(row["not_run"] == "the time was over" for row in late["rows"])
+
+
+def test_operations_of_a_gpu_benchmark_are_those_of_the_models_matrices() -> None:
+    gpu = runpy.run_path(str(FOLDER / "gpu.py"))
+    arguments = argparse.Namespace(device="cpu", tokens=32)
+    model = gpu["made_model"]("toy", arguments)
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
+    full, lora = (next(case for case in gpu["CASES"] if case.name == name) for name in ("grad_diff", "grad_diff, lora"))
+    assert gpu["operations"]("toy", full) == 6 * weights and gpu["operations"]("toy", lora) == 4 * weights

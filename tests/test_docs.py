@@ -22,7 +22,7 @@ from expunge.core.catalogue import KINDS, resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LONG = ("attacks.md", "chat.md", "compare.md", "guide.md", "migration.md", "sweep.md")
+LONG = ("attacks.md", "chat.md", "compare.md", "distributed.md", "guide.md", "migration.md", "record.md", "sweep.md")
 """Pages whose commands take more than ten seconds."""
 
 

@@ -93,6 +93,7 @@ def test_patching_equals_single_rows(architecture: str) -> None:
             assert found[i, block] == pytest.approx(lost, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_order_of_start_unlearned_and_retain_model(shared_data: Path) -> None:
     start, retain = (str(shared_data / "models/tofu7m" / name) for name in ("start", "retain"))
     tokenizer = AutoTokenizer.from_pretrained(start)

@@ -212,6 +212,7 @@ class TestSideBySide:
         assert summary(exchange(2, 3, known=None)) == "" == summary(exchange(2))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_at_a_terminal(tmp_path: Path, model_folder: Path) -> None:
     """Ctrl-C stops an answer, Ctrl-D ends; a long answer streams before it has ended."""

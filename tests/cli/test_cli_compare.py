@@ -12,6 +12,7 @@ def runs(call, model_folder, data, tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_runs_compare_without_naming_anything_else(call, runs, model_folder, tmp_path):
     out = tmp_path / "out"
     code, text, err = call("compare", runs / "npo-0", runs / "npo-1", model_folder, f"output={out}")

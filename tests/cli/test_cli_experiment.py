@@ -18,6 +18,7 @@ def words(model_folder, data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_tables_and_page(call, words, tmp_path):
     asked = ("seeds=2", "attributions=[activation,random]", "margins.aues=0.2", "matching.epochs=1")
     code, text, err = call("experiment", "locality", *words, *asked)

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import made_run
 import zoo
 from expunge.cli.verbs.view import ViewConfig, opened
@@ -28,6 +30,7 @@ def killed(process: "subprocess.Popen[str]") -> Iterator[None]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_the_page_is_where_it_says_until_ctrl_c(tmp_path: Path) -> None:
     made_run.run(tmp_path / "npo")
     command = [sys.executable, "-m", "expunge", "view", str(tmp_path), "port=0"]

@@ -202,6 +202,7 @@ def test_the_examples_of_schedulers_build_commands_that_are_valid(
             assert f"--node-rank {max(0, number - 1)} --master-addr node0 --master-port 29500" in shown.out
 
 
+@pytest.mark.slow
 def test_divided_weights_make_the_update_of_one_process_and_are_saved_whole(here: Path) -> None:
     words = ["unlearn", *WORDS, "epochs=1.5"]  # a batch that does not divide, and a short last step
     launched = done(*words, "output=launched", "--launch", "fsdp2", "--processes", "2")

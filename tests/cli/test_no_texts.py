@@ -56,6 +56,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", METHODS.values(), ids=METHODS)
 def test_a_run_folder_holds_no_text_of_the_forget_set(
     model_folder: Path, data: Path, tmp_path: Path, how: tuple[str, ...]

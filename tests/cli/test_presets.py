@@ -121,6 +121,7 @@ def methods_once() -> list[tuple[str, tuple[str, ...]]]:
 FEW_STEPS = ("epochs=0.6", "batch_size=2", "warmup=0", "checkpoint_every=0")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*retain importances are above epsilon")  # of the published epsilon
 @pytest.mark.parametrize(("name", "words"), methods_once(), ids=str)
 def test_a_few_steps_on_a_tiny_model(

@@ -32,6 +32,7 @@ def collected(monkeypatch):
 
 
 class TestCheckpoints:
+    @pytest.mark.slow
     def test_seeds_are_joined_and_records_reused(self, compared_runs, collected, tmp_path):
         runs = [compared_runs / "npo-s0", compared_runs / "npo-s1"]
         found = compare(runs, retain=compared_runs / "retain")
@@ -74,6 +75,7 @@ class TestCheckpoints:
         compare(run, retain=compared_runs / "retain")
         assert len(collected) == 4  # start, retain and two checkpoints; not the last model
 
+    @pytest.mark.slow
     def test_a_log_of_the_retain_model_serves_for_forget_quality(self, compared_runs, tmp_path):
         corpus = load_corpus(forget=compared_runs / "forget.jsonl", retain=compared_runs / "retain.jsonl")
         log, _ = export(tmp_records(compared_runs / "retain", corpus), tmp_path / "log")
@@ -104,6 +106,7 @@ def tmp_records(folder, corpus):
 
 
 class TestMixing:
+    @pytest.mark.slow
     def test_ends_and_calibration(self, compared_runs, collected):
         found = compare([compared_runs / "ascent"], trace="mixing")
         (curve,) = found.curves
@@ -116,6 +119,7 @@ class TestMixing:
         assert measures["calibrated_forget_es"].value == pytest.approx(np.mean(chosen.forget))
         assert 21 <= len(collected) <= 26
 
+    @pytest.mark.slow
     def test_the_last_mixture_is_the_unlearned_model(self, compared_runs):
         mixed = compare([compared_runs / "npo-s0"], trace="mixing").curves[0].points[-1]
         traced = compare([compared_runs / "npo-s0"]).curves[0].points[-1]

@@ -17,6 +17,7 @@ def slow_machine(monkeypatch):
     monkeypatch.setattr(cost_module, "speed", lambda: 1e3)
 
 
+@pytest.mark.slow
 def test_what_is_counted_is_what_is_then_measured(compared_runs, monkeypatch):
     rows_seen = []
     original = collect.teacher_forced

@@ -73,6 +73,7 @@ def test_the_best_is_kept_with_its_record_and_report(place: Path, monkeypatch: p
         asked(place, request="REQ-2")
 
 
+@pytest.mark.slow
 def test_a_call_that_was_stopped_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unlearn, attack = tuning.unlearn, choice.attack
 
@@ -94,6 +95,7 @@ def test_a_call_that_was_stopped_goes_on(place: Path, monkeypatch: pytest.Monkey
     assert tuning.unlearn is unlearn
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_a_miss_and_others_are_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, rates = tuning.unlearn, []
 
@@ -111,6 +113,7 @@ def test_a_rate_that_diverges_is_a_miss_and_others_are_tried(place: Path, monkey
         asked(place, candidates=("wga",), overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_nearer_model_that_comes_later_is_the_one_that_is_attacked(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,12 +133,14 @@ def test_a_nearer_model_that_comes_later_is_the_one_that_is_attacked(
     )
 
 
+@pytest.mark.slow
 def test_another_framing_is_another_request(place: Path) -> None:
     asked(place, candidates=("wga",), budget=1e-3)
     with pytest.raises(ExpungeError, match="other data or settings"):
         asked(place, candidates=("wga",), max_length=64)
 
 
+@pytest.mark.slow
 def test_no_trial_begins_when_half_of_the_budget_is_spent(place: Path) -> None:
     done = asked(place, budget=1e-3)
     assert len(done.trials) == 1 and done.chosen == "wga"
@@ -147,6 +152,7 @@ def test_where_nothing_is_known_nothing_is_done(place: Path) -> None:
     assert not (place / "out" / "model").exists()
 
 
+@pytest.mark.slow
 def test_without_a_control_untaught_facts_stand_for_one(place: Path) -> None:
     done = asked(place, control=None, candidates=("wga",))
     assert done.verdict == "NO BASELINE" and any("no reference" in reason for reason in done.reasons)
@@ -251,6 +257,7 @@ def test_neighbors_join_the_retain_set_and_stay(place: Path, monkeypatch: pytest
     assert with_neighbors(file, start, zoo.tokenizer(), corpus, 1, seed=0).fingerprints() == joined.fingerprints()
 
 
+@pytest.mark.slow
 def test_models_are_loaded_as_seldom_as_memory_allows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     real = models.load_model

@@ -89,6 +89,7 @@ def test_thresholds_are_the_start_models_values_on_unseen_text(model, tokenizer,
         assert found[name].value == suite[f"unseen_{name}"].value and found[name].n == 3
 
 
+@pytest.mark.slow
 def test_wmdp_on_real_questions(tokenizer, shared_data):
     from expunge.data.corpus import load_corpus
 

@@ -202,6 +202,7 @@ def shared_corpus() -> Corpus:
     return zoo.corpus(7, 5)
 
 
+@pytest.mark.slow
 def test_ranks_share_the_work_and_find_what_one_process_finds(tmp_path):
     mp.spawn(_rank, args=(f"file://{tmp_path}/group", str(tmp_path)), nprocs=2)
     alone = collect(

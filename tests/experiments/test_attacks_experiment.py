@@ -25,6 +25,7 @@ def common(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_methods_are_attacked_next_to_the_control_and_kept(common: dict[str, Any], tmp_path: Path) -> None:
     folder, settings = tmp_path / "out", {"epochs": 1, "batch_size": 3, "npo": {"learning_rate": 1e-3}}
     found = attacks(folder, **common, methods=("npo",), settings=settings, seeds=2)

@@ -26,6 +26,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "tiny_model", smaller)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_every_part_runs(tmp_path: Path) -> None:
     told: list[str] = []
@@ -45,6 +46,7 @@ def test_every_part_runs(tmp_path: Path) -> None:
     assert "train the target model" not in told  # target and retain model come from the cache
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_an_interrupted_demonstration_can_be_replaced(tmp_path: Path) -> None:
     class Stopped(Exception):

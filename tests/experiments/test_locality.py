@@ -57,6 +57,7 @@ def runs(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_every_step(run, runs, tmp_path, monkeypatch):
     kept = []
     select = seeds.selected
@@ -115,6 +116,7 @@ def test_every_step(run, runs, tmp_path, monkeypatch):
         run(ratio=0.3)
 
 
+@pytest.mark.slow
 def test_what_was_stopped_goes_on_from_where_it_was(run, runs, monkeypatch):
     original, told = cells.strength_relearned, []
 
@@ -136,6 +138,7 @@ def test_what_was_stopped_goes_on_from_where_it_was(run, runs, monkeypatch):
     assert not list(made.folder.glob("seed-*"))
 
 
+@pytest.mark.slow
 def test_attributions_are_places_and_settings_may_be_one_methods(run, runs, monkeypatch):
     rates = {}
     unlearn = cells.unlearn
@@ -164,6 +167,7 @@ def test_attributions_are_places_and_settings_may_be_one_methods(run, runs, monk
     assert replace(cell, relearned=before + 0.4).values(by_hand)["resistance"] == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_the_reverse_check_can_fail(run, monkeypatch):
     original = teaching.put_back
 
@@ -176,11 +180,13 @@ def test_the_reverse_check_can_fail(run, monkeypatch):
     assert any("Reverse check FAILED for seeds [0]" in note for note in made.notes)
 
 
+@pytest.mark.slow
 def test_without_a_regularizer_the_retain_set_has_no_part_in_teaching(run, runs):
     run(seeds=1, attributions=[], places=["random"], learn_regularizer=0.0)
     assert [method for method, *_ in runs] == ["learn", "learn", "npo"]
 
 
+@pytest.mark.slow
 def test_several_seeds_at_once_come_to_the_same(run, tmp_path):
     asked, told = {"attributions": ["magnitude"], "places": ["random"]}, []
     together = run(**asked, workers=2, progress=lambda *what: told.append(what))

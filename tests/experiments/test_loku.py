@@ -14,6 +14,7 @@ from expunge.experiments.loku import ARMS, UTILITY, _measures, loku
 from expunge.models.load import save_model
 
 
+@pytest.mark.slow
 def test_every_arm_at_every_rank(tmp_path: Path) -> None:
     start = save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
     retain = save_model(zoo.tiny_model(seed=1), zoo.tokenizer(), tmp_path / "retain")
@@ -85,6 +86,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_usual_measures_that_the_data_cannot_give_are_left_out_with_a_reason(tmp_path: Path) -> None:
     start = save_model(zoo.tiny_model(), zoo.tokenizer(), tmp_path / "start")
     retain = save_model(zoo.tiny_model(seed=1), zoo.tokenizer(), tmp_path / "retain")

@@ -29,6 +29,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     return {**few, "teaching": {"epochs": 1}, "relearning": {"epochs": 1}}
 
 
+@pytest.mark.slow
 def test_every_metric_is_judged_and_nothing_is_measured_twice(small, tmp_path, monkeypatch):
     told = []
     made = metrics(tmp_path / "out", **small, progress=lambda *a: told.append(a))

@@ -38,6 +38,7 @@ def common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_methods_are_taught_tuned_run_and_kept(common: dict[str, Any], tmp_path: Path) -> None:
     folder, arms = tmp_path / "out", ("npo", "ihl_lora")
     found = real(folder, **common, arms=arms, tries=2, seeds=2)

@@ -30,6 +30,7 @@ def test_parts_hold_everything_once_and_in_order(corpus):
     assert [e for part in cut for e in part] == list(corpus["retain"]) and {len(p) for p in cut} <= {1, 2}
 
 
+@pytest.mark.slow
 def test_each_request_goes_on_from_the_model_before(corpus, tmp_path, monkeypatch):
     seen, plain = [], Bench.unlearned
     monkeypatch.setattr(
@@ -48,6 +49,7 @@ def test_each_request_goes_on_from_the_model_before(corpus, tmp_path, monkeypatc
     assert json.loads((tmp_path / "out/sustainability.json").read_text()) == stored
 
 
+@pytest.mark.slow
 def test_each_size_begins_at_the_start_model(corpus, tmp_path):
     made = scalability(tmp_path / "out", methods=("grad_diff",), requests=2, settings={"epochs": 1})
     assert list(made.found["grad_diff"]) == [2, 4]

@@ -69,6 +69,7 @@ def test_seeds_are_averaged_by_hand() -> None:
     assert averaged(Cell("npo", "dense", None), rows[1:2]).deviations["FQ"] is None
 
 
+@pytest.mark.slow
 def test_cells_run_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     start = save_model(zoo.tiny_model(max_position_embeddings=512), zoo.tokenizer(), tmp_path / "start")
     examples = {

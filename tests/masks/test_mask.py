@@ -122,6 +122,7 @@ def test_a_complement_lies_outside_and_is_of_the_same_size(scope):
     assert seen == chosen(~found)  # each unit outside may be drawn
 
 
+@pytest.mark.slow
 def test_a_complement_is_drawn_uniformly():
     found = mask([1, 2, 9], [0])
     times = dict.fromkeys(chosen(~found), 0)

@@ -248,6 +248,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_peft_alone_loads_it_on_the_original_base_in_a_process_of_its_own(tmp_path: Path, architecture: str) -> None:
     save_model(zoo.tiny_model(architecture), zoo.tokenizer(), tmp_path / "base")

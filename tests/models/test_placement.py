@@ -48,6 +48,7 @@ def test_a_broken_weight_is_found_where_it_is_kept() -> None:
         check_finite(cpu_offload(model, execution_device=torch.device("cpu")))
 
 
+@pytest.mark.slow
 def test_an_offloaded_model_is_evaluated_like_a_whole_one(offloaded: PreTrainedModel) -> None:
     found, expected = (expunge.evaluate(model, zoo.tokenizer(), zoo.corpus()) for model in (offloaded, tied()))
     assert found.numbers() == expected.numbers()

@@ -193,6 +193,7 @@ def test_what_cannot_work_is_refused_with_its_reason_and_the_rest_is_configured(
     assert model_fingerprint(model) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
 def test_what_should_work_changes_what_it_may_and_nothing_else(architecture: str) -> None:
     before = {name: p.detach().clone() for name, p in start(architecture).named_parameters()}

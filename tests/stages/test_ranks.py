@@ -17,7 +17,7 @@ from expunge.results.measures import Evaluation
 from expunge.results.records import Records
 from launched import complaint, run_ranks
 
-pytestmark = pytest.mark.xdist_group("distributed")
+pytestmark = [pytest.mark.xdist_group("distributed"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from expunge.masks.mask import Mask
 from expunge.training.run import read_history
 from made_masks import made_mask
 
-pytestmark = pytest.mark.xdist_group("distributed")  # one pair of processes serves all
+pytestmark = [pytest.mark.xdist_group("distributed"), pytest.mark.slow]  # one pair of processes serves all
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup": 0, "dtype": "float64"}

@@ -83,6 +83,7 @@ def test_tensorboard_shows_the_history_of_a_run_that_was_killed_and_resumed(tmp_
     assert not (tmp_path / "plain/tracking").exists()
 
 
+@pytest.mark.slow
 def test_trackio_has_the_history_in_its_local_store_and_a_resumed_run_is_appended(tmp_path: Path) -> None:
     # In a process of its own: trackio reads where its store is when it is imported.
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "store"), "HF_HUB_OFFLINE": "1"}

@@ -12,6 +12,7 @@ from expunge.data.corpus import load_corpus
 from expunge.data.sources.tofu import tofu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "forget, n_forget, n_retain", [("forget01", 40, 3960), ("forget05", 200, 3800), ("forget10", 400, 3600)]
 )
