@@ -41,6 +41,8 @@ class Hub:
     """Files that it leaves out, as for a .gitignore."""
     full: bool = False
     """Is there no room for objects?"""
+    branches: bool = True
+    """May branches be made?"""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -100,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.hub.repositories.get(name)
         if found is None:
             return self._answer({"error": "Repository not found"}, 404, "RepoNotFound")
+        if what == "branch" and not self.hub.branches:
+            return self._answer({"error": "no branches here"}, 403)
         if what == "branch":
             found.branches[branch] = dict(found.branches["main"])
             return self._answer({})

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
-    monkeypatch.syspath_prepend(str(FOLDER))  # `masked` takes a clock from `objectives`
+    monkeypatch.syspath_prepend(str(FOLDER))  # `masked` and `packing` take a clock from `objectives`
     with warnings.catch_warnings():
         yield
     torch.set_num_threads(threads)
@@ -87,6 +87,13 @@ def test_attacks(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.Monk
 def test_objectives(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"methods": "npo", "rounds": 1, "steps": 2, "rows": 2}
     assert run(monkeypatch, "objectives", tmp_path / "out.json", **files, **settings)["rows"]
+
+
+@pytest.mark.slow
+def test_packing(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Any = run(monkeypatch, "packing", tmp_path / "out.json", **files, rounds=1, steps=2, rows=2, threads=1)
+    assert [row["variant"] for row in found["rows"]] == ["plain fine-tuning", "padded", "packed"]
+    assert all(row["time_of_padded"]["median"] > 0 and row["peak_memory_mb"] > 0 for row in found["rows"])
 
 
 @pytest.mark.slow

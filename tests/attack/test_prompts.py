@@ -76,7 +76,11 @@ def test_a_model_that_writes_one_letter_does_not_leak() -> None:
     (letter,) = tokenizer("A", add_special_tokens=False).input_ids
     model.set_output_embeddings(always(letter, model))
     (found,) = prompts(model, tokenizer, CORPUS, forms=("multiple_choice",))
-    assert found.name == "prompts.multiple_choice" and found.values == (0,) and found.texts[0].startswith("A")
+    assert found.name == "prompts.multiple_choice" and found.values == (0,)
+    turns = [multiple_choice(CORPUS, 0, turn)[0] for turn in range(4)]  # all of them count, and all are shown
+    assert found.prompts == ("\n\n".join(f"Order {turn + 1}: {of.prompt}" for turn, of in enumerate(turns)),)
+    said = found.texts[0].split("\n\nOrder ")
+    assert len(said) == 4 and [text[:4] for text in said] == ["Orde", "2: A", "3: A", "4: A"]
 
 
 def test_a_model_that_knows_names_the_right_letter_wherever_it_stands() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import zoo
 from expunge.cli.verbs.report import _attacked
+from expunge.core.manifest import Manifest
 from expunge.models.load import save_model
 from expunge.results.attacked import Attacked, load_attacked
 
@@ -99,6 +101,29 @@ def test_the_model_may_stand_alone(call: Callable[..., Any], words: tuple[str, .
     assert two.code == 2 and "attack takes one model; got" in two.err
     again = call(*words, "another", *SMALL, "--dry-run")
     assert again.code == 0 and "warning: model is given 2 times" in again.err
+
+
+def test_the_result_goes_next_to_the_run_and_replaces_nothing(
+    call: Callable[..., Any], words: tuple[str, ...], model_folder: Path, tmp_path: Path
+) -> None:
+    given = [word for word in words if not word.startswith(("output=", "model="))]
+    for where in (model_folder, "user/model"):  # nothing of ours: no place of its own
+        for how in ((), ("--dry-run",)):
+            found = call(*given, str(where), *SMALL, *how)
+            assert found.code and f"there is no run of expunge at '{where}'" in f"{found.out}{found.err}"
+    run = tmp_path / "runs" / "npo"
+    shutil.copytree(model_folder, run)
+    Manifest(stage="unlearn", arguments={}, git=None).save(run)
+    result = tmp_path / "runs/npo-attacked/attacked.json"
+    dry = call(*given, str(run), *SMALL, "--dry-run")
+    assert dry.code == 0 and f"output: {result}" in dry.out and not result.exists()
+    assert re.search(rf"^output +{re.escape(str(result.parent))} +next to the run$", dry.out, re.MULTILINE)
+    made = call(*given, str(run), *SMALL)
+    assert made.code == 0 and f"result: {result}" in made.out
+    written = result.read_bytes()
+    again, dry = call(*given, str(run), *SMALL), call(*given, str(run), *SMALL, "--dry-run")
+    assert again.code == 2 and "is in use" in again.err and "is in use" in dry.out and dry.code == 1
+    assert result.read_bytes() == written and call(*given, str(run), *SMALL, "--overwrite").code == 0
 
 
 def test_an_attack_from_outside_without_a_budget_is_named(

@@ -25,3 +25,9 @@ def test_a_dry_run_refuses_what_the_run_refuses(call, words):
     for flags in (("--dry-run",), ()):
         code, out, err = call("erase", *words, *flags)
         assert code == 1 and "a request needs a forget and a retain set" in out, out + err
+
+
+def test_no_control_is_said_by_leaving_it_out(call, words, data):
+    for flags in (("--dry-run",), ()):
+        code, _, err = call("erase", *words, f"retain={data}/retain.jsonl", "control=nothing", *flags)
+        assert code == 2 and "leave control out, or name a model" in err

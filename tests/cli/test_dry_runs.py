@@ -31,6 +31,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     # training
     "batches that do not divide": ("batch_size=8", "micro_batch_size=3"),
     "rate out of range": ("learning_rate=2",),
+    "no such packing": ("packing=always",),
     # masks and patches
     "no mask there": ("mask={folder}/nowhere.safetensors",),
     "mask of another model": ("mask={folder}/other.safetensors",),
@@ -167,6 +168,21 @@ def test_both_let_it_pass(
     dry, run = answers(call, "unlearn", given, model_folder, data, folder, tmp_path)
     assert dry.code == 0, dry.out + dry.err
     assert run.code == 0, run.out + run.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "rows are packed: on the cpu attention is computed row by row, if a trial with two rows goes well"),
+        (("packing=off",), "rows of like length are padded together: packing=off"),
+    ],
+)
+def test_a_dry_run_says_whether_rows_are_packed(
+    call: Callable[..., Any], given: tuple[str, ...], said: str, model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ("unlearn", f"model={model_folder}", f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
+    dry = call(*words, f"output={tmp_path}/run", "device=cpu", *given, "--dry-run")
+    assert dry.code == 0 and said in plain(dry.out)
 
 
 def test_a_bound_without_a_value_is_refused_by_both(

@@ -164,6 +164,7 @@ def test_mistakes_are_told(place: Path) -> None:
         ({"tries": 6}, "tries"),
         ({"budget": 0}, "budget"),
         ({"attacks": ("nothing",)}, "no attack is called"),
+        ({"control": "nothing"}, "leave control out"),
     ):
         with pytest.raises(ExpungeError, match=said):
             asked(place, **wrong)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoTokenizer
 
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from expunge.models.load import check_tokenizer_fits, load_model, save_model
+from expunge.models.load import check_tokenizer_fits, load_model, load_tokenizer, save_model
 
 
 def test_a_fingerprint_is_of_content(tmp_path: Path) -> None:
@@ -38,6 +39,37 @@ def test_a_model_folder_of_nearly_that_name_is_named(tmp_path: Path) -> None:
         load_model(tmp_path / "my-modle")
     with pytest.raises(ExpungeError, match=r"no model folder at '.*another'\.$"):
         load_model(tmp_path / "another")
+
+
+def test_a_name_that_could_be_a_hub_id_is_told_the_nearest_folder_before_the_hub_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise OSError("the hub was asked")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/npo", "my-model", "gpt2-x"):
+        Path(name).mkdir(parents=True)
+        (Path(name) / "config.json").write_text("{}")
+    for library in (AutoConfig, AutoTokenizer):
+        monkeypatch.setattr(library, "from_pretrained", asked)
+    for load in (load_model, load_tokenizer):
+        for wrong, near in (("runs/npp", "runs/npo"), ("my-modle", "my-model")):
+            with pytest.raises(ExpungeError) as refused:
+                load(wrong)
+            assert f"no model folder at '{wrong}'. Did you mean '{near}'? " in str(refused.value)
+            assert str(refused.value).endswith(f"If it is a model on the hub, get it first: hf download {wrong}")
+        with pytest.raises(ExpungeError, match=r"no model folder at 'runs/another'\. If it is"):
+            load("runs/another")
+        with pytest.raises(ExpungeError, match=r"no model folder at 'runs/n po'\. Did you mean 'runs/npo'\?$"):
+            load("runs/n po")  # no name on a hub
+        for elsewhere in ("gpt2", "user/model", "distilgpt2"):
+            with pytest.raises(ExpungeError, match="the hub was asked"):
+                load(elsewhere)
+        with monkeypatch.context() as downloaded:
+            downloaded.setattr("expunge.models.load.cached", lambda source, name: Path(name))
+            with pytest.raises(ExpungeError, match="the hub was asked"):
+                load("runs/npp")
 
 
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def evidence(**changes: Any) -> Evidence:
         "run": made_run.manifest({"model.safetensors": "sha256:00"}),
         "policy": DEFAULT,
         "scope": {"rows": 6},
+        "evaluation": made_run.evaluation(forget_repetition=0.1),
         "attacked": made_run.attacked(),
     }
     return Evidence(**{**sound, **changes})
@@ -172,9 +173,14 @@ def test_a_model_with_a_fault_is_not_erased_however_little_leaks() -> None:
     assert verdict(evaluation=broken, start=alike)[0] == ERASED  # the start model repeats itself, too
 
 
-def test_without_an_evaluation_nothing_is_said_of_faults() -> None:
-    assert told()["faults"] == "not given"
-    assert "The model was not evaluated: nothing says whether it still writes text." in told()["limits"]
+def test_without_an_evaluation_nobody_looked_for_faults() -> None:
+    found = told(evaluation=None)
+    assert found["faults"] == "not given"
+    assert "The model was not evaluated: nothing says whether it still writes text." in found["limits"]
+    text, reasons = verdict(evaluation=None)
+    why = "no evaluation says whether the model still writes text, and the policy allows no faults"
+    assert (text, reasons) == (RESIDUAL, [why])
+    assert verdict(evaluation=None, policy=replace(DEFAULT, faults_allowed=True)) == (ERASED, [])
 
 
 def test_what_neighbors_lost_is_listed() -> None:

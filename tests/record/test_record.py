@@ -44,7 +44,8 @@ def flip(path: Path, at: int = 0) -> bytes:
 
 
 def test_a_record_is_about_every_file_of_the_run_and_verifies(run: Path) -> None:
-    made = expunge.record(run, **HOW, attacked=made_run.attacked(), date="2026-01-31", ground="GDPR Art. 17(1)(b)")
+    seen = {"evaluation": made_run.evaluation(forget_repetition=0.1), "attacked": made_run.attacked()}
+    made = expunge.record(run, **HOW, **seen, date="2026-01-31", ground="GDPR Art. 17(1)(b)")
     assert made.verdict == "ERASED (against what was tried)" and made.reasons == ()
     assert made.statement.files == {name: file_digest(run / name) for name in (*made_run.FILES, "manifest.json")}
     found = expunge.verify(run)
@@ -188,6 +189,24 @@ def test_what_the_evaluation_was_compared_with_is_found_and_its_faults_are_seen(
     assert told["faults"] == ["it is over-unlearned (forget probability 0.01; retain model 0.5)"]
 
 
+def test_what_does_not_fit_is_not_taken_and_that_is_said(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    run = made_run.run(tmp_path / "npo", start_model=str(start))
+    file = tmp_path / "start-records" / "evaluation.json"
+    for made, why in (
+        (made_run.evaluation("xxh3:other"), "not of the start model's weights"),
+        (made_run.evaluation(made_run.START), ""),
+    ):
+        made.save(file)
+        notes = expunge.record(run, **HOW, overwrite=True).notes
+        assert notes == ((f"{file} was not taken: it is {why}.",) if why else ())
+    other = made_run.evaluation(made_run.START)
+    about = {**other.about, "inputs": {**other.about["inputs"], "data.forget": "xxh3:others"}}
+    replace(other, about=about).save(file)
+    assert expunge.record(run, **HOW, overwrite=True).notes == (f"{file} was not taken: it is of another forget set.",)
+    assert str(file) not in (run / "erasure.json").read_text()  # which names no folder of this machine for it
+
+
 def test_the_files_of_the_start_model_have_their_digests(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "model.safetensors").write_bytes(b"weights")
@@ -209,9 +228,10 @@ def test_an_adapter_that_the_start_model_brought_is_attacked_under_another_finge
     run = made_run.run(tmp_path / "npo")
     manifest = Manifest.load(run)
     replace(manifest, inputs={**manifest.inputs, "start_adapter": "xxh3:adapter"}).save(run)
-    made = expunge.record(run, **HOW, attacked=made_run.attacked(model="xxh3:merged"))
+    how = {**HOW, "evaluation": made_run.evaluation(forget_repetition=0.1)}
+    made = expunge.record(run, **how, attacked=made_run.attacked(model="xxh3:merged"))
     assert made.verdict == "RESIDUAL" and "could not be compared" in made.reasons[0]
-    assert expunge.record(run, **HOW, attacked=made_run.attacked(), overwrite=True).reasons == ()
+    assert expunge.record(run, **how, attacked=made_run.attacked(), overwrite=True).reasons == ()
 
 
 def _controlled(control: str | None) -> Attacked:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import expunge
 import made_run
@@ -16,11 +16,13 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.core.manifest import Manifest, file_digests
 from expunge.data.corpus import Corpus
+from expunge.data.tokenizing import encode
 from expunge.evaluation.evaluate import evaluate
 from expunge.models.load import load_model, load_tokenizer
 from expunge.record.record import record
 from expunge.release import gguf_architectures
 from expunge.release.export import export
+from expunge.release.gguf_file import check_writable
 from expunge.release.plan import plan_export
 
 MERGED = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -72,6 +74,8 @@ def test_a_record_without_folders_goes_along(tmp_path: Path) -> None:
     assert (tmp_path / "release/erasure.json").read_bytes() == (run / "erasure.json").read_bytes()
     text = (tmp_path / "release/README.md").read_text()
     assert "Verdict: **RESIDUAL**" in text and "| sampling |" in text and "1 of 6 facts leak" in text
+    with pytest.raises(ExpungeError, match=r"release is a release made by expunge export.* Verify the run: expunge v"):
+        expunge.verify(tmp_path / "release")
     (run / "erasure.json").write_text((run / "erasure.json").read_text().replace("RESIDUAL", "ERASED"))
     with pytest.raises(ExpungeError, match=r"erasure record in .* was changed"):
         export(run, output=tmp_path / "other")
@@ -124,7 +128,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
             ropes=("default",),
         ),
     )
-    with pytest.raises(ExpungeError, match=r"does not answer as the model does, so it was not kept.*rows 0, 1"):
+    with pytest.raises(ExpungeError, match=r"does not answer as the model does, so it was not kept.*rows 1, 2"):
         export(place / "runs/npo", output=tmp_path / "release", form="gguf")
     assert list(tmp_path.iterdir()) == []
     made = export(place / "runs/npo", output=tmp_path / "release", form="gguf", check="none")
@@ -135,10 +139,26 @@ def test_other_tokens_are_found(place: Path, tmp_path: Path, monkeypatch: pytest
     pytest.importorskip("gguf")
     other = zoo.tiny_tokenizer(["Where does it live?"], vocabulary=300)
     monkeypatch.setattr("expunge.release.parity.read_tokenizer", lambda file: other)
-    monkeypatch.setattr("expunge.release.export.write_gguf", None)  # weights are not written before that
-    with pytest.raises(ExpungeError, match=r"writes other tokens than the model's, so it was not kept: forget, 6 of 6"):
-        export(place / "runs/npo", output=tmp_path / "release", form="gguf")
+    monkeypatch.setattr("expunge.release.export.load_model", None)  # no weight is read before that
+    own, row = zoo.tokenizer(), zoo.corpus()["forget"][0]
+    (ours,), (theirs,) = (encode([row], one) for one in (own, other))
+    at = next(i for i, (a, b) in enumerate(zip(ours.ids, theirs.ids, strict=False)) if a != b)
+    named = [repr(of.convert_ids_to_tokens(ids[at])) for of, ids in ((own, ours.ids), (other, theirs.ids))]
+    first = f"token {at + 1} is {named[0]} (id {ours.ids[at]}), and {named[1]} (id {theirs.ids[at]}) there"
+    for asked in (export, plan_export):
+        with pytest.raises(ExpungeError) as refused:
+            asked(place / "runs/npo", output=tmp_path / "release", form="gguf")
+        said = "other tokens than the model's: forget, 6 of 6 rows (rows 1, 2, 3, 4, 5 and 1 more). First in row 1: "
+        assert f"{said}{first}. Take form=merged." in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_without_a_place_is_refused_before_weights_are_read() -> None:
+    pytest.importorskip("gguf")
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=320, add_cross_attention=True))
+    with pytest.raises(ExpungeError, match=r"transformer.h.0.crossattention.* has no place in a GGUF file of gpt2"):
+        check_writable(model, zoo.tokenizer())
 
 
 def test_rows_are_asked_for_where_the_run_does_not_say(npo: Path, corpus: Corpus, tmp_path: Path) -> None:
@@ -147,7 +167,7 @@ def test_rows_are_asked_for_where_the_run_does_not_say(npo: Path, corpus: Corpus
     (npo / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ExpungeError, match=r"not at hand.*forget='forget.jsonl'.*check='none'"):
         plan_export(npo, output=tmp_path / "release", form="gguf")
-    assert plan_export(npo, output=tmp_path / "release", form="gguf", corpus=corpus).corpus is not None
+    assert plan_export(npo, output=tmp_path / "release", form="gguf", corpus=corpus, rows=4).rows["retain"].of == 10
 
 
 def test_nothing_is_replaced_unless_that_is_said(npo: Path, tmp_path: Path) -> None:

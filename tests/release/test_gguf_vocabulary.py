@@ -1,6 +1,7 @@
 """Tokenizers as GGUF has them: byte-level ones by merges, those of SentencePiece by scores, others refused."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -93,7 +94,8 @@ def test_what_the_format_cannot_say_is_refused(change: Callable[[dict[str, Any]]
 
 
 def test_more_tokens_than_the_model_embeds() -> None:
-    with pytest.raises(ExpungeError, match=r"writes ids up to 319, and the model embeds 300"):
+    last = re.escape(repr(zoo.tokenizer().convert_ids_to_tokens(319)))
+    with pytest.raises(ExpungeError, match=rf"writes ids up to 319 \({last}\), and the model embeds 300"):
         vocabulary(zoo.tokenizer(), 300)
 
 
@@ -101,7 +103,7 @@ def test_other_tokens_around_a_text_are_refused() -> None:
     def around(content: dict[str, Any]) -> None:
         content["post_processor"]["single"].append({"SpecialToken": {"id": "<bos>", "type_id": 0}})
 
-    with pytest.raises(ExpungeError, match=r"other tokens around a text"):
+    with pytest.raises(ExpungeError, match=r"around a text .* other tokens .*: of 'a' it makes '<bos>', 'a', '<bos>'"):
         vocabulary(changed(around), 320)
 
 

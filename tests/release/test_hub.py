@@ -108,6 +108,16 @@ def test_an_upload_that_stops_changes_nothing(hub: stand_in_hub.Hub, folder: Pat
         upload(folder, HERE, check_hub(HERE, overwrite=False), "npo")
 
 
+def test_a_branch_that_is_refused_leaves_a_new_repository_which_is_said(hub: stand_in_hub.Hub, folder: Path) -> None:
+    hub.branches, branch = False, Destination(repo="user/npo", revision="v2")
+    with pytest.raises(ExpungeError, match=r"\(403\).* No file there was changed \(it is a new repository without fil"):
+        upload(folder, branch, check_hub(branch, overwrite=False), "npo")
+    assert there(hub) == {}
+    with pytest.raises(ExpungeError, match=r"\(403\)") as refused:
+        upload(folder, branch, check_hub(branch, overwrite=False), "npo")
+    assert "new" not in str(refused.value)  # it was there before
+
+
 def test_files_that_the_hub_leaves_out_are_named(hub: stand_in_hub.Hub, folder: Path) -> None:
     hub.ignored = ("config.json",)
     with pytest.raises(ExpungeError, match=r"user/npo did not take config.json: a .gitignore there"):

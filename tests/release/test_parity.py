@@ -56,10 +56,10 @@ def one(differences: tuple[float, ...], split: str = "forget") -> Parity:
 def test_rows_that_miss_are_named() -> None:
     check_parity([one((0.1, 0.0)), one((0.05,), "retain")])
     with pytest.raises(
-        ExpungeError, match=r"not kept. Allowed is a difference of 0.1; forget: 2 of 3 rows \(rows 0, 4\)"
+        ExpungeError, match=r"not kept. Allowed is a difference of 0.1; forget: 2 of 3 rows \(rows 1, 5\)"
     ):
         check_parity([one((0.2, 0.1, math.nan)), one((0.05,), "retain")])
-    with pytest.raises(ExpungeError, match=r"rows 0, 2, 4, 6, 8 and 2 more\), the largest difference is 0.3"):
+    with pytest.raises(ExpungeError, match=r"rows 1, 3, 5, 7, 9 and 2 more\), the largest difference is 0.3"):
         check_parity([one((0.3,) * 7, "retain")])
 
 

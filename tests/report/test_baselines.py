@@ -41,7 +41,11 @@ def test_other_weights_are_not_taken_and_the_command_is_told(run, tmp_path, mode
     saved(models[0], tmp_path / "start", "of another dtype")
     found = beside([folder], [npo], start=None, retain=None)
     assert found.evaluations == () and found.start is None and found.retain is None
-    assert f"expunge evaluate model={tmp_path / 'start'}" in found.notes[0]
+    assert found.notes[0] == "start/evaluation.json was left out: it is not of the start model's weights."
+    assert f"expunge evaluate model={tmp_path / 'start'}" in found.notes[1]
+    saved(models[1], tmp_path / "retain", "made again")
+    found = beside([folder], [npo], start=None, retain=None)
+    assert found.notes[2] == "retain/evaluation.json was left out: it is not of the retain model's weights."
 
 
 def test_one_that_was_named_among_the_runs_takes_its_role(run, tmp_path, models):

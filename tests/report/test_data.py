@@ -141,6 +141,9 @@ def test_the_csv_has_a_row_for_each_fact_and_model(tmp_path: Path) -> None:
     assert [row["change"] for row in npo] == ["still", "still", "still", "unchanged", "regressed"]
     assert [row["relearn.forget recovery"] for row in npo] == ["0.8", "0.0", repr(math.pi / 4), "", ""]
     assert [row["forget_extraction_strength"] for row in npo] == ["0.0", "0.9", repr(1 / 3), "", ""]
+    by_model = {name: [row["bucket"] for row in rows if row["model"] == name] for name in ("start", "retain")}
+    assert all(by_model["start"]) and by_model["retain"] == [""] * 5  # which could neither forget nor lose
+    assert {row["change"] for row in rows if row["model"] == "retain"} == {""}
     assert npo[0]["generation"] == "It is forget answer 0." and npo[0]["role"] == "unlearned"
 
 

@@ -1,11 +1,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from rich.console import Console
 
 from expunge.core.checks import ExpungeError
+from expunge.evaluation.views import no_records
 from expunge.report.tables import Table, comparison, escape_markdown, html, markdown, terminal
 from expunge.results.measures import Direction, Evaluation, Measure
 
@@ -132,6 +134,20 @@ def test_missing_values_show_a_dash_and_their_reason_once(models: list[Evaluatio
     # A value can carry a note too, and equal notes share a letter.
     assert cells["GradAscent", "mia_min_k"].mark == cells["GradDiff", "mia_min_k"].mark != ""
     assert [letter for letter, _ in table.notes] == ["a", "b", "c"]
+
+
+def test_start_and_retain_model_are_not_told_to_be_compared_with_themselves() -> None:
+    def model(label: str, whose: Literal["start", "reference"]) -> Evaluation:
+        missing = f"forget_quality: {no_records(whose)}."
+        return Evaluation(measures={"forget_quality": measure(None, note=missing)}, label=label)
+
+    given = [model("before", "start"), model("never", "reference"), model("npo", "reference")]
+    table = comparison(given, start="before", retain="never")
+    notes = [dict(table.notes)[row.cells[0].mark] for row in table.rows]
+    assert notes[:2] == [f"This compares with the {role} model, which this one is." for role in ("start", "retain")]
+    assert notes[2] == given[2]["forget_quality"].note
+    other = comparison(given[:1], retain="before")  # what it lacks are records of another model than itself
+    assert dict(other.notes)[other.rows[0].cells[0].mark] == given[0]["forget_quality"].note
 
 
 def test_letters_go_on_after_z() -> None:

@@ -36,6 +36,7 @@ def _as_users_have_it() -> Any:
         ({"every": 0.0}, "every must be above 0"),
         ({"seed": -1}, "seed must be"),
         ({"sampler": "tabu"}, "no sampler is called 'tabu'"),
+        ({"control": "nothing"}, "leave control out, or name a model"),
         ({"keep": "none"}, "keep must be best or all"),
         ({"constraint": ("retain_rouge > 0.4",)}, "is none, such as 'utility >= 0.95 of start'"),
         ({"objective": ("forget rouge",)}, "is none, such as 'recovery'"),

@@ -52,7 +52,7 @@ class Problems:
             say(f"\nNothing was written. {said}")
             return 0
         heading("Problems")
-        for problem in self.found:
+        for problem in dict.fromkeys(self.found):  # two things may be wrong for the same reason
             say(f"- {problem}")
         return INCOMPLETE
 

@@ -22,6 +22,7 @@ _NOT_SETTINGS = (
     "keep_checkpoints",
     "gradient_checkpointing",
     "memory",
+    "packing",
     "report_to",
 )
 _DRAWN = ("alternate", "mask")

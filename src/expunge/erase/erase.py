@@ -28,6 +28,7 @@ from expunge.experiments._learning_rates import RunLog
 from expunge.models.fingerprint import model_fingerprint
 from expunge.record.policy import Policy, load_policy
 from expunge.record.record import ErasureRecord
+from expunge.results.attacked import check_not_nothing
 
 NOTHING = "NOTHING TO ERASE"
 """The verdict where the start model does not know the rows."""
@@ -117,6 +118,7 @@ def erase(
     require_positive("budget", budget)
     require_at_least("rows", rows, 2)
     require_at_least("neighbors", neighbors, 0)
+    check_not_nothing(control)
     check_sets(corpus, neighbors)
     rules = load_policy(policy)
     chosen_attacks(attacks, rules.settings)

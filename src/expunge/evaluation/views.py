@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from expunge.data.corpus import Corpus
 from expunge.evaluation.probe import CUT, Probe, lacking
+from expunge.results.measures import lacks_records_of
 from expunge.results.records import SCHEMA, TEXTS, TOKENS, Records
 
 Whose = Literal["model", "reference", "start"]
@@ -126,7 +127,7 @@ def no_records(whose: Whose) -> str:
     """How to come by the records of another model."""
     who = _WHO[whose]
     return (
-        f"no records of a {who} were given. Make them: expunge evaluate model=<{who}> output=<folder>, with the same "
+        f"{lacks_records_of(who)}. Make them: expunge evaluate model=<{who}> output=<folder>, with the same "
         f"data and suite; then {whose}=<folder>"
     )
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
 from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -36,7 +38,7 @@ from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import about_adapter, load_adapter
 from expunge.models.lowrank import is_quantized, merged
 from expunge.models.rows_fit import embedded_ids
-from expunge.models.weight_files import headers, weight_files
+from expunge.models.weight_files import cached, headers, weight_files
 from expunge.models.weights_fit import check_causal, check_weights
 
 Dtype = str | torch.dtype
@@ -314,6 +316,8 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     require_type("trust_remote_code", trust_remote_code, bool, "True or False")
     if not isinstance(source, str | Path):
         raise ExpungeError(f"a tokenizer is loaded from a folder or a hub id; got {type(source).__name__}.")
+    if not Path(source).exists():
+        _check_elsewhere(source)
     if holds_adapter_alone(source) and not any(Path(source).glob("tokenizer*")):
         return load_tokenizer(adapter_base(source), trust_remote_code=trust_remote_code)
     try:
@@ -334,10 +338,42 @@ def _why(source: str | Path, error: Exception) -> str:
 
 def _near(missing: Path) -> str:
     """A model folder of nearly that name, as a question; empty where there is none."""
-    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
-    models = [path.name for path in beside if any((path / name).is_file() for name in _CONFIGURATIONS)]
-    near = get_close_matches(missing.name, models, n=1)
+    near = get_close_matches(missing.name, _models_in(missing.parent), n=1)
     return f" Did you mean '{missing.parent / near[0]}'?" if near else ""
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Names of the model folders in a folder, which may be missing."""
+    beside = folder.iterdir() if folder.is_dir() else ()
+    return [path.name for path in beside if any((path / name).is_file() for name in _CONFIGURATIONS)]
+
+
+_NEAR = 0.8
+"""How alike a name without a folder must be to one that is here, to be taken for a slip and not for a hub id."""
+
+
+def _check_elsewhere(source: str | Path) -> None:
+    """Raise where a name that is no folder here can be none on the hub, or is rather meant to be here.
+
+    The hub is not asked, which takes a minute where it cannot be reached.
+    """
+    missing = Path(source)
+    first = f"no model folder at '{source}'.{_near(missing)}"
+    try:
+        validate_repo_id(str(source))
+    except HFValidationError:
+        raise ExpungeError(first) from None
+    if any(cached(missing, name) for name in _CONFIGURATIONS):
+        return
+    here = missing.parent.is_dir() if len(missing.parts) > 1 else _is_slip(missing.name)
+    if here:
+        raise ExpungeError(f"{first} If it is a model on the hub, get it first: hf download {missing}")
+
+
+def _is_slip(name: str) -> bool:
+    """Is it nearly the name of a model folder here? A name with something added is not: `gpt2` and `gpt2-mine`."""
+    near = get_close_matches(name, _models_in(Path()), n=1, cutoff=_NEAR)
+    return bool(near) and name not in near[0] and near[0] not in name
 
 
 def check_model_folder(source: str | Path) -> None:
@@ -346,9 +382,7 @@ def check_model_folder(source: str | Path) -> None:
         raise ExpungeError(f"a model is loaded from a folder or a hub id; got {type(source).__name__}.")
     folder = Path(source)
     if not folder.exists():
-        looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
-        if looks_local:
-            raise ExpungeError(f"no model folder at '{source}'.{_near(folder)}")
+        _check_elsewhere(source)
         return
     if not folder.is_dir():
         raise ExpungeError(f"'{source}' is a file; a model is a folder with config.json and model.safetensors.")

@@ -2,8 +2,8 @@
 
 From what is needed it returns, at completion positions only, token log-probabilities, hits, values of losses, logits
 and hidden states. Prompt and padding never pass the vocabulary head. Rows of one call may come in several streams
-(forget, retain, alternate): they share one pass, and rows of like length are computed together, which reorders work and
-changes no value.
+(forget, retain, alternate): they share one pass, and rows of like length are computed together, or all rows in one
+sequence where they are packed, which reorders work and changes no value.
 
 What is where is worked out on the host, from the rows; the model's device gets indices and is never waited for.
 
@@ -25,6 +25,7 @@ from expunge.core.checks import ExpungeError
 from expunge.core.distributed import sharded
 from expunge.core.logprobs import IGNORED, logprob_moments, masked_sum, token_logprobs
 from expunge.models.anatomy import backbone, blocks, causal_lm
+from expunge.models.packing import packs_of
 from expunge.models.placement import input_device
 from expunge.models.vocabulary_head import Head, forward_replaced, head_of, in_chunks, original_forward
 
@@ -182,7 +183,7 @@ def observe_inputs(
         for group in rows.groups:
             where = group.real if positions == "all" else group.predicting
             shown += len(where[0])
-            backbone(inner)(input_ids=group.input_ids, use_cache=False)
+            backbone(inner)(input_ids=group.input_ids, use_cache=False, **group.packing)
 
     handles = [layer.register_forward_pre_hook(hooked(name)) for name, layer in layers.items()]
     try:
@@ -209,18 +210,20 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows of like length, which run together."""
+    """Rows that run together: of like length, one below the other, or packed into one sequence."""
 
     input_ids: Int[Tensor, "b t"]
     predicting: Place
     """Row and position of what predicts each completion token."""
     real: tuple[Int[Tensor, " r"], Int[Tensor, " r"]]
     """Row and position of every real token."""
+    packing: Mapping[str, Any]
+    """What the decoder is told of rows that are packed."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """All rows of a call, moved to the left edge, in groups of like length; the tensors are on the model's device."""
+    """All rows of a call, moved to the left edge, in groups; the tensors are on the model's device."""
 
     groups: list[_Group]
     order: Int[Tensor, " n"]
@@ -241,17 +244,32 @@ class _Rows:
         if bool((per_row == 0).any()):
             stream, number = _locate(batches, int((per_row == 0).nonzero()[0]))
             raise ExpungeError(f"row {number} of the {stream} batch has no completion token: every label is {IGNORED}.")
-        # Processes that share the weights of a layer must call it equally often, however long their rows are.
-        one = [torch.arange(len(lengths))]
+        packs = packs_of(model) if not together and bool((lengths != lengths[0]).any()) else None
         groups: list[_Group] = []
         order: list[Tensor] = []
         token_row, token_at = supervised.nonzero(as_tuple=True)
-        for numbers in one if together or sharded(model) else groups_of_like_length(lengths):
+        if packs is not None:
+            divided = [torch.tensor(numbers) for numbers in packs.divided(lengths.tolist())]
+        elif together or sharded(model):
+            # Processes that share the weights of a layer must call it equally often, however long their rows are.
+            divided = [torch.arange(len(lengths))]
+        else:
+            divided = groups_of_like_length(lengths)
+        for numbers in divided:
             length = int(lengths[numbers].max())
+            input_ids = ids[numbers, :length]
             row, at = supervised[numbers].nonzero(as_tuple=True)
             real = (torch.arange(length) < lengths[numbers, None]).nonzero(as_tuple=True)
-            (input_ids,) = moved(ids[numbers, :length])
-            groups.append(_Group(input_ids, moved(row, at - 1), moved(*real)))  # type: ignore[arg-type]
+            told: dict[str, Any] = {}
+            if packs is not None:
+                told = packs.inputs(lengths[numbers].tolist())
+                begins = lengths[numbers].cumsum(0) - lengths[numbers]
+                input_ids = input_ids[real][None]
+                row, at = torch.zeros_like(row), begins[row] + at
+                real = (torch.zeros_like(real[0]), begins[real[0]] + real[1])
+            (input_ids,) = moved(input_ids)
+            told = {name: moved(one)[0] if isinstance(one, Tensor) else one for name, one in told.items()}
+            groups.append(_Group(input_ids, moved(row, at - 1), moved(*real), told))  # type: ignore[arg-type]
             order.append(torch.isin(token_row, numbers).nonzero()[:, 0])
         streams, first, begin = {}, 0, 0
         for stream, batch in batches.items():
@@ -332,9 +350,10 @@ def _run(
         with _captured(inner, layer, stop=to_logits is None) as captured:
             try:
                 if to_logits is not None and not to_logits.plain:
-                    state = original_forward(inner)(input_ids=group.input_ids, use_cache=False).logits
+                    state = original_forward(inner)(input_ids=group.input_ids, use_cache=False, **group.packing).logits
                 else:
-                    state = backbone(inner)(input_ids=group.input_ids, use_cache=False).last_hidden_state
+                    found = backbone(inner)(input_ids=group.input_ids, use_cache=False, **group.packing)
+                    state = found.last_hidden_state
                 if to_logits is not None:
                     finals.append(state.to(row.device)[row, before])  # of a model on several devices
             except _Stop:

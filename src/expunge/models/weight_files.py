@@ -37,9 +37,9 @@ def weight_files(source: str | Path) -> list[Path]:
     """
     folder = Path(source)
     if not folder.is_dir():
-        index = _cached(source, INDEX)
+        index = cached(source, INDEX)
         names = _shards(index) if index else [SINGLE]
-        found = [_cached(source, name) for name in names]
+        found = [cached(source, name) for name in names]
         return [path for path in found if path] if all(found) else []
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -57,7 +57,8 @@ def weight_files(source: str | Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _cached(source: str | Path, name: str) -> Path | None:
+def cached(source: str | Path, name: str) -> Path | None:
+    """A file of a model on the hub that was downloaded before; None where it was not."""
     found = try_to_load_from_cache(str(source), name)
     return Path(found) if isinstance(found, str) else None
 

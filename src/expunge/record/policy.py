@@ -45,7 +45,8 @@ class Policy:
     utility: tuple[str, ...] = ("model_utility", "retain_probability")
     """Measures of utility; the first that is there counts."""
     faults_allowed: bool = False
-    """May an evaluation show that the model repeats itself, writes gibberish, declines to answer, or still answers?"""
+    """May the model repeat itself, write gibberish, decline to answer, or still answer? Otherwise an evaluation must
+    have looked, and have seen none of these."""
     neighbors: tuple[str, ...] = ("neighbors", "real_authors", "world_facts")
     """Sets near the forget set: what their measures lost is listed."""
     out_of_scope: dict[str, str] = field(default_factory=dict)

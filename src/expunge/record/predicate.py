@@ -402,7 +402,9 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
     elif kept < policy.least_utility:
         share = f"{100 * kept:.0f} % of {found['utility']['measure']}"
         reasons.append(f"{share} was kept; the policy asks for {100 * policy.least_utility:.0f} %")
-    if not policy.faults_allowed and found["faults"] != NOT_GIVEN:
+    if not policy.faults_allowed and found["faults"] == NOT_GIVEN:
+        reasons.append("no evaluation says whether the model still writes text, and the policy allows no faults")
+    elif not policy.faults_allowed:
         reasons += [f"the model does not count as having forgotten: {fault}" for fault in found["faults"]]
     return reasons
 

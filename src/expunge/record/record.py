@@ -38,6 +38,8 @@ class ErasureRecord:
     statement: Statement
     salt: Path
     """The file with the salt, which stays with the controller."""
+    notes: tuple[str, ...] = ()
+    """What was found beside the run and not taken, and why; not part of the record."""
 
     @property
     def predicate(self) -> Mapping[str, Any]:
@@ -110,9 +112,11 @@ def record(
     after, found = read_evaluation(evaluation, folder), read_attacked(attacked, folder)
     began = manifest.results.get("start_model")
     looked_at = [*_compared_with(after.result, "start"), *([Path(began)] if began else [])]
-    before = _found(looked_at, manifest.inputs.get("model"), forget) if start is None else read_evaluation(start)
+    notes: list[str] = []
+    model = manifest.inputs.get("model")
+    before = read_evaluation(start) if start is not None else _found("start", looked_at, model, forget, notes)
     never = (after.result.about.get("reference") or {}).get("model") if after.result is not None else None
-    retrained = _found(_compared_with(after.result, "reference"), never, forget)
+    retrained = _found("retain", _compared_with(after.result, "reference"), never, forget, notes)
     compared = check_measured(folder, manifest, forget, after, before, found)
     before_it = _predecessor(manifest, predecessor)
     derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
@@ -144,7 +148,7 @@ def record(
         write_whole(folder / FILE, text)
         if signer is not None:
             write_whole(folder / ENVELOPE, signer.envelope(text.encode()))
-    return ErasureRecord(folder, read_statement(folder), salted)
+    return ErasureRecord(folder, read_statement(folder), salted, tuple(notes))
 
 
 def _rows(manifest: Manifest, corpus: Corpus | None) -> Corpus:
@@ -169,8 +173,12 @@ def _compared_with(after: Evaluation | None, role: str) -> list[Path]:
     return [Path(told)] if told else []
 
 
-def _found(folders: Sequence[Path], weights: str | None, forget: str) -> Read[Evaluation]:
-    """The first evaluation in or next to these folders that is of these weights and this forget set."""
+def _found(who: str, folders: Sequence[Path], weights: str | None, forget: str, notes: list[str]) -> Read[Evaluation]:
+    """The first evaluation in or next to these folders that is of these weights and this forget set.
+
+    Where none is, the notes say why those that are there were not taken.
+    """
+    others = []
     for folder in folders:
         file = evaluation_file(folder)
         if file is not None:
@@ -178,6 +186,9 @@ def _found(folders: Sequence[Path], weights: str | None, forget: str) -> Read[Ev
             inputs = found.about.get("inputs", {})
             if weights is not None and (inputs.get("model"), inputs.get("data.forget")) == (weights, forget):
                 return Read(found, file)
+            other = "of another forget set" if inputs.get("model") == weights else f"not of the {who} model's weights"
+            others.append(f"{file} was not taken: it is {other}.")
+    notes += dict.fromkeys(others)
     return Read()
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from expunge.core.checks import ExpungeError, path_of
+from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import file_digest
+from expunge.core.output import stage_of
 from expunge.core.whole import is_left_over
 from expunge.data.corpus import Corpus, check_corpus, places
 from expunge.record.ledger import ledger, predecessor_of
 from expunge.record.scope import out_of_scope, read_salt, salt_digest
 from expunge.record.signing import NoSigning, fault_of, public_key
 from expunge.record.statement import ENVELOPE, FILE, FILES, Statement, read_statement
-from expunge.results.places import IN_RUNS
+from expunge.results.places import IN_RUNS, RELEASE
 
 Result = Literal["right", "wrong", "not checked"]
 
@@ -72,13 +74,14 @@ def verify(
         corpus: its `forget` rows are checked to be in the record's scope.
 
     Raises:
-        ExpungeError: there is no record, or nothing that can be read as one; or the key, the salt or the rows are
+        ExpungeError: the folder is a release; or there is no record, or nothing that can be read as one; or the key, the salt or the rows are
             missing or something else.
     """
     folder = path_of("run", run)
     trusted = public_key(path_of("key", key)) if key is not None else None
     if (salt is None) != (corpus is None):
         raise ExpungeError("rows are checked with the salt: give both the salt and the forget rows, or neither.")
+    _refuse_release(folder)
     found = read_statement(folder)
     checks = [Check(f"{FILE}: seal", "wrong" if found.fault else "right", found.fault)]
     try:
@@ -89,6 +92,17 @@ def verify(
     except (KeyError, TypeError, AttributeError) as error:
         raise ExpungeError(f"{folder / FILE} is damaged: its fields are others ({error!r}).") from error
     return Verification(tuple(checks))
+
+
+def _refuse_release(folder: Path) -> None:
+    """Raise where the folder is a release, whose files are others than those of the run that a record is about."""
+    if stage_of(folder) != RELEASE:
+        return
+    raise ExpungeError(
+        f"{folder} is a release made by expunge export, and a record is about the files of a run folder. Verify the "
+        f"run: expunge verify <run>. Whether the release is as it was exported, the digests in its {MANIFEST} and its "
+        f"card say; a record made with derivatives={folder} names it, too."
+    )
 
 
 def _signature(folder: Path, found: Statement, trusted: str | None) -> Check:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
@@ -16,25 +15,16 @@ from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.core.progress import Progress
 from expunge.core.whole import whole_folder, write_whole
 from expunge.data.corpus import Corpus
-from expunge.data.template import Template
 from expunge.models.load import load_model, load_tokenizer, save_model
 from expunge.release.contents import released
-from expunge.release.gguf_file import Kind, write_gguf, write_vocabulary
+from expunge.release.gguf_file import Kind, write_gguf
 from expunge.release.hub import upload
-from expunge.release.parity import (
-    Parity,
-    check_parity,
-    check_tokens,
-    compared,
-    read_model,
-    rows_of,
-    scored,
-    tolerance,
-)
-from expunge.release.plan import CARD, ROWS, STAGE, Plan, gguf_name, plan_export
+from expunge.release.parity import Parity, check_parity, compared, read_model, scored, tolerance
+from expunge.release.plan import CARD, ROWS, Plan, gguf_name, plan_export
 from expunge.report.card import Published, card
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
+from expunge.results.places import RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,30 +174,15 @@ def _write_gguf(made: Plan, aside: Path, kind: Kind, progress: Progress | None) 
     model, tokenizer = load_model(made.run, device="cpu"), load_tokenizer(made.run)
     assert isinstance(model, PreTrainedModel)
     file = aside / gguf_name(made.name, kind)
-    framed: dict[str, Any] = {"template": _template(made.manifest), "max_length": _max_length(made.manifest)}
-    rows = {}
-    if made.corpus is not None:
-        rows = rows_of(made.corpus, tokenizer, limit=made.rows, **framed)
-        write_vocabulary(model.config, tokenizer, file)  # before the weights: they may take minutes
-        check_tokens(file, made.corpus, rows, **framed)
     write_gguf(model, tokenizer, file, kind=kind, name=made.name, progress=progress)
-    if made.corpus is None:
+    if not made.rows:
         return ()
     allowed, config = tolerance(str(model.dtype).removeprefix("torch."), kind), model.config
-    before = scored(model.float(), rows, progress)
+    before = scored(model.float(), made.rows, progress)
     del model
-    found = compared(rows, before, scored(read_model(file, config), rows, progress), allowed)
+    found = compared(made.rows, before, scored(read_model(file, config), made.rows, progress), allowed)
     check_parity(found)
     return found
-
-
-def _template(manifest: Manifest) -> Template:
-    """How the run framed questions."""
-    return Template(**manifest.arguments.get("template", {}))
-
-
-def _max_length(manifest: Manifest) -> int:
-    return int(manifest.arguments.get("max_length", 512))
 
 
 def _card(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> str:
@@ -236,7 +211,7 @@ def _card(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> s
 def _manifest(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> Manifest:
     """What the release is made of, by digests; nothing in it says where."""
     return Manifest(
-        stage=STAGE,
+        stage=RELEASE,
         arguments={"form": made.form, "dtype": made.kind, "name": made.name, "base_model": made.base_model},
         inputs={
             **{role: made.manifest.inputs[role] for role in ("forget", "retain") if role in made.manifest.inputs},

@@ -105,10 +105,15 @@ def _described(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, asi
     return writer
 
 
-def check_writable(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where `write_gguf` would refuse the model's architecture or its tokenizer, before weights are read."""
-    architecture_of(config)
-    vocabulary(tokenizer, config.vocab_size)
+def check_writable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise where `write_gguf` would refuse: an architecture, a weight or a tokenizer.
+
+    Args:
+        model: it may be on the meta device, without a weight.
+        tokenizer: its tokenizer.
+    """
+    _weights(model, architecture_of(model.config))
+    vocabulary(tokenizer, model.config.vocab_size)
 
 
 def _weights(model: PreTrainedModel, made: Architecture) -> dict[str, tuple[str, Tensor]]:

@@ -122,9 +122,10 @@ def _tokens(
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Every id's token and its kind."""
     tokens, kinds = [f"[PAD{number}]" for number in range(size)], [UNUSED] * size
-    largest = max([*vocab.values(), *(one["id"] for one in added)], default=-1)
+    named = {number: token for token, number in vocab.items()} | {one["id"]: one["content"] for one in added}
+    largest = max(named, default=-1)
     if largest >= size:
-        raise _refused(f"it writes ids up to {largest}, and the model embeds {size}")
+        raise _refused(f"it writes ids up to {largest} ({named[largest]!r}), and the model embeds {size}")
     for token, number in vocab.items():
         tokens[number], kinds[number] = token, NORMAL
     for one in added:
@@ -242,4 +243,7 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
         for after in (False, True):
             if whole == [*([bos] if before else []), *plain, *([eos] if after else [])]:
                 return before, after
-    raise _refused("it writes other tokens around a text than a beginning and an end token")
+    written = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(whole)))
+    raise _refused(
+        f"around a text it writes other tokens than a beginning and an end token: of {text!r} it makes {written}"
+    )

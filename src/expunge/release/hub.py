@@ -101,12 +101,15 @@ def upload(folder: Path, destination: Destination, found: Found, message: str) -
         ExpungeError: the hub refused, or left files out.
     """
     api, begun = _api(), destination.revision is not None and found.commit is None
-    with _told(destination):
-        if not found.exists:
+    made = ""
+    if not found.exists:
+        with _told(destination):
             api.create_repo(destination.repo, private=destination.private, exist_ok=False)
-        if begun:
+        made = "it is a new repository without files"
+    if begun:
+        with _told(destination, made):
             api.create_branch(destination.repo, branch=str(destination.revision))  # with the files of the main one
-    made = "it is a new repository without files" if not found.exists else "" if not begun else "the branch is new"
+        made = made or "the branch is new"
     with _told(destination, made):
         done = api.upload_folder(
             repo_id=destination.repo,
@@ -143,18 +146,20 @@ def _told(destination: Destination, made: str = "") -> Iterator[None]:
     """
     place = f"{destination.repo} on {endpoint()}"
     nothing = f"no file there was changed ({made})" if made else "nothing there was changed"
+    left = f" No file there was changed ({made})." if made else ""
     try:
         yield
     except OfflineModeIsEnabled as error:
         raise ExpungeError(f"cannot reach {place}: HF_HUB_OFFLINE is set. Unset it, or take to=folder.") from error
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else None
-        raise ExpungeError(f"{_ANSWERS.get(code or 0, 'the hub refused')}: {place} ({_first_line(error)})") from error
+        answered = _ANSWERS.get(code or 0, "the hub refused")
+        raise ExpungeError(f"{answered}: {place} ({_first_line(error)}).{left}") from error
     except RuntimeError as error:  # of one file, with what the hub answered as its cause
         why = _first_line(error) + (f" ({_first_line(error.__cause__)})" if error.__cause__ else "")
         raise ExpungeError(f"the upload to {place} stopped, and {nothing}: {why}") from error
     except _UNREACHABLE as error:
-        raise ExpungeError(f"cannot reach {place} ({type(error).__name__}: {_first_line(error)}).") from error
+        raise ExpungeError(f"cannot reach {place} ({type(error).__name__}: {_first_line(error)}).{left}") from error
 
 
 _ANSWERS = {

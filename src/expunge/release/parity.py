@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def check_parity(found: Sequence[Parity]) -> None:
     if not wrong:
         return
     told = "; ".join(
-        f"{one.split}: {len(one.missed)} of {len(one.rows)} rows (rows {_some(one.missed)}), the largest difference is "
+        f"{one.split}: {len(one.missed)} of {len(one.rows)} rows ({_named(one.missed)}), the largest difference is "
         f"{one.largest:.3g}"
         for one in wrong
     )
@@ -149,22 +150,57 @@ def check_parity(found: Sequence[Parity]) -> None:
     )
 
 
-def _some(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
-    return ", ".join(map(str, numbers[:NAMED])) + more
+def _named(positions: Sequence[int]) -> str:
+    """Rows as people count them, from 1."""
+    more = f" and {len(positions) - NAMED} more" if len(positions) > NAMED else ""
+    return f"row{'s' * (len(positions) > 1)} {', '.join(str(one + 1) for one in positions[:NAMED])}{more}"
 
 
-def check_tokens(file: Path, corpus: Corpus, rows: Mapping[str, Rows], *, template: Template, max_length: int) -> None:
-    """Raise where the tokenizer in a file writes other tokens than those of the rows."""
-    tokenizer = read_tokenizer(file)
+def check_tokens(
+    file: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    rows: Mapping[str, Rows],
+    *,
+    template: Template,
+    max_length: int,
+) -> None:
+    """Raise where the tokenizer in a file writes other tokens than those of the rows; the message names the first.
+
+    Args:
+        file: with or without weights.
+        tokenizer: the model's, by which the rows were encoded.
+        corpus: the sets that the rows are of.
+        rows: from `rows_of`.
+        template: how questions were framed.
+        max_length: longest row, in tokens.
+    """
+    held = read_tokenizer(file)
     for split, some in rows.items():
-        own = encode([corpus[split][i] for i in some.positions], tokenizer, template=template, max_length=max_length)
-        wrong = [i for i, a, b in zip(some.positions, some.encoded, own, strict=True) if a.ids != b.ids]
+        other = encode([corpus[split][i] for i in some.positions], held, template=template, max_length=max_length)
+        wrong = [(i, a, b) for i, a, b in zip(some.positions, some.encoded, other, strict=True) if a.ids != b.ids]
         if wrong:
+            position, own, found = wrong[0]
             raise ExpungeError(
-                f"the tokenizer in the GGUF file writes other tokens than the model's, so it was not kept: {split}, "
-                f"{len(wrong)} of {len(own)} rows (rows {_some(wrong)}). Take form=merged."
+                f"the tokenizer in a GGUF file would write other tokens than the model's: {split}, {len(wrong)} of "
+                f"{len(other)} rows ({_named([i for i, *_ in wrong])}). First in row {position + 1}: "
+                f"{_first_other(own, tokenizer, found, held)}. Take form=merged."
             )
+
+
+def _first_other(
+    own: Encoded, tokenizer: PreTrainedTokenizerBase, found: Encoded, held: PreTrainedTokenizerBase
+) -> str:
+    """The first token in which two rows differ, as both tokenizers write it."""
+    at = next(at for at, (a, b) in enumerate(zip_longest(own.ids, found.ids)) if a != b)
+    ours, theirs = (_token(row, of, at) for row, of in ((own, tokenizer), (found, held)))
+    return f"token {at + 1} is {ours}, and {theirs} there"
+
+
+def _token(row: Encoded, tokenizer: PreTrainedTokenizerBase, at: int) -> str:
+    if at >= len(row.ids):
+        return "nothing"
+    return f"{tokenizer.convert_ids_to_tokens(row.ids[at])!r} (id {row.ids[at]})"
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:

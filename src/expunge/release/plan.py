@@ -1,5 +1,6 @@
 """Plan of an export: what is handed on, from which files, where to; checked before a weight is read."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from expunge.core.manifest import Manifest
 from expunge.core.output import check_output
 from expunge.core.surface import assigned
 from expunge.data.corpus import Corpus, check_corpus
-from expunge.models.load import adapter_base, configuration, holds_adapter_alone, load_tokenizer
+from expunge.data.template import Template
+from expunge.models.load import adapter_base, holds_adapter_alone, load_tokenizer
+from expunge.models.skeleton import skeleton
 from expunge.models.weight_files import headers, weight_files
 from expunge.record.measured import check_measured, read_attacked, read_evaluation
 from expunge.record.statement import FILE as RECORD
@@ -26,16 +29,15 @@ from expunge.release.contents import (
     names_places,
     record_of,
 )
-from expunge.release.gguf_file import STORED, Kind, check_gguf, check_writable
+from expunge.release.gguf_file import STORED, Kind, check_gguf, check_writable, write_vocabulary
 from expunge.release.hub import Destination, Found, check_hub
 from expunge.release.license import license_of
-from expunge.release.parity import SETS
+from expunge.release.parity import SETS, Rows, check_tokens, rows_of
 from expunge.report.card import Form
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import finished_run
+from expunge.results.places import RELEASE, finished_run
 
-STAGE = "export"
 CARD = "README.md"
 ROWS = 256
 """Rows of each set that are compared by default."""
@@ -73,9 +75,8 @@ class Plan:
     base_model: str | None
     license: str | None
     evidence: Evidence
-    corpus: Corpus | None
-    """Rows that a GGUF file is compared on; None: it is not."""
-    rows: int | None
+    rows: Mapping[str, Rows]
+    """By set, the rows that a GGUF file is compared on; empty: it is not compared."""
     output: Path | None
     destination: Destination | None
     found: Found | None
@@ -126,7 +127,7 @@ def plan_export(
         )
     taken, notes = files_of(folder, form) | record_of(folder), list[str]()
     if target is not None:
-        check_output(target, overwrite=overwrite, names=NAMES, stages=(STAGE,))
+        check_output(target, overwrite=overwrite, names=NAMES, stages=(RELEASE,))
     if RECORD in taken and names_places(taken[RECORD]):
         taken = {kept: path for kept, path in taken.items() if kept not in record_of(folder)}
         notes.append(
@@ -148,8 +149,7 @@ def plan_export(
         base_model=base_of(folder, manifest, form, base_model),
         license=license or license_of(str(manifest.results.get("start_model") or "")),
         evidence=_evidence(folder, evaluation, start, reference, attacked, manifest),
-        corpus=_corpus(folder, manifest, corpus) if kind is not None and check == "logprobs" else None,
-        rows=rows,
+        rows=_rows(folder, manifest, corpus, rows) if kind is not None and check == "logprobs" else {},
         output=target,
         destination=destination,
         found=check_hub(destination, overwrite=overwrite) if destination is not None else None,
@@ -169,13 +169,8 @@ def _kind(run: Path, manifest: Manifest, form: Form, dtype: str) -> Kind | None:
         )
     kind: Any = STORED[stored] if dtype == "auto" else dtype
     check_gguf(kind)
-    check_writable(_configured(run), load_tokenizer(run))
+    check_writable(skeleton(run), load_tokenizer(run))
     return kind  # type: ignore[no-any-return]
-
-
-def _configured(run: Path) -> Any:
-    """The configuration of the model that a run gives; that of an adapter's start model where it holds an adapter."""
-    return configuration(adapter_base(run) if holds_adapter_alone(run) else run)
 
 
 def _made(run: Path, form: Form, kind: Kind | None, name: str, taken: Mapping[str, Path]) -> dict[str, int | None]:
@@ -226,6 +221,19 @@ def _evidence(
         attacked=found.result,
         record=record.predicate if record is not None else None,
     )
+
+
+def _rows(run: Path, manifest: Manifest, corpus: Corpus | None, limit: int | None) -> Mapping[str, Rows]:
+    """The rows on which a GGUF file is compared with the model, once it is sure that it gives them the same tokens."""
+    corpus, tokenizer = _corpus(run, manifest, corpus), load_tokenizer(run)
+    template = Template(**manifest.arguments.get("template", {}))  # as the run framed questions
+    max_length = int(manifest.arguments.get("max_length", 512))
+    found = rows_of(corpus, tokenizer, template=template, max_length=max_length, limit=limit)
+    with tempfile.TemporaryDirectory() as passing:
+        file = Path(passing) / "vocabulary.gguf"
+        write_vocabulary(skeleton(run).config, tokenizer, file)
+        check_tokens(file, tokenizer, corpus, found, template=template, max_length=max_length)
+    return found
 
 
 def _corpus(run: Path, manifest: Manifest, corpus: Corpus | None) -> Corpus:

@@ -14,6 +14,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def as_csv(data: ReportData) -> str:
     """One row per fact and model: where it belongs, its values, and what each attack on the model drew out of it.
 
+    The retain model has no bucket and no change: it knew nothing that it could have forgotten or lost.
     A text that a spreadsheet would take for a formula stands behind an apostrophe.
     """
     measures = list(dict.fromkeys(name for fact in data.facts for one in fact.said if one for name in one.values))
@@ -28,7 +29,8 @@ def as_csv(data: ReportData) -> str:
         for j, model in enumerate(data.models):
             said = fact.said[j]
             row: list[object] = [_inert(fact.split), fact.number + 1, _inert(fact.question), _inert(fact.answer)]
-            row += [_inert(model.label), model.role or "unlearned", data.buckets[j][i], changed[j][i]]
+            placed = ("", "") if model.role == "retain" else (data.buckets[j][i], changed[j][i])
+            row += [_inert(model.label), model.role or "unlearned", *placed]
             row.append(_inert((said.generation if said else None) or ""))
             row += ["" if said is None or said.values.get(name) is None else said.values[name] for name in measures]
             writer.writerow([*row, *_attacked(data, fact, j, attacks)])

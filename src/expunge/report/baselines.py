@@ -47,8 +47,10 @@ def beside(
         start = _label(evaluations, weights)
         if start is None:
             there = [_of(e, "start") for e in evaluations]
-            found = _found(weights, [*filter(None, there), *([Path(name)] if name else [])])
+            folders = [*filter(None, there), *([Path(name)] if name else [])]
+            found = _found(weights, folders)
             if found is None:
+                notes += _others("start", folders)
                 of = name or "<start model>"
                 notes.append(
                     f"No evaluation of the start model ({of}) is where these runs say. For its row: expunge evaluate "
@@ -61,10 +63,12 @@ def beside(
     if retain is None and len(against) == 1:
         weights = against.pop()
         retain = _label(evaluations, weights)
-        found = _found(weights, filter(None, (_of(e, "reference") for e in evaluations)))
-        if retain is None and found is not None:
+        folders = [*filter(None, (_of(e, "reference") for e in evaluations))]
+        if retain is None and (found := _found(weights, folders)) is not None:
             retain = "retain model"
             added.append(found.labeled(retain))
+        elif retain is None:
+            notes += _others("retain", folders)
     return Beside(tuple(added), start, retain, tuple(notes))
 
 
@@ -90,9 +94,17 @@ def _of(evaluation: Evaluation, role: str) -> Path | None:
     return Path(told) if told else None
 
 
-def _found(weights: str, folders: Iterator[Path] | Sequence[Path]) -> Evaluation | None:
-    for folder in folders:
-        for file in (place / EVALUATION for place in places(folder)):
-            if file.is_file() and _weights(evaluation := Evaluation.load(file)) == weights:
-                return evaluation
-    return None
+def _found(weights: str, folders: Sequence[Path]) -> Evaluation | None:
+    return next((found for _, found in _there(folders) if _weights(found) == weights), None)
+
+
+def _others(who: str, folders: Sequence[Path]) -> list[str]:
+    """That evaluations are where one was looked for, and are of other weights."""
+    files = dict.fromkeys(file for file, _ in _there(folders))
+    return [f"{file.parent.name}/{file.name} was left out: it is not of the {who} model's weights." for file in files]
+
+
+def _there(folders: Sequence[Path]) -> Iterator[tuple[Path, Evaluation]]:
+    for file in (place / EVALUATION for folder in folders for place in places(folder)):
+        if file.is_file():
+            yield file, Evaluation.load(file)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -18,7 +18,7 @@ from expunge.report.compared_models import Model, Role, assign_roles
 from expunge.report.faults import faulty
 from expunge.report.templates import render
 from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
-from expunge.results.measures import Direction, Evaluation, Measure
+from expunge.results.measures import Direction, Evaluation, Measure, lacks_records_of
 
 _GROUP_OF = {
     "forget_": "forget set",
@@ -209,8 +209,15 @@ def measured(models: Sequence[Model], names: Sequence[str] | None = None) -> dic
             measure = model.evaluation[name]
             # What is not available may name another definition than what could: it joins the first column.
             column = column_of.get(measure.definition, next(iter(column_of.values())))
-            columns.setdefault(column, {})[model.label] = measure
+            columns.setdefault(column, {})[model.label] = _of_role(measure, model)
     return columns
+
+
+def _of_role(measure: Measure, model: Model) -> Measure:
+    """A measure of a model in its role: start and retain model are not compared with themselves."""
+    if model.role and measure.value is None and lacks_records_of(f"{model.role} model") in measure.note:
+        return replace(measure, note=f"This compares with the {model.role} model, which this one is.")
+    return measure
 
 
 def _apart(name: str, holders: Sequence[Model]) -> dict[str, str]:

@@ -29,6 +29,16 @@ MERGED = "merged"
 NOTHING = "nothing"
 """In place of a control: none is attacked."""
 
+
+def check_not_nothing(control: object) -> None:
+    """Raise where `nothing` is named as a control of what is only compared: just a result of its own may lack one."""
+    if control == NOTHING:
+        raise ExpungeError(
+            f"control={NOTHING} is for `expunge attack`, whose result may then be a control of others. Here, leave "
+            f"control out, or name a model that never saw the rows. A folder of that name is ./{NOTHING}."
+        )
+
+
 Status = Literal["ran", "not run", "no control"]
 Control = Literal["retain model", "model that never saw the rows", "untaught facts"]
 

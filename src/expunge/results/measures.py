@@ -235,6 +235,11 @@ def direction_text(better: Direction | None, target: float | None) -> str:
     return f"{better} is better" if better else "which way is better differs between these models"
 
 
+def lacks_records_of(who: str) -> str:
+    """How the note of a measure that compares with another model begins where nothing of that model was given."""
+    return f"no records of a {who} were given"
+
+
 BESIDE = {"start": "start_value", "chance": "chance"}
 """Columns beside the value, where a measure has them: what is in its details under which name."""
 INLINE = 40

@@ -11,6 +11,8 @@ from expunge.core.output import check_folder, check_output, check_place, check_s
 
 RUNS = ("train", "unlearn")
 """Stages whose folder is a model folder."""
+RELEASE = "export"
+"""Stage whose folder is handed on."""
 LOG = "history.jsonl"
 """History rows of an unfinished run, one JSON object a line, appended at each step."""
 RESULT = "result.partial"
@@ -72,11 +74,19 @@ def records_folder(model: str | Path) -> Path:
 
     Those of a checkpoint go to the same path within the records folder of its run.
     """
-    model = Path(model)
+    return _beside(Path(model), "records")
+
+
+def attacked_folder(model: str | Path) -> Path:
+    """Where what attacks draw out of a model in a folder goes: `runs/npo-attacked` for `runs/npo`."""
+    return _beside(Path(model), "attacked")
+
+
+def _beside(model: Path, what: str) -> Path:
     model = model if model.name else model.resolve()
     run = next((folder for folder in model.parents if stage_of(folder) in RUNS), model)
     run, inside = (run if run.name else run.resolve()), model.relative_to(run)
-    return run.with_name(f"{run.name}-records") / inside
+    return run.with_name(f"{run.name}-{what}") / inside
 
 
 def model_folder(records: Path) -> Path:
@@ -98,8 +108,9 @@ def evaluation_file(named: Path) -> Path | None:
 
 def attacked_beside(path: Path) -> list[Path]:
     """Results of attacks that lie beside a run, an evaluation or records, or in `<run>-attacked` next to the run."""
+    path = path if path.name else path.resolve()
     run = model_folder(path.parent if path.is_file() else path)
-    folders = [*places(path), run.with_name(f"{run.name}-attacked")] if run.name else places(path)
+    folders = [*places(path), attacked_folder(run)]
     return [folder / ATTACKED for folder in dict.fromkeys(folders) if (folder / ATTACKED).is_file()]
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from expunge.config.field_types import check_types
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive, unknown
 from expunge.core.duration import seconds
+from expunge.results.attacked import check_not_nothing
 from expunge.sweep.objective import Constraint, read_objective
 from expunge.sweep.samplers import Sampler
 from expunge.training.training_config import LARGEST_SEED
@@ -66,6 +67,7 @@ class StudyConfig:
             if getattr(self, name) is not None:
                 require_at_least(name, getattr(self, name), 1)
         require_positive("every", self.every)
+        check_not_nothing(self.control)
         require_between("seed", self.seed, 0, LARGEST_SEED)
         if self.keep not in ("best", "all"):
             raise ExpungeError(f"keep must be best or all; got {self.keep!r}.")

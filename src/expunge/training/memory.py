@@ -16,6 +16,7 @@ from expunge.models.reference import ReferencePolicy, choose, kept_of
 from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
 from expunge.training.masked import mask_summary, reached_parameters
+from expunge.training.packing import choose_packing
 from expunge.training.plan import Plan
 from expunge.training.reference_rows import reference_size
 from expunge.training.rows import RunRows
@@ -66,8 +67,14 @@ class Conditions:
         return self.place.startswith("cpu")
 
 
-def work(rows: RunRows, config: TrainingConfig) -> Work:
-    """Count steps and tokens of a run, for one process or as many as a launcher started."""
+def work(rows: RunRows, config: TrainingConfig, *, packed: bool = False) -> Work:
+    """Count steps and tokens of a run, for one process or as many as a launcher started.
+
+    Args:
+        rows: of the run.
+        config: how it trains.
+        packed: are rows computed in one sequence without padding?
+    """
     micro, accumulation = config.split()
     items = [rows[k] for k in range(len(rows))]
 
@@ -78,14 +85,15 @@ def work(rows: RunRows, config: TrainingConfig) -> Work:
     first = max(range(0, len(items), micro), key=lambda i: sum(tokens[i : i + micro]))
     largest = [len(rows.encoded[s][n].ids) for i in items[first : first + micro] for s, k in i.rows.items() for n in k]
     groups = groups_of_like_length(torch.tensor(largest))
+    padded = sum(len(group) * max(largest[i] for i in group.tolist()) for group in groups)
     return Work(
         rows=rows.pairs.n_forget,
         steps=math.ceil(len(rows) / config.rows_a_step),
         micro=micro,
         accumulation=accumulation,
         tokens_an_epoch=round(sum(tokens) * rows.pairs.n_forget / len(rows)),
-        tokens_at_once=sum(len(group) * max(largest[i] for i in group.tolist()) for group in groups),
-        groups_at_once=len(groups),
+        tokens_at_once=sum(largest) if packed else padded,
+        groups_at_once=1 if packed else len(groups),
         completion_at_once=max(sum(completions[i : i + micro]) for i in range(0, len(items), micro)),
     )
 
@@ -104,9 +112,10 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
     needs = plan.objective.needs("reference")
     kept = reference_size(model, rows, plan.objective)
     how = choose(under.reference, needs, kept)
+    packed = choose_packing(model, plan.training.packing, place=under.place).packed
     training = training_memory(
         model,
-        work(rows, plan.training),
+        work(rows, plan.training, packed=packed),
         objective=plan.objective,
         second=how == "model" and not adapted,
         trained=plan.trained_parameters(model) if mask is None else mask_summary(model, mask)["weights"],

@@ -34,6 +34,7 @@ from expunge.training.adapter import (
 )
 from expunge.training.masked import given_mask, selections
 from expunge.training.options import check_options, place_now
+from expunge.training.packing import choose_packing
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
 from expunge.training.training_config import TrainingConfig, rate_for
@@ -201,6 +202,7 @@ def plan_unlearning(
         warn_of_size(model, adaptation, matrices)
     check_objective(causal_lm(model), config.method, objective, training)
     training.split()  # refused now where batch and processes do not divide
+    choose_packing(model, training.packing)  # refused now where rows cannot be packed
     template = given_template(template)
     arguments = {
         "method": config.method,
@@ -276,6 +278,7 @@ def plan_finetuning(
     rate = rate_for(FINETUNING_RATE, size_of(model))
     training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide
+    choose_packing(model, training.packing)  # refused now where rows cannot be packed
     template = given_template(template)
     arguments = {"splits": splits, "template": template.about, "max_length": max_length, **asdict(training)}
     return Plan(

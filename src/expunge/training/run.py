@@ -52,6 +52,7 @@ from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
 from expunge.training.options import options_on
 from expunge.training.outcome import Outcome, probabilities
+from expunge.training.packing import packing
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.run_log import RunLog, resumable
@@ -185,6 +186,7 @@ _WITHOUT_EFFECT = (
     "keep_checkpoints",
     "gradient_checkpointing",
     "memory",
+    "packing",
     "report_to",
 )
 """Settings that cannot change the result, and so may change when a run is resumed."""
@@ -302,6 +304,7 @@ def train(
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
         around.enter_context(options_on(cast(PreTrainedModel, causal_lm(model)), config))
+        choice = around.enter_context(packing(model, config.packing, autocast=arguments.bf16))
         if folder is not None and not parted:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
@@ -353,6 +356,7 @@ def train(
             "steps": trainer.state.global_step,
             "planned_steps": trainer.state.max_steps,
             "seconds_a_step": seconds_a_step,
+            "packing": choice.told,
             "computed_in": str(torch.bfloat16 if arguments.bf16 else next(model.parameters()).dtype).removeprefix(
                 "torch."
             ),

@@ -20,6 +20,7 @@ LARGEST_SEED = 2**32 - 1
 MOST_RETAIN_ROWS = 1000
 """For one forget row; a step computes them all."""
 Tracker = Literal["tensorboard", "trackio", "wandb"]
+PackingPolicy = Literal["auto", "on", "off"]
 
 
 LARGEST_BATCH, FEWEST_STEPS = 32, 20
@@ -100,6 +101,10 @@ class TrainingConfig:
     """Round the inputs of float32 matrix products to 10 bits, which is faster on NVIDIA GPUs from Ampere on."""
     compile: bool = False
     """Compile the decoder blocks with torch.compile: a minute or more at the start, faster steps after it."""
+    packing: PackingPolicy = "auto"
+    """Rows of a step as one sequence without padding, in which no row sees another. `auto`: where that is faster, which
+    is on a CPU and with flash or flex attention; `on`: refused where it cannot be done. Rows are padded elsewhere.
+    Changes memory and time, never the update."""
     checkpoint_every: float = 1.0
     """Epochs between checkpoints that a killed run resumes from; 0 writes none."""
     keep_checkpoints: int = 1
@@ -138,6 +143,8 @@ class TrainingConfig:
             raise ExpungeError(f"smoothing must be above 0 and up to 1; got {self.smoothing!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ExpungeError(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
+        if self.packing not in get_args(PackingPolicy):
+            raise ExpungeError(f"packing must be auto, on or off; got {self.packing!r}.")
         if self.micro_batch_size is not None:
             require_at_least("micro_batch_size", self.micro_batch_size, 1)
         if self.memory is not None:

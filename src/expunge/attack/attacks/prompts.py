@@ -196,13 +196,21 @@ def multiple_choice(corpus: Corpus, seed: int, turn: int = 0) -> Asked:
 def above_chance(turns: Sequence[Leak]) -> Leak:
     """The share of orders in which the right letter was named, above chance: 0 at one in four, 1 at all.
 
-    A model that always names the same letter, or begins whatever it writes with it, is right in one order of four.
+    A model that always names the same letter, or begins whatever it writes with it, is right in one order of four. What
+    was asked and said in every order stands together, since all of them make the value.
     """
     chance = 1 / len(turns)
     by_fact = zip(*(leak.values for leak in turns), strict=True)
     shares = [sum(value == 1 for value in values) / len(turns) for values in by_fact]
     values = tuple(max(0.0, (share - chance) / (1 - chance)) for share in shares)
-    return replace(turns[0], measure="right choices above chance", values=values)
+    prompts = tuple(map(_in_orders, zip(*(leak.prompts for leak in turns), strict=True)))
+    texts = tuple(map(_in_orders, zip(*(leak.texts for leak in turns), strict=True)))
+    return replace(turns[0], measure="right choices above chance", values=values, prompts=prompts, texts=texts)
+
+
+def _in_orders(said: Sequence[str]) -> str:
+    """What belongs to one fact, order by order."""
+    return "\n\n".join(f"Order {turn}: {text}" for turn, text in enumerate(said, start=1))
 
 
 FORMS: Mapping[str, Callable[[Corpus, int], Asked]] = {

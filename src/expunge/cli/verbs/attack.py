@@ -10,17 +10,18 @@ from expunge.cli import preview
 from expunge.cli.console import draw_split, heading, say, table
 from expunge.cli.inputs import LoadingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
+from expunge.cli.verbs.evaluate import made_here
 from expunge.config.convert import convert
 from expunge.config.settings import parameters
 from expunge.core import catalogue
 from expunge.core.checks import ExpungeError, require_between
 from expunge.core.format import counted
-from expunge.core.lock import check_free
+from expunge.core.lock import check_free, locked
 from expunge.core.output import check_output_file
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.results.attacked import FILE, NOTHING, load_attacked
-from expunge.results.places import check_measured
+from expunge.results.places import attacked_folder, check_measured
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,8 +41,9 @@ class AttackConfig(LoadingConfig, DataConfig):
 
     model: str
     """Finished model: a folder or a hub id."""
-    output: str
-    """Folder for `attacked.json`."""
+    output: str | None = None
+    """Folder for `attacked.json`; null: next to the folder of the run that is attacked, `<run>-attacked`, where
+    `report`, `record` and `export` look for it."""
     attacks: tuple[str, ...] | None = None
     """Attacks, such as `quantize,prompts`; `expunge list attacks` names them. null: `quantize` where `forms` is given,
     else the default ones, which `--dry-run` shows."""
@@ -107,8 +109,27 @@ def attack(call: Call[AttackConfig]) -> int:
     config = call.config
     if call.dry_run:
         return _dry_run(call)
-    check_measured(config.output)
-    check_output_file(Path(config.output) / FILE, overwrite=call.overwrite)
+    output = _output(config)
+    with locked(output):
+        return _attack(call, output)
+
+
+def _output(config: AttackConfig) -> Path:
+    """The folder that was named, else the one next to the run."""
+    if config.output is not None:
+        return Path(config.output)
+    if made_here(config.model):
+        return attacked_folder(config.model)
+    raise ExpungeError(
+        f"output is missing: there is no run of expunge at '{config.model}', so say where the result goes, such as "
+        "output=runs/attacked"
+    )
+
+
+def _attack(call: Call[AttackConfig], output: Path) -> int:
+    config = call.config
+    check_measured(output)
+    check_output_file(output / FILE, overwrite=call.overwrite)
     from expunge.attack.attack import attack as stage
     from expunge.attack.attack import budgets, check_forget, chosen
 
@@ -134,7 +155,7 @@ def attack(call: Call[AttackConfig]) -> int:
             seed=config.seed,
             texts=config.texts,
             label=config.label or Path(config.model).name,
-            output_dir=config.output,
+            output_dir=output,
             overwrite=call.overwrite,
             progress=report,
         )
@@ -144,7 +165,7 @@ def attack(call: Call[AttackConfig]) -> int:
     _show_map(found)
     say()
     say(found.text())
-    say(f"result: {Path(config.output) / FILE}; its map is drawn next to it")
+    say(f"result: {output / FILE}; its map is drawn next to it")
     return 0
 
 
@@ -225,10 +246,12 @@ def _dry_run(call: Call[AttackConfig]) -> int:
     corpus: Corpus | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     ways = stated = None
+    output: Path | None = None
     with problems.collected():
-        check_measured(config.output)
-        check_free(Path(config.output))
-        check_output_file(Path(config.output) / FILE, overwrite=call.overwrite)
+        output = _output(config)
+        check_measured(output)
+        check_free(output)
+        check_output_file(output / FILE, overwrite=call.overwrite)
     with problems.collected():
         ways = chosen(config.chosen, config.own_settings)
     with problems.collected():
@@ -239,7 +262,7 @@ def _dry_run(call: Call[AttackConfig]) -> int:
         check_loading(config.model, device=config.device, bits=config.bits)
         tokenizer = tokenizer_of(config.model, config)
         check_tokenizer_fits(skeleton(config.model, trust_remote_code=config.trust_remote_code), tokenizer)
-    preview.show_settings(call.resolved, {"attacks": (config.chosen, "default")})
+    preview.show_settings(call.resolved, {"attacks": (config.chosen, "default"), "output": (output, "next to the run")})
     if corpus is None:
         return problems.concluded()
     with problems.collected():
@@ -262,6 +285,8 @@ def _dry_run(call: Call[AttackConfig]) -> int:
                 check_tokenizer_fits(control, tokenizer)
     if stated is not None:
         _show_budgets(stated, config, len(corpus["forget"]))
+    if output is not None:
+        say(f"output: {output / FILE}")
     with problems.collected():
         if tokenizer is not None:
             _show_row(corpus, tokenizer, config)
@@ -288,7 +313,6 @@ def _show_budgets(stated: "Mapping[str, Budget | str | None]", config: AttackCon
     else:
         say(f"control: {config.control}, the {config.control_is}")
     say(f"threshold: a fact leaks from a recovery of {config.threshold:g} above the control on")
-    say(f"output: {Path(config.output) / FILE}")
 
 
 def _show_row(corpus: "Corpus", tokenizer: "PreTrainedTokenizerBase", config: AttackConfig) -> None:
@@ -307,7 +331,6 @@ VERB = Verb(
     flags=("dry_run", "overwrite"),
     positional="[MODEL]",
     positional_is="model",
-    note="Example: expunge attack runs/npo control=runs/retain forget=forget.jsonl retain=retain.jsonl "
-    "output=runs/npo-attacked\n\nEvery deployed form: expunge attack runs/npo forget=forget.jsonl forms=all "
+    note="Example: expunge attack runs/npo control=runs/retain forget=forget.jsonl retain=retain.jsonl\n\nEvery deployed form: expunge attack runs/npo forget=forget.jsonl forms=all "
     "output=runs/npo-deployed",
 )

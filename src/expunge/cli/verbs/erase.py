@@ -14,6 +14,7 @@ from expunge.core.format import counted, in_units, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen
+from expunge.results.attacked import check_not_nothing
 
 if TYPE_CHECKING:
     from expunge.data.corpus import Corpus
@@ -60,6 +61,7 @@ class EraseConfig(DataConfig):
         require_between("tries", self.tries, 1, len(MULTIPLES))
         require_at_least("rows", self.rows, 2)
         require_at_least("neighbors", self.neighbors, 0)
+        check_not_nothing(self.control)
         chosen(self.candidates)
 
 

@@ -141,8 +141,9 @@ def _show(made: "Plan", config: ExportConfig) -> None:
     for name, found in told.items():
         say(f"{name}: {'yes' if found is not None else 'none'}")
     say(f"base model: {made.base_model or 'not named'}; license: {made.license or 'not named'}")
-    if made.corpus is not None:
-        say(f"compared on {', '.join(f'{split} {len(made.corpus[split])} rows' for split in ('forget', 'retain'))}")
+    if made.rows:
+        sets = (f"{split} {len(some.positions)} of {some.of} rows" for split, some in made.rows.items())
+        say(f"the GGUF file is compared with the model on {', '.join(sets)}; their tokens are the same")
     for note in made.notes:
         say(f"note: {note}")
 

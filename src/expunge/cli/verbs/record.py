@@ -105,6 +105,8 @@ def record(call: Call[RecordConfig]) -> int:
     say(f"Test again by {told['test_again']['by']}, or earlier: {'; '.join(told['test_again']['or'])}.")
     say()
     say(told["proves"])
+    for note in made.notes:
+        say(f"note: {note}")
     measured = [name for name, digest in told["sources"].items() if digest != "not given"]
     say(f"made from: {', '.join(['the run', *measured])}")
     say(f"record: {made.folder / 'erasure.json'}{'' if told['signer'] else ', not signed'}")

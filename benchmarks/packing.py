@@ -1,0 +1,119 @@
+"""What packing saves: a step with its rows in one sequence against the same step with rows of like length padded.
+
+    python benchmarks/packing.py --model <folder> --forget f.jsonl --retain r.jsonl
+    python benchmarks/packing.py --random-model  # about 20 M parameters, vocabulary 32000, random weights
+
+Each round runs plain fine-tuning with transformers' Trainer, and the method padded and packed, in turn, so that all see
+the same machine. A ratio is the median over rounds of (median step / median step of the other in the same round). Peak
+memory is the peak of the process's resident size over that after loading, each variant in a process of its own.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from expunge.core.manifest import versions
+from expunge.training.packing import packing
+from objectives import PLAIN, StepTimes, set_up, status_mb
+
+VARIANTS = {PLAIN: "off", "padded": "off", "packed": "on"}
+
+
+def main() -> None:
+    """Measure, print a table, store it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--forget")
+    parser.add_argument("--retain")
+    parser.add_argument("--random-model", action="store_true")
+    parser.add_argument("--method", default="grad_diff")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6, help="of each run; the first is not counted")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=8, help="forget rows a step; as many retain rows")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        print(json.dumps(run(arguments, arguments.memory_of)[1]))
+        return
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for number in range(arguments.rounds):
+        for variant in VARIANTS:
+            seconds[variant].append(run(arguments, variant)[0])
+            print(f"round {number + 1}/{arguments.rounds}  {variant:20s} {seconds[variant][-1]:.3f} s", file=sys.stderr)
+    peaks = {variant: measured_memory(variant) for variant in VARIANTS}
+    rows = [
+        {
+            "variant": variant,
+            "seconds_a_step": round(statistics.median(seconds[variant]), 4),
+            "time_of_plain": ratio(seconds[variant], seconds[PLAIN]),
+            "time_of_padded": ratio(seconds[variant], seconds["padded"]),
+            "peak_memory_mb": peaks[variant],
+            "memory_of_plain": round(peaks[variant] / peaks[PLAIN], 3),
+        }
+        for variant in VARIANTS
+    ]
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    if arguments.output:
+        about = {
+            "what": __doc__.splitlines()[0],
+            "model": (arguments.model and Path(arguments.model).name)
+            or "random Llama, 20 M parameters, vocabulary 32000",
+            "method": arguments.method,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "measured": datetime.now(timezone.utc).date().isoformat(),
+            "versions": versions(),
+            "rounds": arguments.rounds,
+            "steps": arguments.steps,
+            "rows_a_step": f"{arguments.rows} forget + {arguments.rows} retain",
+        }
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Median and range over rounds."""
+    found = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"median": round(statistics.median(found), 3), "least": round(min(found), 3), "most": round(max(found), 3)}
+
+
+def run(arguments: argparse.Namespace, variant: str) -> tuple[float, float]:
+    """Median seconds of a step after the first, and peak resident MB over that after loading."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer, _ = set_up(arguments, PLAIN if variant == PLAIN else arguments.method, Path(scratch))
+        clock = StepTimes()
+        trainer.add_callback(clock)
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, not from loading
+        before = status_mb("VmRSS")
+        with packing(trainer.model, VARIANTS[variant]):  # type: ignore[arg-type]
+            trainer.train()
+    return statistics.median(clock.times[1:]), round(status_mb("VmHWM") - before, 1)
+
+
+def measured_memory(variant: str) -> float:
+    """`run`'s peak in a process of its own."""
+    command = [sys.executable, *sys.argv, "--memory-of", variant]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    main()

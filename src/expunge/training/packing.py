@@ -1,0 +1,153 @@
+"""Whether a run packs its rows into one sequence: where that gives the same numbers, and is faster."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_recurrent_attention_mask
+
+from expunge.core.batch import Encoded, collate
+from expunge.core.checks import ExpungeError
+from expunge.core.distributed import sharded
+from expunge.models.anatomy import backbone, causal_lm, evaluating
+from expunge.models.observe import observe
+from expunge.models.packing import is_varlen, packed
+from expunge.models.placement import input_device
+from expunge.training.training_config import PackingPolicy
+
+TRIED = (12, 5)
+"""Tokens of the two rows that are packed to try it."""
+SAME_WIDE, SAME_HALF = 1e-3, 5e-2
+"""Largest difference, relative to their norm, between hidden states of packed rows and of rows alone: in float32, and
+where half precision rounds them. Rows that are wrongly placed or masked differ by more."""
+UNMOVED = 1e-5
+"""The same for a row whose neighbor becomes another; the rounding is the same in both."""
+
+
+@dataclass(frozen=True)
+class PackingChoice:
+    """How the rows of a run are computed."""
+
+    packed: bool
+    why: str
+    by_rows: bool = False
+    """Is attention computed row by row?"""
+
+    @property
+    def told(self) -> str:
+        """One sentence for people."""
+        return f"{'rows are packed' if self.packed else 'rows of like length are padded together'}: {self.why}"
+
+
+def choose_packing(
+    model: nn.Module, policy: PackingPolicy, *, place: str | None = None, divided: bool | None = None
+) -> PackingChoice:
+    """Whether to pack, as far as architecture, attention and device tell.
+
+    Args:
+        model: a causal language model, possibly wrapped, or a skeleton.
+        policy: `auto` packs where that is faster, `on` wherever it can be done, `off` never.
+        place: where the model will be; None: where it is.
+        divided: will processes share its weights? None: do they?
+
+    Raises:
+        ExpungeError: `on`, and rows of this model cannot be packed; the message says why.
+    """
+    if policy == "off":
+        return PackingChoice(False, "packing=off")
+    inner: Any = causal_lm(model)
+    attention = inner.config._attn_implementation
+    device = torch.device(place or input_device(inner).type).type
+    hindrance = _hindrance(inner, divided=sharded(inner) if divided is None else divided)
+    if hindrance is not None:
+        return _refused(policy, hindrance)
+    if is_varlen(inner):
+        return PackingChoice(True, f"{attention} takes rows by their ends")
+    if attention == "flex_attention":
+        return PackingChoice(True, f"{attention} leaves out pairs of rows")
+    if device == "cpu" and attention == "sdpa" and inner._supports_attention_backend:
+        return PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
+    slower = f"{attention} attention on {device} would compute every pair of positions"
+    return PackingChoice(True, f"packing=on, though {slower}") if policy == "on" else PackingChoice(False, slower)
+
+
+@contextmanager
+def packing(model: nn.Module, policy: PackingPolicy, *, autocast: bool = False) -> Iterator[PackingChoice]:
+    """Pack the rows of a model meanwhile, where the policy says so and a trial with two rows goes well.
+
+    Args:
+        model: a causal language model, possibly wrapped.
+        policy: as in `choose_packing`.
+        autocast: try it in bfloat16, as training computes.
+
+    Raises:
+        ExpungeError: `on`, and rows of this model cannot be packed.
+    """
+    choice = choose_packing(model, policy)
+    if choice.packed and (fault := _fault(model, choice, autocast=autocast)) is not None:
+        choice = _refused(policy, fault)
+    if not choice.packed:
+        yield choice
+        return
+    with packed(model, by_rows=choice.by_rows):
+        yield choice
+
+
+def _refused(policy: PackingPolicy, why: str) -> PackingChoice:
+    if policy == "on":
+        raise ExpungeError(f"packing=on: {why}. Use packing=auto, which pads rows of like length together.")
+    return PackingChoice(False, why)
+
+
+def _hindrance(inner: Any, *, divided: bool) -> str | None:
+    """Why rows of a model cannot be packed; None: nothing is known against it."""
+    name = type(inner).__name__
+    if _is_recurrent(inner):
+        return f"{name} has recurrent layers, whose state would go from one row to the next"
+    if "position_ids" not in inspect.signature(type(backbone(inner)).forward).parameters:
+        return f"{name} takes no position_ids, so its positions cannot begin anew with each row"
+    if divided and not is_varlen(inner):
+        return "processes share the weights, and packs would have them make unequal numbers of passes"
+    return None
+
+
+def _is_recurrent(inner: Any) -> bool:
+    kinds = getattr(inner.config.get_text_config(decoder=True), "layer_types", None) or ()
+    masks = [LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING.get(kind) for kind in kinds]
+    made = [each for mask in masks for each in (mask.values() if isinstance(mask, dict) else [mask])]
+    return inner._is_stateful or create_recurrent_attention_mask in made
+
+
+def _fault(model: nn.Module, choice: PackingChoice, *, autocast: bool) -> str | None:
+    """What goes wrong when two rows are packed: they see each other, or show something else than unpacked."""
+    inner: Any = causal_lm(model)
+    device, size = input_device(inner).type, inner.config.get_text_config(decoder=True).vocab_size
+    ids = [tuple((torch.arange(length) * 7 + 3).remainder(size).tolist()) for length in TRIED]
+    other = tuple((id_ + 1) % size for id_ in ids[0])
+
+    def states(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        rows = {"rows": collate([Encoded(row, 1, ended=False, truncated=0) for row in (first, second)])}
+        shown = observe(model, rows, {"rows": frozenset({"states"})})["rows"].states
+        assert shown is not None
+        return shown[0].double(), shown[1, : len(second) - 1].double()
+
+    with evaluating(model), torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
+        apart = states(*ids)
+        with packed(model, by_rows=choice.by_rows):
+            together, beside_other = states(*ids), states(other, ids[1])
+    about = f"{type(inner).__name__} with {inner.config._attn_implementation} attention"
+    if _difference(together[1], beside_other[1]) > UNMOVED:
+        return f"{about} lets packed rows see each other"
+    half = autocast or next(inner.parameters()).dtype.itemsize < 4
+    difference = max(map(_difference, together, apart))
+    if not difference <= (SAME_HALF if half else SAME_WIDE):
+        return f"{about} gives packed rows other hidden states than padded ones (by {difference:.1g} of their size)"
+    return None
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
