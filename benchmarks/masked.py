@@ -1,12 +1,15 @@
-"""What masked training costs: 10 % of all value vectors against dense AdamW through transformers' Trainer, same rows.
+"""What masked and low-rank training cost: 10 % of all value vectors, and LoRA, against training all weights.
 
     python benchmarks/masked.py --output benchmarks/results/masked.json
+    python benchmarks/masked.py --model <folder> --forget f.jsonl --retain r.jsonl --output <file>
 
-Random Llamas, vocabulary 32000, float32. Each round runs every variant in turn, so that all see the same machine; a
-step is timed from its first forward pass to the end of its optimizer step. The ratio is the median over rounds of
-(median step of the variant / median step of the dense run in the same round); all compute the same forget and retain
-rows. Peak memory is the peak of the process's resident size over that before the model was made, weights counted, each
-variant in a process of its own whose allocator hands large blocks back at once, so that what is measured is in use.
+Random Llamas with a vocabulary of 32000 and made-up rows, or a model and rows of your own; float32. Each round runs
+every variant in turn, so that all see the same machine; a step is timed in seconds of the processor, from its first
+forward pass to the end of its optimizer step. A ratio is the median over rounds of (median step of the variant / median
+step of the other in the same round): against dense AdamW through transformers' Trainer, and against expunge where it
+trains all weights. All compute the same forget and retain rows. Peak memory is the peak of the process's resident size
+over that before the model was made, weights counted, each variant in a process of its own whose allocator hands large
+blocks back at once, so that what is measured is in use.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -25,15 +29,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer
+from peft import PeftModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 import expunge
+from expunge.adapters.lora import lora
 from expunge.core.manifest import versions
+from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
 from expunge.masks.storage import pack
 from expunge.masks.units import Layout, Part
 from expunge.models.anatomy import blocks, down_projection
+from expunge.models.load import load_model, load_tokenizer
+from expunge.models.matrices import target_matrices
 from expunge.models.tiny import tiny_tokenizer
 from expunge.objectives.combine import build
 from expunge.training.masked import mask_summary, masked
@@ -46,15 +55,20 @@ from objectives import StepTimes, joined
 SIZES = {  # hidden size, intermediate size, blocks, heads
     "20M": (384, 1024, 6, 6),
     "110M": (768, 2048, 12, 12),
+    "135M": (576, 1536, 30, 9),
 }
-DENSE, UNMASKED, MASKED = "dense AdamW, plain Trainer", "grad_diff, no mask", "grad_diff, masked"
-SHARE = 0.1
+DENSE, UNMASKED = "dense AdamW, plain Trainer", "grad_diff, all weights"
+MASKED, LORA = "grad_diff, masked", "grad_diff, LoRA"
+SHARE, RANK = 0.1, 8
 
 
 def main() -> None:
     """Measure, print a table, store it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--model", help="in place of random ones")
+    parser.add_argument("--forget")
+    parser.add_argument("--retain")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="of each run; the first is not counted")
     parser.add_argument("--rows", type=int, default=8, help="forget rows a step; as many retain rows")
@@ -67,7 +81,8 @@ def main() -> None:
     if arguments.memory_of:
         print(json.dumps(memory(arguments, *arguments.memory_of)))
         return
-    rows = [row for size in arguments.sizes.split(",") for row in measured(arguments, size)]
+    sizes = [Path(arguments.model).name] if arguments.model else arguments.sizes.split(",")
+    rows = [row for size in sizes for row in measured(arguments, size)]
     show(rows)
     if arguments.output:
         about = {
@@ -85,7 +100,7 @@ def main() -> None:
 
 def measured(arguments: argparse.Namespace, size: str) -> list[dict[str, Any]]:
     """One row for each variant at one size."""
-    names = (DENSE, UNMASKED, MASKED)
+    names = (DENSE, UNMASKED, MASKED, LORA)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(arguments.rounds):
         for name in names:
@@ -94,29 +109,36 @@ def measured(arguments: argparse.Namespace, size: str) -> list[dict[str, Any]]:
                 f"{size} round {number + 1}/{arguments.rounds}  {name:28s} {seconds[name][-1]:.3f} s", file=sys.stderr
             )
     peaks = {name: measured_memory(size, name) for name in names}
-    model = made_model(size)
-    told = mask_summary(model, made_mask(model))
+    model = made_model(arguments, size)
+    all_weights = sum(p.numel() for p in model.parameters())
+    may_change = {MASKED: mask_summary(model, made_mask(model))["weights"]}
+    may_change[LORA] = sum(p.numel() for p in with_lora(model).parameters() if p.requires_grad)
     rows = []
     for name in names:
-        ratios = [a / b for a, b in zip(seconds[name], seconds[DENSE], strict=True)]
+        against = {o: [a / b for a, b in zip(seconds[name], seconds[o], strict=True)] for o in (DENSE, UNMASKED)}
+        ratios = against[DENSE]
         rows.append(
             {
                 "size": size,
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "may_change": told["weights"] if name == MASKED else None,
+                "parameters": all_weights,
+                "may_change": may_change.get(name),
                 "variant": name,
                 "seconds_a_step": round(statistics.median(seconds[name]), 4),
                 "time_ratio": round(statistics.median(ratios), 3),
                 "time_ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
                 "peak_memory_mb": peaks[name],
                 "memory_ratio": round(peaks[name] / peaks[DENSE], 3),
+                "time_ratio_to_all_weights": round(statistics.median(against[UNMASKED]), 3),
+                "memory_ratio_to_all_weights": round(peaks[name] / peaks[UNMASKED], 3),
             }
         )
     return rows
 
 
-def made_model(size: str) -> LlamaForCausalLM:
-    """A random Llama."""
+def made_model(arguments: argparse.Namespace, size: str) -> PreTrainedModel:
+    """A random Llama, or the model that was named."""
+    if arguments.model:
+        return load_model(arguments.model, dtype="float32", device="cpu")
     hidden, inner, depth, heads = SIZES[size]
     torch.manual_seed(0)
     return LlamaForCausalLM(
@@ -132,7 +154,21 @@ def made_model(size: str) -> LlamaForCausalLM:
     )
 
 
-def made_mask(model: LlamaForCausalLM) -> Mask:
+def with_lora(model: PreTrainedModel) -> PeftModel:
+    """The model with a new LoRA on all linear layers, which alone has gradients."""
+    return lora(model, target_matrices(model, "all-linear"), 0, rank=RANK).model
+
+
+def inputs(arguments: argparse.Namespace) -> tuple[Corpus, PreTrainedTokenizerBase]:
+    """Rows, and a tokenizer for them."""
+    if arguments.model:
+        corpus = expunge.load_corpus("files", forget=arguments.forget, retain=arguments.retain)
+        return corpus, load_tokenizer(arguments.model)
+    corpus = expunge.load_corpus("synthetic")
+    return corpus, tiny_tokenizer([f"{e.prompt} {e.completion}" for s in ("forget", "retain") for e in corpus[s]])
+
+
+def made_mask(model: PreTrainedModel) -> Mask:
     """A random tenth of all value vectors, drawn jointly over the blocks."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     down = [down_projection(block).weight for block in blocks(model)]
@@ -145,12 +181,11 @@ def made_mask(model: LlamaForCausalLM) -> Mask:
     return Mask(layout, {group: pack(bits) for group, bits in zip(layout.groups, drawn, strict=True)})
 
 
-def run(arguments: argparse.Namespace, model: LlamaForCausalLM, name: str) -> StepTimes:
+def run(arguments: argparse.Namespace, model: PreTrainedModel, name: str) -> StepTimes:
     """Train for `arguments.steps` steps; how long each took."""
-    corpus = expunge.load_corpus("synthetic")
-    tokenizer = tiny_tokenizer([f"{e.prompt} {e.completion}" for s in ("forget", "retain") for e in corpus[s]])
+    corpus, tokenizer = inputs(arguments)
     objective = build("grad_diff", depth=len(blocks(model)))
-    config = TrainingConfig(learning_rate=1e-5, epochs=5, batch_size=arguments.rows, warmup=0)
+    config = TrainingConfig(learning_rate=1e-5, epochs=5, batch_size=arguments.rows, warmup=0, precision="float32")
     rows = run_rows(
         corpus,
         tokenizer,
@@ -161,7 +196,7 @@ def run(arguments: argparse.Namespace, model: LlamaForCausalLM, name: str) -> St
         template=Template(),
         max_length=512,
     )
-    clock = StepTimes()
+    clock = StepTimes(time.process_time)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as around:
         training = training_arguments(rows, config, Path(scratch), model)
         if name == DENSE:
@@ -169,7 +204,7 @@ def run(arguments: argparse.Namespace, model: LlamaForCausalLM, name: str) -> St
             trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
         else:
             trainer = ObjectiveTrainer(
-                model=model,
+                model=with_lora(model) if name == LORA else model,
                 args=training,
                 rows=rows,
                 objective=objective,
@@ -185,7 +220,7 @@ def run(arguments: argparse.Namespace, model: LlamaForCausalLM, name: str) -> St
 
 def timed(arguments: argparse.Namespace, size: str, name: str) -> float:
     """Median seconds of a step."""
-    times = run(arguments, made_model(size), name).times[1:]
+    times = run(arguments, made_model(arguments, size), name).times[1:]
     gc.collect()
     return statistics.median(times)
 
@@ -193,7 +228,7 @@ def timed(arguments: argparse.Namespace, size: str, name: str) -> float:
 def memory(arguments: argparse.Namespace, size: str, name: str) -> float:
     """Peak resident MB of a short run over the resident MB before the model was made."""
     before = resident("VmRSS")
-    run(arguments, made_model(size), name)
+    run(arguments, made_model(arguments, size), name)
     return round(resident("VmHWM") - before, 1)
 
 

@@ -108,6 +108,17 @@ def test_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("kind", ["full", "masked", "lora", "fila"])
+def test_memory_is_estimated_within_15_percent(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memory import Case, compared  # a script of the benchmarks
+
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
+    torch.set_num_threads(1)
+    assert compared(Case("7M", kind, 8))["ratio"] == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.slow
 def test_gpu_at_toy_size_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"sizes": "toy", "device": "cpu", "tokens": 32, "batch": 2, "steps": 3}
     found: Any = run(monkeypatch, "gpu", tmp_path / "out.json", **settings)

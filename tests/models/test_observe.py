@@ -151,7 +151,7 @@ def test_grouping_by_length_changes_no_value(monkeypatch: pytest.MonkeyPatch, co
 
 def test_groups_hold_every_row_once_and_cut_padding() -> None:
     lengths = torch.tensor([200, 10, 11, 198, 12, 10])
-    groups = module._groups(lengths)
+    groups = module.groups_of_like_length(lengths)
     assert [rows.tolist() for rows in groups] == [[1, 2, 4, 5], [0, 3]]
 
 

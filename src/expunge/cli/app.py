@@ -111,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words after the program's name; None takes those of the process.
     """
+    # Read by PyTorch at its first allocation: large tensors in large pages take fewer page faults and, as they are
+    # aligned, leave fewer holes in the heap.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     forgiving_output()
     if not first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - for as long as the process lives

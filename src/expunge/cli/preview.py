@@ -9,7 +9,7 @@ from expunge.cli.console import heading, say, table
 from expunge.cli.help import shown
 from expunge.config.resolve import Resolved
 from expunge.core.checks import ExpungeError
-from expunge.core.format import counted
+from expunge.core.format import counted, in_units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -159,8 +159,3 @@ def show_memory(parts: Mapping[str, float]) -> None:
     heading("Memory on each device, estimated roughly")
     lines = [(name, in_units(amount)) for name, amount in parts.items()]
     table(("for", "memory"), [*lines, ("together", in_units(sum(parts.values())))], numeric=(1,))
-
-
-def in_units(amount: float) -> str:
-    """Bytes as `28.3 MB` or `1.2 GB`."""
-    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"

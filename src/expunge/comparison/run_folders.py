@@ -21,6 +21,7 @@ _NOT_SETTINGS = (
     "checkpoint_every",
     "keep_checkpoints",
     "gradient_checkpointing",
+    "memory",
     "packing",
     "report_to",
 )

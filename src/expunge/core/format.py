@@ -28,6 +28,11 @@ def counted(count: float, thing: str) -> str:
     return f"{count:g} {thing}" if count == 1 else f"{count:g} {thing}s"
 
 
+def in_units(amount: float) -> str:
+    """Bytes as `28.3 MB` or `1.2 GB`."""
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
+
+
 def number(value: float) -> str:
     """Three significant digits without trailing zeros; below 0.001 and from a million on in scientific form.
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.erase.candidates import Candidate
-from expunge.training.memory import training_memory, work
+from expunge.training.memory import Conditions, run_memory, work
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.run import uses_bf16
 
@@ -63,18 +63,9 @@ def trials(
         plan = plan_unlearning(
             model, config, training, more, corpus=corpus, template=template, max_length=max_length
         ).dated(tokenizer, None)
-        size = work(plan.rows(corpus, tokenizer, model), plan.training)
-        memory = training_memory(
-            model,
-            size,
-            objective=plan.objective,
-            second=False,
-            trained=plan.trained_parameters(model),
-            dtype="auto",
-            whole=plan.adaptation is None,
-            autocast=uses_bf16(model, plan.training, "cpu"),
-            checkpointing=False,
-        )
+        rows = plan.rows(corpus, tokenizer, model)
+        size, under = work(rows, plan.training), Conditions(autocast=uses_bf16(model, plan.training, "cpu"))
+        memory = run_memory(model, plan, rows, under)
         tokens = round(size.tokens_an_epoch * plan.epochs)
         rate = candidate.times_default * float(plan.training.learning_rate or 0)
         found.append(Trial(name, rate, size.steps, tokens, sum(memory.values())))

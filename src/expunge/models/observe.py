@@ -30,7 +30,8 @@ from expunge.models.placement import input_device
 from expunge.models.vocabulary_head import Head, forward_replaced, head_of, in_chunks, original_forward
 
 OBSERVABLES = ("logprobs", "token_logprobs", "hits", "moments", "token_values", "states", "logits", "hidden")
-_FROM_HEAD = frozenset(OBSERVABLES) - {"hidden"}
+FROM_HEAD = frozenset(OBSERVABLES) - {"hidden"}
+"""Those that the vocabulary head has a part in."""
 
 Place = tuple[Int[Tensor, " n"], Int[Tensor, " n"]]
 """Rows and columns of some completion tokens among those of a stream, [B, C]."""
@@ -114,7 +115,7 @@ def observe(
     inner = causal_lm(model)
     rows = _Rows.gather(batches, inner, together=together)
     wanted = frozenset().union(*needs.values())
-    through_head = bool(wanted & _FROM_HEAD)
+    through_head = bool(wanted & FROM_HEAD)
     if "hidden" in wanted and layer is None:
         raise ExpungeError("hidden states were asked for without saying of which layer.")
     result: dict[str, Observed] = {}
@@ -253,7 +254,7 @@ class _Rows:
             # Processes that share the weights of a layer must call it equally often, however long their rows are.
             divided = [torch.arange(len(lengths))]
         else:
-            divided = _groups(lengths)
+            divided = groups_of_like_length(lengths)
         for numbers in divided:
             length = int(lengths[numbers].max())
             input_ids = ids[numbers, :length]
@@ -316,7 +317,7 @@ GROUP_COST = 96
 """What one more pass through the blocks costs, in padded tokens: fixed work that many short passes would repeat."""
 
 
-def _groups(lengths: Int[Tensor, " b"]) -> list[Tensor]:
+def groups_of_like_length(lengths: Int[Tensor, " b"]) -> list[Tensor]:
     """Rows of like length together: the cut of the sorted rows that computes the fewest tokens, passes counted."""
     # Padding a group to its longest row costs tokens, and each group costs one more pass through the blocks. In sorted
     # order an optimal cut consists of runs, so dynamic programming finds it: best[end] is the least cost of the first
@@ -376,7 +377,7 @@ def _read(
     seen = Observed(part.mask, part.targets)
     if hidden is not None and "hidden" in names:
         seen = replace(seen, hidden=_scatter(part, hidden[part.flat]))
-    if to_logits is None or final is None or not names & _FROM_HEAD:
+    if to_logits is None or final is None or not names & FROM_HEAD:
         return seen
     state, targets = final[part.flat], part.targets[part.place]
     if "states" in names:
@@ -386,7 +387,7 @@ def _read(
         logits = to_logits(state)
         seen = replace(seen, logits=_scatter(part, logits))
         scored = score(logits, targets, *part.place)
-    elif names & _FROM_HEAD - {"states"}:
+    elif names & FROM_HEAD - {"states"}:
         scored = in_chunks(score, to_logits, state, targets, *part.place)
     else:
         return seen

@@ -7,14 +7,12 @@ from pathlib import Path
 from expunge.core.duration import lasting
 from expunge.core.json_text import read_object
 from expunge.models.load import bits_under
-from expunge.models.reference import choose
 from expunge.models.speed import speed
 from expunge.results.studies import TRIAL, finished
 from expunge.sweep.samplers import Source
 from expunge.sweep.sweep import Setup
 from expunge.sweep.trial import Model
-from expunge.training.memory import training_memory, work
-from expunge.training.reference_rows import reference_size
+from expunge.training.memory import Conditions, run_memory, work
 from expunge.training.run import uses_bf16
 
 OPERATIONS = 6
@@ -55,21 +53,8 @@ def estimate(setup: Setup, points: Source, model: Model, folder: Path, *, most: 
         size = work(rows, plan.training)
         steps.append(size.steps)
         tokens.append(size.tokens_an_epoch * plan.epochs)
-        how = choose("auto", plan.objective.needs("reference"), reference_size(model, rows, plan.objective))
-        memory.append(
-            training_memory(
-                model,  # type: ignore[arg-type]
-                size,
-                objective=plan.objective,
-                second=how == "model" and plan.adaptation is None,
-                trained=plan.trained_parameters(model),
-                dtype="auto",
-                bits=bits_under(setup.source),
-                whole=plan.adaptation is None and plan.mask is None,
-                autocast=uses_bf16(model, plan.training),
-                checkpointing=plan.training.gradient_checkpointing,
-            )
-        )
+        under = Conditions(bits=bits_under(setup.source), autocast=uses_bf16(model, plan.training))
+        memory.append(run_memory(model, plan, rows, under))  # type: ignore[arg-type]
     mean = sum(tokens) / len(tokens)
     trials = setup.trials(points)
     return Estimate(

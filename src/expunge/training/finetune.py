@@ -16,9 +16,12 @@ from expunge.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import check_tokenizer_fits, reshard
 from expunge.models.placement import refuse_spread
 from expunge.results.places import check_run_folder
+from expunge.training.budget import as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
-from expunge.training.plan import plan_finetuning
+from expunge.training.memory import Conditions, run_peak
+from expunge.training.options import place_now
+from expunge.training.plan import Plan, plan_finetuning
 from expunge.training.run import Run, finished_run, train, uses_bf16
 from expunge.training.start import check_start
 from expunge.training.training_config import TrainingConfig
@@ -84,6 +87,12 @@ def finetune(
     folder = path_of("output_dir", output_dir) if output_dir is not None else None
     plan = plan.dated(tokenizer, folder if resume else None)
     rows = plan.rows(learned, tokenizer, model)
+    under = Conditions(autocast=uses_bf16(model, plan.training), place=place_now(model))
+
+    def take(way: Plan) -> float:
+        return run_peak(model, way, rows, under)
+
+    plan = fitted(plan, take)
     manifest = Manifest(
         stage="train",
         arguments=dict(plan.arguments),
@@ -97,6 +106,7 @@ def finetune(
         results={
             "rows": len(rows.encoded["retain"]),
             "data_notes": list(rows.notes),
+            **as_results(plan),
             "start_model": str(model.config._name_or_path),
             "data": corpus.about(*splits),
             **({"mask": mask_summary(model, plan.mask)} if plan.mask is not None else {}),
@@ -122,6 +132,7 @@ def finetune(
                 resume=resume,
                 progress=progress,
                 stored=stored,
+                steps_in=explained(plan, take),
             )
         finally:
             narrow(model, stored)

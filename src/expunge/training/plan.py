@@ -32,7 +32,8 @@ from expunge.training.adapter import (
     split_adapter_settings,
     warn_of_size,
 )
-from expunge.training.masked import given_mask
+from expunge.training.masked import given_mask, selections
+from expunge.training.options import check_options, place_now
 from expunge.training.packing import choose_packing
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
@@ -85,10 +86,31 @@ class Plan:
         """
         if self.adaptation is not None:
             return parameter_count(model, self.matrices, self.adaptation.settings["rank"])
+        return sum(model.get_parameter(name).numel() for name in self._by_default(model))
+
+    def trained_names(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the parameters that are trained, or that an adapter is added to.
+
+        Args:
+            model: the start model, of which shapes alone are read.
+        """
+        if self.adaptation is not None:
+            return tuple(f"{name}.weight" for name in self.matrices)
+        if self.mask is not None:
+            return tuple(chosen.name for chosen in selections(model, self.mask))
+        return self._by_default(model)
+
+    def _by_default(self, model: nn.Module) -> tuple[str, ...]:
         forget, layer = self.objective.forget, self.objective.layer
         if forget is None or forget.method.trains == "all" or layer is None or self.mask is not None:
-            return sum(p.numel() for p in model.parameters())
-        return sum(model.get_parameter(name).numel() for name in down_projections(model, layer))
+            return tuple(name for name, _ in model.named_parameters())
+        return down_projections(model, layer)
+
+    def computed(self, micro: int, *, checkpointing: bool) -> "Plan":
+        """The same run, computed so many rows at once and with or without checkpointing; its result is the same."""
+        training = replace(self.training, micro_batch_size=micro, gradient_checkpointing=checkpointing)
+        changed = {"micro_batch_size": micro, "gradient_checkpointing": checkpointing}
+        return replace(self, training=training, arguments={**self.arguments, **changed})
 
     def dated(self, tokenizer: PreTrainedTokenizerBase, resumed: Path | None) -> "Plan":
         """The plan with the date that a chat template writes fixed: that of the run in a folder, else today."""
@@ -131,6 +153,7 @@ def plan_unlearning(
     template: Template | None = None,
     max_length: int = 512,
     stop: Any = None,
+    place: str | None = None,
 ) -> Plan:
     """Plan an unlearning run; everything that its settings and the shape of the model rule out is refused here.
 
@@ -146,6 +169,7 @@ def plan_unlearning(
         template: how questions are framed; None: the tokenizer's chat template where it has one.
         max_length: longest row in tokens.
         stop: what the manifest says of the rule to stop by; None: there is none.
+        place: where the model will be; None: where it is.
 
     Raises:
         ExpungeError: unknown names, settings out of range, or combinations that do not go together.
@@ -157,6 +181,7 @@ def plan_unlearning(
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
     _check_mask(mask, patch, adaptation, own=own)
+    check_options(training, place or place_now(model), masked=mask is not None and adaptation is None)
     shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
     objective = build(
         config.method,
@@ -225,6 +250,7 @@ def plan_finetuning(
     output_dir: str | Path | None = None,
     template: Template | None = None,
     max_length: int = 512,
+    place: str | None = None,
 ) -> Plan:
     """Plan a fine-tuning run.
 
@@ -239,6 +265,7 @@ def plan_finetuning(
         output_dir: the run folder; only whether there is one matters here.
         template: how questions are framed; None: the tokenizer's chat template where it has one.
         max_length: longest row in tokens.
+        place: where the model will be; None: where it is.
 
     Raises:
         ExpungeError: combinations that do not go together.
@@ -247,6 +274,7 @@ def plan_finetuning(
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
+    check_options(training, place or place_now(model), masked=mask is not None)
     rate = rate_for(FINETUNING_RATE, size_of(model))
     training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -50,6 +50,7 @@ from expunge.training.callbacks import (
 from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
+from expunge.training.options import options_on
 from expunge.training.outcome import Outcome, probabilities
 from expunge.training.packing import packing
 from expunge.training.plan import Plan
@@ -184,6 +185,7 @@ _WITHOUT_EFFECT = (
     "checkpoint_every",
     "keep_checkpoints",
     "gradient_checkpointing",
+    "memory",
     "packing",
     "report_to",
 )
@@ -236,6 +238,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     stop: StopWhen | None = None,
     stored: Mapping[str, torch.dtype] = MappingProxyType({}),
+    steps_in: AbstractContextManager[None],
 ) -> Run:
     """Run the steps, and write the result into `folder` where there is one.
 
@@ -255,6 +258,7 @@ def train(
         about: with an adapter, what is said of it besides its weights in checkpoints.
         stop: ends the run early.
         stored: types that the result is rounded to, of the parameters that `masters.widen` holds in float32.
+        steps_in: entered for the steps, to explain their errors.
     """
     objective, config, mask, patch = plan.objective, plan.training, plan.weight_mask, plan.patch
     start: dict[str, Tensor] = {}
@@ -272,6 +276,8 @@ def train(
             about=about,
             rows_a_step=config.rows_a_step,
         )
+        # Checkpointing keeps less than that and computes more; compiled blocks choose by themselves what they keep.
+        trainer.spares = not (config.compile or config.gradient_checkpointing)
         if objective.dual is not None:
             warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.rows_a_step)
             trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))
@@ -297,6 +303,7 @@ def train(
             trainer.add_callback(ReportProgress(plan.what, progress))
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
+        around.enter_context(options_on(cast(PreTrainedModel, causal_lm(model)), config))
         choice = around.enter_context(packing(model, config.packing, autocast=arguments.bf16))
         if folder is not None and not parted:
             around.enter_context(asked.listening())
@@ -317,7 +324,8 @@ def train(
         if config.surgery == "gru":
             trainer.surgery = Surgery(model, smoothing=config.smoothing)  # now that it is known what is trained
         try:
-            trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+            with steps_in:
+                trainer.train(resume_from_checkpoint=str(latest) if latest else None)
             trainer.check_weights()
             outcome = Outcome(before, probabilities(model, rows, autocast=arguments.bf16))
         except (NonFiniteLoss, NonFiniteWeights, NoValue) as error:
@@ -460,7 +468,9 @@ def training_arguments(
         warmup_steps=warmup,
         lr_scheduler_type={"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
         seed=config.seed,
+        optim={"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}[config.optimizer],
         bf16=uses_bf16(model, config),
+        tf32=config.tf32 or None,
         use_cpu=on_cpu,
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
+from expunge.training.recomputed import recomputed
 from expunge.training.rows import Item, RunRows
 from expunge.training.run_log import RunLog
 from expunge.training.surgery import Surgery
@@ -87,6 +89,8 @@ class ObjectiveTrainer(Trainer):
         self.about = about
         self.run_log: RunLog | None = None
         """Of the run folder, where there is one; set before training."""
+        self.spares = True
+        """Are activations that cost little computed again? Set before training."""
         self.unproven = False
         """Is there a checkpoint that no step has started from yet?"""
         self.numbers: dict[str, float] = {}
@@ -247,7 +251,7 @@ class ObjectiveTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """This micro-batch's share of the step's loss."""
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), recomputed() if self.spares else nullcontext():
             part = batch_terms(model, inputs, self.objective, reference=self.reference)
         self.step.add(part.terms, part.logprobs)
         # Engines average gradients over ranks; our denominators already span them.

@@ -5,6 +5,7 @@ No torch here, so that the command line can read it in no time.
 
 import importlib.util
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -27,6 +28,23 @@ LARGEST_BATCH, FEWEST_STEPS = 32, 20
 FULL_SIZE, FASTEST = 1e9, 30.0
 """Published learning rates are for models of at least so many parameters; for smaller ones they grow by the ratio, up
 to this factor."""
+
+
+_UNITS = {"k": 3, "m": 6, "g": 9, "t": 12, "ki": 10, "mi": 20, "gi": 30, "ti": 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)b", re.IGNORECASE)
+
+
+def bytes_of(size: str) -> float:
+    """The bytes of a size such as `40GiB` or `512 MB`.
+
+    Raises:
+        ExpungeError: it is written otherwise, or is nothing.
+    """
+    found = _SIZE.fullmatch(size.strip())
+    if found is None or not float(found[1]) > 0:
+        raise ExpungeError(f"memory must be a size such as 40GiB or 512MB; got {size!r}.")
+    unit = found[2].lower()
+    return float(found[1]) * (2.0 if "i" in unit else 10.0) ** _UNITS[unit]
 
 
 def rate_for(rate: float, parameters: int) -> float:
@@ -71,6 +89,18 @@ class TrainingConfig:
     in."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    memory: str | None = None
+    """Most memory that a device may take, such as `40GiB`: a micro-batch that was left open, and then
+    gradient_checkpointing, are chosen so that the estimate of the dry run fits; null: no limit."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps the two moments of each weight in 8 bits instead of 32, through bitsandbytes on a GPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How attention is computed in training; `auto`: as the model was loaded, sdpa as a rule. `flash_attention_2`
+    needs a GPU and the package flash-attn."""
+    tf32: bool = False
+    """Round the inputs of float32 matrix products to 10 bits, which is faster on NVIDIA GPUs from Ampere on."""
+    compile: bool = False
+    """Compile the decoder blocks with torch.compile: a minute or more at the start, faster steps after it."""
     packing: PackingPolicy = "auto"
     """Rows of a step as one sequence without padding, in which no row sees another. `auto`: where that is faster, which
     is on a CPU and with flash or flex attention; `on`: refused where it cannot be done. Rows are padded elsewhere.
@@ -117,6 +147,8 @@ class TrainingConfig:
             raise ExpungeError(f"packing must be auto, on or off; got {self.packing!r}.")
         if self.micro_batch_size is not None:
             require_at_least("micro_batch_size", self.micro_batch_size, 1)
+        if self.memory is not None:
+            bytes_of(self.memory)
         # One name and a list of names are welcome too.
         trackers = (self.report_to,) if isinstance(self.report_to, str) else tuple(self.report_to)
         object.__setattr__(self, "report_to", trackers)

@@ -20,6 +20,7 @@ from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode
 from expunge.masks.mask import Mask
+from expunge.models.anatomy import causal_lm
 from expunge.models.fingerprint import base_fingerprint, model_fingerprint, tokenizer_fingerprint
 from expunge.models.load import bits_of, check_tokenizer_fits, reshard
 from expunge.models.lowrank import StartModel
@@ -36,8 +37,11 @@ from expunge.training.adapter import (
     describe_own_adapter,
     result_writer,
 )
+from expunge.training.budget import Take, as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
+from expunge.training.memory import Conditions, run_peak
+from expunge.training.options import place_now
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.reference_rows import check_eps, with_reference
 from expunge.training.rows import RunRows
@@ -139,6 +143,8 @@ def unlearn(
             progress=progress,
         )
     rows = plan.rows(corpus, tokenizer, model)
+    plan, take = _within_memory(plan, model, rows, config)
+    training = plan.training
     check_eps(model, rows, objective)
     own_adapter = model if isinstance(model, PeftModel) else None
     looked_at = _looked_at(plan, corpus, tokenizer, rows)
@@ -208,7 +214,29 @@ def unlearn(
             about=about,
             stop=when,
             stored=stored,
+            steps_in=explained(plan, take),
         )
+
+
+def _within_memory(
+    plan: Plan, model: PreTrainedModel | PeftModel, rows: RunRows, config: UnlearnConfig
+) -> tuple[Plan, Take]:
+    """The plan that keeps to its limit of memory, and what estimates one."""
+    if isinstance(model, PeftModel) and plan.training.memory is not None:
+        raise ExpungeError("memory=... plans no run that trains an adapter which the model came with. Leave it out.")
+    plain = causal_lm(model)
+    assert isinstance(plain, PreTrainedModel)
+    under = Conditions(
+        bits=bits_of(model),
+        autocast=uses_bf16(model, plan.training),
+        reference=config.reference,
+        place=place_now(plain),
+    )
+
+    def take(way: Plan) -> float:
+        return run_peak(plain, way, rows, under)
+
+    return fitted(plan, take), take
 
 
 def _manifest(
@@ -239,6 +267,7 @@ def _manifest(
             "corpus": jsonable(corpus.origin),
             "data": corpus.about(*(split for split in rows.encoded if split in corpus)),
             "data_notes": list(rows.notes),
+            **as_results(plan),
             **({"mask": mask_summary(model, mask)} if mask is not None else {}),
             **(describe_own_adapter(own_adapter) if own_adapter is not None else {}),
         },

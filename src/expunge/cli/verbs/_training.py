@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.data.corpus import Corpus
+    from expunge.models.reference import ReferencePolicy
     from expunge.training.plan import Plan
     from expunge.training.rows import RunRows
     from expunge.training.run import Run
@@ -68,7 +69,7 @@ def dry_run(
     corpus: "Callable[[], Corpus]",
     plan: "Callable[[PreTrainedModel, Corpus | None], Plan]",
     check_source: Callable[[], object] = lambda: None,
-    reference: str = "auto",
+    reference: "ReferencePolicy" = "auto",
     origins: Mapping[str, str] = MappingProxyType({}),
     check_data: "Callable[[Corpus], object]" = lambda _corpus: None,
 ) -> int:
@@ -84,12 +85,12 @@ def dry_run(
         check_data: raises where the corpus lacks something that the run needs besides its rows.
     """
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits, place_of
-    from expunge.models.reference import choose
     from expunge.models.skeleton import skeleton
+    from expunge.training.budget import fitted, told
     from expunge.training.masked import mask_summary
-    from expunge.training.memory import importance_memory, masked_memory, training_memory
+    from expunge.training.memory import Conditions, importance_memory, run_memory, run_peak
+    from expunge.training.options import options_on
     from expunge.training.packing import choose_packing
-    from expunge.training.reference_rows import reference_size
     from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
@@ -126,33 +127,30 @@ def dry_run(
     if rows is None:
         return problems.concluded()
     with problems.collected():
-        size = preview.show_work(data, rows, planned.training)
-        size_kept = reference_size(model, rows, planned.objective)
-        how = choose(reference, planned.objective.needs("reference"), size_kept)  # type: ignore[arg-type]
-        told = None
+        place = place_of(config.device)
+        under = Conditions(
+            dtype=config.dtype,
+            bits=config.bits or bits_under(config.model),
+            autocast=uses_bf16(model, planned.training, place),
+            reference=reference,
+            place=place,
+        )
+        planned = fitted(planned, lambda way: run_peak(model, way, rows, under))
+        preview.show_work(data, rows, planned.training)
         if planned.weight_mask is not None:
-            told = mask_summary(model, planned.weight_mask)
-            preview.show_mask(told)
+            preview.show_mask(mask_summary(model, planned.weight_mask))
         trained = planned.trained_parameters(model)
         if planned.adaptation is not None:
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
         whole = planned.adaptation is None and planned.mask is None
-        memory = training_memory(
-            model,
-            size,
-            objective=planned.objective,
-            second=how == "model" and planned.adaptation is None,
-            trained=trained,
-            dtype=config.dtype,
-            bits=config.bits or bits_under(config.model),
-            whole=whole,
-            autocast=uses_bf16(model, planned.training, place_of(config.device)),
-            checkpointing=config.gradient_checkpointing,
-        )
-        choice = choose_packing(model, planned.training.packing, place=place_of(config.device), divided=config.sharded)
+        memory = run_memory(model, planned, rows, under)
+        preview.show_memory(memory)
+        if config.memory is not None:
+            say(f"to keep to memory={config.memory}: {told(planned)}")
+        with options_on(model, planned.training):
+            choice = choose_packing(model, planned.training.packing, place=place, divided=config.sharded)
         say(choice.told + (", if a trial with two rows goes well" if choice.packed else ""))
-        preview.show_memory(memory if told is None else memory | masked_memory(told))
         kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
         if whole and kind in ("bfloat16", "float16"):
             say(f"weights of type {kind} are trained in float32, and the result is saved in {kind}")
@@ -273,6 +271,8 @@ def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None"
         measured = ", ".join(c.beside(look[c.measure]) for c in rule.conditions if c.measure in look) + when
         why = measured if look else "it was never measured, since stop_every is longer than the rest of the run"
         say(f"the rule to stop by was not met after {counted(steps, 'step')}: {why}")
+    if kept := dict(results.get("kept_to_memory", {})):
+        say(f"to keep to memory={kept.pop('limit')}: {words(kept)}")
     say(f"{_kept(run)}, history and manifest: {run.folder}")
     if told := outcome_text(results):
         say(told)

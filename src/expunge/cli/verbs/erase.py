@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.cli.console import heading, say, table
 from expunge.cli.inputs import corpus_of, source_settings, template_of
-from expunge.cli.preview import Problems, in_units
+from expunge.cli.preview import Problems
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least, require_between
 from expunge.core.duration import seconds
-from expunge.core.format import counted, number
+from expunge.core.format import counted, in_units, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
 from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen

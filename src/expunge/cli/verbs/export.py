@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli.console import heading, say, table
 from expunge.cli.inputs import corpus_of, source_settings
-from expunge.cli.preview import Problems, in_units, show_settings
+from expunge.cli.preview import Problems, show_settings
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import ExpungeError, require
-from expunge.core.format import number
+from expunge.core.format import in_units, number
 from expunge.core.progress import shown
 from expunge.data.data_config import CorpusConfig
 

@@ -104,6 +104,7 @@ def learned(config: TrainConfig, extra: Mapping[str, Any]) -> "Corpus":
 
 def planned(config: TrainConfig, model: "PreTrainedModel", corpus: "Corpus | None") -> "Plan":
     """The run that a configuration describes, on these rows."""
+    from expunge.models.load import place_of
     from expunge.training.plan import plan_finetuning
 
     return plan_finetuning(
@@ -116,6 +117,7 @@ def planned(config: TrainConfig, model: "PreTrainedModel", corpus: "Corpus | Non
         output_dir=config.output,
         template=template_of(config),
         max_length=config.max_length,
+        place=place_of(config.device),
     )
 
 

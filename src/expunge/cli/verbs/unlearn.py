@@ -205,6 +205,7 @@ def planned(
     config: UnlearnRunConfig, given: dict[str, Any], model: "PreTrainedModel", corpus: "Corpus | None"
 ) -> "Plan":
     """The run that a configuration describes, on a model of which shapes alone are read."""
+    from expunge.models.load import place_of
     from expunge.training.plan import plan_unlearning
     from expunge.training.reference_rows import require_eps
 
@@ -225,6 +226,7 @@ def planned(
         template=template_of(config),
         max_length=config.max_length,
         stop=rule,
+        place=place_of(config.device),
     )
     require_eps(plan.objective)
     return plan

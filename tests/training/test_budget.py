@@ -1,0 +1,132 @@
+"""A limit of memory: which way of computing a run keeps it, and what is said once a run met one."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from expunge.core.checks import ExpungeError
+from expunge.training import unlearn as module
+from expunge.training.budget import explained, fitted, ran_out, sparing, told
+from expunge.training.memory import Conditions, run_peak
+from expunge.training.plan import Plan, plan_unlearning, split_settings
+from expunge.training.training_config import TrainingConfig, bytes_of
+from expunge.training.unlearn import unlearn
+
+
+def plan(**settings: Any) -> Plan:
+    return plan_unlearning(zoo.tiny_model(), *split_settings({"method": "grad_diff", "batch_size": 6, **settings}))
+
+
+def ways(made: Plan) -> list[tuple[int, bool]]:
+    return [(way.training.split()[0], way.training.gradient_checkpointing) for way in sparing(made)]
+
+
+def test_sizes_by_hand() -> None:
+    assert bytes_of("40GiB") == 40 * 2**30
+    assert bytes_of("1.5 GB") == 1.5e9
+    assert bytes_of("512mb") == 512e6
+    for wrong in ("40", "GiB", "-1GB", "0GB", "1e3GB", "nan GB"):
+        with pytest.raises(ExpungeError, match="memory must be a size such as 40GiB"):
+            TrainingConfig(memory=wrong)
+
+
+def test_smaller_micro_batches_come_before_checkpointing() -> None:
+    assert ways(plan()) == [(n, on) for on in (False, True) for n in (6, 3, 2, 1)]
+    # What was asked for stays.
+    assert ways(plan(micro_batch_size=3)) == [(3, False), (3, True)]
+    assert ways(plan(gradient_checkpointing=True)) == [(n, True) for n in (6, 3, 2, 1)]
+
+
+def take(way: Plan) -> float:
+    """Ten bytes a row, less four with checkpointing; and 100."""
+    return 100 + way.training.split()[0] * (6 if way.training.gradient_checkpointing else 10)
+
+
+@pytest.mark.parametrize(
+    ("limit", "settings"),
+    [
+        ("0.16KB", "micro_batch_size=6, gradient_checkpointing=False"),
+        ("0.159KB", "micro_batch_size=3, gradient_checkpointing=False"),
+        ("0.11KB", "micro_batch_size=1, gradient_checkpointing=False"),
+        ("0.109KB", "micro_batch_size=1, gradient_checkpointing=True"),
+    ],
+)
+def test_the_fastest_way_that_fits_is_taken(limit: str, settings: str) -> None:
+    assert told(fitted(plan(memory=limit), take)) == settings
+
+
+def test_where_nothing_fits_the_least_is_said() -> None:
+    with pytest.raises(ExpungeError, match=r"memory=0.1KB is less than this run takes.*0\.0 MB at least"):
+        fitted(plan(memory="0.1KB"), take)
+
+
+def test_without_a_limit_nothing_changes() -> None:
+    made = plan()
+    assert fitted(made, take) is made
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_ends_with_what_takes_less(error: Exception) -> None:
+    with pytest.raises(ExpungeError, match="out of memory") as caught, explained(plan(), take):
+        raise error
+    assert "micro_batch_size=3, gradient_checkpointing=False (0.0 MB); micro_batch_size=2" in str(caught.value)
+
+
+def test_other_errors_pass() -> None:
+    assert not ran_out(RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"), explained(plan(), take):
+        raise RuntimeError("shapes differ")
+
+
+def test_the_allocator_for_cpus_is_recognized() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert ran_out(caught.value)
+
+
+def run(**settings: Any) -> Any:
+    corpus = zoo.corpus()
+    return unlearn(zoo.tiny_model(), zoo.tokenizer(), corpus, method="grad_diff", epochs=1, batch_size=6, **settings)
+
+
+def test_a_run_keeps_to_its_limit_and_ends_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimates: list[Plan] = []
+
+    def noted(model: Any, way: Plan, *_: Any) -> float:
+        estimates.append(way)
+        return take(way)
+
+    monkeypatch.setattr(module, "run_peak", noted)
+    free, bound = run(precision="float32"), run(precision="float32", memory="0.125KB")
+    assert bound.manifest.arguments["micro_batch_size"] == 2
+    assert free.manifest.arguments["micro_batch_size"] is None
+    assert estimates
+    for (name, a), (_, b) in zip(free.model.named_parameters(), bound.model.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_less_at_once_takes_less() -> None:
+    model = zoo.tiny_model()
+    made = plan()
+    rows = made.rows(zoo.corpus(), zoo.tokenizer(), model)
+    amounts = [run_peak(model, way, rows, Conditions()) for way in sparing(made)]
+    assert amounts[1:4] == sorted(amounts[1:4], reverse=True)
+    assert amounts[4] < amounts[0]
+
+
+def test_a_run_that_meets_the_end_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+    monkeypatch.setattr("expunge.training.trainer.batch_terms", full)
+    with pytest.raises(ExpungeError, match=r"out of memory, in a run .* It takes less with micro_batch_size=3"):
+        run(precision="float32")
