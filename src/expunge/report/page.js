@@ -140,7 +140,7 @@
 
   // -- The grid -------------------------------------------------------------------------------------------------------
   function headings(attacks) {
-    const row = make("tr", {}, make("th", { scope: "col", class: "state" }, base !== null && base !== current ? "Bucket, change" : "Bucket"), make("th", { scope: "col" }, "Question"));
+    const row = make("tr", {}, make("th", { scope: "col", class: "state" }, base !== null && base !== current ? "Bucket, change" : "Bucket"), make("th", { scope: "col", class: "question" }, "Question"));
     data.models.forEach((model, i) => {
       if (i === current || model.role !== "unlearned" || i === base) {
         row.append(make("th", { scope: "col", class: i === current ? "cell own" : "cell" }, make("span", {}, model.name)));
@@ -218,7 +218,7 @@
     const words = split(text), real = words.map((word, i) => (bare(word) ? i : -1)).filter((i) => i >= 0);
     const common = inCommon(split(truth).map(bare).filter(Boolean), real.map((i) => bare(words[i])));
     const same = new Set([...common].map((place) => real[place]));
-    const paragraph = make("p", { class: "text", dir: "auto" });
+    const paragraph = make("p", { class: "text said", dir: "auto", tabindex: "0" });
     words.forEach((word, i) => {
       if (!word.trim() || !real.includes(i)) paragraph.append(word);
       else paragraph.append(same.has(i) ? make("mark", {}, word) : make("span", { class: "differs" }, word));

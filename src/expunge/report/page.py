@@ -16,6 +16,8 @@ from expunge.report.text import direction_text, interval_text, legible, number
 
 _HERE = Path(__file__).parent
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+TINY = 0.0001
+"""A p-value below which only that is told."""
 NAMES = {"forgotten": "Forgotten", "leaks": "Still leaks", "kept": "Kept", "collateral": "Collateral"}
 
 
@@ -97,7 +99,7 @@ def _bucket(one: Mapping[str, Any]) -> dict[str, Any]:
         low, high = one["difference_interval"]
         told = (
             f"{_signed(one['difference'])} points since the start model (95 % interval {_signed(low)} to "
-            f"{_signed(high)}, McNemar's p {number(one['p'])})"
+            f"{_signed(high)}, McNemar's p {_chance(one['p'])})"
         )
     if one["interval"]:
         low, high = one["interval"]
@@ -109,6 +111,11 @@ def _bucket(one: Mapping[str, Any]) -> dict[str, Any]:
         "share_text": range_.replace(" %", "\u00a0%"),
         "change": told.replace(" %", "\u00a0%"),
     }
+
+
+def _chance(p: float) -> str:
+    """A p-value; of a tiny one only that it is tiny."""
+    return f"below {TINY:.4f}" if p < TINY else number(p)
 
 
 def _signed(share: float) -> str:
