@@ -74,8 +74,8 @@ def verify(
         corpus: its `forget` rows are checked to be in the record's scope.
 
     Raises:
-        ExpungeError: the folder is a release; or there is no record, or nothing that can be read as one; or the key, the salt or the rows are
-            missing or something else.
+        ExpungeError: the folder is a release; or there is no record, or nothing that can be read as one; or the key,
+            the salt or the rows are missing or something else.
     """
     folder = path_of("run", run)
     trusted = public_key(path_of("key", key)) if key is not None else None

@@ -331,6 +331,7 @@ VERB = Verb(
     flags=("dry_run", "overwrite"),
     positional="[MODEL]",
     positional_is="model",
-    note="Example: expunge attack runs/npo control=runs/retain forget=forget.jsonl retain=retain.jsonl\n\nEvery deployed form: expunge attack runs/npo forget=forget.jsonl forms=all "
+    note="Example: expunge attack runs/npo control=runs/retain forget=forget.jsonl retain=retain.jsonl\n\n"
+    "Every deployed form: expunge attack runs/npo forget=forget.jsonl forms=all "
     "output=runs/npo-deployed",
 )
