@@ -16,7 +16,7 @@ from expunge.report.text import direction_text, interval_text, legible, number
 
 _HERE = Path(__file__).parent
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-TINY = 0.0001
+TINY = 0.001
 """A p-value below which only that is told."""
 NAMES = {"forgotten": "Forgotten", "leaks": "Still leaks", "kept": "Kept", "collateral": "Collateral"}
 
@@ -115,7 +115,7 @@ def _bucket(one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chance(p: float) -> str:
     """A p-value; of a tiny one only that it is tiny."""
-    return f"below {TINY:.4f}" if p < TINY else number(p)
+    return f"below {TINY:.3f}" if p < TINY else number(p)
 
 
 def _signed(share: float) -> str:
