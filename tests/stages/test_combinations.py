@@ -96,16 +96,21 @@ def chosen() -> dict[str, list[tuple[Case, str]]]:
     found: dict[str, list[tuple[Case, str]]] = {architecture: [] for architecture in zoo.ARCHITECTURES}
     seen: set[tuple[Any, Any]] = set()
     turns = dict.fromkeys(KINDS, 0)
+
+    def take(case: Case) -> None:
+        seen.update(case.pairs)
+        found[case.architecture].append((case, KINDS[case.kind][turns[case.kind] % len(KINDS[case.kind])]))
+        turns[case.kind] += 1
+
     for number, architecture in enumerate(zoo.ARCHITECTURES):
         for place, setting in enumerate(SETTINGS):
             kinds = [[*KINDS][(number + place + step) % len(KINDS)] for step in range(len(KINDS))]
             open_to_training = [c for kind in kinds if (c := Case(*setting, kind, architecture)).refusal is None]
-            if not open_to_training:
-                continue
-            case = max(open_to_training, key=lambda c: len(c.pairs - seen))
-            seen |= case.pairs
-            found[architecture].append((case, KINDS[case.kind][turns[case.kind] % len(KINDS[case.kind])]))
-            turns[case.kind] += 1
+            if open_to_training:
+                take(max(open_to_training, key=lambda c: len(c.pairs - seen)))
+    for case in ALL:  # a kind that goes with few settings is not met with every architecture yet
+        if case.refusal is None and not case.pairs <= seen:
+            take(case)
     return found
 
 
