@@ -24,7 +24,7 @@ def undo(
     targets: Int[Tensor, "b c"],
     completion_mask: Bool[Tensor, "b c"],
     *,
-    beta: float = 10.0,
+    beta: float = 30.0,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Distillation into a perturbed student: shrink and perturb all weights, then learn again what may be known.
 
@@ -58,12 +58,12 @@ def undo(
         ExpungeError: `beta` is negative.
 
     Source: Lee et al. 2025, arXiv:2506.06278.
-    Defaults: perturbation 0.4 (their alpha), noise 0.1 (their beta), beta 10, gamma 1, alpha 1, retain `kl`, 10 epochs.
+    Defaults: perturbation 0.4 (their alpha), noise 0.1 (their beta), beta 30, gamma 1, alpha 1, retain `kl`, 10 epochs.
     Departures: they unlearn first and distill the unlearned model, on both sets: `model=<unlearned run> beta=0`. Here
     one run does both, with the target of `undial` in place of an unlearned model's outputs. Supervised positions only.
     An adapter leaves the weights as they are, so that the method does not go with one.
     """
-    require_at_least("undo: beta", beta, 0, hint="0 imitates the start model; 10 and more lower the true token.")
+    require_at_least("undo: beta", beta, 0, hint="0 imitates the start model; 30 leaves nothing of the true token.")
     reference = wide(reference_logits)
     lowered = torch.full_like(reference[..., :1], -beta)
     return kl(logits, reference.scatter_add(-1, targets.unsqueeze(-1), lowered), completion_mask)
