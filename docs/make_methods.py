@@ -33,7 +33,7 @@ def _entry(kind: str, name: str) -> str:
     function = catalogue.resolve(kind, name)
     method = method_of(function)
     lines = [f"### {name}\n", f"Mean over {method.reduction}s. Needs {_quoted(catalogue.needs(function))}."]
-    settings = {**catalogue.hyperparameters(function), **method.observes}
+    settings = {**catalogue.hyperparameters(function), **method.beside}
     if settings:
         lines.append("Hyperparameters: " + ", ".join(f"`{k}={_value(v)}`" for k, v in settings.items()) + ".")
     if kind == "methods":

@@ -172,7 +172,9 @@ def page() -> str:
     short, after, pretrained, through = short_runs(), attacked(), real(), adapters()
     wga, uniform, ascent = (one(short, method=name) for name in ("wga", "js_uniform", "grad_ascent"))
     npo_real = one(after, model="135 M", method="npo")
-    npo7, uniform7, wga7 = (one(after, model="7 M", method=name) for name in ("npo", "js_uniform", "wga"))
+    npo7, uniform7, wga7, undo7 = (
+        one(after, model="7 M", method=name) for name in ("npo", "js_uniform", "wga", "undo")
+    )
     lora = {row["model"]: row for row in through if re.match(r"IHL, \d", row["method and rate"])}
     never = stored("real")["levels"]["retain model"]
     level = number([stored("attacks-tofu7m")["runs"][0]["controls"]["plain"]])
@@ -194,6 +196,9 @@ def page() -> str:
         "([attacks](experiments/attacks.md)). Such a "
         "model answers forget questions with gibberish, and anybody sees that something was removed. On the "
         f"pretrained model it is the same: {npo_real['after relearning']} and {npo_real['retain ES']}, at 50 steps.",
+        "**`undo`, the same where answers have to be sentences** and some hundred steps are no obstacle: "
+        f"{undo7['after relearning']} after relearning, the retain set at {undo7['retain ES']} "
+        "([attacks](experiments/attacks.md)). It was run on 7 million parameters alone, and takes no adapter.",
         "**`js_uniform` where keeping counts most and relearning is no threat**: "
         f"{uniform['forget ES']} and {uniform['retain ES']} on 7 million parameters ([cost](cost.md)); relearning "
         "brings back "

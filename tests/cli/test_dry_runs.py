@@ -51,6 +51,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "adapter that needs a retain set": ("adapter=fila", "retain=null", "method=grad_ascent", "retain_loss=none"),
     "setting of an adapter without one": ("rank=4",),
     "quantized without an adapter": ("bits=4",),
+    "adapter over perturbed weights": ("adapter=lora", "method=undo"),
+    "perturbation out of range": ("method=undo", "perturbation=2"),
     # data
     "no retain set": ("retain=null",),
     "no such file": ("forget={folder}/nowhere.jsonl",),

@@ -39,6 +39,7 @@ KINDS = {
     "logits": ("ihl", "bst", "ceu", "js_uniform", "pdu"),
     "logits, compared": ("undial", "kl_min"),
     "hidden states": ("rmu", "adaptive_rmu"),
+    "logits, perturbed": ("undo",),
 }
 """Methods by what they read."""
 OF_METHODS: dict[str, dict[str, Any]] = {
@@ -67,6 +68,8 @@ class Case:
     @property
     def refusal(self) -> str | None:
         """What the message says where it cannot work."""
+        if self.adapter is not None and self.kind == "logits, perturbed":
+            return "undo perturbs the model's own weights and teaches them again, and an adapter leaves them"
         if self.adapter is None or self.mask is None:
             return None
         if self.mask != "matrix":
@@ -93,16 +96,21 @@ def chosen() -> dict[str, list[tuple[Case, str]]]:
     found: dict[str, list[tuple[Case, str]]] = {architecture: [] for architecture in zoo.ARCHITECTURES}
     seen: set[tuple[Any, Any]] = set()
     turns = dict.fromkeys(KINDS, 0)
+
+    def take(case: Case) -> None:
+        seen.update(case.pairs)
+        found[case.architecture].append((case, KINDS[case.kind][turns[case.kind] % len(KINDS[case.kind])]))
+        turns[case.kind] += 1
+
     for number, architecture in enumerate(zoo.ARCHITECTURES):
         for place, setting in enumerate(SETTINGS):
             kinds = [[*KINDS][(number + place + step) % len(KINDS)] for step in range(len(KINDS))]
             open_to_training = [c for kind in kinds if (c := Case(*setting, kind, architecture)).refusal is None]
-            if not open_to_training:
-                continue
-            case = max(open_to_training, key=lambda c: len(c.pairs - seen))
-            seen |= case.pairs
-            found[architecture].append((case, KINDS[case.kind][turns[case.kind] % len(KINDS[case.kind])]))
-            turns[case.kind] += 1
+            if open_to_training:
+                take(max(open_to_training, key=lambda c: len(c.pairs - seen)))
+    for case in ALL:  # a kind that goes with few settings is not met with every architecture yet
+        if case.refusal is None and not case.pairs <= seen:
+            take(case)
     return found
 
 
@@ -156,7 +164,8 @@ def unlearned(case: Case, method: str, model: PreTrainedModel) -> expunge.Run:
 
 def test_all_methods_and_architectures_are_in_the_sweep() -> None:
     assert {*catalogue.names("methods")} - {"rt_diff"} == {method for of in KINDS.values() for method in of}
-    assert len(ALL) == 4 * 4 * 7 * 11 and sum(case.refusal is not None for case in ALL) == 3 * 2 * 7 * 11 + 3 * 11
+    refused = sum(case.refusal is not None for case in ALL)
+    assert len(ALL) == 4 * 4 * 8 * 11 and refused == 3 * 2 * 7 * 11 + 3 * 11 + 3 * 4 * 11
 
 
 def test_every_pair_that_can_work_is_trained() -> None:

@@ -39,6 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     # One of each kind: alternates, logits, hidden states of a layer, token weights, a reference's distribution.
     "dpo": {"method": "dpo", "batch_size": 2, "micro_batch_size": 1, "gradient_checkpointing": True},
     "undial, sharded": {"method": "undial", "sharded": True, "gradient_checkpointing": True},
+    "undo": {"method": "undo", "noise": 1.0},
+    "undo, sharded": {"method": "undo", "noise": 1.0, "sharded": True},
     "rmu": {"method": "rmu", "layer": 1, "micro_batch_size": 1},
     "rmu, sharded": {"method": "rmu", "layer": 1, "sharded": True},
     "wga with kl": {"method": "wga", "retain": "kl"},

@@ -198,6 +198,20 @@ class Dual:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """How much of the start model's weights a run gives up before its first step."""
+
+    perturbation: float
+    """Share by which weights are shrunk, in [0, 1]: 0 leaves them as they are, 1 leaves noise alone."""
+    noise: float
+    """Size of the noise that takes its place, 0 or above: 1 is that of matrices that nothing has trained yet."""
+
+    def __post_init__(self) -> None:
+        require_between("perturbation", self.perturbation, 0, 1)
+        require_at_least("noise", self.noise, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """A forget loss, a retain loss over one or several sets, and their weights; either may be absent."""
 
@@ -214,6 +228,8 @@ class Objective:
 
     generates: Mapping[str, Any] = field(default_factory=dict)
     """How the start model makes up alternate answers where the data has none; empty: refusals are taken."""
+    perturbs: Perturbation | None = None
+    """How the start model is perturbed before the first step; None: it is not."""
     dual: Dual | None = None
     """How alpha moves during training; None: it stays."""
 
@@ -329,15 +345,16 @@ def build(
     forget_known = catalogue.hyperparameters(forget_function) if forget_function else {}
     retain_known = catalogue.hyperparameters(retain_function) if retain_function else {}
     of_retain = retain_names(forget_known, retain_known)
-    dual, generates = dict(defaults.dual), dict(defaults.generates)
+    dual, generates, perturbs = dict(defaults.dual), dict(defaults.generates), dict(defaults.perturbs)
     for name in given:
-        known = {*forget_known, *of_retain, *observed, *dual, *generates}
+        known = {*forget_known, *of_retain, *observed, *dual, *generates, *perturbs}
         if name not in known:
             what = f"hyperparameter of {method or 'fine-tuning'} with retain loss {retain_name}"
             hint = "" if adapter is None else catalogue.of_adapters(name)
             raise unknown(what, name, {*known, *(adapter or ())}, hint=hint)
     dual |= {k: v for k, v in given.items() if k in dual}
     generates |= {k: v for k, v in given.items() if k in generates}
+    perturbs |= {k: v for k, v in given.items() if k in perturbs}
     observed |= {k: v for k, v in given.items() if k in observed}
     if "layer" in observed and observed["layer"] is None and depth is not None:
         observed["layer"] = min(7, depth // 3)
@@ -368,6 +385,7 @@ def build(
         retain_sets=dict(retain_sets),
         dual=_dual(dual) if dual else None,
         generates=generates,
+        perturbs=Perturbation(**perturbs) if perturbs else None,
     )
 
 

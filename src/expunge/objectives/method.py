@@ -31,6 +31,9 @@ class Method:
     generates: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters with defaults (`alternates`, `alternate_temperature`) of methods whose alternate answers the
     start model makes up itself where the data has none."""
+    perturbs: Mapping[str, Any] = field(default_factory=dict)
+    """Hyperparameters with defaults (`perturbation`, `noise`) of methods that shrink and perturb the start model's
+    weights before the first step."""
     compares_with: Literal["start", "other"] = "start"
     """Whose values the loss is shown as reference: the start model's, or another model's, which a run does not have."""
     trains: Literal["all", "down_projections"] = "all"
@@ -46,7 +49,7 @@ class Method:
     @property
     def beside(self) -> dict[str, Any]:
         """Hyperparameters with defaults that belong to the method, and not to its function."""
-        return {**self.observes, **self.dual, **self.generates}
+        return {**self.observes, **self.dual, **self.generates, **self.perturbs}
 
 
 def method_of(function: Callable[..., Any]) -> Method:

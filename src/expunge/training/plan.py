@@ -194,6 +194,11 @@ def plan_unlearning(
         adapter=adaptation.settings if adaptation else (),
     )
     training = _with_defaults(training, objective, model, corpus, adapter=adaptation is not None or own)
+    if objective.perturbs is not None and (adaptation is not None or own):
+        raise ExpungeError(
+            f"{config.method} perturbs the model's own weights and teaches them again, and an adapter leaves them as "
+            "they are. Train the weights (no adapter), or those of a mask."
+        )
     matrices: tuple[str, ...] = ()
     if adaptation is not None:
         matrices = adapted_matrices(model, objective, config.targets, mask)
@@ -214,6 +219,7 @@ def plan_unlearning(
         "retain_hyperparameters": objective.retain.hyperparameters if objective.retain else {},
         **({"dual": asdict(objective.dual)} if objective.dual else {}),
         **objective.generates,
+        **(asdict(objective.perturbs) if objective.perturbs else {}),
         "layer": objective.layer,
         "positions": objective.positions,
         "reference": config.reference,

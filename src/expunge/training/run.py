@@ -53,6 +53,7 @@ from expunge.training.masters import narrow
 from expunge.training.options import options_on
 from expunge.training.outcome import Outcome, probabilities
 from expunge.training.packing import packing
+from expunge.training.perturbed import perturb
 from expunge.training.plan import Plan
 from expunge.training.rows import RunRows
 from expunge.training.run_log import RunLog, resumable
@@ -313,6 +314,8 @@ def train(
             trainer.selected = around.enter_context(masked(model, mask, reached=reached_parameters(model, objective)))
             if patch:
                 start = trainer.selected.values()
+        if objective.perturbs is not None:
+            perturb(model, objective.perturbs, seed=config.seed, selected=trainer.selected)
         if folder is not None:
             if trainer.is_world_process_zero():
                 manifest = _open_folder(folder, manifest, resume=resume)
