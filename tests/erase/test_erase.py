@@ -14,7 +14,7 @@ from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example, load_corpus
 from expunge.erase import choice, models, result, tuning
 from expunge.erase import erase as module
-from expunge.erase.candidates import CANDIDATES, chosen
+from expunge.erase.candidates import CANDIDATES, USUAL, chosen
 from expunge.erase.erase import NOTHING, erase
 from expunge.erase.looked_at import findings
 from expunge.erase.neighbors import _apart, _questions, neighbors, with_neighbors
@@ -215,6 +215,8 @@ def test_candidates_are_settings_of_unlearn(place: Path) -> None:
     assert CANDIDATES["npo"].settings_for(40, None)["batch_size"] == 8  # 50 steps in 10 epochs
     assert CANDIDATES["npo"].settings_for(3, None)["batch_size"] == 1
     assert CANDIDATES["npo"].settings_for(4000, None)["batch_size"] == 32
+    assert CANDIDATES["undo"].settings_for(40, None)["batch_size"] == 2  # 160 steps in 8 epochs
+    assert set(USUAL) == set(CANDIDATES) - {"undo"}
     through = trials(zoo.tiny_model(), zoo.tokenizer(), corpus, chosen(("npo",)), adapter="lora")
     assert through[0].rate == pytest.approx(10 * next(one.rate for one in planned if one.name == "npo"))
     assert Trial("a", 1.0, 1, 100, 0.0).seconds(50.0) == 6.0

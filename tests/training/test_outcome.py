@@ -82,4 +82,7 @@ def test_what_to_try() -> None:
     assert advice("hardly moved", hidden, 30).startswith("try learning_rate=0.0001 and alpha=10.0: the retain loss")
     assert advice("hardly moved", hidden | {"alpha": 10.0}, 30) == "try learning_rate=3e-05 or epochs=20.0"
     assert advice("collapsed", arguments, 30) == "try learning_rate=3e-06, fewer epochs, or a larger alpha"
+    assert advice("collapsed", arguments | {"perturbation": 0.4}, 30) == (
+        "try retain_per_forget=10 and epochs=20.0: what was perturbed has to be learned again"
+    )
     assert advice("forgotten", arguments, 7) == ""

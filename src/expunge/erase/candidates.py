@@ -12,7 +12,7 @@ from typing import Any
 from expunge.core.checks import require_names, unknown
 
 STEPS = 50
-"""Optimizer steps of a trial at least, as far as steps of one row allow."""
+"""Optimizer steps of most candidates."""
 LARGEST_BATCH = 32
 MULTIPLES = (1.0, 3.0, 1 / 3, 10.0, 0.1)
 """Of a candidate's first rate, in the order in which they are tried."""
@@ -26,10 +26,12 @@ class Candidate:
     times_default: float = 1.0
     """Its first learning rate, in default rates of its method."""
     epochs: int = field(default=10, kw_only=True)
+    steps: int = field(default=STEPS, kw_only=True)
+    """Optimizer steps at least, as far as steps of one row allow."""
 
     def settings_for(self, rows: int, adapter: str | None) -> dict[str, Any]:
         """Settings of `unlearn` for a forget set of so many rows, through an adapter where one is named."""
-        batch = max(1, min(LARGEST_BATCH, rows * self.epochs // STEPS))
+        batch = max(1, min(LARGEST_BATCH, rows * self.epochs // self.steps))
         through = {} if adapter is None else {"adapter": adapter}
         return {**self.settings, **through, "epochs": self.epochs, "batch_size": batch, "checkpoint_every": 0}
 
@@ -40,7 +42,12 @@ CANDIDATES: Mapping[str, Candidate] = {
     # Reaches the retain model's forget set in few steps, and keeps most.
     "wga": Candidate({"method": "wga"}, epochs=5),
     "npo": Candidate({"method": "npo"}),
+    # Withstands relearning and answers in sentences, but knows the retain set alone afterwards.
+    "undo": Candidate({"method": "undo", "retain_per_forget": 10}, epochs=8, steps=160),
 }
+USUAL = ("npo_small_beta", "wga", "npo")
+"""Those that leave what is in neither set where it was. Trials measure the forget and the retain set alone, and would not
+see that `undo` lost the rest."""
 
 
 def chosen(names: Sequence[str]) -> dict[str, Candidate]:

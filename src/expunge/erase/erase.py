@@ -14,7 +14,7 @@ from expunge.core.manifest import Manifest, jsonable
 from expunge.core.progress import Progress
 from expunge.data.corpus import Corpus, check_corpus
 from expunge.data.template import Template
-from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen
+from expunge.erase.candidates import MULTIPLES, USUAL, chosen
 from expunge.erase.choice import kept
 from expunge.erase.looked_at import findings
 from expunge.erase.models import Models
@@ -66,7 +66,7 @@ def erase(
     *,
     request: str = "erasure",
     control: str | Path | None = None,
-    candidates: Sequence[str] = tuple(CANDIDATES),
+    candidates: Sequence[str] = USUAL,
     adapter: str | None = None,
     tries: int = 3,
     budget: float = 3600.0,
@@ -95,7 +95,8 @@ def erase(
         request: the name of the request in the controller's files.
         control: retain model, or another model that never saw the rows; None: untaught facts stand for one, and the
             record gives no verdict.
-        candidates: ways of unlearning that are tried, in this order.
+        candidates: ways of unlearning that are tried, in this order; `undo` only where it is named, as it loses what
+            stands in neither set.
         adapter: train through it, such as `lora`; None: all weights.
         tries: most learning rates tried for each candidate.
         budget: seconds after which no further trial or attack begins; half of it is for trials.

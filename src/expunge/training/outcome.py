@@ -26,6 +26,8 @@ COLLAPSED = 0.5
 KNOWN = 0.05
 """Probability below which a retain set was not known before, and cannot be lost."""
 FEW_STEPS = 20
+MORE_RETAIN = 10
+"""Retain rows for a forget row with which perturbed weights learned the retain set again (docs/LOG.md, 2026-11-28)."""
 HIDDEN_ALPHA = 10.0
 """Weight of a retain loss on hidden states that still lets a small model forget (docs/LOG.md, 2026-11-27)."""
 
@@ -99,6 +101,9 @@ def advice(verdict: Verdict, arguments: Mapping[str, Any], steps: int) -> str:
         steps: that it took.
     """
     rate, batch, epochs = arguments["learning_rate"], arguments["batch_size"], arguments["epochs"]
+    if verdict == "collapsed" and "perturbation" in arguments:
+        more = f"{assigned(retain_per_forget=MORE_RETAIN)} and {assigned(epochs=2 * epochs)}"
+        return f"try {more}: what was perturbed has to be learned again"
     if verdict == "collapsed":
         return f"try {assigned(learning_rate=float(f'{rate / 3:.1g}'))}, fewer epochs, or a larger alpha"
     if verdict == "forgotten":

@@ -13,7 +13,7 @@ from expunge.core.duration import seconds
 from expunge.core.format import counted, in_units, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
-from expunge.erase.candidates import CANDIDATES, MULTIPLES, chosen
+from expunge.erase.candidates import MULTIPLES, USUAL, chosen
 from expunge.results.attacked import check_not_nothing
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class EraseConfig(DataConfig):
     control: str | None = None
     """Retain model, or another model that never saw the rows; null: untaught facts stand for one, and the record gives
     no verdict."""
-    candidates: tuple[str, ...] = tuple(CANDIDATES)
-    """Ways of unlearning that are tried, in this order."""
+    candidates: tuple[str, ...] = USUAL
+    """Ways of unlearning that are tried, in this order. `undo` only where it is named: it loses what stands in neither
+    set."""
     adapter: str | None = None
     """Train through it, such as `lora`; null: all weights."""
     tries: int = 3
