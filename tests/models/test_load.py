@@ -48,6 +48,7 @@ def test_a_name_that_could_be_a_hub_id_is_told_the_nearest_folder_before_the_hub
         raise OSError("the hub was asked")
 
     monkeypatch.chdir(tmp_path)
+    Path("open-unlearning/src").mkdir(parents=True)  # a clone of code, of the name of an organization on the hub
     for name in ("runs/npo", "my-model", "gpt2-x"):
         Path(name).mkdir(parents=True)
         (Path(name) / "config.json").write_text("{}")
@@ -63,7 +64,7 @@ def test_a_name_that_could_be_a_hub_id_is_told_the_nearest_folder_before_the_hub
             load("runs/another")
         with pytest.raises(ExpungeError, match=r"no model folder at 'runs/n po'\. Did you mean 'runs/npo'\?$"):
             load("runs/n po")  # no name on a hub
-        for elsewhere in ("gpt2", "user/model", "distilgpt2"):
+        for elsewhere in ("gpt2", "user/model", "distilgpt2", "open-unlearning/a-model"):
             with pytest.raises(ExpungeError, match="the hub was asked"):
                 load(elsewhere)
         with monkeypatch.context() as downloaded:

@@ -84,6 +84,19 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert len(again.history) == 8
 
 
+def test_a_run_that_is_older_than_a_setting_had_its_default(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        unlearn(tmp_path / "run", progress=killed_after(3))
+    path = tmp_path / "run/manifest.json"
+    about = json.loads(path.read_text())
+    for younger in ("attention", "compile"):
+        del about["arguments"][younger]
+    path.write_text(json.dumps(about))
+    with pytest.raises(ExpungeError, match="its arguments were others: attention: 'auto' then, 'eager' now. Put"):
+        unlearn(tmp_path / "run", resume=True, attention="eager")
+    assert len(unlearn(tmp_path / "run", resume=True).history) == 8
+
+
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         unlearn(tmp_path / "run", progress=killed_after(3))

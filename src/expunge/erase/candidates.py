@@ -46,8 +46,8 @@ CANDIDATES: Mapping[str, Candidate] = {
     "undo": Candidate({"method": "undo", "retain_per_forget": 10}, epochs=8, steps=160),
 }
 USUAL = ("npo_small_beta", "wga", "npo")
-"""Those that leave what is in neither set where it was. Trials measure the forget and the retain set alone, and would not
-see that `undo` lost the rest."""
+"""Those that leave what is in neither set where it was. Trials measure the forget and the retain set alone, and would
+not see that `undo` lost the rest."""
 
 
 def chosen(names: Sequence[str]) -> dict[str, Candidate]:

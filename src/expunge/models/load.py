@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -365,7 +365,8 @@ def _check_elsewhere(source: str | Path) -> None:
         raise ExpungeError(first) from None
     if any(cached(missing, name) for name in _CONFIGURATIONS):
         return
-    here = missing.parent.is_dir() if len(missing.parts) > 1 else _is_slip(missing.name)
+    # A folder may have the name of an organization on the hub, such as a clone of its code; one of models is meant.
+    here = bool(_models_in(missing.parent)) if len(missing.parts) > 1 else _is_slip(missing.name)
     if here:
         raise ExpungeError(f"{first} If it is a model on the hub, get it first: hf download {missing}")
 

@@ -100,8 +100,8 @@ def _refuse_release(folder: Path) -> None:
         return
     raise ExpungeError(
         f"{folder} is a release made by expunge export, and a record is about the files of a run folder. Verify the "
-        f"run: expunge verify <run>. Whether the release is as it was exported, the digests in its {MANIFEST} and its "
-        f"card say; a record made with derivatives={folder} names it, too."
+        f"run: expunge verify <run>. The digests in the release's {MANIFEST} and card show whether it is unchanged; a "
+        f"record made with derivatives={folder} names it, too."
     )
 
 

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -205,7 +205,9 @@ def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[st
         ExpungeError: something was another then; micro-batches and checkpoints may change.
     """
     before = manifest_of(folder)
-    compared = [("arguments", before.arguments, arguments)]
+    # A setting that is younger than the run had its default then.
+    defaults = {name: value for name, value in asdict(TrainingConfig()).items() if name in arguments}
+    compared = [("arguments", defaults | dict(before.arguments), arguments)]
     if inputs is not None:
         compared.append(("inputs", before.inputs, inputs))
     for what, old, new in compared:

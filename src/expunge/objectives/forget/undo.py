@@ -37,9 +37,9 @@ def undo(
 
     In nats; never negative, up to rounding. What the weights stored of the forget set is damaged with everything else,
     and only the rest is taught again, so that little is left for relearning to bring back. It is a partial retraining,
-    and needs more steps and more retain rows than other methods (`retain_per_forget=10`): go on until the retain loss is
-    low. What stands in neither set is lost with the rest, so it is for models of one subject, or for a retain set that
-    covers all that the model should know.
+    and needs more steps and more retain rows than other methods (`retain_per_forget=10`): go on until the retain loss
+    is low. What stands in neither set is lost with the rest, so it is for models of one subject, or for a retain set
+    that covers all that the model should know.
 
     This function computes the value of the forget set. A training run does the rest; outside a run (`compute_loss`)
     nothing is perturbed.
@@ -60,8 +60,8 @@ def undo(
         ExpungeError: `beta` is negative.
 
     Source: Lee et al. 2025, arXiv:2506.06278.
-    Defaults: perturbation 0.4 (their alpha), noise 0.1 (their beta), beta 30, gamma 1, alpha 1, retain `kl`, 10 epochs, learning rate
-    7e-5, which at 7 million parameters becomes the 2e-3 that was good there.
+    Defaults: perturbation 0.4 (their alpha), noise 0.1 (their beta), beta 30, gamma 1, alpha 1, retain `kl`, 10 epochs,
+    learning rate 7e-5, which at 7 million parameters becomes the 2e-3 that was good there.
     Departures: they unlearn first and distill the unlearned model, on both sets: `model=<unlearned run> beta=0`. Here
     one run does both, with the target of `undial` in place of an unlearned model's outputs. Supervised positions only.
     An adapter leaves the weights as they are, so that the method does not go with one.
