@@ -92,7 +92,7 @@ def test_a_run_that_is_older_than_a_setting_had_its_default(tmp_path: Path) -> N
     for younger in ("attention", "compile"):
         del about["arguments"][younger]
     path.write_text(json.dumps(about))
-    with pytest.raises(ExpungeError, match="its arguments were others: attention: 'auto' then, 'eager' now. Put"):
+    with pytest.raises(ExpungeError, match=r"its arguments were others: attention: 'auto' then, 'eager' now. Put"):
         unlearn(tmp_path / "run", resume=True, attention="eager")
     assert len(unlearn(tmp_path / "run", resume=True).history) == 8
 
