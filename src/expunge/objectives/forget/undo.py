@@ -37,7 +37,8 @@ def undo(
 
     In nats; never negative, up to rounding. What the weights stored of the forget set is damaged with everything else,
     and only the rest is taught again, so that little is left for relearning to bring back. It is a partial retraining,
-    and needs more steps than other methods: go on until the retain loss is low.
+    and needs more steps than other methods: go on until the retain loss is low. `gamma=0` leaves the forget set out,
+    which is enough for a model that was unlearned before, and does not bend its answers.
 
     This function computes the value of the forget set. A training run does the rest; outside a run (`compute_loss`)
     nothing is perturbed.
