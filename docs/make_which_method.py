@@ -196,9 +196,10 @@ def page() -> str:
         "([attacks](experiments/attacks.md)). Such a "
         "model answers forget questions with gibberish, and anybody sees that something was removed. On the "
         f"pretrained model it is the same: {npo_real['after relearning']} and {npo_real['retain ES']}, at 50 steps.",
-        "**`undo`, the same where answers have to be sentences** and some hundred steps are no obstacle: "
+        "**`undo`, the same where some hundred steps are no obstacle**: "
         f"{undo7['after relearning']} after relearning, the retain set at {undo7['retain ES']} "
-        "([attacks](experiments/attacks.md)). It was run on 7 million parameters alone, and takes no adapter.",
+        "([attacks](experiments/attacks.md)). Its answers repeat less than those of `npo`, but many fall apart, too. It was run on 7 "
+        "million parameters alone, and takes no adapter.",
         "**`js_uniform` where keeping counts most and relearning is no threat**: "
         f"{uniform['forget ES']} and {uniform['retain ES']} on 7 million parameters ([cost](cost.md)); relearning "
         "brings back "

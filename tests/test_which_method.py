@@ -65,7 +65,7 @@ def test_what_is_advised_follows_from_the_numbers(made: dict[str, Any]) -> None:
     never = made["stored"]("real")["levels"]["retain model"]["forget_extraction_strength"]
     by_nearness = sorted(real, key=lambda name: abs(value(real[name], "forget ES") - never))
     assert by_nearness[0] == "wga" == max(real, key=lambda name: value(real[name], "retain ES"))
-    assert min(after, key=lambda which: value(after[which], "after relearning")) == ("7 M", "npo")
+    assert min(after, key=lambda which: value(after[which], "after relearning")) == ("7 M", "undo")
     assert next(iter(short)) == "js_uniform"
     for pair in ((short["grad_diff"], short["wga"]), (real["grad_diff"], real["wga"])):
         assert value(pair[0], "retain ES") < value(pair[1], "retain ES")
