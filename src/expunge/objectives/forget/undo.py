@@ -39,8 +39,8 @@ def undo(
     and only the rest is taught again, so that little is left for relearning to bring back. It is a partial retraining,
     and needs more steps and more retain rows than other methods (`retain_per_forget=10`): go on until the retain loss
     is low. What stands in neither set is lost with the rest, so it is for models of one subject, or for a retain set
-    that covers all that the model should know. `gamma=0` leaves the forget set out, which is enough for a model that was
-    unlearned before, and does not bend its answers.
+    that covers all that the model should know. `gamma=0` leaves the forget set out, which is enough for a model that
+    was unlearned before, and does not bend its answers.
 
     This function computes the value of the forget set. A training run does the rest; outside a run (`compute_loss`)
     nothing is perturbed.
