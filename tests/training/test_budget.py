@@ -11,8 +11,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 import zoo
 from expunge.core.checks import ExpungeError
 from expunge.models.lowrank import without_known_warnings
+from expunge.training import finetune as finetune_module
 from expunge.training import unlearn as module
 from expunge.training.budget import explained, fitted, ran_out, sparing, told
+from expunge.training.finetune import finetune
 from expunge.training.memory import Conditions, run_peak
 from expunge.training.plan import Plan, plan_unlearning, split_settings
 from expunge.training.training_config import TrainingConfig, bytes_of
@@ -238,3 +240,12 @@ def test_an_adapter_of_the_models_own_is_not_sent_to_a_limit(monkeypatch: pytest
         unlearn(own(), zoo.tokenizer(), zoo.corpus(), **how)
     assert "It takes less with micro_batch_size=3" in str(caught.value)
     assert "memory=" not in str(caught.value)
+
+
+def test_a_run_on_divided_weights_takes_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "sharded", lambda _model: True)
+    with pytest.raises(ExpungeError, match="memory=1GB plans no run with sharded=True"):
+        run(memory="1GB")
+    monkeypatch.setattr(finetune_module, "sharded", lambda _model: True)
+    with pytest.raises(ExpungeError, match="memory=1GB plans no run with sharded=True"):
+        finetune(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), memory="1GB")
