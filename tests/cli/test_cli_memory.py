@@ -57,6 +57,16 @@ def test_too_little_is_refused_in_the_same_words(call: Callable[..., Any], words
     assert "memory=1MB is less than this run takes however it is computed: 4" in " ".join((out + err).split())
 
 
+def test_a_limit_and_sharded_weights_do_not_go_together(
+    call: Callable[..., Any], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in (words, ("train", f"{words[1]}", f"data={words[3].partition('=')[2]}", "batch_size=10", words[-1])):
+        code, out, err = call(*command, "memory=1GB", "sharded=true", "--dry-run")
+        assert code != 0
+        assert "memory=1GB plans no run with sharded=true" in " ".join((out + err).split())
+
+
 def test_a_wrong_size_is_refused(call: Callable[..., Any], words: tuple[str, ...]) -> None:
     code, out, err = call(*words, "memory=40")
     assert code != 0 and "memory must be a size such as 40GiB or 512MB; got '40'" in out + err

@@ -1,14 +1,19 @@
 """What a run will take, estimated before it starts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedModel
 
 import zoo
 from expunge.core.batch import Encoded
 from expunge.data.pairing import Pairs
 from expunge.masks.mask import Mask
+from expunge.models.anatomy import causal_lm
+from expunge.models.lowrank import without_known_warnings
 from expunge.models.tiny import tiny_model
 from expunge.objectives.combine import build
 from expunge.objectives.method import Method
@@ -27,6 +32,7 @@ WORK = Work(
     tokens_an_epoch=300,
     tokens_at_once=100,
     groups_at_once=3,
+    pairs_at_once=2000,
     completion_at_once=40,
 )
 
@@ -114,9 +120,10 @@ def test_whole_logits_are_kept_only_where_a_loss_needs_them(monkeypatch: pytest.
     assert estimate("undial")["activations"] == BLOCKS + 4 * 320 * (40 + 3 * 40)  # without retain rows: one stream
 
 
-def test_the_estimate_of_blocks_agrees_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured: the tensors that a decoder keeps for its backward pass, each counted once, parameters left out."""
-    model = tiny_model(zoo.tokenizer()).train()
+def measured(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, *, rows: int = 4, tokens: int = 64, autocast: bool = False
+) -> int:
+    """Bytes that a decoder keeps for its backward pass, each once, parameters left out."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
     pack = recomputed_module._packed
@@ -127,23 +134,88 @@ def test_the_estimate_of_blocks_agrees_with_what_is_kept(monkeypatch: pytest.Mon
             kept[result.untyped_storage().data_ptr()] = result
         return result
 
-    monkeypatch.setattr(recomputed_module, "_packed", noting)
-    with recomputed():
-        model.get_decoder()(input_ids=torch.randint(5, 100, (4, 64)), use_cache=False)
-    work = Work(**{**vars(WORK), "tokens_at_once": 4 * 64, "completion_at_once": 0})
-    found = training_memory(
-        model,
-        work,
-        objective=build("grad_diff"),
-        second=False,
-        trained=0,
-        dtype="auto",
-        whole=True,
-        autocast=False,
-        checkpointing=False,
+    ids = torch.randint(5, 100, (rows, tokens))
+    with monkeypatch.context() as patched, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        patched.setattr(recomputed_module, "_packed", noting)
+        with recomputed():
+            model.get_decoder()(input_ids=ids, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def activations(model: PreTrainedModel, *, rows: int = 4, tokens: int = 64, **how: Any) -> float:
+    """The estimate of the same."""
+    size = replace(WORK, tokens_at_once=rows * tokens, pairs_at_once=rows * tokens**2, completion_at_once=0)
+    given: dict[str, Any] = {"second": False, "trained": 0, "dtype": "auto", "whole": True, "checkpointing": False}
+    return training_memory(model, size, objective=build("grad_diff"), **{**given, "autocast": False, **how})[
+        "activations"
+    ]
+
+
+def test_the_estimate_of_blocks_agrees_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(zoo.tokenizer()).train()
+    assert activations(model) == pytest.approx(measured(model, monkeypatch), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neo", "gemma2"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_probabilities_of_eager_attention_are_counted(
+    name: str, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured on as many tokens in longer and in shorter rows, so that what grows with the pairs is compared alone."""
+    model = zoo.tiny_model(name).train()
+    model.set_attn_implementation("eager")
+    long, short = {"rows": 4, "tokens": 64}, {"rows": 16, "tokens": 16}
+    kept = measured(model, monkeypatch, autocast=autocast, **long) - measured(
+        model, monkeypatch, autocast=autocast, **short
     )
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert found["activations"] == pytest.approx(measured, rel=0.1)
+    expected = activations(model, autocast=autocast, eager=True, **long) - activations(
+        model, autocast=autocast, eager=True, **short
+    )
+    assert expected > 0
+    assert expected == pytest.approx(kept, rel=0.05)
+
+
+def test_eager_attention_by_hand() -> None:
+    # 2000 pairs of positions, 4 heads, a float32 number each, in 3 blocks; under autocast one of bfloat16 besides.
+    probabilities = 3 * 2000 * 4 * 4
+    assert estimate(eager=True)["activations"] == BLOCKS + LOGITS + probabilities
+    more = estimate(eager=True, autocast=True)["activations"] - estimate(autocast=True)["activations"]
+    assert more == probabilities * 6 / 4
+    assert estimate(eager=True, checkpointing=True)["activations"] == 38_400 + (BLOCKS + probabilities) / 3 + LOGITS
+    # Blocks that keep activations: one, and the inputs of one layer.
+    some = estimate(eager=True, depth=1.2)["activations"] - estimate(depth=1.2)["activations"]
+    assert some == probabilities / 3
+
+
+@pytest.mark.parametrize(("name", "attention"), [("llama", "eager"), ("gpt_neo", "auto"), ("gemma2", "auto")])
+def test_a_run_with_eager_attention_counts_it(name: str, attention: str) -> None:
+    model = zoo.tiny_model(name)
+    before = model.config._attn_implementation
+
+    def active(**settings: Any) -> float:
+        given = {"method": "grad_diff", "batch_size": 6, "micro_batch_size": 3, **settings}
+        made = plan_unlearning(model, *split_settings(given))
+        rows = made.rows(zoo.corpus(), zoo.tokenizer(), model)
+        size = work(rows, made.training)
+        found = run_memory(model, made, rows, Conditions())["activations"]
+        return (
+            found
+            - training_memory(
+                model,
+                size,
+                objective=made.objective,
+                second=False,
+                trained=1,
+                dtype="auto",
+                whole=True,
+                autocast=False,
+                checkpointing=False,
+                eager=True,
+            )["activations"]
+        )
+
+    assert active(attention=attention) == 0
+    assert model.config._attn_implementation == before
 
 
 def test_trained_parameters() -> None:
@@ -166,7 +238,10 @@ def test_the_largest_micro_batch_is_counted_as_it_is_computed() -> None:
     size = work(rows, TrainingConfig(batch_size=4, epochs=1))
     # The two long rows run together, padded to 150, and the two short ones to 10.
     assert (size.tokens_at_once, size.groups_at_once, size.completion_at_once) == (2 * 150 + 2 * 10, 2, 12)
+    assert size.pairs_at_once == 2 * 150**2 + 2 * 10**2
     assert size.tokens_an_epoch == sum(lengths)
+    packed = work(rows, TrainingConfig(batch_size=4, epochs=1), packed=True)
+    assert (packed.tokens_at_once, packed.groups_at_once, packed.pairs_at_once) == (317, 1, 317**2)
 
 
 LAST = "model.layers.2.mlp.down_proj.weight"
@@ -215,3 +290,19 @@ def test_reference_values_are_counted_where_they_are_kept() -> None:
     assert parts("kl_min", Conditions())["start model's head"] == 4 * 320 * 32
     second = parts("npo", Conditions(reference="model"))
     assert second["frozen start model"] == second["weights"] and "reference values" not in second
+
+
+def test_a_models_own_adapter_takes_what_an_adapter_of_ours_takes() -> None:
+    plain = zoo.tiny_model()
+    with without_known_warnings():
+        adapted = get_peft_model(zoo.tiny_model(), LoraConfig(target_modules="all-linear", r=4))
+    corpus, tokenizer = zoo.corpus(), zoo.tokenizer()
+    ours = plan_unlearning(plain, *split_settings({"method": "grad_diff", "adapter": "lora", "rank": 4}))
+    own = plan_unlearning(adapted, *split_settings({"method": "grad_diff"}))
+    inner = causal_lm(adapted)
+    assert isinstance(inner, PreTrainedModel)
+    assert own.trained_parameters(inner) == ours.trained_parameters(plain) == 5568
+    expected = run_memory(plain, ours, ours.rows(corpus, tokenizer, plain), Conditions(autocast=True))
+    found = run_memory(inner, own, own.rows(corpus, tokenizer, adapted), Conditions(autocast=True))
+    assert found.pop("weights") == expected.pop("weights") + 4 * 5568  # the factors are among its weights
+    assert found == expected

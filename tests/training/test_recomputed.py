@@ -136,6 +136,41 @@ def test_what_nothing_else_keeps_is_kept() -> None:
     assert isinstance(module._packed(total * total), module._Way)
 
 
+@pytest.mark.parametrize("squarings", [2, 3, 4, 7, 18])
+def test_a_result_that_feeds_both_factors_is_kept_before_it_costs_much(
+    squarings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = 0
+    original = module._value
+
+    def counting(node: Any) -> Tensor:
+        nonlocal products
+        products += 1
+        return original(node)
+
+    monkeypatch.setattr(module, "_value", counting)
+    x = torch.ones(3, requires_grad=True)
+    with recomputed():
+        y = x
+        for _ in range(squarings):
+            y = y * y
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.full((3,), 2.0**squarings))
+    # Each product reads both factors, which take 1, 3 or 7 operations, and the fourth result is kept: 0.
+    assert products == sum(2 * (1, 3, 7, 0)[n % 4] for n in range(squarings - 1))
+
+
+def test_a_long_way_is_not_gone() -> None:
+    x = torch.ones(4, requires_grad=True)
+    with recomputed():
+        y = x * x
+        for _ in range(3000):
+            y = y.view(2, 2).view(4)
+        z = y * y
+    z.sum().backward()
+    assert torch.equal(x.grad, torch.full((4,), 4.0))
+
+
 def test_a_second_derivative_goes_through_it() -> None:
     # d2/dx2 of silu(x) ** 2 by the plain graph and by the spared one.
     found = []

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.checks import path_of
+from expunge.core.distributed import sharded
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint
 from expunge.core.progress import Progress
@@ -89,10 +90,12 @@ def finetune(
     rows = plan.rows(learned, tokenizer, model)
     under = Conditions(autocast=uses_bf16(model, plan.training), place=place_now(model))
 
-    def take(way: Plan) -> float:
+    def estimate(way: Plan) -> float:
         return run_peak(model, way, rows, under)
 
-    plan = fitted(plan, take)
+    asked, divided = plan, sharded(model)
+    plan = fitted(asked, estimate, divided=divided)
+    steps_in = explained(asked, plan, estimate, divided=divided)
     manifest = Manifest(
         stage="train",
         arguments=dict(plan.arguments),
@@ -132,7 +135,7 @@ def finetune(
                 resume=resume,
                 progress=progress,
                 stored=stored,
-                steps_in=explained(plan, take),
+                steps_in=steps_in,
             )
         finally:
             narrow(model, stored)

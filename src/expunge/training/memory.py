@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from expunge.core.batch import Encoded
@@ -16,6 +18,7 @@ from expunge.models.reference import ReferencePolicy, choose, kept_of
 from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
 from expunge.training.masked import mask_summary, reached_parameters
+from expunge.training.options import options_on
 from expunge.training.packing import choose_packing
 from expunge.training.plan import Plan
 from expunge.training.reference_rows import reference_size
@@ -42,6 +45,8 @@ class Work:
     """Tokens of the largest micro-batch, all streams together, as they are computed: padded within a group."""
     groups_at_once: int
     """Groups of rows of like length that it falls into."""
+    pairs_at_once: int
+    """Pairs of positions that attention computes for it where it computes all within a group."""
     completion_at_once: int
     """Supervised tokens of a micro-batch, at most."""
 
@@ -85,15 +90,16 @@ def work(rows: RunRows, config: TrainingConfig, *, packed: bool = False) -> Work
     first = max(range(0, len(items), micro), key=lambda i: sum(tokens[i : i + micro]))
     largest = [len(rows.encoded[s][n].ids) for i in items[first : first + micro] for s, k in i.rows.items() for n in k]
     groups = groups_of_like_length(torch.tensor(largest))
-    padded = sum(len(group) * max(largest[i] for i in group.tolist()) for group in groups)
+    widths = [(len(group), max(largest[i] for i in group.tolist())) for group in groups]
     return Work(
         rows=rows.pairs.n_forget,
         steps=math.ceil(len(rows) / config.rows_a_step),
         micro=micro,
         accumulation=accumulation,
         tokens_an_epoch=round(sum(tokens) * rows.pairs.n_forget / len(rows)),
-        tokens_at_once=sum(largest) if packed else padded,
+        tokens_at_once=sum(largest) if packed else sum(count * width for count, width in widths),
         groups_at_once=1 if packed else len(groups),
+        pairs_at_once=sum(largest) ** 2 if packed else sum(count * width**2 for count, width in widths),
         completion_at_once=max(sum(completions[i : i + micro]) for i in range(0, len(items), micro)),
     )
 
@@ -107,12 +113,14 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
         rows: of the run.
         under: which conditions.
     """
-    mask, adapted = plan.weight_mask, plan.adaptation is not None
+    mask, adapted = plan.weight_mask, plan.adaptation is not None or plan.own_adapter
     whole = not adapted and mask is None
     needs = plan.objective.needs("reference")
     kept = reference_size(model, rows, plan.objective)
     how = choose(under.reference, needs, kept)
-    packed = choose_packing(model, plan.training.packing, place=under.place).packed
+    with options_on(model, plan.training):
+        packed = choose_packing(model, plan.training.packing, place=under.place).packed
+        eager = model.config._attn_implementation == "eager"
     training = training_memory(
         model,
         work(rows, plan.training, packed=packed),
@@ -127,6 +135,7 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
         checkpointing=plan.training.gradient_checkpointing,
         bits_of_moments=8 if plan.training.optimizer == "adamw_8bit" else 32,
         depth=blocks_kept(model, plan),
+        eager=eager,
     )
     if how != "precomputed":
         return training
@@ -153,7 +162,7 @@ def blocks_kept(model: PreTrainedModel, plan: Plan) -> float:
     if not trained <= set().union(*stack):
         return stop  # embeddings come before all blocks
     first = with_trained[0]
-    last_layers = [layer for layer in linear_layers(model).values() if id(layer.weight) in stack[first]][-1:]
+    last_layers = [layer for layer in _layers(model) if id(layer.weight) in stack[first]][-1:]
     if first < stop and any(stack[first] & trained == {id(layer.weight)} for layer in last_layers):
         return stop - first - 1 + shape_of(last_layers[0])[1] / _block(model, tokens=1, computed=1, residual=1)[0]
     return max(0, stop - first)
@@ -174,13 +183,15 @@ def training_memory(
     checkpointing: bool,
     bits_of_moments: int = 32,
     depth: float | None = None,
+    eager: bool = False,
 ) -> dict[str, float]:
     """Bytes that a training run takes on each device, by purpose, at the peak of a step.
 
     Weights, gradients and the two moments of AdamW are counted exactly; what is trained is float32 or wider, whatever
     the stored type. A decoder block keeps its two residual states, the outputs of its linear layers but those that are
     added to the residual, and what attention gave: (4 hidden + 2 key-value + 2 intermediate) numbers a token on Llama
-    blocks; or one residual state, where activations are computed again. Without accumulation, gradients take the place
+    blocks; or one residual state, where activations are computed again. Eager attention keeps a probability for each
+    head and pair of positions besides. Without accumulation, gradients take the place
     of activations as the backward pass goes on. What an allocator does not use again is left out.
 
     Args:
@@ -197,20 +208,25 @@ def training_memory(
         checkpointing: are activations computed again in the backward pass?
         bits_of_moments: of the optimizer: 8, or those of what is trained.
         depth: how many decoder blocks keep activations; None: all.
+        eager: is attention computed for all pairs of positions at once?
     """
     shape = model.config.get_text_config(decoder=True)
     stored = torch.finfo(model.dtype if dtype == "auto" else getattr(torch, dtype)).bits // 8
     wide = max(4, stored)
     width = wide if whole else stored
     weights = weight_bytes(model, width, bits)
-    layers = [shape_of(layer) for layer in linear_layers(model).values()]
+    layers = [shape_of(layer) for layer in _layers(model)]
     table = shape.vocab_size * shape.hidden_size
     # Autocast keeps one copy of a trained weight, and one of a frozen weight for each group of rows of like length.
     copies = 2.0 * (1 if whole else size.groups_at_once) * (sum(math.prod(layer) for layer in layers) + table)
     gradients = float(trained * wide)
     depth = len(blocks(model)) if depth is None else depth
-    one, residual = _block(model, size.tokens_at_once, computed=2 if autocast else width, residual=width)
+    computed = 2 if autocast else width
+    one, residual = _block(model, size.tokens_at_once, computed=computed, residual=width)
     active = depth * residual + one if checkpointing else depth * one
+    if eager:  # the share of a block that keeps inputs of its last layer alone keeps nothing of its attention
+        kept = math.floor(depth)
+        active += (min(1, kept) if checkpointing else kept) * _attention(model, size.pairs_at_once, computed)
     active += _logits(shape.vocab_size, size, objective)
     if size.accumulation > 1:
         steps = {"gradients": gradients, "activations": active}
@@ -237,9 +253,26 @@ def _block(model: PreTrainedModel, tokens: int, *, computed: int, residual: int)
     """
     shape = model.config.get_text_config(decoder=True)
     hidden = int(shape.hidden_size)
-    outputs = sum(out for out, _ in map(shape_of, linear_layers(model).values())) / len(blocks(model))
+    outputs = sum(out for out, _ in map(shape_of, _layers(model))) / len(blocks(model))
     # Two outputs are added to the residual; what attention gave is as wide as the residual.
     return tokens * (2 * hidden * residual + (outputs - hidden) * computed), float(tokens * hidden * residual)
+
+
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
+    """Linear layers of the decoder blocks, without the factors of an adapter that the model came with."""
+    tuned = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    factors = {id(part) for module in tuned for part in module.modules() if part is not module.get_base_layer()}
+    return [layer for layer in linear_layers(model).values() if id(layer) not in factors]
+
+
+def _attention(model: PreTrainedModel, pairs: int, computed: int) -> float:
+    """Bytes that eager attention keeps in a decoder block: probabilities in float32, and as they are computed with.
+
+    A soft cap of the scores keeps its result, too.
+    """
+    shape = model.config.get_text_config(decoder=True)
+    capped = getattr(shape, "attn_logit_softcapping", None) is not None
+    return float(pairs * shape.num_attention_heads * (4 + (computed != 4) * computed + capped * computed))
 
 
 def _logits(vocabulary: int, size: Work, objective: Objective) -> float:

@@ -64,6 +64,8 @@ class Plan:
     """The adapter, where one is trained."""
     matrices: tuple[str, ...] = ()
     """Names of the matrices that the adapter is attached to."""
+    own_adapter: bool = False
+    """Is the adapter trained that the model came with?"""
     save: Save = "merged"
     """What is saved of the adapter, or of the one that the model came with."""
 
@@ -79,7 +81,7 @@ class Plan:
         return self.training.epochs
 
     def trained_parameters(self, model: nn.Module) -> int:
-        """How many numbers are trained: the adapter's factors, else what the method trains by default, mask aside.
+        """How many numbers are trained: an adapter's factors, else what the method trains by default, mask aside.
 
         Args:
             model: the start model, of which shapes alone are read.
@@ -101,6 +103,8 @@ class Plan:
         return self._by_default(model)
 
     def _by_default(self, model: nn.Module) -> tuple[str, ...]:
+        if self.own_adapter:
+            return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         forget, layer = self.objective.forget, self.objective.layer
         if forget is None or forget.method.trains == "all" or layer is None or self.mask is not None:
             return tuple(name for name, _ in model.named_parameters())
@@ -240,6 +244,7 @@ def plan_unlearning(
         patch=patch,
         adaptation=adaptation,
         matrices=matrices,
+        own_adapter=own,
         save=config.save or "adapter" if own else adaptation.save if adaptation else "merged",
         retain_per_forget=training.retain_per_forget,
     )

@@ -17,6 +17,11 @@ from torch import Tensor
 
 _VIEWS = frozenset({"ViewBackward0", "UnsafeViewBackward0"})
 _CASTS = frozenset({"ToCopyBackward0"})
+_MOST = 8
+"""Operations that one tensor is computed again by, at most: a result that feeds both factors of a product, again and
+again, would take twice as many each time."""
+_COST = "expunge: operations"
+"""Where a node notes them, once its result is not kept."""
 
 
 @contextmanager
@@ -34,8 +39,10 @@ class _Way:
 
 
 def _packed(tensor: Tensor) -> Tensor | _Way:
-    node = tensor.grad_fn
-    if node is not None and _has_way(node):
+    node: Any = tensor.grad_fn
+    cost = _cost(node) if node is not None else None
+    if cost is not None:
+        node.metadata[_COST] = cost
         return _Way(node)
     # An operation may keep its own result, which refers to the operation: a circle, unless it is cut here.
     return tensor if tensor.is_leaf else tensor.detach()
@@ -46,18 +53,35 @@ def _unpacked(kept: Tensor | _Way) -> Tensor:
     return _value(kept.node) if isinstance(kept, _Way) else kept
 
 
-def _has_way(node: Any) -> bool:
-    """Does the result of an operation follow from what it, or what comes before it, keeps?"""
+def _cost(node: Any, most: int = _MOST) -> int | None:
+    """Operations by which the result of an operation follows from tensors that are kept; None: it does not by `most`.
+
+    Its operands come from what the operation keeps, or from what comes before it in the same way.
+    """
     name = node.name()
+    before: int | None
+    if most < 1:
+        return None
     if name in ("SiluBackward0", "GeluBackward0"):
-        return True
-    if name == "MulBackward0":
+        before = _cost_of_saved(node.next_functions[0][0])
+    elif name == "MulBackward0":
         # A factor is kept where the other one has a gradient.
         (left, _), (right, _) = node.next_functions
-        return (right is not None or _has_way(left)) and (left is not None or _has_way(right))
-    if name in _VIEWS or name in _CASTS:
-        return _has_way(node.next_functions[0][0])
-    return False
+        factors = (
+            _cost_of_saved(left) if right is not None else _cost(left, most - 1),
+            _cost_of_saved(right) if left is not None else _cost(right, most - 1),
+        )
+        before = None if None in factors else sum(filter(None, factors))
+    elif name in _VIEWS or name in _CASTS:
+        before = _cost(node.next_functions[0][0], most - 1)
+    else:
+        return None
+    return None if before is None or before >= most else before + 1
+
+
+def _cost_of_saved(node: Any) -> int:
+    """Operations by which a saved tensor is had, by the node that made it: none where it is kept."""
+    return 0 if node is None else int(node.metadata.get(_COST, 0))
 
 
 def _value(node: Any) -> Tensor:

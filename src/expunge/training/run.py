@@ -280,7 +280,7 @@ def train(
             rows_a_step=config.rows_a_step,
         )
         # Checkpointing keeps less than that and computes more; compiled blocks choose by themselves what they keep.
-        trainer.spares = not (config.compile or config.gradient_checkpointing)
+        trainer.recomputes = not (config.compile or config.gradient_checkpointing)
         if objective.dual is not None:
             warmup_steps = round(objective.dual.warmup * rows.pairs.n_forget / config.rows_a_step)
             trainer.add_callback(DualAscent(trainer, objective.dual, warmup_steps=warmup_steps))

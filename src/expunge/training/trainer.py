@@ -89,7 +89,7 @@ class ObjectiveTrainer(Trainer):
         self.about = about
         self.run_log: RunLog | None = None
         """Of the run folder, where there is one; set before training."""
-        self.spares = True
+        self.recomputes = True
         """Are activations that cost little computed again? Set before training."""
         self.unproven = False
         """Is there a checkpoint that no step has started from yet?"""
@@ -251,7 +251,7 @@ class ObjectiveTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """This micro-batch's share of the step's loss."""
-        with self.accelerator.autocast(), recomputed() if self.spares else nullcontext():
+        with self.accelerator.autocast(), recomputed() if self.recomputes else nullcontext():
             part = batch_terms(model, inputs, self.objective, reference=self.reference)
         self.step.add(part.terms, part.logprobs)
         # Engines average gradients over ranks; our denominators already span them.

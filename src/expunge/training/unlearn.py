@@ -1,7 +1,7 @@
 """Unlearning: from a start model and a corpus to a model that should no longer know the forget set."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.config.signature import shows_settings
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, path_of
+from expunge.core.distributed import sharded
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, fingerprint, jsonable
 from expunge.core.progress import Progress
@@ -37,7 +38,7 @@ from expunge.training.adapter import (
     describe_own_adapter,
     result_writer,
 )
-from expunge.training.budget import Take, as_results, explained, fitted
+from expunge.training.budget import as_results, explained, fitted
 from expunge.training.masked import mask_fingerprint, mask_summary
 from expunge.training.masters import narrow, widen
 from expunge.training.memory import Conditions, run_peak
@@ -143,7 +144,7 @@ def unlearn(
             progress=progress,
         )
     rows = plan.rows(corpus, tokenizer, model)
-    plan, take = _within_memory(plan, model, rows, config)
+    plan, steps_in = _within_memory(plan, model, rows, config)
     training = plan.training
     check_eps(model, rows, objective)
     own_adapter = model if isinstance(model, PeftModel) else None
@@ -214,16 +215,14 @@ def unlearn(
             about=about,
             stop=when,
             stored=stored,
-            steps_in=explained(plan, take),
+            steps_in=steps_in,
         )
 
 
 def _within_memory(
     plan: Plan, model: PreTrainedModel | PeftModel, rows: RunRows, config: UnlearnConfig
-) -> tuple[Plan, Take]:
-    """The plan that keeps to its limit of memory, and what estimates one."""
-    if isinstance(model, PeftModel) and plan.training.memory is not None:
-        raise ExpungeError("memory=... plans no run that trains an adapter which the model came with. Leave it out.")
+) -> tuple[Plan, AbstractContextManager[None]]:
+    """The plan that keeps to its limit of memory, and what explains it where memory runs out in a step."""
     plain = causal_lm(model)
     assert isinstance(plain, PreTrainedModel)
     under = Conditions(
@@ -233,10 +232,12 @@ def _within_memory(
         place=place_now(plain),
     )
 
-    def take(way: Plan) -> float:
+    def estimate(way: Plan) -> float:
         return run_peak(plain, way, rows, under)
 
-    return fitted(plan, take), take
+    divided = sharded(plain)
+    found = fitted(plan, estimate, divided=divided)
+    return found, explained(plan, found, estimate, divided=divided)
 
 
 def _manifest(

@@ -135,7 +135,7 @@ def dry_run(
             reference=reference,
             place=place,
         )
-        planned = fitted(planned, lambda way: run_peak(model, way, rows, under))
+        planned = fitted(planned, lambda way: run_peak(model, way, rows, under), divided=config.sharded)
         preview.show_work(data, rows, planned.training)
         if planned.weight_mask is not None:
             preview.show_mask(mask_summary(model, planned.weight_mask))
