@@ -93,7 +93,7 @@ def test_source_settings_go_to_the_source_and_not_to_the_method(
         ("columns.question=q", "columns.question=q: no such column. Did you mean columns.question=question?"),
         ("forget=nowhere.jsonl", "nowhere.jsonl"),
         ("model=./nowhere", "no model folder at './nowhere'"),
-        ("tokenizer=./nowhere", "cannot load a tokenizer from './nowhere'"),
+        ("tokenizer=./nowhere", "no model folder at './nowhere'"),
         ("--config=nowhere.yaml", "no configuration file at 'nowhere.yaml'."),
         ("--resume", "nothing to resume"),
     ],
