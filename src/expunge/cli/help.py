@@ -101,7 +101,10 @@ def shown(value: object) -> str:
 
 
 def _entry(head: str, text: str, width: int) -> list[str]:
-    return [f"  {head}", *textwrap.wrap(text, width, break_on_hyphens=False, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return [
+        f"  {head}",
+        *textwrap.wrap(text, width, break_on_hyphens=False, initial_indent=" " * 6, subsequent_indent=" " * 6),
+    ]
 
 
 def _paragraphs(text: str, width: int) -> list[str]:
