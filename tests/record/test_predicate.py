@@ -120,6 +120,14 @@ def test_facts_without_a_value_are_not_taken_for_facts_that_do_not_leak() -> Non
     assert "4 facts had no value in any attack." in found["residual_risk"]
 
 
+def test_facts_that_a_successful_attack_left_out_are_told() -> None:
+    some = {**{name: (0.0,) * 6 for name in made_run.REQUIRED}, "relearn.forget": (0.0, 0.5, 0.5)}
+    (sentence,) = [one for one in told(attacked=made_run.attacked(some))["residual_risk"] if "tested" in one]
+    assert sentence == (
+        "The attack relearn.forget tested 3 of 6 facts, and 2 of these leak; it says nothing about the others."
+    )
+
+
 def test_a_weaker_attack_of_the_same_name_is_not_what_the_policy_asks_for() -> None:
     weak = replace(made_run.attacked(), settings={"attacks": {"relearn": {"steps": 1}, "lens": {}}})
     reason = "the attack relearn was run with steps=1; the policy asks for its defaults"

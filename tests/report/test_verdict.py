@@ -39,6 +39,7 @@ def test_a_verdict_with_everything() -> None:
     others = [name for name in names("attacks") if name not in ("quantize", "relearn", "lens")]
     assert told == [
         "They leak: 1 when asked as in the data, 2 under quantize.nf4 and 1 under relearn.forget.",
+        "The attack relearn.forget tested 3 of 5 facts, and 1 of these leaks; it says nothing about the others.",
         "Of 1 more fact of the forget set the start model gave nothing above what a model that never saw it gives; it "
         "counts as neither.",
         "67 % of what should stay is kept: 2 of 3 facts that the start model had. It did not have 1 more.",

@@ -71,6 +71,8 @@ def test_the_worst_attack_of_each_fact_and_what_leaks_anywhere(attacked: Attacke
     }
     assert attacked.leaking == (0, 1)
     assert attacked.text().startswith("2 of 3 facts leak in at least one of 2 attacks, compared with the retain model.")
+    assert "The attack prompts.quiz tested 2 of 3 facts, and 1 of these leaks; it says nothing about" in attacked.text()
+    assert "quantize.nf4 tested" not in attacked.text()  # it tested all
     assert "lens: not run. it needs the retain set" in attacked.text()
     header, rows, _ = attacked.table()
     assert rows[0][:4] == ("quantize.nf4", "0.2", "0.0667", "0.133") and rows[0][5] == "1 of 3" and len(header) == 7

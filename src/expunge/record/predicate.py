@@ -16,6 +16,7 @@ from expunge.record.policy import Policy, Reference
 from expunge.report.compared_models import Model
 from expunge.report.faults import faults as faults_of
 from expunge.results.attacked import PLAIN, Attacked, Column, Leak
+from expunge.results.attacked import untested as partly_tested
 from expunge.results.measures import Evaluation, Measure
 
 VERSION = 1
@@ -314,6 +315,12 @@ def residual_risk(found: Mapping[str, Any]) -> list[str]:
         )
         if untested := all_of_them["facts"] - tested:
             said.append(f"{counted(untested, 'fact')} had no value in any attack.")
+        partly = (
+            partly_tested(one["name"], one["n"], one["result"].get("leaking", 0), all_of_them["facts"])
+            for one in found["attacks"]
+            if one["status"] == RAN
+        )
+        said += filter(None, partly)
     else:
         said.append("No attack was run.")
     said += [

@@ -119,7 +119,9 @@ def _leaking(
     most = under.most_common(NAMED)
     told += [f"{n} under {attacks[i].column.name}" for i, n in most]
     more = f"; {counted(len(under) - NAMED, 'other attack')} draw facts out, too" if len(under) > NAMED else ""
-    return [f"They leak: {listed(told)}{more}."]
+    forgotten = sum(fact.split.startswith(FORGET) for fact in facts)
+    partly = [attacks[i].column.untested(forgotten) for i in ran]
+    return [f"They leak: {listed(told)}{more}.", *filter(None, partly)]
 
 
 def _apart(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:

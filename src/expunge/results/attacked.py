@@ -146,6 +146,30 @@ class Column:
         """The facts whose recovery is at least the threshold."""
         return tuple(fact for fact, value in self.recovery.items() if value >= self.threshold)
 
+    def untested(self, facts: int) -> str:
+        """That this attack draws facts out and says nothing about others, of so many; empty where it does not."""
+        return untested(self.name, len(self.recovery), len(self.leaking), facts)
+
+
+def untested(attack: str, tested: int, leaking: int, facts: int) -> str:
+    """A sentence where an attack that draws facts out left others untested; else empty.
+
+    Relearning on half of the forget set says nothing about that half.
+
+    Args:
+        attack: its name.
+        tested: facts that it has a value for.
+        leaking: those of them that leak.
+        facts: how many there are.
+    """
+    if not leaking or tested == facts:
+        return ""
+    leak = "leaks" if leaking == 1 else "leak"
+    return (
+        f"The attack {attack} tested {tested} of {facts} facts, and {leaking} of these {leak}; it says nothing about "
+        "the others."
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
@@ -234,6 +258,7 @@ class Attacked:
         compared = f"compared with the {self.control}" if self.control else "without a control"
         leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
         lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
+        lines += filter(None, (column.untested(len(self.questions)) for column in ran))
         for title, values in (
             ("Resistance to relearning (R, 1: no faster than the control)", self.resistance),
             ("Stability under quantization (Q, 1: nothing comes back)", self.stability),
