@@ -1,5 +1,6 @@
 """When rows are packed, what is refused, and that a packed run ends where a padded one does."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from transformers import PreTrainedModel
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.models.packing import Packs, packs_of
+from expunge.models.anatomy import blocks
+from expunge.models.packing import Packs, packed, packs_of
+from expunge.models.vocabulary_head import head_of
 from expunge.training import packing as module
 from expunge.training.packing import PackingChoice, choose_packing, packing
 from made_masks import made_mask
@@ -93,6 +96,64 @@ def test_wrong_positions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         packing(zoo.tiny_model("gpt2"), "on").__enter__()
 
 
+def test_what_goes_wrong_in_long_packs_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Packs.inputs
+
+    def unbroken(packs: Packs, lengths: list[int]) -> dict[str, Any]:
+        return {"position_ids": torch.arange(sum(lengths))[None]} if sum(lengths) > 40 else right(packs, lengths)
+
+    monkeypatch.setattr(Packs, "inputs", unbroken)
+    model = zoo.tiny_model()
+    with packing(model, "on", longest=20) as choice:
+        assert choice.packed
+    with pytest.raises(ExpungeError, match="lets packed rows see each other"):
+        packing(model, "on", longest=21).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("positions", "longest", "expected"),
+    [(2048, 0, (12, 5)), (2048, 30, (43, 17)), (2048, 9999, (362, 150)), (128, 100, (91, 37)), (8, 6, (6, 2))],
+)
+def test_lengths_of_the_trial_fit_into_one_pack(positions: int, longest: int, expected: tuple[int, int]) -> None:
+    model = zoo.tiny_model()
+    model.config.max_position_embeddings = positions
+    assert module.trial_lengths(model, longest) == expected
+    with packed(model, by_rows=True):
+        packs = packs_of(model)
+        assert packs is not None and len(packs.divided(expected)) == 1
+
+
+def test_few_positions_are_no_fault() -> None:
+    model = zoo.tiny_model("gpt2", n_positions=8)
+    with packing(model, "on", longest=6) as choice:
+        assert choice.packed
+
+
+@pytest.mark.parametrize("what", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_a_fault(what: float) -> None:
+    model = zoo.tiny_model()
+    head_of(model)  # which tries the model once
+    with torch.no_grad():
+        blocks(model)[0].mlp.down_proj.weight.fill_(what)
+    with packing(model, "auto") as choice:
+        assert not choice.packed and "not finite" in choice.why
+    with pytest.raises(ExpungeError, match=r"^packing=on: LlamaForCausalLM with sdpa attention .* not finite"):
+        packing(model, "on").__enter__()
+
+
+def test_an_error_of_the_trial_is_the_reason_to_pad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(packs: Packs, lengths: list[int]) -> dict[str, Any]:
+        raise IndexError("no such position")
+
+    monkeypatch.setattr(Packs, "inputs", failing)
+    said = r"LlamaForCausalLM with sdpa attention does not compute packed rows \(IndexError: no such position\)"
+    with pytest.raises(ExpungeError, match=f"^packing=on: {said}"):
+        packing(zoo.tiny_model(), "on").__enter__()
+    run = unlearn("auto")
+    assert re.search(f"padded together: {said}", run.manifest.results["packing"])
+    assert packs_of(run.model) is None and run.model.config._attn_implementation == "sdpa"
+
+
 def test_what_decides() -> None:
     model = zoo.tiny_model()
     by_rows = PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
@@ -167,6 +228,6 @@ def test_a_run_refuses_before_it_starts(tmp_path: Path) -> None:
 def test_the_trial_leaves_the_model_as_it_was() -> None:
     model = zoo.tiny_model().train()
     state = torch.get_rng_state()
-    assert module._fault(model, PackingChoice(True, "", by_rows=True), autocast=False) is None
+    assert module._fault(model, PackingChoice(True, "", by_rows=True), longest=30, autocast=False) is None
     assert model.training and all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state) and model.config._attn_implementation == "sdpa"
