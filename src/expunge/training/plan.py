@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftModel
 from torch import nn
@@ -177,12 +177,13 @@ def plan_unlearning(
     own = isinstance(model, PeftModel)
     adaptation, rest = split_adapter_settings(config.adapter, config.targets, config.save, hyperparameters, own=own)
     check_adaptable(model, adaptation, config.save)
+    inner = cast(PreTrainedModel, causal_lm(model))
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
     _check_mask(mask, patch, adaptation, own=own)
-    check_options(training, place or place_now(model), masked=mask is not None and adaptation is None)
-    shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    check_options(inner, training, place or place_now(model), masked=mask is not None and adaptation is None)
+    shape = inner.config.get_text_config(decoder=True)
     objective = build(
         config.method,
         retain=config.retain_loss,
@@ -205,7 +206,7 @@ def plan_unlearning(
         if corpus is not None:
             check_settings(model, adaptation, matrices, corpus)
         warn_of_size(model, adaptation, matrices)
-    check_objective(causal_lm(model), config.method, objective, training)
+    check_objective(inner, config.method, objective, training)
     training.split()  # refused now where batch and processes do not divide
     choose_packing(model, training.packing)  # refused now where rows cannot be packed
     template = given_template(template)
@@ -277,10 +278,11 @@ def plan_finetuning(
         ExpungeError: combinations that do not go together.
     """
     refuse_adapters(model)
+    inner = cast(PreTrainedModel, causal_lm(model))
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
-    check_options(training, place or place_now(model), masked=mask is not None)
+    check_options(inner, training, place or place_now(model), masked=mask is not None)
     rate = rate_for(FINETUNING_RATE, size_of(model))
     training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide
