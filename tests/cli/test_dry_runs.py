@@ -182,6 +182,7 @@ def test_both_let_it_pass(
     [
         ((), "rows are packed: on the cpu attention is computed row by row, if a trial with two rows goes well"),
         (("packing=off",), "rows of like length are padded together: packing=off"),
+        (("attention=eager",), "rows of like length are padded together: eager attention on cpu"),
     ],
 )
 def test_a_dry_run_says_whether_rows_are_packed(

@@ -1,6 +1,8 @@
 """When rows are packed, what is refused, and that a packed run ends where a padded one does."""
 
+import importlib.util
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from expunge.models.anatomy import blocks
 from expunge.models.packing import Packs, packed, packs_of
 from expunge.models.vocabulary_head import head_of
 from expunge.training import packing as module
-from expunge.training.packing import PackingChoice, choose_packing, packing
+from expunge.training.memory import Conditions, run_memory
+from expunge.training.packing import PackingChoice, choose_packing
+from expunge.training.plan import plan_unlearning, split_settings
+from expunge.training.training_config import PackingPolicy, TrainingConfig
 from made_masks import made_mask
 
 SEEING = {
@@ -35,6 +40,14 @@ RECURRENT: dict[str, dict[str, Any]] = {
 }
 QUIET = pytest.mark.filterwarnings("ignore")
 """What these models say of kernels that are not installed is not of interest."""
+
+
+def choose(model: PreTrainedModel, policy: PackingPolicy, **given: Any) -> PackingChoice:
+    return choose_packing(model, TrainingConfig(packing=policy), **given)
+
+
+def packing(model: PreTrainedModel, policy: PackingPolicy, **given: Any) -> AbstractContextManager[PackingChoice]:
+    return module.packing(model, choose(model, policy), policy, **given)
 
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
@@ -71,8 +84,8 @@ def test_rows_that_see_each_other_are_found(architecture: str, dtype: torch.dtyp
 def test_models_that_take_no_positions_are_refused(architecture: str) -> None:
     model = zoo.tiny_model(architecture, **UNPLACED[architecture])
     with pytest.raises(ExpungeError, match="takes no position_ids"):
-        choose_packing(model, "on")
-    assert not choose_packing(model, "auto").packed
+        choose(model, "on")
+    assert not choose(model, "auto").packed
 
 
 @QUIET
@@ -80,8 +93,8 @@ def test_models_that_take_no_positions_are_refused(architecture: str) -> None:
 def test_recurrent_models_are_refused(architecture: str) -> None:
     model = zoo.tiny_model(architecture, **RECURRENT[architecture])
     with pytest.raises(ExpungeError, match="has recurrent layers, whose state would go from one row to the next"):
-        choose_packing(model, "on")
-    assert not choose_packing(model, "auto").packed
+        choose(model, "on")
+    assert not choose(model, "auto").packed
 
 
 def test_wrong_positions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,20 +170,54 @@ def test_an_error_of_the_trial_is_the_reason_to_pad(monkeypatch: pytest.MonkeyPa
 def test_what_decides() -> None:
     model = zoo.tiny_model()
     by_rows = PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
-    assert choose_packing(model, "auto") == choose_packing(model, "auto", place="cpu") == by_rows
-    assert not choose_packing(model, "auto", place="cuda:1").packed
-    assert choose_packing(model, "on", place="cuda") == PackingChoice(
+    assert choose(model, "auto") == choose(model, "auto", place="cpu") == by_rows
+    assert not choose(model, "auto", place="cuda:1").packed
+    assert choose(model, "on", place="cuda") == PackingChoice(
         True, "packing=on, though sdpa attention on cuda would compute every pair of positions"
     )
-    assert choose_packing(model, "off") == PackingChoice(False, "packing=off")
+    assert choose(model, "off") == PackingChoice(False, "packing=off")
     with pytest.raises(ExpungeError, match="processes share the weights"):
-        choose_packing(model, "on", divided=True)
-    assert not choose_packing(model, "auto", divided=True).packed
+        choose(model, "on", divided=True)
+    assert not choose(model, "auto", divided=True).packed
     for attention in ("flash_attention_2", "flex_attention", "kernels-community/flash-attn3"):
         model.config._attn_implementation = attention
-        choice = choose_packing(model, "auto", place="cuda")
+        choice = choose(model, "auto", place="cuda")
         assert choice.packed and not choice.by_rows and choice.why.startswith(attention)
     assert choice.told == "rows are packed: kernels-community/flash-attn3 takes rows by their ends"
+
+
+@pytest.mark.usefixtures("flash_attn_is_there")
+def test_a_plan_chooses_by_the_attention_that_is_planned() -> None:
+    def plan(place: str = "cpu", divided: bool = False, **settings: Any) -> PackingChoice:
+        given = split_settings({"method": "npo", **settings})
+        return plan_unlearning(zoo.tiny_model(), *given, place=place, divided=divided).packing
+
+    assert plan() == PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
+    assert plan(attention="eager") == PackingChoice(
+        False, "eager attention on cpu would compute every pair of positions"
+    )
+    by_ends = PackingChoice(True, "flash_attention_2 takes rows by their ends")
+    for policy in ("on", "auto"):
+        assert plan("cuda", True, attention="flash_attention_2", packing=policy) == by_ends
+    assert not plan("cuda", True, attention="sdpa").packed
+    with pytest.raises(ExpungeError, match="processes share the weights"):
+        plan("cuda", True, packing="on")
+
+
+def test_the_estimate_is_of_the_attention_that_is_planned() -> None:
+    model, under = zoo.tiny_model(), Conditions()
+
+    def takes(**settings: Any) -> dict[str, float]:
+        plan = plan_unlearning(model, *split_settings({"method": "npo", "batch_size": 6, **settings}))
+        return run_memory(model, plan, plan.rows(zoo.corpus(), zoo.tokenizer(), model), under)
+
+    assert takes(attention="eager") == takes(packing="off") != takes()
+
+
+@pytest.fixture
+def flash_attn_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name == "flash_attn" or find(name, *a))
 
 
 def unlearn(policy: str, model: PreTrainedModel | None = None, **settings: Any) -> expunge.Run:

@@ -82,7 +82,7 @@ def packed(model: nn.Module, *, by_rows: bool) -> Iterator[None]:
     """
     inner: Any = causal_lm(model)
     attention = inner.config._attn_implementation
-    _packed[inner] = Packs(None if is_varlen(inner) else longest_masked(inner), _takes_any(backbone(inner)))
+    _packed[inner] = Packs(None if is_varlen(attention) else longest_masked(inner), _takes_any(backbone(inner)))
     try:
         if by_rows:
             inner.set_attn_implementation(BY_ROWS)
@@ -99,9 +99,9 @@ def longest_masked(model: nn.Module) -> int:
     return min(PACK_AT_MOST, getattr(config, "max_position_embeddings", PACK_AT_MOST))
 
 
-def is_varlen(model: nn.Module) -> bool:
-    """Does the attention take rows by their ends, so that no mask is made?"""
-    return "flash" in (causal_lm(model).config._attn_implementation or "")  # type: ignore[union-attr, operator]
+def is_varlen(attention: str | None) -> bool:
+    """Does an attention take rows by their ends, so that no mask is made?"""
+    return "flash" in (attention or "")
 
 
 def _takes_any(module: nn.Module) -> bool:

@@ -16,7 +16,6 @@ from expunge.models.reference import ReferencePolicy, choose, kept_of
 from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
 from expunge.training.masked import mask_summary, reached_parameters
-from expunge.training.packing import choose_packing
 from expunge.training.plan import Plan
 from expunge.training.reference_rows import reference_size
 from expunge.training.rows import RunRows
@@ -112,10 +111,9 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
     needs = plan.objective.needs("reference")
     kept = reference_size(model, rows, plan.objective)
     how = choose(under.reference, needs, kept)
-    packed = choose_packing(model, plan.training.packing, place=under.place).packed
     training = training_memory(
         model,
-        work(rows, plan.training, packed=packed),
+        work(rows, plan.training, packed=plan.packing.packed),
         objective=plan.objective,
         second=how == "model" and not adapted,
         trained=plan.trained_parameters(model) if mask is None else mask_summary(model, mask)["weights"],
