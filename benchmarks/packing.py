@@ -27,10 +27,11 @@ from typing import Any
 import torch
 
 from expunge.core.manifest import versions
-from expunge.training.packing import packing
+from expunge.training.packing import choose_packing, packing
+from expunge.training.training_config import PackingPolicy, TrainingConfig
 from objectives import PLAIN, StepTimes, set_up, status_mb
 
-VARIANTS = {PLAIN: "off", "padded": "off", "packed": "on"}
+VARIANTS: dict[str, PackingPolicy] = {PLAIN: "off", "padded": "off", "packed": "on"}
 
 
 def main() -> None:
@@ -134,7 +135,8 @@ def run(arguments: argparse.Namespace, variant: str) -> tuple[float, float, floa
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, not from loading
         before = status_mb("VmRSS")
-        with packing(trainer.model, VARIANTS[variant]):  # type: ignore[arg-type]
+        policy = VARIANTS[variant]
+        with packing(trainer.model, choose_packing(trainer.model, TrainingConfig(packing=policy)), policy):
             trainer.train()
     peak = round(status_mb("VmHWM") - before, 1)
     return statistics.median(clock.times[1:]), statistics.median(clock.worked[1:]), peak

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import zoo
+from expunge.models.load import save_model
 from made_masks import made_mask
 
 NAMES = "down_proj|q_proj"
@@ -32,6 +33,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "batches that do not divide": ("batch_size=8", "micro_batch_size=3"),
     "rate out of range": ("learning_rate=2",),
     "no such packing": ("packing=always",),
+    "attention that the model lacks": ("model={folder}/gemma2", "attention=sdpa"),
+    "attention that the model cannot be switched to": ("model={folder}/gpt_neo", "attention=sdpa"),
     # masks and patches
     "no mask there": ("mask={folder}/nowhere.safetensors",),
     "mask of another model": ("mask={folder}/other.safetensors",),
@@ -94,6 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_mask(model, "matrix", "layernorm|q_proj").save(home / "norms.safetensors")
     made_mask(model, "weight", NAMES).save(home / "weight.safetensors")
     made_mask(zoo.tiny_model("gpt2"), "weight", "mlp").save(home / "other.safetensors")
+    for architecture in ("gemma2", "gpt_neo"):
+        save_model(zoo.tiny_model(architecture, max_position_embeddings=512), zoo.tokenizer(), home / architecture)
     (home / "used").mkdir()
     (home / "used/notes.txt").write_text("mine")
     tokenizer = deepcopy(zoo.tokenizer())  # the tests share it
@@ -177,6 +182,7 @@ def test_both_let_it_pass(
     [
         ((), "rows are packed: on the cpu attention is computed row by row, if a trial with two rows goes well"),
         (("packing=off",), "rows of like length are padded together: packing=off"),
+        (("attention=eager",), "rows of like length are padded together: eager attention on cpu"),
     ],
 )
 def test_a_dry_run_says_whether_rows_are_packed(

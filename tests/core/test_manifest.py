@@ -59,6 +59,11 @@ def test_fields_of_later_versions_are_passed_over(tmp_path: Path) -> None:
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(ExpungeError, match=f"no manifest in .*expected the file .*{FILE}"):
         Manifest.load(tmp_path)
+    Manifest(stage="unlearn", arguments={}).save(tmp_path / "npo")
+    with pytest.raises(ExpungeError, match=r"there is no folder .*/npp\. Did you mean '.*/npo'\?$"):
+        Manifest.load(tmp_path / "npp")
+    with pytest.raises(ExpungeError, match=r"there is no folder .*/other/wga\.$"):
+        Manifest.load(tmp_path / "other" / "wga")
 
 
 def test_versions_name_what_results_depend_on() -> None:

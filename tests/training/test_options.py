@@ -11,7 +11,7 @@ import zoo
 from expunge.core.checks import ExpungeError
 from expunge.models.anatomy import blocks
 from expunge.models.load import load_model, save_model
-from expunge.training.options import check_options
+from expunge.training.options import check_options, options_on
 from expunge.training.run import Run
 from expunge.training.training_config import TrainingConfig
 from expunge.training.unlearn import unlearn
@@ -42,29 +42,95 @@ def no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_work_is_refused(case: str) -> None:
     settings, place, masked, said = REFUSED[case]
     with pytest.raises(ExpungeError, match=said):
-        check_options(TrainingConfig(**settings), place, masked=masked)
+        check_options(zoo.tiny_model(), TrainingConfig(**settings), place, masked=masked)
 
 
 def test_flash_attention_needs_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: object())
-    check_options(TrainingConfig(attention="flash_attention_2"), "cuda", masked=False)
-    check_options(TrainingConfig(optimizer="adamw_8bit"), "cuda", masked=False)
+    check_options(zoo.tiny_model(), TrainingConfig(attention="flash_attention_2"), "cuda", masked=False)
+    check_options(zoo.tiny_model(), TrainingConfig(optimizer="adamw_8bit"), "cuda", masked=False)
     with pytest.raises(ExpungeError, match="16 bits only, and precision is float32"):
-        check_options(TrainingConfig(attention="flash_attention_2", precision="float32"), "cuda", masked=False)
+        check_options(
+            zoo.tiny_model(), TrainingConfig(attention="flash_attention_2", precision="float32"), "cuda", masked=False
+        )
 
 
 def test_tf32_needs_ampere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     with pytest.raises(ExpungeError, match="from Ampere on"):
-        check_options(TrainingConfig(tf32=True), "cuda", masked=False)
+        check_options(zoo.tiny_model(), TrainingConfig(tf32=True), "cuda", masked=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    check_options(TrainingConfig(tf32=True), "cuda", masked=False)
+    check_options(zoo.tiny_model(), TrainingConfig(tf32=True), "cuda", masked=False)
+
+
+@pytest.mark.parametrize("place", ["mps", "xpu", "cuda"])
+def test_tf32_is_refused_without_cuda(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ExpungeError, match=f"from Ampere on; this run is on {place}"):
+        check_options(zoo.tiny_model(), TrainingConfig(tf32=True), place, masked=False)
+
+
+ATTENTION = {  # what the classes of transformers can be switched to
+    "llama": {"eager", "sdpa", "flash_attention_2"},
+    "gemma2": {"eager", "flash_attention_2"},
+    "gpt_neo": {"eager"},
+}
+
+
+@pytest.mark.parametrize("architecture", ATTENTION)
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flash_attention_2"])
+def test_attention_that_a_model_lacks_is_refused(
+    architecture: str, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, config = zoo.tiny_model(architecture), TrainingConfig(attention=attention)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: object())
+    if attention in ATTENTION[architecture]:
+        check_options(model, config, "cuda", masked=False)
+        return
+    now = model.config._attn_implementation
+    with pytest.raises(ExpungeError, match=rf"^attention='{attention}': {type(model).__name__} .* switched .* {now}\."):
+        check_options(model, config, "cuda", masked=False)
+
+
+def test_a_model_with_other_flash_kernels_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.tiny_model()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: object())
+    model._compatible_flash_implementations = ["kernels-community/other"]
+    with pytest.raises(ExpungeError, match=r"^attention='flash_attention_2': LlamaForCausalLM"):
+        check_options(model, TrainingConfig(attention="flash_attention_2"), "cuda", masked=False)
+
+
+@pytest.mark.parametrize(("architecture", "said"), [("gpt_neo", "with eager instead"), ("gemma2", "does not support")])
+def test_attention_is_what_was_asked_for_or_an_error(architecture: str, said: str) -> None:
+    model = zoo.tiny_model(architecture)
+    with pytest.raises(ExpungeError, match=said), options_on(model, TrainingConfig(attention="sdpa")):
+        pytest.fail("it was not set")
+    assert model.config._attn_implementation == "eager"
+
+
+def test_options_that_fail_leave_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.tiny_model()
+    compiled: list[object] = []
+
+    def second_fails(call: object, **_: Any) -> object:
+        if compiled:
+            raise RuntimeError("no compiler")
+        compiled.append(call)
+        return call
+
+    monkeypatch.setattr(torch, "compile", second_fails)
+    config = TrainingConfig(attention="eager", compile=True)
+    with pytest.raises(RuntimeError, match="no compiler"), options_on(model, config):
+        pytest.fail("it was not compiled")
+    assert model.config._attn_implementation == "sdpa" and len(compiled) == 1
+    assert all(block._compiled_call_impl is None for block in blocks(model))
 
 
 def test_compilation_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ExpungeError, match=r"needs a C\+\+ compiler"):
-        check_options(TrainingConfig(compile=True), "cpu", masked=False)
+        check_options(zoo.tiny_model(), TrainingConfig(compile=True), "cpu", masked=False)
 
 
 def run(model: Any = None, **settings: Any) -> Run:

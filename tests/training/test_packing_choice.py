@@ -1,5 +1,8 @@
 """When rows are packed, what is refused, and that a packed run ends where a padded one does."""
 
+import importlib.util
+import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,14 @@ from transformers import PreTrainedModel
 import expunge
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.models.packing import Packs, packs_of
+from expunge.models.anatomy import blocks
+from expunge.models.packing import Packs, packed, packs_of
+from expunge.models.vocabulary_head import head_of
 from expunge.training import packing as module
-from expunge.training.packing import PackingChoice, choose_packing, packing
+from expunge.training.memory import Conditions, run_memory
+from expunge.training.packing import PackingChoice, choose_packing
+from expunge.training.plan import plan_unlearning, split_settings
+from expunge.training.training_config import PackingPolicy, TrainingConfig
 from made_masks import made_mask
 
 SEEING = {
@@ -32,6 +40,14 @@ RECURRENT: dict[str, dict[str, Any]] = {
 }
 QUIET = pytest.mark.filterwarnings("ignore")
 """What these models say of kernels that are not installed is not of interest."""
+
+
+def choose(model: PreTrainedModel, policy: PackingPolicy, **given: Any) -> PackingChoice:
+    return choose_packing(model, TrainingConfig(packing=policy), **given)
+
+
+def packing(model: PreTrainedModel, policy: PackingPolicy, **given: Any) -> AbstractContextManager[PackingChoice]:
+    return module.packing(model, choose(model, policy), policy, **given)
 
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
@@ -68,8 +84,8 @@ def test_rows_that_see_each_other_are_found(architecture: str, dtype: torch.dtyp
 def test_models_that_take_no_positions_are_refused(architecture: str) -> None:
     model = zoo.tiny_model(architecture, **UNPLACED[architecture])
     with pytest.raises(ExpungeError, match="takes no position_ids"):
-        choose_packing(model, "on")
-    assert not choose_packing(model, "auto").packed
+        choose(model, "on")
+    assert not choose(model, "auto").packed
 
 
 @QUIET
@@ -77,8 +93,8 @@ def test_models_that_take_no_positions_are_refused(architecture: str) -> None:
 def test_recurrent_models_are_refused(architecture: str) -> None:
     model = zoo.tiny_model(architecture, **RECURRENT[architecture])
     with pytest.raises(ExpungeError, match="has recurrent layers, whose state would go from one row to the next"):
-        choose_packing(model, "on")
-    assert not choose_packing(model, "auto").packed
+        choose(model, "on")
+    assert not choose(model, "auto").packed
 
 
 def test_wrong_positions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,23 +109,115 @@ def test_wrong_positions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         packing(zoo.tiny_model("gpt2"), "on").__enter__()
 
 
+def test_what_goes_wrong_in_long_packs_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Packs.inputs
+
+    def unbroken(packs: Packs, lengths: list[int]) -> dict[str, Any]:
+        return {"position_ids": torch.arange(sum(lengths))[None]} if sum(lengths) > 40 else right(packs, lengths)
+
+    monkeypatch.setattr(Packs, "inputs", unbroken)
+    model = zoo.tiny_model()
+    with packing(model, "on", longest=20) as choice:
+        assert choice.packed
+    with pytest.raises(ExpungeError, match="lets packed rows see each other"):
+        packing(model, "on", longest=21).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("positions", "longest", "expected"),
+    [(2048, 0, (12, 5)), (2048, 30, (43, 17)), (2048, 9999, (362, 150)), (128, 100, (91, 37)), (8, 6, (6, 2))],
+)
+def test_lengths_of_the_trial_fit_into_one_pack(positions: int, longest: int, expected: tuple[int, int]) -> None:
+    model = zoo.tiny_model()
+    model.config.max_position_embeddings = positions
+    assert module.trial_lengths(model, longest) == expected
+    with packed(model, by_rows=True):
+        packs = packs_of(model)
+        assert packs is not None and len(packs.divided(expected)) == 1
+
+
+def test_few_positions_are_no_fault() -> None:
+    model = zoo.tiny_model("gpt2", n_positions=8)
+    with packing(model, "on", longest=6) as choice:
+        assert choice.packed
+
+
+@pytest.mark.parametrize("what", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_a_fault(what: float) -> None:
+    model = zoo.tiny_model()
+    head_of(model)  # which tries the model once
+    with torch.no_grad():
+        blocks(model)[0].mlp.down_proj.weight.fill_(what)
+    with packing(model, "auto") as choice:
+        assert not choice.packed and "not finite" in choice.why
+    with pytest.raises(ExpungeError, match=r"^packing=on: LlamaForCausalLM with sdpa attention .* not finite"):
+        packing(model, "on").__enter__()
+
+
+def test_an_error_of_the_trial_is_the_reason_to_pad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(packs: Packs, lengths: list[int]) -> dict[str, Any]:
+        raise IndexError("no such position")
+
+    monkeypatch.setattr(Packs, "inputs", failing)
+    said = r"LlamaForCausalLM with sdpa attention does not compute packed rows \(IndexError: no such position\)"
+    with pytest.raises(ExpungeError, match=f"^packing=on: {said}"):
+        packing(zoo.tiny_model(), "on").__enter__()
+    run = unlearn("auto")
+    assert re.search(f"padded together: {said}", run.manifest.results["packing"])
+    assert packs_of(run.model) is None and run.model.config._attn_implementation == "sdpa"
+
+
 def test_what_decides() -> None:
     model = zoo.tiny_model()
     by_rows = PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
-    assert choose_packing(model, "auto") == choose_packing(model, "auto", place="cpu") == by_rows
-    assert not choose_packing(model, "auto", place="cuda:1").packed
-    assert choose_packing(model, "on", place="cuda") == PackingChoice(
+    assert choose(model, "auto") == choose(model, "auto", place="cpu") == by_rows
+    assert not choose(model, "auto", place="cuda:1").packed
+    assert choose(model, "on", place="cuda") == PackingChoice(
         True, "packing=on, though sdpa attention on cuda would compute every pair of positions"
     )
-    assert choose_packing(model, "off") == PackingChoice(False, "packing=off")
+    assert choose(model, "off") == PackingChoice(False, "packing=off")
     with pytest.raises(ExpungeError, match="processes share the weights"):
-        choose_packing(model, "on", divided=True)
-    assert not choose_packing(model, "auto", divided=True).packed
+        choose(model, "on", divided=True)
+    assert not choose(model, "auto", divided=True).packed
     for attention in ("flash_attention_2", "flex_attention", "kernels-community/flash-attn3"):
         model.config._attn_implementation = attention
-        choice = choose_packing(model, "auto", place="cuda")
+        choice = choose(model, "auto", place="cuda")
         assert choice.packed and not choice.by_rows and choice.why.startswith(attention)
     assert choice.told == "rows are packed: kernels-community/flash-attn3 takes rows by their ends"
+
+
+@pytest.mark.usefixtures("flash_attn_is_there")
+def test_a_plan_chooses_by_the_attention_that_is_planned() -> None:
+    def plan(place: str = "cpu", divided: bool = False, **settings: Any) -> PackingChoice:
+        given = split_settings({"method": "npo", **settings})
+        return plan_unlearning(zoo.tiny_model(), *given, place=place, divided=divided).packing
+
+    assert plan() == PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
+    assert plan(attention="eager") == PackingChoice(
+        False, "eager attention on cpu would compute every pair of positions"
+    )
+    by_ends = PackingChoice(True, "flash_attention_2 takes rows by their ends")
+    for policy in ("on", "auto"):
+        assert plan("cuda", True, attention="flash_attention_2", packing=policy) == by_ends
+    assert not plan("cuda", True, attention="sdpa").packed
+    with pytest.raises(ExpungeError, match="processes share the weights"):
+        plan("cuda", True, packing="on")
+
+
+def test_the_estimate_is_of_the_attention_that_is_planned() -> None:
+    model, under = zoo.tiny_model(), Conditions()
+
+    def takes(**settings: Any) -> dict[str, float]:
+        plan = plan_unlearning(model, *split_settings({"method": "npo", "batch_size": 6, **settings}))
+        return run_memory(model, plan, plan.rows(zoo.corpus(), zoo.tokenizer(), model), under)
+
+    assert takes(attention="eager") == takes(attention="eager", packing="off") != takes()
+
+
+@pytest.fixture
+def flash_attn_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name == "flash_attn" or find(name, *a))
 
 
 def unlearn(policy: str, model: PreTrainedModel | None = None, **settings: Any) -> expunge.Run:
@@ -167,6 +275,6 @@ def test_a_run_refuses_before_it_starts(tmp_path: Path) -> None:
 def test_the_trial_leaves_the_model_as_it_was() -> None:
     model = zoo.tiny_model().train()
     state = torch.get_rng_state()
-    assert module._fault(model, PackingChoice(True, "", by_rows=True), autocast=False) is None
+    assert module._fault(model, PackingChoice(True, "", by_rows=True), longest=30, autocast=False) is None
     assert model.training and all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state) and model.config._attn_implementation == "sdpa"

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,6 +114,8 @@ class Manifest:
             ExpungeError: there is none, or the file is damaged or something else.
         """
         path = path_of("folder", folder) / FILE
+        if not path.parent.exists():
+            raise ExpungeError(f"there is no folder {folder}.{_near(path.parent)}")
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
         try:
@@ -184,3 +187,10 @@ def jsonable(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
     return {k: plain(v) for k, v in arguments.items()}
+
+
+def _near(missing: Path) -> str:
+    """A folder with a manifest and nearly that name, as a question; empty where there is none."""
+    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
+    near = get_close_matches(missing.name, [path.name for path in beside if (path / FILE).is_file()], n=1)
+    return f" Did you mean '{missing.parent / near[0]}'?" if near else ""

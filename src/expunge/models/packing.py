@@ -81,10 +81,8 @@ def packed(model: nn.Module, *, by_rows: bool) -> Iterator[None]:
         by_rows: compute its attention row by row; it is SDPA.
     """
     inner: Any = causal_lm(model)
-    config = inner.config.get_text_config(decoder=True)
-    attention, masked = inner.config._attn_implementation, not is_varlen(inner)
-    longest = min(PACK_AT_MOST, getattr(config, "max_position_embeddings", PACK_AT_MOST)) if masked else None
-    _packed[inner] = Packs(longest, _takes_any(backbone(inner)))
+    attention = inner.config._attn_implementation
+    _packed[inner] = Packs(None if is_varlen(attention) else longest_masked(inner), _takes_any(backbone(inner)))
     try:
         if by_rows:
             inner.set_attn_implementation(BY_ROWS)
@@ -95,9 +93,15 @@ def packed(model: nn.Module, *, by_rows: bool) -> Iterator[None]:
         del _packed[inner]
 
 
-def is_varlen(model: nn.Module) -> bool:
-    """Does the attention take rows by their ends, so that no mask is made?"""
-    return "flash" in (causal_lm(model).config._attn_implementation or "")  # type: ignore[union-attr, operator]
+def longest_masked(model: nn.Module) -> int:
+    """Tokens of one pack of a model, at most, where a mask is made of it."""
+    config = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    return min(PACK_AT_MOST, getattr(config, "max_position_embeddings", PACK_AT_MOST))
+
+
+def is_varlen(attention: str | None) -> bool:
+    """Does an attention take rows by their ends, so that no mask is made?"""
+    return "flash" in (attention or "")
 
 
 def _takes_any(module: nn.Module) -> bool:

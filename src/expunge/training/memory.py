@@ -18,8 +18,6 @@ from expunge.models.reference import ReferencePolicy, choose, kept_of
 from expunge.models.vocabulary_head import HEAD_CHUNK
 from expunge.objectives.combine import Objective
 from expunge.training.masked import mask_summary, reached_parameters
-from expunge.training.options import options_on
-from expunge.training.packing import choose_packing
 from expunge.training.plan import Plan
 from expunge.training.reference_rows import reference_size
 from expunge.training.rows import RunRows
@@ -118,12 +116,11 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
     needs = plan.objective.needs("reference")
     kept = reference_size(model, rows, plan.objective)
     how = choose(under.reference, needs, kept)
-    with options_on(model, plan.training):
-        packed = choose_packing(model, plan.training.packing, place=under.place).packed
-        eager = model.config._attn_implementation == "eager"
+    planned = plan.training.attention
+    attention = model.config._attn_implementation if planned == "auto" else planned
     training = training_memory(
         model,
-        work(rows, plan.training, packed=packed),
+        work(rows, plan.training, packed=plan.packing.packed),
         objective=plan.objective,
         second=how == "model" and not adapted,
         trained=plan.trained_parameters(model) if mask is None else mask_summary(model, mask)["weights"],
@@ -135,7 +132,7 @@ def run_memory(model: PreTrainedModel, plan: Plan, rows: RunRows, under: Conditi
         checkpointing=plan.training.gradient_checkpointing,
         bits_of_moments=8 if plan.training.optimizer == "adamw_8bit" else 32,
         depth=blocks_kept(model, plan),
-        eager=eager,
+        eager=attention == "eager",
     )
     if how != "precomputed":
         return training

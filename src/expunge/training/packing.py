@@ -1,4 +1,4 @@
-"""Whether a run packs its rows into one sequence: where that gives the same numbers, and is faster."""
+"""Whether a run packs its rows into one sequence: where that gives the same numbers, and less is computed."""
 
 import inspect
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from expunge.core.checks import ExpungeError
 from expunge.core.distributed import sharded
 from expunge.models.anatomy import backbone, causal_lm, evaluating
 from expunge.models.observe import observe
-from expunge.models.packing import is_varlen, packed
+from expunge.models.packing import is_varlen, longest_masked, packed
 from expunge.models.placement import input_device
-from expunge.training.training_config import PackingPolicy
+from expunge.training.training_config import PackingPolicy, TrainingConfig
 
-TRIED = (12, 5)
-"""Tokens of the two rows that are packed to try it."""
+TRIED = (17, 512)
+"""Tokens of the two rows that are packed to try it, together: at least, and at most if only the run's rows are long."""
 SAME_WIDE, SAME_HALF = 1e-3, 5e-2
 """Largest difference, relative to their norm, between hidden states of packed rows and of rows alone: in float32, and
 where half precision rounds them. Rows that are wrongly placed or masked differ by more."""
@@ -44,51 +44,56 @@ class PackingChoice:
 
 
 def choose_packing(
-    model: nn.Module, policy: PackingPolicy, *, place: str | None = None, divided: bool | None = None
+    model: nn.Module, config: TrainingConfig, *, place: str | None = None, divided: bool | None = None
 ) -> PackingChoice:
     """Whether to pack, as far as architecture, attention and device tell.
 
     Args:
         model: a causal language model, possibly wrapped, or a skeleton.
-        policy: `auto` packs where that is faster, `on` wherever it can be done, `off` never.
+        config: how it trains. Its `packing`: `auto` packs where less is computed for it, `on` wherever it can be done,
+            `off` never; its `attention` need not be set yet.
         place: where the model will be; None: where it is.
         divided: will processes share its weights? None: do they?
 
     Raises:
         ExpungeError: `on`, and rows of this model cannot be packed; the message says why.
     """
-    if policy == "off":
+    if config.packing == "off":
         return PackingChoice(False, "packing=off")
     inner: Any = causal_lm(model)
-    attention = inner.config._attn_implementation
+    attention = inner.config._attn_implementation if config.attention == "auto" else config.attention
     device = torch.device(place or input_device(inner).type).type
-    hindrance = _hindrance(inner, divided=sharded(inner) if divided is None else divided)
+    hindrance = _hindrance(inner, attention, divided=sharded(inner) if divided is None else divided)
     if hindrance is not None:
-        return _refused(policy, hindrance)
-    if is_varlen(inner):
+        return _refused(config.packing, hindrance)
+    if is_varlen(attention):
         return PackingChoice(True, f"{attention} takes rows by their ends")
     if attention == "flex_attention":
         return PackingChoice(True, f"{attention} leaves out pairs of rows")
     if device == "cpu" and attention == "sdpa" and inner._supports_attention_backend:
         return PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
     slower = f"{attention} attention on {device} would compute every pair of positions"
-    return PackingChoice(True, f"packing=on, though {slower}") if policy == "on" else PackingChoice(False, slower)
+    return PackingChoice(config.packing == "on", f"packing=on, though {slower}" if config.packing == "on" else slower)
 
 
 @contextmanager
-def packing(model: nn.Module, policy: PackingPolicy, *, autocast: bool = False) -> Iterator[PackingChoice]:
-    """Pack the rows of a model meanwhile, where the policy says so and a trial with two rows goes well.
+def packing(
+    model: nn.Module, choice: PackingChoice, policy: PackingPolicy, *, longest: int = 0, autocast: bool = False
+) -> Iterator[PackingChoice]:
+    """Pack the rows of a model meanwhile, where that was chosen and a trial with two rows goes well.
 
     Args:
-        model: a causal language model, possibly wrapped.
-        policy: as in `choose_packing`.
+        model: a causal language model, possibly wrapped, with its attention set.
+        choice: of `choose_packing`.
+        policy: `on` refuses where the trial fails.
+        longest: tokens of the longest row.
         autocast: try it in bfloat16, as training computes.
 
     Raises:
         ExpungeError: `on`, and rows of this model cannot be packed.
     """
-    choice = choose_packing(model, policy)
-    if choice.packed and (fault := _fault(model, choice, autocast=autocast)) is not None:
+    fault = _fault(model, choice, longest=longest, autocast=autocast) if choice.packed else None
+    if fault is not None:
         choice = _refused(policy, fault)
     if not choice.packed:
         yield choice
@@ -103,14 +108,14 @@ def _refused(policy: PackingPolicy, why: str) -> PackingChoice:
     return PackingChoice(False, why)
 
 
-def _hindrance(inner: Any, *, divided: bool) -> str | None:
+def _hindrance(inner: Any, attention: str, *, divided: bool) -> str | None:
     """Why rows of a model cannot be packed; None: nothing is known against it."""
     name = type(inner).__name__
     if _is_recurrent(inner):
         return f"{name} has recurrent layers, whose state would go from one row to the next"
     if "position_ids" not in inspect.signature(type(backbone(inner)).forward).parameters:
         return f"{name} takes no position_ids, so its positions cannot begin anew with each row"
-    if divided and not is_varlen(inner):
+    if divided and not is_varlen(attention):
         return "processes share the weights, and packs would have them make unequal numbers of passes"
     return None
 
@@ -122,11 +127,32 @@ def _is_recurrent(inner: Any) -> bool:
     return inner._is_stateful or create_recurrent_attention_mask in made
 
 
-def _fault(model: nn.Module, choice: PackingChoice, *, autocast: bool) -> str | None:
-    """What goes wrong when two rows are packed: they see each other, or show something else than unpacked."""
+def _fault(model: nn.Module, choice: PackingChoice, *, longest: int, autocast: bool) -> str | None:
+    """What goes wrong when two rows are packed: an error, they see each other, or they show something else."""
+    inner: Any = causal_lm(model)
+    about = f"{type(inner).__name__} with {inner.config._attn_implementation} attention"
+    try:
+        apart, together, beside_other = _tried(model, choice, longest=longest, autocast=autocast)
+    except Exception as error:  # of any kind: it is the model's, and what it says is handed on
+        return f"{about} does not compute packed rows ({type(error).__name__}: {str(error).strip()})"
+    if not all(bool(states.isfinite().all()) for states in (*apart, *together, *beside_other)):
+        return f"{about} gives hidden states that are not finite, in a trial with two rows"
+    if not _difference(together[1], beside_other[1]) <= UNMOVED:
+        return f"{about} lets packed rows see each other"
+    half = autocast or next(inner.parameters()).dtype.itemsize < 4
+    for difference in map(_difference, together, apart):
+        if not difference <= (SAME_HALF if half else SAME_WIDE):
+            return f"{about} gives packed rows other hidden states than padded ones (by {difference:.1g} of their size)"
+    return None
+
+
+def _tried(
+    model: nn.Module, choice: PackingChoice, *, longest: int, autocast: bool
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Hidden states of two rows: padded, packed, and packed with another first row."""
     inner: Any = causal_lm(model)
     device, size = input_device(inner).type, inner.config.get_text_config(decoder=True).vocab_size
-    ids = [tuple((torch.arange(length) * 7 + 3).remainder(size).tolist()) for length in TRIED]
+    ids = [tuple((torch.arange(length) * 7 + 3).remainder(size).tolist()) for length in trial_lengths(inner, longest)]
     other = tuple((id_ + 1) % size for id_ in ids[0])
 
     def states(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -138,15 +164,22 @@ def _fault(model: nn.Module, choice: PackingChoice, *, autocast: bool) -> str | 
     with evaluating(model), torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
         apart = states(*ids)
         with packed(model, by_rows=choice.by_rows):
-            together, beside_other = states(*ids), states(other, ids[1])
-    about = f"{type(inner).__name__} with {inner.config._attn_implementation} attention"
-    if _difference(together[1], beside_other[1]) > UNMOVED:
-        return f"{about} lets packed rows see each other"
-    half = autocast or next(inner.parameters()).dtype.itemsize < 4
-    difference = max(map(_difference, together, apart))
-    if not difference <= (SAME_HALF if half else SAME_WIDE):
-        return f"{about} gives packed rows other hidden states than padded ones (by {difference:.1g} of their size)"
-    return None
+            return apart, states(*ids), states(other, ids[1])
+
+
+def trial_lengths(model: nn.Module, longest: int) -> tuple[int, int]:
+    """Tokens of the two rows of a trial: a pack as long as two of the run's longest rows, where that is cheap.
+
+    Both fit into one pack of the model, or nothing would be tried.
+
+    Args:
+        model: a causal language model.
+        longest: tokens of the longest row of the run.
+    """
+    least, most = TRIED
+    total = min(max(least, min(most, 2 * longest)), longest_masked(model))
+    second = max(2, total * 5 // 17)
+    return total - second, second
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

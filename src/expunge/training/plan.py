@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftModel
 from torch import nn
@@ -34,7 +34,7 @@ from expunge.training.adapter import (
 )
 from expunge.training.masked import given_mask, selections
 from expunge.training.options import check_options, place_now
-from expunge.training.packing import choose_packing
+from expunge.training.packing import PackingChoice, choose_packing
 from expunge.training.rows import RunRows, run_rows
 from expunge.training.tracking import check_tracking
 from expunge.training.training_config import TrainingConfig, rate_for
@@ -58,6 +58,8 @@ class Plan:
     arguments: Mapping[str, Any]
     """What the manifest of the run says of its settings."""
     retain_per_forget: int
+    packing: PackingChoice
+    """How its rows are computed, if the trial with two rows goes well."""
     mask: Mask | None = None
     patch: bool = False
     adaptation: Adaptation | None = None
@@ -158,6 +160,7 @@ def plan_unlearning(
     max_length: int = 512,
     stop: Any = None,
     place: str | None = None,
+    divided: bool | None = None,
 ) -> Plan:
     """Plan an unlearning run; everything that its settings and the shape of the model rule out is refused here.
 
@@ -174,6 +177,7 @@ def plan_unlearning(
         max_length: longest row in tokens.
         stop: what the manifest says of the rule to stop by; None: there is none.
         place: where the model will be; None: where it is.
+        divided: will processes share its weights? None: do they?
 
     Raises:
         ExpungeError: unknown names, settings out of range, or combinations that do not go together.
@@ -181,12 +185,13 @@ def plan_unlearning(
     own = isinstance(model, PeftModel)
     adaptation, rest = split_adapter_settings(config.adapter, config.targets, config.save, hyperparameters, own=own)
     check_adaptable(model, adaptation, config.save)
+    inner, place = cast(PreTrainedModel, causal_lm(model)), place or place_now(model)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
     _check_mask(mask, patch, adaptation, own=own)
-    check_options(training, place or place_now(model), masked=mask is not None and adaptation is None)
-    shape = causal_lm(model).config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    check_options(inner, training, place, masked=mask is not None and adaptation is None)
+    shape = inner.config.get_text_config(decoder=True)
     objective = build(
         config.method,
         retain=config.retain_loss,
@@ -209,9 +214,9 @@ def plan_unlearning(
         if corpus is not None:
             check_settings(model, adaptation, matrices, corpus)
         warn_of_size(model, adaptation, matrices)
-    check_objective(causal_lm(model), config.method, objective, training)
+    check_objective(inner, config.method, objective, training)
     training.split()  # refused now where batch and processes do not divide
-    choose_packing(model, training.packing)  # refused now where rows cannot be packed
+    choice = choose_packing(model, training, place=place, divided=divided)  # refused now where rows cannot be packed
     template = given_template(template)
     arguments = {
         "method": config.method,
@@ -247,6 +252,7 @@ def plan_unlearning(
         own_adapter=own,
         save=config.save or "adapter" if own else adaptation.save if adaptation else "merged",
         retain_per_forget=training.retain_per_forget,
+        packing=choice,
     )
 
 
@@ -262,6 +268,7 @@ def plan_finetuning(
     template: Template | None = None,
     max_length: int = 512,
     place: str | None = None,
+    divided: bool | None = None,
 ) -> Plan:
     """Plan a fine-tuning run.
 
@@ -277,19 +284,21 @@ def plan_finetuning(
         template: how questions are framed; None: the tokenizer's chat template where it has one.
         max_length: longest row in tokens.
         place: where the model will be; None: where it is.
+        divided: will processes share its weights? None: do they?
 
     Raises:
         ExpungeError: combinations that do not go together.
     """
     refuse_adapters(model)
+    inner, place = cast(PreTrainedModel, causal_lm(model)), place or place_now(model)
     mask = given_mask(mask)
     check_patch(patch, mask, output_dir)
     check_tracking(training, output_dir)
-    check_options(training, place or place_now(model), masked=mask is not None)
+    check_options(inner, training, place, masked=mask is not None)
     rate = rate_for(FINETUNING_RATE, size_of(model))
     training = training.filled(learning_rate=rate, epochs=FINETUNING_EPOCHS, rows=rows)
     training.split()  # refused now where batch and processes do not divide
-    choose_packing(model, training.packing)  # refused now where rows cannot be packed
+    choice = choose_packing(model, training, place=place, divided=divided)  # refused now where rows cannot be packed
     template = given_template(template)
     arguments = {"splits": splits, "template": template.about, "max_length": max_length, **asdict(training)}
     return Plan(
@@ -302,6 +311,7 @@ def plan_finetuning(
         mask=mask,
         patch=patch,
         retain_per_forget=1,
+        packing=choice,
     )
 
 

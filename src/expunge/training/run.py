@@ -307,7 +307,10 @@ def train(
         transformers_logging.disable_progress_bar()
         around.enter_context(without_dropout(model))
         around.enter_context(options_on(cast(PreTrainedModel, causal_lm(model)), config))
-        choice = around.enter_context(packing(model, config.packing, autocast=arguments.bf16))
+        longest = max(len(row.ids) for encoded in rows.encoded.values() for row in encoded)
+        choice = around.enter_context(
+            packing(model, plan.packing, config.packing, longest=longest, autocast=arguments.bf16)
+        )
         if folder is not None and not parted:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))

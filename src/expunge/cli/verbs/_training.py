@@ -89,8 +89,6 @@ def dry_run(
     from expunge.training.budget import fitted, told
     from expunge.training.masked import mask_summary
     from expunge.training.memory import Conditions, importance_memory, run_memory, run_peak
-    from expunge.training.options import options_on
-    from expunge.training.packing import choose_packing
     from expunge.training.run import check_same, uses_bf16
 
     config, problems = call.config, preview.Problems()
@@ -148,8 +146,7 @@ def dry_run(
         preview.show_memory(memory)
         if config.memory is not None:
             say(f"to keep to memory={config.memory}: {told(planned)}")
-        with options_on(model, planned.training):
-            choice = choose_packing(model, planned.training.packing, place=place, divided=config.sharded)
+        choice = planned.packing
         say(choice.told + (", if a trial with two rows goes well" if choice.packed else ""))
         kind = str(model.dtype).removeprefix("torch.") if config.dtype == "auto" else config.dtype
         if whole and kind in ("bfloat16", "float16"):

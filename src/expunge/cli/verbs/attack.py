@@ -120,6 +120,9 @@ def _output(config: AttackConfig) -> Path:
         return Path(config.output)
     if made_here(config.model):
         return attacked_folder(config.model)
+    from expunge.models.load import check_model_folder
+
+    check_model_folder(config.model)
     raise ExpungeError(
         f"output is missing: there is no run of expunge at '{config.model}', so say where the result goes, such as "
         "output=runs/attacked"

@@ -236,6 +236,10 @@ def output_folder(config: EvaluateConfig) -> Path:
         return Path(config.output)
     if config.model is not None and made_here(config.model):
         return records_folder(config.model)
+    if config.model is not None:
+        from expunge.models.load import check_model_folder
+
+        check_model_folder(config.model)
     raise ExpungeError(
         f"output is missing: there is no run of expunge at '{config.model}', so say where its records go, such as "
         "output=runs/start-records"

@@ -118,6 +118,7 @@ def planned(config: TrainConfig, model: "PreTrainedModel", corpus: "Corpus | Non
         template=template_of(config),
         max_length=config.max_length,
         place=place_of(config.device),
+        divided=config.sharded,
     )
 
 

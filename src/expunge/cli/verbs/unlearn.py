@@ -227,6 +227,7 @@ def planned(
         max_length=config.max_length,
         stop=rule,
         place=place_of(config.device),
+        divided=config.sharded,
     )
     require_eps(plan.objective)
     return plan
