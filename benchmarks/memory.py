@@ -16,7 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Case:
     batch: int
     precision: str = "float32"
     checkpointing: bool = False
+    packing: str = "auto"
     steps: int = 2
 
 
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="7M,135M")
     parser.add_argument("--batches", default="8,32")
     parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--packing", choices=("auto", "off"), default="auto")
     parser.add_argument("--heap", action="store_true", help="also with the allocator as it is")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path)
@@ -79,7 +81,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     sizes, kinds = arguments.sizes.split(","), arguments.kinds.split(",")
     for case in cases(sizes, kinds, [int(batch) for batch in arguments.batches.split(",")]):
-        rows.append(compared(case, heap=arguments.heap))
+        rows.append(compared(replace(case, packing=arguments.packing), heap=arguments.heap))
         print(json.dumps(rows[-1]), flush=True)
         if arguments.output:  # after each case, so that a run that is stopped leaves what it measured
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,7 @@ def settings(case: Case, model: LlamaForCausalLM, rows: int) -> dict[str, Any]:
         "epochs": case.steps * case.batch / rows,
         "precision": case.precision,
         "gradient_checkpointing": case.checkpointing,
+        "packing": case.packing,
         **({"mask": made_mask(model)} if case.kind == "masked" else {}),
         **({"adapter": case.kind, "rank": 8} if case.kind in ("lora", "fila") else {}),
     }

@@ -115,7 +115,16 @@ def test_advice_follows_from_what_is_set() -> None:
     assert advice(plan(micro_batch_size=3)).endswith(f". Leave micro_batch_size open and set memory=<limit> {end}")
     bound = advice(plan(micro_batch_size=3, memory="0.13KB"))
     assert bound.endswith(f". Leave micro_batch_size open and set a lower limit than memory=0.13KB {end}")
-    assert "memory=" not in advice(plan(), divided=True)
+
+
+def test_of_divided_weights_nothing_is_estimated() -> None:
+    def asked(_way: Plan) -> float:
+        raise AssertionError("estimated")
+
+    with pytest.raises(ExpungeError) as caught, explained(plan(), plan(), asked, divided=True):
+        raise MemoryError
+    assert "a smaller micro_batch_size, gradient_checkpointing=True, or more processes." in str(caught.value)
+    assert "memory=" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,16 @@ def explained(asked: Plan, plan: Plan, estimate: Estimate, *, divided: bool = Fa
         asked: the plan before it was fitted to a limit of memory.
         plan: of the run.
         estimate: of what a run takes.
-        divided: are the weights divided among processes?
+        divided: are the weights divided among processes? Nothing is estimated then.
 
     Raises:
         ExpungeError: in the context, where memory ran out.
     """
+    if divided:  # the estimate does not hold, and would need all processes
+        return _ending_with(
+            f"out of memory, in a run with {told(plan)}. It takes less with a smaller micro_batch_size, "
+            f"{assigned(gradient_checkpointing=True)}, or more processes."
+        )
     now = estimate(plan)
     amounts = [(way, estimate(way)) for way in _ways(plan, _sizes(plan))]
     less = [(way, amount) for way, amount in amounts if amount < now]
@@ -131,7 +136,7 @@ def explained(asked: Plan, plan: Plan, estimate: Estimate, *, divided: bool = Fa
         less = [*less[: NAMED - 1], min(less[NAMED - 1 :], key=lambda found: found[1])]
     listed = "; ".join(f"{told(way)} ({in_units(amount)})" for way, amount in less)
     advice = f"It takes less with {listed}." if less else f"Train less: {_less_training(plan)}."
-    if less and _without_limit(plan, divided=divided) is None:
+    if less and _without_limit(plan, divided=False) is None:
         advice += f" {_choosing(asked)} to have these chosen for you."
     return _ending_with(
         f"out of memory, in a run that was estimated to take {in_units(now)} with {told(plan)}. {advice}"
