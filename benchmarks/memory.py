@@ -51,7 +51,7 @@ class Case:
     batch: int
     precision: str = "float32"
     checkpointing: bool = False
-    packing: str = "auto"
+    packing: str = "off"
     steps: int = 2
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="7M,135M")
     parser.add_argument("--batches", default="8,32")
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--packing", choices=("auto", "off"), default="auto")
+    parser.add_argument("--packing", choices=("on", "off"), default="off")
     parser.add_argument("--heap", action="store_true", help="also with the allocator as it is")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path)

@@ -180,7 +180,11 @@ def test_both_let_it_pass(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ((), "rows are packed: on the cpu attention is computed row by row, if a trial with two rows goes well"),
+        (
+            ("packing=on",),
+            "rows are packed: on the cpu attention is computed row by row, if a trial with two rows goes well",
+        ),
+        ((), "rows of like length are padded together: on the cpu packing saves little time and takes more memory"),
         (("packing=off",), "rows of like length are padded together: packing=off"),
         (("attention=eager",), "rows of like length are padded together: eager attention on cpu"),
     ],

@@ -50,14 +50,19 @@ def packing(model: PreTrainedModel, policy: PackingPolicy, **given: Any) -> Abst
     return module.packing(model, choose(model, policy), policy, **given)
 
 
+def tried(model: PreTrainedModel, **given: Any) -> AbstractContextManager[PackingChoice]:
+    """As `auto` does where it chose to pack, which on a CPU is asked for."""
+    return module.packing(model, choose(model, "on"), "auto", **given)
+
+
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
 def test_the_matrix_is_packed(architecture: str) -> None:
     model = zoo.tiny_model(architecture)
     with packing(model, "on") as choice:
-        assert choice.packed and packs_of(model) is not None
-    with packing(model, "auto") as choice:
         plain = model.config._attn_implementation == "eager"  # GPT-Neo and Gemma 2 have no SDPA
-        assert choice.packed != plain and choice.by_rows != plain
+        assert choice.packed and choice.by_rows != plain and packs_of(model) is not None
+    with packing(model, "auto") as choice:
+        assert not choice.packed
     assert packs_of(model) is None
 
 
@@ -75,7 +80,7 @@ def test_rows_that_see_each_other_are_found(architecture: str, dtype: torch.dtyp
     model = zoo.tiny_model(architecture, **SEEING[architecture]).to(dtype)
     with pytest.raises(ExpungeError, match=r"^packing=on: .* lets packed rows see each other\. Use packing=auto"):
         packing(model, "on").__enter__()
-    with packing(model, "auto") as choice:
+    with tried(model) as choice:
         assert not choice.packed and packs_of(model) is None
 
 
@@ -148,7 +153,7 @@ def test_states_that_are_not_finite_are_a_fault(what: float) -> None:
     head_of(model)  # which tries the model once
     with torch.no_grad():
         blocks(model)[0].mlp.down_proj.weight.fill_(what)
-    with packing(model, "auto") as choice:
+    with tried(model) as choice:
         assert not choice.packed and "not finite" in choice.why
     with pytest.raises(ExpungeError, match=r"^packing=on: LlamaForCausalLM with sdpa attention .* not finite"):
         packing(model, "on").__enter__()
@@ -162,15 +167,17 @@ def test_an_error_of_the_trial_is_the_reason_to_pad(monkeypatch: pytest.MonkeyPa
     said = r"LlamaForCausalLM with sdpa attention does not compute packed rows \(IndexError: no such position\)"
     with pytest.raises(ExpungeError, match=f"^packing=on: {said}"):
         packing(zoo.tiny_model(), "on").__enter__()
-    run = unlearn("auto")
-    assert re.search(f"padded together: {said}", run.manifest.results["packing"])
-    assert packs_of(run.model) is None and run.model.config._attn_implementation == "sdpa"
+    model = zoo.tiny_model()
+    with tried(model) as choice:
+        assert re.search(f"padded together: {said}", choice.told)
+        assert packs_of(model) is None and model.config._attn_implementation == "sdpa"
 
 
 def test_what_decides() -> None:
     model = zoo.tiny_model()
     by_rows = PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
-    assert choose(model, "auto") == choose(model, "auto", place="cpu") == by_rows
+    assert choose(model, "on") == choose(model, "on", place="cpu") == by_rows
+    assert choose(model, "auto").told.endswith("on the cpu packing saves little time and takes more memory")
     assert not choose(model, "auto", place="cuda:1").packed
     assert choose(model, "on", place="cuda") == PackingChoice(
         True, "packing=on, though sdpa attention on cuda would compute every pair of positions"
@@ -192,7 +199,7 @@ def test_a_plan_chooses_by_the_attention_that_is_planned() -> None:
         given = split_settings({"method": "npo", **settings})
         return plan_unlearning(zoo.tiny_model(), *given, place=place, divided=divided).packing
 
-    assert plan() == PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
+    assert plan(packing="on") == PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
     assert plan(attention="eager") == PackingChoice(
         False, "eager attention on cpu would compute every pair of positions"
     )
@@ -211,7 +218,7 @@ def test_the_estimate_is_of_the_attention_that_is_planned() -> None:
         plan = plan_unlearning(model, *split_settings({"method": "npo", "batch_size": 6, **settings}))
         return run_memory(model, plan, plan.rows(zoo.corpus(), zoo.tokenizer(), model), under)
 
-    assert takes(attention="eager") == takes(attention="eager", packing="off") != takes()
+    assert takes(packing="on") != takes() != takes(attention="eager") == takes(attention="eager", packing="off")
 
 
 @pytest.fixture

@@ -113,8 +113,7 @@ def waits_of(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[Counter[s
 
     monkeypatch.setattr(ObjectiveTrainer, "get_batch_samples", stepping)
     monkeypatch.setattr(ObjectiveTrainer, "_inner_training_loop", looped)
-    # An accelerator would not pack here: with SDPA `packing=auto` does so on a CPU alone, where nothing is waited for.
-    settings = {"epochs": 2, "batch_size": 2, "micro_batch_size": 1, "packing": "off"} | settings
+    settings = {"epochs": 2, "batch_size": 2, "micro_batch_size": 1} | settings
     expunge.unlearn(zoo.tiny_model().float(), zoo.tokenizer(), zoo.corpus(), **settings)
     return steps
 

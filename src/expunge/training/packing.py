@@ -50,8 +50,8 @@ def choose_packing(
 
     Args:
         model: a causal language model, possibly wrapped, or a skeleton.
-        config: how it trains. Its `packing`: `auto` packs where less is computed for it, `on` wherever it can be done,
-            `off` never; its `attention` need not be set yet.
+        config: how it trains. Its `packing`: `auto` packs with attention that skips other rows, `on` wherever it can be
+            done, `off` never; its `attention` need not be set yet.
         place: where the model will be; None: where it is.
         divided: will processes share its weights? None: do they?
 
@@ -71,7 +71,9 @@ def choose_packing(
     if attention == "flex_attention":
         return PackingChoice(True, f"{attention} leaves out pairs of rows")
     if device == "cpu" and attention == "sdpa" and inner._supports_attention_backend:
-        return PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
+        if config.packing == "on":
+            return PackingChoice(True, "on the cpu attention is computed row by row", by_rows=True)
+        return PackingChoice(False, "on the cpu packing saves little time and takes more memory")
     slower = f"{attention} attention on {device} would compute every pair of positions"
     return PackingChoice(config.packing == "on", f"packing=on, though {slower}" if config.packing == "on" else slower)
 

@@ -102,9 +102,9 @@ class TrainingConfig:
     compile: bool = False
     """Compile the decoder blocks with torch.compile: a minute or more at the start, faster steps after it."""
     packing: PackingPolicy = "auto"
-    """Rows of a step as one sequence without padding, in which no row sees another. `auto`: where less is computed for
-    it, which is on a CPU with sdpa and with flash or flex attention; `on`: refused where it cannot be done. Rows are
-    padded elsewhere. Changes memory and time, never the update."""
+    """Rows of a step as one sequence without padding, in which no row sees another. `auto`: with flash or
+    flex attention, which skip other rows; `on`: wherever it can be done, and refused elsewhere. Rows of like length are
+    padded together otherwise. Changes memory and time, never the update."""
     checkpoint_every: float = 1.0
     """Epochs between checkpoints that a killed run resumes from; 0 writes none."""
     keep_checkpoints: int = 1
