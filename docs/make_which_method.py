@@ -199,7 +199,8 @@ def page() -> str:
         "**`undo`, the same where some hundred steps are no obstacle**: "
         f"{undo7['after relearning']} after relearning, the retain set at {undo7['retain ES']} "
         "([attacks](experiments/attacks.md)). Its answers repeat less than those of `npo`, but many fall apart, too. It was run on 7 "
-        "million parameters alone, and takes no adapter.",
+        "million parameters alone, takes no adapter, and loses what stands in neither set: not for a model that knows "
+        "more than its retain set.",
         "**`js_uniform` where keeping counts most and relearning is no threat**: "
         f"{uniform['forget ES']} and {uniform['retain ES']} on 7 million parameters ([cost](cost.md)); relearning "
         "brings back "
