@@ -64,7 +64,7 @@ def _check_flash(config: TrainingConfig, on_cpu: bool) -> None:
     if on_cpu:
         raise ExpungeError(f"{what} needs a GPU. Leave it out: sdpa takes the fastest way that a CPU has.")
     if importlib.util.find_spec("flash_attn") is None:
-        raise ExpungeError(f"{what} needs flash-attn, which is not installed: pip install flash-attn")
+        raise ExpungeError(f"{what} needs flash-attn, which is not installed: pip install 'expunge[flash-attn]'")
     if config.precision == "float32":
         raise ExpungeError(f"{what} computes in 16 bits only, and precision is float32. Leave one of them out.")
 
