@@ -75,7 +75,7 @@ def test_mistakes_are_told(runs: Path, call: Call) -> None:
         (("export", run, output, "form=adapter"), "holds whole weights and no adapter"),
         (("export", run, output, "dtype=f16"), "leave it out"),
         (("export", run, output, "fom=gguf"), "Did you mean 'form'?"),
-        (("export", runs / "none", output), "no manifest in"),
+        (("export", runs / "none", output), "there is no folder"),
     ):
         found = call(*words)
         assert found.code == 2 and said in found.err, words
