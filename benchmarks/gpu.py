@@ -4,10 +4,10 @@
     python benchmarks/gpu.py --sizes toy --device cpu --tokens 32 --batch 2 --steps 3  # anywhere, to try it
 
 Random Llamas stored in bfloat16, made-up rows of a quarter to all of `--tokens` tokens, as many retain as forget rows;
-nothing is downloaded. Each case trains a few steps, of which the first is not counted. The rate of matrix products is
-measured first, on the same device. A share of it is (multiply-adds that the case needs for its real tokens, twice) /
-(seconds x that rate): padding, recomputation and the optimizer count as waste. Cases that no longer fit into
-`--minutes`, and those that run out of memory, are stored with the reason.
+nothing is downloaded. Rows are padded but in the case that says packed. Each case trains a few steps, of which the
+first is not counted. The rate of matrix products is measured first, on the same device. A share of it is (multiply-adds
+that the case needs for its real tokens, twice) / (seconds x that rate): padding, recomputation and the optimizer count
+as waste. Cases that no longer fit into `--minutes`, and those that run out of memory, are stored with the reason.
 """
 
 import argparse
@@ -65,6 +65,8 @@ CASES = (
     Case("grad_diff, lora", {**GRAD_DIFF, "adapter": "lora", "rank": 16}),
     Case("npo, lora", {"method": "npo", "adapter": "lora", "rank": 16}),
     Case("grad_diff, checkpointing", {**GRAD_DIFF, "gradient_checkpointing": True}, sizes=FULL),
+    Case("grad_diff, packed", {**GRAD_DIFF, "packing": "on"}, sizes=FULL),
+    Case("grad_diff, compiled", {**GRAD_DIFF, "compile": True}, sizes=FULL),
 )
 
 
@@ -108,11 +110,11 @@ def outcome(arguments: argparse.Namespace, size: str, case: Case, rate: float) -
     """What a case measured, or why it has no number."""
     try:
         return measured(arguments, size, case, rate)
-    except torch.OutOfMemoryError as problem:
+    except (torch.OutOfMemoryError, expunge.ExpungeError) as problem:  # a run says so itself where memory runs out
         reason = str(problem).splitlines()[0]
     gc.collect()
     torch.cuda.empty_cache()
-    return {"not_run": f"out of memory: {reason}"}
+    return {"not_run": reason}
 
 
 def measured(arguments: argparse.Namespace, size: str, case: Case, rate: float) -> dict[str, Any]:
@@ -129,6 +131,7 @@ def measured(arguments: argparse.Namespace, size: str, case: Case, rate: float) 
         "batch_size": arguments.batch,
         "precision": "bfloat16",
         "checkpoint_every": 0,
+        "packing": "off",
         **case.settings,
     }
     scores = expunge.localize(model, tokenizer, attribution="random_down") if case.masked else None

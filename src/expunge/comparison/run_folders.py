@@ -14,17 +14,9 @@ from expunge.core.surface import flag
 from expunge.data.corpus import Corpus, load_corpus
 from expunge.results.records import Records
 from expunge.results.studies import runs_of
+from expunge.training.training_config import WITHOUT_EFFECT
 
-_NOT_SETTINGS = (
-    "seed",
-    "micro_batch_size",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "gradient_checkpointing",
-    "memory",
-    "packing",
-    "report_to",
-)
+_NOT_SETTINGS = ("seed", *WITHOUT_EFFECT)
 _DRAWN = ("alternate", "mask")
 """Inputs that a seed may have drawn. The data that they were drawn from, and the recipe of the mask, decide."""
 _SEED = re.compile(r"^(seed|s)?[\W_]*\d+[\W_]+|[\W_]*(seed|s)?[\W_]*\d+$")

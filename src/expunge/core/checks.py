@@ -26,6 +26,18 @@ def nearest(name: str, known: Iterable[str], *, n: int = 1) -> list[str]:
     return [plain[k] for k in found]
 
 
+def folders_with(folder: Path, *files: str) -> list[str]:
+    """Names of the folders in a folder, which may be missing, that hold one of these files."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return [path.name for path in inside if any((path / name).is_file() for name in files)]
+
+
+def near_folder(missing: Path, *files: str) -> str:
+    """Where a folder of nearly that name holds one of these files: a question after it, to end an error with."""
+    near = difflib.get_close_matches(missing.name, folders_with(missing.parent, *files), n=1)
+    return f" Did you mean '{missing.parent / near[0]}'?" if near else ""
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, came_from: str = "", hint: str = "") -> ExpungeError:
     """An error for a name that nobody knows, with a hint, else the nearest known one, and the list.
 

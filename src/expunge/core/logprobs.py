@@ -17,6 +17,12 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def lowered(logits: Float[Tensor, "b c v"], targets: Int[Tensor, "b c"], by: float) -> Float[Tensor, "b c v"]:
+    """Logits with that of each true token lowered, in float32 at least."""
+    logits = wide(logits)
+    return logits.scatter_add(-1, targets.unsqueeze(-1), torch.full_like(logits[..., :1], -by))
+
+
 def token_logprobs(logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Log p(target) at each position: `logit_target - logsumexp(logits)`, without keeping a full log-softmax.
 

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from expunge.core.checks import ExpungeError, path_of
+from expunge.core.checks import ExpungeError, near_folder, path_of
 from expunge.core.json_text import parse_json
 from expunge.core.whole import write_whole
 
@@ -115,7 +114,7 @@ class Manifest:
         """
         path = path_of("folder", folder) / FILE
         if not path.parent.exists():
-            raise ExpungeError(f"there is no folder {folder}.{_near(path.parent)}")
+            raise ExpungeError(f"there is no folder {folder}.{near_folder(path.parent, FILE)}")
         if not path.is_file():
             raise ExpungeError(f"no manifest in {folder}: expected the file {path}.")
         try:
@@ -187,10 +186,3 @@ def jsonable(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
     return {k: plain(v) for k, v in arguments.items()}
-
-
-def _near(missing: Path) -> str:
-    """A folder with a manifest and nearly that name, as a question; empty where there is none."""
-    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
-    near = get_close_matches(missing.name, [path.name for path in beside if (path / FILE).is_file()], n=1)
-    return f" Did you mean '{missing.parent / near[0]}'?" if near else ""

@@ -27,7 +27,7 @@ from transformers.distributed import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
 from expunge.core.checkpoints import checkpoints
-from expunge.core.checks import ExpungeError, require_bits, require_type
+from expunge.core.checks import ExpungeError, folders_with, near_folder, require_bits, require_type
 from expunge.core.distributed import is_main, join, sharded
 from expunge.core.json_text import read_object
 from expunge.core.manifest import FILE as MANIFEST
@@ -333,19 +333,8 @@ def _why(source: str | Path, error: Exception) -> str:
     if Path(source).exists():
         return text if isinstance(error, OSError | ValueError) else f"{text} ({type(error).__name__})"
     # What comes from far away speaks of connections first, where mostly a name is wrong.
-    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]}){_near(Path(source))}"
-
-
-def _near(missing: Path) -> str:
-    """A model folder of nearly that name, as a question; empty where there is none."""
-    near = get_close_matches(missing.name, _models_in(missing.parent), n=1)
-    return f" Did you mean '{missing.parent / near[0]}'?" if near else ""
-
-
-def _models_in(folder: Path) -> list[str]:
-    """Names of the model folders in a folder, which may be missing."""
-    beside = folder.iterdir() if folder.is_dir() else ()
-    return [path.name for path in beside if any((path / name).is_file() for name in _CONFIGURATIONS)]
+    near = near_folder(Path(source), *_CONFIGURATIONS)
+    return f"no folder of that name is here, and the hub gave nothing ({text.splitlines()[0]}){near}"
 
 
 _NEAR = 0.8
@@ -358,7 +347,7 @@ def _check_elsewhere(source: str | Path) -> None:
     The hub is not asked, which takes a minute where it cannot be reached.
     """
     missing = Path(source)
-    first = f"no model folder at '{source}'.{_near(missing)}"
+    first = f"no model folder at '{source}'.{near_folder(missing, *_CONFIGURATIONS)}"
     try:
         validate_repo_id(str(source))
     except HFValidationError:
@@ -366,14 +355,14 @@ def _check_elsewhere(source: str | Path) -> None:
     if any(cached(missing, name) for name in _CONFIGURATIONS):
         return
     # A folder may have the name of an organization on the hub, such as a clone of its code; one of models is meant.
-    here = bool(_models_in(missing.parent)) if len(missing.parts) > 1 else _is_slip(missing.name)
+    here = bool(folders_with(missing.parent, *_CONFIGURATIONS)) if len(missing.parts) > 1 else _is_slip(missing.name)
     if here:
         raise ExpungeError(f"{first} If it is a model on the hub, get it first: hf download {missing}")
 
 
 def _is_slip(name: str) -> bool:
     """Is it nearly the name of a model folder here? A name with something added is not: `gpt2` and `gpt2-mine`."""
-    near = get_close_matches(name, _models_in(Path()), n=1, cutoff=_NEAR)
+    near = get_close_matches(name, folders_with(Path(), *_CONFIGURATIONS), n=1, cutoff=_NEAR)
     return bool(near) and name not in near[0] and near[0] not in name
 
 

@@ -61,7 +61,7 @@ from expunge.training.stopping import NoValue, StopWhen
 from expunge.training.surgery import Surgery
 from expunge.training.tracking import PROJECT, run_name, tracked
 from expunge.training.trainer import NonFiniteLoss, NonFiniteWeights, ObjectiveTrainer
-from expunge.training.training_config import TrainingConfig
+from expunge.training.training_config import WITHOUT_EFFECT, TrainingConfig
 
 HISTORY = "history.csv"
 PATCH = "patch.safetensors"
@@ -181,18 +181,6 @@ def _as_finished(model: PeftModel, folder: Path) -> PeftModel:
     return model.eval()
 
 
-_WITHOUT_EFFECT = (
-    "micro_batch_size",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "gradient_checkpointing",
-    "memory",
-    "packing",
-    "report_to",
-)
-"""Settings that cannot change the result, and so may change when a run is resumed."""
-
-
 def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Manifest:
     """The manifest of the run in a folder, which must have been made with these settings.
 
@@ -215,7 +203,7 @@ def check_same(folder: Path, *, arguments: Mapping[str, Any], inputs: Mapping[st
         changed = [
             f"{k}: {then.get(k)!r} then, {plain.get(k)!r} now"
             for k in {*then, *plain}
-            if k not in _WITHOUT_EFFECT and then.get(k) != plain.get(k)
+            if k not in WITHOUT_EFFECT and then.get(k) != plain.get(k)
         ]
         if changed:
             raise ExpungeError(

@@ -20,6 +20,16 @@ LARGEST_SEED = 2**32 - 1
 MOST_RETAIN_ROWS = 1000
 """For one forget row; a step computes them all."""
 Tracker = Literal["tensorboard", "trackio", "wandb"]
+WITHOUT_EFFECT = (
+    "micro_batch_size",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "gradient_checkpointing",
+    "memory",
+    "packing",
+    "report_to",
+)
+"""Settings that cannot change the result, and so may change when a run is resumed."""
 PackingPolicy = Literal["auto", "on", "off"]
 
 

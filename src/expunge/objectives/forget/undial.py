@@ -1,11 +1,10 @@
 """Self-distillation with adjusted logits."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expunge.core.checks import require_at_least
-from expunge.core.logprobs import counts, kept_logprobs, masked_sum, wide
+from expunge.core.logprobs import counts, kept_logprobs, lowered, masked_sum
 from expunge.objectives.method import Method
 
 METHOD = Method(reduction="token", tokenwise=True, alpha=0.0, retain="none", learning_rate=1e-4)
@@ -47,8 +46,6 @@ def undial(
     """
     require_at_least("undial: beta", beta, 0, hint="Papers use 3 to 30.")
     log_p = kept_logprobs(logits, completion_mask)
-    reference = wide(reference_logits)
-    lowered = torch.full_like(reference[..., :1], -beta)
-    q = reference.scatter_add(-1, targets.unsqueeze(-1), lowered).softmax(-1)
+    q = lowered(reference_logits, targets, beta).softmax(-1)
     cross_entropy = -(q * log_p).sum(-1)
     return masked_sum(cross_entropy, completion_mask), counts(completion_mask, cross_entropy)

@@ -1,11 +1,10 @@
 """Unlearn, noise, distill on outputs: a perturbed copy of the start model learns what it may say."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expunge.core.checks import require_at_least
-from expunge.core.logprobs import wide
+from expunge.core.logprobs import lowered
 from expunge.objectives.method import Method
 from expunge.objectives.retain.kl import kl
 
@@ -68,6 +67,4 @@ def undo(
     An adapter leaves the weights as they are, so that the method does not go with one.
     """
     require_at_least("undo: beta", beta, 0, hint="0 imitates the start model; 30 leaves nothing of the true token.")
-    reference = wide(reference_logits)
-    lowered = torch.full_like(reference[..., :1], -beta)
-    return kl(logits, reference.scatter_add(-1, targets.unsqueeze(-1), lowered), completion_mask)
+    return kl(logits, lowered(reference_logits, targets, beta), completion_mask)
