@@ -11,7 +11,7 @@ import expunge
 import zoo
 from expunge.core.manifest import Manifest
 from expunge.models.load import load_model
-from expunge.training.outcome import Outcome, advice, outcome_text
+from expunge.training.outcome import Outcome, Scored, advice, outcome_text
 
 
 def unlearn(folder: Path | None = None, **changes: Any) -> expunge.Run:
@@ -40,7 +40,16 @@ def test_the_probabilities_are_those_of_the_models_before_and_after(tmp_path: Pa
     for when, model in (("before", zoo.tiny_model()), ("after", load_model(tmp_path / "run"))):
         for name in ("forget", "retain"):
             assert told[when][name] == pytest.approx(by_hand(model.eval(), corpus[name][:16]), rel=1e-4)
-    assert run.manifest.results["outcome"] == Outcome(told["before"], told["after"]).verdict
+        for row in told["forget_rows"]:
+            assert row[when] == pytest.approx(by_hand(model.eval(), [corpus["forget"][row["row"]]]), rel=1e-4)
+    assert [row["row"] for row in told["forget_rows"]] == list(range(len(corpus["forget"])))
+    assert run.manifest.results["outcome"] == of(told["before"], told["after"]).verdict
+
+
+def of(before: dict[str, float], after: dict[str, float]) -> Outcome:
+    """An outcome of these means."""
+    found = [{name: Scored(mean, {}) for name, mean in means.items()} for means in (before, after)]
+    return Outcome(found[0], found[1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -56,9 +65,9 @@ def test_the_probabilities_are_those_of_the_models_before_and_after(tmp_path: Pa
 )
 def test_verdicts_at_their_limits(forget: float, retain: float, verdict: str) -> None:
     before = {"forget": 0.9, "retain": 0.8, "world": 0.5}
-    outcome = Outcome(before, {"forget": 0.9 * forget, "retain": 0.8 * retain, "world": 0.5})
+    outcome = of(before, {"forget": 0.9 * forget, "retain": 0.8 * retain, "world": 0.5})
     assert outcome.verdict == verdict
-    worse = Outcome(before, {"forget": 0.0, "retain": 0.8, "world": 0.2})
+    worse = of(before, {"forget": 0.0, "retain": 0.8, "world": 0.2})
     assert worse.verdict == "collapsed"  # one retain set is enough
 
 

@@ -1,5 +1,6 @@
 """The corpus: named splits of examples, before any tokenizer has seen them."""
 
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,10 @@ PLACES = 10
 """Rows that a note names."""
 
 ExampleKind = Literal["qa", "completion", "chat", "text"]
+
+
+_FILE = re.compile(r"(.+), (?:line|row) \d+")
+"""Origin of an example that was read from a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,12 @@ class Example:
         """Fingerprint of the content."""
         content = {name: value for name, value in asdict(self).items() if name != "origin"}
         return fingerprint({k: v for k, v in content.items() if v or k not in ("extras", "tools")})
+
+    @property
+    def file(self) -> str:
+        """The file that it came from; empty where it came from none, or that is not known."""
+        found = _FILE.match(self.origin)
+        return found[1] if found is not None else ""
 
     @property
     def question(self) -> str:

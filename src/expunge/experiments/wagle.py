@@ -140,6 +140,7 @@ def wagle(
     seeds: int = 1,
     grid: Sequence[float] = (),
     settings: Mapping[str, Any] | None = None,
+    judges: Mapping[str, str] | None = None,
     authors: int = 60,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -165,6 +166,7 @@ def wagle(
             harmonic mean of 1 - forget ES and retain ES (extraction strength), on a seed that no other run has.
         settings: training settings over those of the experiment, for all runs: `settings.epochs=2
             settings.learning_rate=1e-4`.
+        judges: models that some measures ask: `judges.embedding=<folder>` for sentence embeddings, as for `evaluate`.
         authors: invented authors of the embedded default.
         overwrite: replace an earlier experiment in `folder`.
         progress: called with (what, done, total, numbers); first with the number of runs and how long they will take.
@@ -182,6 +184,7 @@ def wagle(
         raise ExpungeError("settings names the learning rate and grid has it chosen: give one of the two.")
     common = {**COMMON, **common, **(settings or {})}
     about: dict[str, Any] = {"settings": common, "authors": authors if corpus is None else None}
+    about |= {"judges": dict(judges)} if judges else {}
     about |= {"grid": list(grid)} if grid else {"rates": rates}
     inputs: dict[str, str] = {}
     if corpus is not None and model is not None:
@@ -191,7 +194,7 @@ def wagle(
     if corpus is None or model is None:
         found, model, _ = embedded(authors, progress=progress)
         corpus = Corpus({**found.splits, "world_facts": found["world"]}, found.name)
-    running = _Running(corpus, model, common, ratios, progress)
+    running = _Running(corpus, model, common, ratios, judges, progress)
     log = RunLog(folder / "wagle.json")
     begun = time.monotonic()
     before = running.measured(load_model(model, dtype="float32"), "start model", folder / "records")
@@ -283,9 +286,11 @@ class _Running:
         start: str | Path,
         settings: Mapping[str, Any],
         ratios: Sequence[float],
+        judges: Mapping[str, str] | None,
         progress: Progress | None,
     ) -> None:
-        self.corpus, self.start, self.settings, self.progress = corpus, start, settings, progress
+        self.corpus, self.start, self.settings = corpus, start, settings
+        self.judges, self.progress = judges, progress
         self.tokenizer = load_tokenizer(start)
         self.ratios = tuple(ratios)
         self.masks: dict[tuple[str, float, int], Mask] = {}
@@ -307,6 +312,7 @@ class _Running:
             output_dir=records,
             overwrite=True,
             label=label,
+            judges=self.judges,
             progress=under(self.progress, label),
         )
 

@@ -159,23 +159,23 @@ def baseline(
 ) -> dict[str, Any]:
     """Did the start model know the rows? By an evaluation of it, else by what the run measured before its steps.
 
-    Rows of earlier requests, which the start model was made to forget, do not count where the evaluation tells rows
-    apart.
+    Rows of earlier requests, which the start model was made to forget, do not count; only runs of before rows were told
+    apart say nothing of the new ones alone.
     """
     if (measure := _value(start, "forget_probability")) is not None:
-        found = {"from": "an evaluation of the start model", **_told(measure)}
-        new = [value for fact, value in enumerate(measure.per_example) if fact not in earlier]
-        if earlier and new:
-            found = {
-                "from": f"{found['from']}, on the rows that are new",
-                "value": sum(new) / len(new),
-                "interval": None,
-            }
-            found["n"] = len(new)
+        whole = {"from": "an evaluation of the start model", **_told(measure)}
+        rows: Mapping[int, float] = dict(enumerate(measure.per_example))
     elif (value := _probability(run, "before", "forget")) is not None:
-        found = {"from": "the run, on up to 16 rows", "value": value, "interval": None, "n": NOT_GIVEN}
+        told = run.results["probability"].get("forget_rows", [])
+        rows = {one["row"]: one["before"] for one in told}
+        whole = {"from": "the run, on some rows", "value": value, "interval": None, "n": len(rows) or NOT_GIVEN}
     else:
         return {"from": NOT_GIVEN, "known": NOT_GIVEN}
+    new = [value for row, value in rows.items() if row not in earlier]
+    found = whole
+    if earlier and new:
+        found = {"from": f"{whole['from']}, those that are new", "value": sum(new) / len(new), "interval": None}
+        found["n"] = len(new)
     return {"measure": "forget_probability", **found, "known": found["value"] >= policy.least_known}
 
 
@@ -278,7 +278,7 @@ def utility(run: Manifest, start: Evaluation | None, evaluation: Evaluation | No
     if not known or kept is None:
         return {"from": NOT_GIVEN, "kept": NOT_GIVEN}
     told = {"before": {"value": known}, "after": {"value": kept}, "kept": kept / known}
-    return {"from": "the run, on up to 16 rows", "measure": "retain_probability", **told}
+    return {"from": "the run, on some rows", "measure": "retain_probability", **told}
 
 
 def faults(start: Evaluation | None, evaluation: Evaluation | None, retrained: Evaluation | None = None) -> Any:

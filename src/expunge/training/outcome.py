@@ -13,10 +13,8 @@ from expunge.core.surface import assigned
 from expunge.models.anatomy import evaluating
 from expunge.models.observe import observe
 from expunge.objectives.combine import Stream
-from expunge.training.rows import RunRows
+from expunge.training.rows import SAMPLE, RunRows
 
-ROWS = 16
-"""Rows of each set that are looked at, evenly spaced."""
 HARDLY = 0.8
 """Share of its probability that the forget set keeps at least where it was hardly moved."""
 FORGOTTEN = 0.25
@@ -34,41 +32,57 @@ HIDDEN_ALPHA = 10.0
 Verdict = Literal["forgotten", "partly forgotten", "hardly moved", "collapsed"]
 
 
-def probabilities(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stream, float]:
-    """Geometric mean probability of a completion token, over up to 16 rows of each set; NaN where it overflows.
+@dataclass(frozen=True)
+class Scored:
+    """How probable the answers of some rows of a set are."""
+
+    mean: float
+    """Geometric mean probability of an answer's token, over all of them; NaN where it overflows."""
+    rows: Mapping[int, float]
+    """The same of each answer alone, by the number of its row."""
+
+
+def scored(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stream, Scored]:
+    """Probabilities of the rows of each set that a run looks at.
 
     Args:
         model: on any engine; every process computes the same.
         rows: of the run.
         autocast: compute in bfloat16 as training does.
     """
-    device, found = next(model.parameters()).device.type, {}
-    with evaluating(model), torch.no_grad():
-        for stream, encoded in rows.encoded.items():
-            if stream == "alternate":
-                continue
-            some = encoded[:: max(1, len(encoded) // ROWS)][:ROWS]
-            with torch.autocast(device, torch.bfloat16, enabled=autocast):
-                seen = observe(model, {"rows": collate(list(some))}, {"rows": frozenset({"token_logprobs"})})["rows"]
-            assert seen.token_logprobs is not None
-            total = torch.where(seen.completion_mask, seen.token_logprobs, 0.0).sum(dtype=torch.float64)
-            mean = float(total) / int(seen.completion_mask.sum())
-            found[stream] = math.exp(mean) if math.isfinite(mean) else math.nan
+    device, found = next(model.parameters()).device.type, dict[Stream, Scored]()
+    with evaluating(model), torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=autocast):
+        for stream, numbers in rows.sampled.items():
+            sums, tokens = list[float](), list[int]()
+            for k in range(0, len(numbers), SAMPLE):
+                batch = collate([rows.encoded[stream][number] for number in numbers[k : k + SAMPLE]])
+                seen = observe(model, {"rows": batch}, {"rows": frozenset({"token_logprobs"})})["rows"]
+                assert seen.token_logprobs is not None
+                logprobs = torch.where(seen.completion_mask, seen.token_logprobs, 0.0)
+                sums += logprobs.sum(1, dtype=torch.float64).tolist()
+                tokens += seen.completion_mask.sum(1).tolist()
+            by_row = {number: _exp(s / n) for number, s, n in zip(numbers, sums, tokens, strict=True)}
+            found[stream] = Scored(_exp(sum(sums) / sum(tokens)), by_row)
     return found
+
+
+def _exp(mean: float) -> float:
+    return math.exp(mean) if math.isfinite(mean) else math.nan
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Probabilities by set, before and after a run that forgets."""
 
-    before: Mapping[Stream, float]
-    after: Mapping[Stream, float]
+    before: Mapping[Stream, Scored]
+    after: Mapping[Stream, Scored]
 
     @property
     def verdict(self) -> Verdict:
         """Collapsed where a retain set lost half of its probability; else by how much the forget set lost."""
-        kept = {name: self.after[name] / self.before[name] for name in self.before if self.before[name] > 0}
-        if any(kept[name] < COLLAPSED for name in kept if name != "forget" and self.before[name] > KNOWN):
+        before, after = _means(self.before), _means(self.after)
+        kept = {name: after[name] / before[name] for name in before if before[name] > 0}
+        if any(kept[name] < COLLAPSED for name in kept if name != "forget" and before[name] > KNOWN):
             return "collapsed"
         share = kept.get("forget", 0.0)
         if share > HARDLY:
@@ -76,9 +90,19 @@ class Outcome:
         return "partly forgotten" if share > FORGOTTEN else "forgotten"
 
     def as_results(self) -> dict[str, Any]:
-        """For the manifest; the verdict where there is something to forget."""
-        verdict = {"outcome": self.verdict} if "forget" in self.before else {}
-        return {**verdict, "probability": {"before": dict(self.before), "after": dict(self.after)}}
+        """For the manifest; the verdict where there is something to forget, and its rows one by one."""
+        told: dict[str, Any] = {"probability": {"before": _means(self.before), "after": _means(self.after)}}
+        if "forget" not in self.before:
+            return told
+        before, after = self.before["forget"].rows, self.after["forget"].rows
+        told["probability"]["forget_rows"] = [
+            {"row": number, "before": before[number], "after": after[number]} for number in before
+        ]
+        return {"outcome": self.verdict, **told}
+
+
+def _means(of: Mapping[Stream, Scored]) -> dict[Stream, float]:
+    return {stream: one.mean for stream, one in of.items()}
 
 
 def outcome_text(results: Mapping[str, Any]) -> str:

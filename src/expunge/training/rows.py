@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from expunge.core.batch import Batch, Encoded, collate
 from expunge.core.checks import ExpungeError
 from expunge.core.surface import assigned
-from expunge.data.corpus import Corpus
+from expunge.data.corpus import Corpus, Example
 from expunge.data.pairing import Pairs, retain_rows
 from expunge.data.template import Template
 from expunge.data.tokenizing import encode, truncation
@@ -41,6 +41,8 @@ class RunRows(Dataset[Item]):
     """Precomputed reference values by stream."""
     notes: Sequence[str] = ()
     """What is to be known of the data, for the manifest: see `Corpus.notes`, and rows that lost their end."""
+    sampled: Mapping[Stream, Sequence[int]] = field(default_factory=dict)
+    """Numbers of the rows whose answers are scored before and after the run, see `sample`."""
 
     @property
     def more_retained(self) -> list[Stream]:
@@ -137,4 +139,21 @@ def run_rows(
     )
     cut = (truncation(corpus[split], encoded[split], max_length) for split in splits)
     notes = [*corpus.notes, *(note for note in cut if note)]
-    return RunRows(pairs, anchor, encoded, where, notes=notes)
+    sampled: dict[Stream, list[int]] = {split: sample(corpus[split]) for split in splits}  # type: ignore[misc]
+    return RunRows(pairs, anchor, encoded, where, notes=notes, sampled=sampled)
+
+
+SAMPLE = 16
+"""Rows of each set that are scored before and after a run."""
+AT_LEAST = 4
+"""Rows of each file of a set, so that the rows of a new request are among them where many earlier ones are forgotten
+along with them."""
+
+
+def sample(examples: Sequence[Example]) -> list[int]:
+    """Numbers of up to 16 rows of a set, evenly spaced: as many of each of its files, of many files up to 4 of each."""
+    files: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        files.setdefault(example.file, []).append(number)
+    each = max(AT_LEAST, SAMPLE // len(files))
+    return [number for of in files.values() for number in of[:: max(1, len(of) // each)][:each]]

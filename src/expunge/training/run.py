@@ -51,7 +51,7 @@ from expunge.training.dual import DualAscent
 from expunge.training.masked import masked, reached_parameters
 from expunge.training.masters import narrow
 from expunge.training.options import options_on
-from expunge.training.outcome import Outcome, probabilities
+from expunge.training.outcome import Outcome, Scored, scored
 from expunge.training.packing import packing
 from expunge.training.perturbed import perturb
 from expunge.training.plan import Plan
@@ -220,7 +220,7 @@ def train(
     plan: Plan,
     manifest: Manifest,
     *,
-    before: Mapping[Stream, float],
+    before: Mapping[Stream, Scored],
     reference: Reference | None = None,
     folder: Path | None = None,
     resume: bool = False,
@@ -323,7 +323,7 @@ def train(
             with steps_in:
                 trainer.train(resume_from_checkpoint=str(latest) if latest else None)
             trainer.check_weights()
-            outcome = Outcome(before, probabilities(model, rows, autocast=arguments.bf16))
+            outcome = Outcome(before, scored(model, rows, autocast=arguments.bf16))
         except (NonFiniteLoss, NonFiniteWeights, NoValue) as error:
             if folder is None:
                 raise

@@ -7,11 +7,11 @@ from torch import nn
 from expunge.core.checks import ExpungeError
 from expunge.models.finite import check_finite
 from expunge.objectives.combine import Stream
-from expunge.training.outcome import probabilities
+from expunge.training.outcome import Scored, scored
 from expunge.training.rows import RunRows
 
 
-def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stream, float]:
+def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stream, Scored]:
     """The probabilities of the run's rows under the start model, which must be finite numbers, as its weights must.
 
     Args:
@@ -20,9 +20,9 @@ def check_start(model: nn.Module, rows: RunRows, *, autocast: bool) -> dict[Stre
         autocast: compute in bfloat16 as training does.
     """
     check_finite(model, "start model")
-    found = probabilities(model, rows, autocast=autocast)
-    for stream, value in found.items():
-        if math.isnan(value):
+    found = scored(model, rows, autocast=autocast)
+    for stream, of in found.items():
+        if math.isnan(of.mean):
             dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
             raise ExpungeError(
                 f"the start model gives no finite loss on rows of the {stream} set, though its weights ({dtype}) are "
