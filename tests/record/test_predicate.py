@@ -10,6 +10,7 @@ import pytest
 import made_run
 from expunge.core.catalogue import names
 from expunge.record.attack_classes import CLASSES, classified
+from expunge.record.earlier import Earlier
 from expunge.record.policy import Policy, load_policy
 from expunge.record.predicate import ERASED, NO_BASELINE, RESIDUAL, Evidence, predicate, share_interval
 from expunge.results.attacked import Attacked, Column
@@ -86,6 +87,17 @@ def test_an_evaluation_of_the_start_model_goes_before_what_the_run_measured() ->
     assert told()["baseline"]["value"] == 0.9
     found = told(start=made_run.evaluation(made_run.START, forget_probability=0.7))["baseline"]
     assert (found["value"], found["interval"], found["n"], found["known"]) == (0.7, (0.7, 0.7), 6, True)
+
+
+def test_rows_of_earlier_requests_do_not_count_for_the_baseline() -> None:
+    rows = [{"row": row, "before": value, "after": 0.0} for row, value in enumerate((0.9, 0.7, 0.01, 0.02))]
+    probability = {"before": {"forget": 0.06}, "after": {"forget": 0.001}, "forget_rows": rows}
+    before = Earlier(request="REQ-1", run="first", digest="sha256:0", rows=2, facts=(2, 3))
+    run = made_run.manifest(probability=probability)
+    found = told(run=run, start=None, earlier=(before,))["baseline"]
+    assert found["value"] == pytest.approx(0.8) and found["n"] == 2 and found["known"]
+    assert found["from"] == "the run, on some rows, those that are new"
+    assert told(run=run, start=None)["baseline"]["value"] == 0.06  # all are of this request
 
 
 @pytest.mark.parametrize("name", DEFAULT.attacks)

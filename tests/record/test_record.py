@@ -1,6 +1,7 @@
 """A record of a run, and what verify finds: every file, the record, the chain, the scope."""
 
 import json
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import check_output
 from expunge.data.corpus import Corpus
 from expunge.record.ledger import ledger
+from expunge.record.statement import read_statement
 from expunge.results.attacked import Attacked
 from expunge.results.places import IN_RUNS, RUNS
 
@@ -120,7 +122,7 @@ def test_the_salt_lies_apart_and_proves_that_rows_were_in_scope(run: Path) -> No
     forget, retain = made_run.CORPUS["forget"], made_run.CORPUS["retain"]
     assert wrong(run, salt=made.salt, corpus=Corpus({"forget": forget[1:3]})) == []
     found = expunge.verify(run, salt=made.salt, corpus=Corpus({"forget": (forget[0], retain[0])}))
-    assert [check.note for check in found.wrong] == ["1 of 2 rows were not in scope: row 2"]
+    assert [check.note for check in found.wrong] == ["1 of 2 rows were not in it: row 2"]
     other = expunge.record(run, **HOW, overwrite=True, salt=run.with_name("other.salt"))
     found = expunge.verify(run, salt=made.salt, corpus=Corpus({"forget": forget}))
     assert [check.note for check in found.wrong] == ["the salt is not the one that the record was made with"]
@@ -221,7 +223,21 @@ def test_derived_models_are_named_with_their_digests(run: Path) -> None:
     gguf = run.with_name("npo-q4.gguf")
     gguf.write_bytes(b"GGUF")
     told = expunge.record(run, **HOW, derivatives=[gguf]).predicate
-    assert told["lineage"]["derivatives"] == {str(gguf): file_digest(gguf)}
+    assert told["lineage"]["derivatives"] == {"npo-q4.gguf": file_digest(gguf)}  # no place of this machine
+    (run.parent / "other").mkdir()
+    twin = Path(shutil.copy(gguf, run.parent / "other"))
+    with pytest.raises(ExpungeError, match=r"names two that are called npo-q4\.gguf"):
+        expunge.record(run, **HOW, derivatives=[gguf, twin], overwrite=True)
+
+
+def test_a_record_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "models" / "start").mkdir(parents=True)
+    run = made_run.run(tmp_path / "npo", start_model=str(tmp_path / "models" / "start"))
+    manifest = Manifest.load(run)
+    replace(manifest, arguments={**manifest.arguments, "method": {"path": str(tmp_path / "p.txt")}}).save(run)
+    told = expunge.record(run, **HOW, attacked=made_run.attacked()).predicate
+    assert told["start_model"]["name"] == "start" and told["method"]["settings"]["method"] == {"path": "p.txt"}
+    assert str(tmp_path) not in (run / "erasure.json").read_text()
 
 
 def test_an_adapter_that_the_start_model_brought_is_attacked_under_another_fingerprint(tmp_path: Path) -> None:
@@ -337,8 +353,33 @@ def test_records_of_a_model_line_hold_the_digest_of_the_one_before(line: list[Pa
     )
 
 
+def test_a_record_that_another_one_follows_is_not_replaced(line: list[Path]) -> None:
+    before = (line[1] / "erasure.json").read_bytes()
+    with pytest.raises(ExpungeError, match=r"the one before that of REQ-2 \(third\).* would break the chain"):
+        expunge.record(line[1], request="REQ-1b", corpus=made_run.CORPUS, overwrite=True)
+    assert (line[1] / "erasure.json").read_bytes() == before
+    expunge.record(line[2], request="REQ-2b", corpus=made_run.CORPUS, overwrite=True)  # no record follows the last
+    assert expunge.verify(line[2]).holds
+
+
+def test_the_record_before_is_found_beside_the_run_where_paths_are_no_longer_right(
+    line: list[Path], tmp_path: Path
+) -> None:
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for run in line:
+        run.rename(moved / run.name)
+        run.with_name(f"{run.name}.salt").rename(moved / f"{run.name}.salt")
+    expunge.record(moved / "third", request="REQ-2", corpus=made_run.CORPUS, overwrite=True)
+    told = expunge.verify(moved / "third")
+    assert told.holds and {c.what: c.note for c in told.checks}["chain"] == "3 records"
+    requests = read_statement(moved / "third").predicate["earlier_requests"]
+    assert [one["request"] for one in requests] == ["REQ-0", "REQ-1"]
+
+
 def test_a_changed_record_breaks_the_chain_after_it(line: list[Path]) -> None:
-    expunge.record(line[0], request="REQ-0b", corpus=made_run.CORPUS, overwrite=True)  # sound by itself
+    (line[0] / "erasure.json").unlink()
+    expunge.record(line[0], request="REQ-0b", corpus=made_run.CORPUS)  # sound by itself
     states = {entry.folder.name: entry.state for entry in ledger(line[0].parent)}
     assert states == {"first": "first", "second": "broken", "third": "holds"}
     assert expunge.verify(line[0]).holds

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import made_run
 import stand_in_hub
 import zoo
 from expunge.core.checks import ExpungeError
-from expunge.core.manifest import Manifest, file_digests
+from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.data.corpus import Corpus
 from expunge.data.tokenizing import encode
 from expunge.evaluation.evaluate import evaluate
@@ -56,8 +57,7 @@ def test_nothing_of_the_data_and_of_this_machine(npo: Path, place: Path, corpus:
     (npo / "checkpoints" / "history.jsonl").write_text("{}")
     record(npo, request="REQ-1", corpus=corpus, salt=tmp_path / "salt")
     made = export(npo, output=tmp_path / "release")
-    assert set(made.files) == MERGED | OF_EVERY  # the record names the start model's folder, so it stays
-    assert "erasure.json was left out" in made.notes[0] and "erasure.json was left out" in texts(tmp_path / "release")
+    assert set(made.files) == MERGED | OF_EVERY | {"erasure.json"} and made.notes == ()
     said = texts(tmp_path / "release")
     assert str(tmp_path) not in said and str(place) not in said and (tmp_path / "salt").read_text().strip() not in said
     for split in ("forget", "retain"):
@@ -74,11 +74,52 @@ def test_a_record_without_folders_goes_along(tmp_path: Path) -> None:
     assert (tmp_path / "release/erasure.json").read_bytes() == (run / "erasure.json").read_bytes()
     text = (tmp_path / "release/README.md").read_text()
     assert "Verdict: **RESIDUAL**" in text and "| sampling |" in text and "1 of 6 facts leak" in text
-    with pytest.raises(ExpungeError, match=r"release is a release made by expunge export.* Verify the run: expunge v"):
-        expunge.verify(tmp_path / "release")
     (run / "erasure.json").write_text((run / "erasure.json").read_text().replace("RESIDUAL", "ERASED"))
     with pytest.raises(ExpungeError, match=r"erasure record in .* was changed"):
         export(run, output=tmp_path / "other")
+
+
+def test_a_record_that_names_a_place_is_left_out(tmp_path: Path) -> None:
+    run = made_run.run(tmp_path / "npo")
+    record(run, request="REQ-1", corpus=made_run.CORPUS, release="/srv/models/internal")
+    made = export(run, output=tmp_path / "release")
+    assert "erasure.json" not in made.files and "erasure.json was left out" in made.notes[0]
+    assert "erasure.json was left out" in (tmp_path / "release/README.md").read_text()
+    with pytest.raises(ExpungeError, match="no erasure record"):
+        expunge.verify(tmp_path / "release")
+
+
+def test_a_release_is_verified_by_its_manifest_and_its_weights_by_the_record(tmp_path: Path) -> None:
+    run, release = made_run.run(tmp_path / "npo"), tmp_path / "release"
+    record(run, request="REQ-1", corpus=made_run.CORPUS)
+    export(run, output=release)
+    found = expunge.verify(release)
+    results = {check.what: check.result for check in found.checks}
+    assert found.holds and results["model.safetensors"] == results["model.safetensors in the record"] == "right"
+    assert results["README.md"] == results["erasure.json: seal"] == "right"
+    assert results["manifest.json"] == "not checked"
+    names = [path.name for path in release.iterdir() if path.name != "manifest.json"]
+    assert {*names} == {"README.md", "erasure.json", *made_run.FILES} - {"history.csv"}
+    text = (release / "erasure.json").read_text()
+    (release / "erasure.json").write_text(text.replace("NO BASELINE", "ERASED"))
+    assert [check.what for check in expunge.verify(release).wrong] == ["erasure.json: seal"]
+    (release / "erasure.json").write_text(text)
+    for name in {*names} - {"erasure.json"}:
+        whole = (release / name).read_bytes()
+        (release / name).write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        assert [check.what for check in expunge.verify(release).wrong] == [name]
+        (release / name).unlink()
+        assert [(check.what, check.note) for check in expunge.verify(release).wrong] == [(name, "missing")]
+        (release / name).write_bytes(whole)
+    (release / "more.bin").write_bytes(b"")
+    assert [check.what for check in expunge.verify(release).wrong] == ["more.bin"]
+    (release / "more.bin").unlink()
+    # Weights of another run, though the manifest was written anew for them.
+    (release / "model.safetensors").write_bytes(b"others")
+    manifest = Manifest.load(release)
+    files = {**manifest.results["files"], "model.safetensors": file_digest(release / "model.safetensors")}
+    replace(manifest, results={**manifest.results, "files": files}).save(release)
+    assert [check.what for check in expunge.verify(release).wrong] == ["model.safetensors in the record"]
 
 
 def test_an_adapter_is_merged(place: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from expunge.core.checks import ExpungeError
 from expunge.core.format import counted
+from expunge.core.manifest import Manifest
 from expunge.data.corpus import Example
 from expunge.record.scope import read_salt, row_hash, salt_digest
 from expunge.record.statement import FILE, Statement, read_statement
@@ -72,7 +73,7 @@ def _leaked(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _line(folder: Path | None) -> Iterator[tuple[Path, Statement]]:
-    """The records from a run folder back to the first one, each found by the start model that its run names.
+    """The records from a run folder back to the first one, each found by the start model that its run began with.
 
     It ends where a record is not here or is no longer the one that the next names; the next one's digest says so.
     """
@@ -84,7 +85,18 @@ def _line(folder: Path | None) -> Iterator[tuple[Path, Statement]]:
         yield folder, statement
         before = statement.predicate["lineage"]["predecessor"]
         expected = before["digest"] if before is not None else None
-        folder = Path(str(statement.predicate["start_model"]["name"])) if before is not None else None
+        folder = before_it(folder) if before is not None else None
+
+
+def before_it(run: Path) -> Path | None:
+    """The run folder with the record before that of a run; None where there is none.
+
+    It is what the run began with, or where that is not here any more, the folder of its name beside the run.
+    """
+    if not (named := Manifest.load(run).results.get("start_model")):
+        return None
+    place = Path(named) if Path(named).exists() else run.resolve().parent / Path(named).name
+    return place if (place / FILE).is_file() else None
 
 
 def retested(earlier: Sequence[Earlier], attacked: Attacked | None) -> list[dict[str, Any]]:
@@ -111,7 +123,7 @@ def _told(one: Earlier, tested: Sequence[int], leaking: set[int], ran: set[str])
         "rows": one.rows,
         "here": len(one.facts),
         "tested": len(tested),
-        "leaking": leak,
+        "leaking": leak if tested else NOT_TESTED,
         "status": CAME_BACK if leak else NOT_TESTED if why else NOTHING_CAME_BACK,
         "note": why,
     }

@@ -1,6 +1,7 @@
 """What a record says: a pure function of a finished run, what was measured of it, and a policy. No file is read here.
 
-What is missing is said to be `not given` or `not run`; nothing is filled in.
+What is missing is said to be `not given` or `not run`; nothing is filled in. The record is handed on, so of folders
+of this machine it has only the names.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from expunge.core.format import counted, number
 from expunge.core.manifest import Manifest, versions
+from expunge.core.places import without_places
 from expunge.record.attack_classes import CLASSES, classified
 from expunge.record.earlier import CAME_BACK, NOT_TESTED, Earlier, retested
 from expunge.record.policy import Policy, Reference
@@ -101,7 +103,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         "request": {"id": of.request, "date": of.date.isoformat(), "ground": of.ground or NOT_GIVEN},
         "scope": dict(of.scope),
         "start_model": {
-            "name": results.get("start_model", NOT_GIVEN),
+            "name": without_places(results.get("start_model", NOT_GIVEN)),
             "fingerprint": of.run.inputs.get("model", NOT_GIVEN),
             "files": NOT_GIVEN if of.start_files is None else dict(of.start_files),
         },
@@ -122,7 +124,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         },
         "method": {
             "stage": of.run.stage,
-            "settings": of.run.arguments,
+            "settings": without_places(of.run.arguments),
             "seed": of.run.seed,
             "code": of.run.git or NOT_GIVEN,
             "versions": of.run.versions,
@@ -247,7 +249,7 @@ def together(attacked: Attacked | None, *, compared: bool) -> dict[str, Any]:
         "leaking": leaking,
         "share_leaking": leaking / tested,
         "share_interval": share_interval(leaking, tested),
-        "settings": attacked.settings,
+        "settings": without_places(attacked.settings),
         "weights": SAME if compared else "not compared: the adapter was merged before",
     }
 

@@ -13,11 +13,12 @@ from expunge.core.lock import locked
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import check_output_file
+from expunge.core.places import without_places
 from expunge.core.surface import assigned
 from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
-from expunge.record.earlier import earlier_requests
-from expunge.record.ledger import summary
+from expunge.record.earlier import before_it, earlier_requests
+from expunge.record.ledger import ledger, predecessor_of, summary
 from expunge.record.measured import Read, check_measured, read_attacked, read_evaluation
 from expunge.record.policy import Policy, load_policy
 from expunge.record.predicate import Evidence, predicate
@@ -106,6 +107,7 @@ def record(
     manifest = finished_run(folder)
     for name in (FILE, ENVELOPE):
         check_output_file(folder / name, overwrite=overwrite)
+    _check_followers(folder)
     signer = Signer(path_of("key", key)) if key is not None else None
     rows = _rows(manifest, corpus)
     forget = rows.fingerprint("forget")
@@ -118,8 +120,8 @@ def record(
     never = (after.result.about.get("reference") or {}).get("model") if after.result is not None else None
     retrained = _found("retain", _compared_with(after.result, "reference"), never, forget, notes)
     compared = check_measured(folder, manifest, forget, after, before, found)
-    before_it = _predecessor(manifest, predecessor)
-    derived = {str(one): file_digest(_there(path_of("a derivative", one))) for one in derivatives}
+    followed = _predecessor(folder, manifest, predecessor)
+    derived = _derived(derivatives)
     salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
     with locked(folder):
         evidence = Evidence(
@@ -138,8 +140,8 @@ def record(
             sources={"evaluation": after.digest, "start": before.digest, "attacked": found.digest},
             start_files=_files_of(manifest.results.get("start_model")),
             derivatives=derived,
-            predecessor=None if before_it is None else summary(*before_it),
-            earlier=earlier_requests(None if before_it is None else before_it[1], rows["forget"]),
+            predecessor=None if followed is None else summary(*followed),
+            earlier=earlier_requests(None if followed is None else followed[1], rows["forget"]),
             signer=signer.public if signer is not None else None,
         )
         files = {**manifest.results["files"], MANIFEST: file_digest(folder / MANIFEST)}
@@ -208,12 +210,10 @@ def _files_of(model: str | None) -> dict[str, str] | None:
     return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def _predecessor(manifest: Manifest, named: str | Path | None) -> tuple[Statement, Path] | None:
+def _predecessor(run: Path, manifest: Manifest, named: str | Path | None) -> tuple[Statement, Path] | None:
     """The record that this one follows, about the model that the run began with, and its run folder."""
-    start = manifest.results.get("start_model") or ""
-    if named is None and not (start and (Path(start) / FILE).is_file()):
+    if (folder := path_of("predecessor", named) if named is not None else before_it(run)) is None:
         return None
-    folder = path_of("predecessor", named if named is not None else start)
     before = read_statement(folder)
     if before.fault:
         raise ExpungeError(f"the record of the predecessor in {folder} was changed: {before.fault}.")
@@ -227,10 +227,36 @@ def _predecessor(manifest: Manifest, named: str | Path | None) -> tuple[Statemen
     return before, folder
 
 
-def _there(path: Path) -> Path:
-    if not path.exists():
-        raise ExpungeError(f"no derived model at '{path}'.")
-    return path
+def _check_followers(folder: Path) -> None:
+    """Raise where a record beside the run holds the digest of the one that would be replaced."""
+    if not (folder / FILE).is_file():
+        return
+    digest = read_statement(folder).digest
+    after = [
+        entry
+        for entry in ledger(folder.resolve().parent, below=False)
+        if (predecessor_of(entry.statement) or {}).get("digest") == digest
+    ]
+    if after:
+        requests = ", ".join(f"{one.statement.predicate['request']['id']} ({one.folder.name})" for one in after)
+        raise ExpungeError(
+            f"the record in {folder} is the one before that of {requests}, which names it by its digest: replacing it "
+            f"would break the chain. Move the later {FILE} away, write this record, and then the later one again."
+        )
+
+
+def _derived(derivatives: Sequence[str | Path]) -> dict[str, str]:
+    """SHA-256 of derived models, by their names."""
+    found: dict[str, str] = {}
+    for one in derivatives:
+        path = path_of("a derivative", one)
+        if not path.exists():
+            raise ExpungeError(f"no derived model at '{path}'.")
+        name = without_places(str(one))
+        if name in found:
+            raise ExpungeError(f"derivatives names two that are called {name}: rename one, or give relative paths.")
+        found[name] = file_digest(path)
+    return found
 
 
 def _day(text: str | None) -> Date:

@@ -1,14 +1,15 @@
 """Verify: is a record as it was written, and are the files still those that it is about? Offline, without a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from expunge.core.checks import ExpungeError, path_of
+from expunge.core.format import counted
 from expunge.core.manifest import FILE as MANIFEST
-from expunge.core.manifest import file_digest
+from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import stage_of
 from expunge.core.whole import is_left_over
 from expunge.data.corpus import Corpus, check_corpus, places
@@ -62,10 +63,10 @@ def verify(
     salt: str | Path | None = None,
     corpus: Corpus | None = None,
 ) -> Verification:
-    """Check the record in a run folder: its seal, its signature, every file, the chain, and the scope where asked.
+    """Check the record in a run folder or a release: seal, signature, every file, chain, and scope where asked.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a release that `export` made, whose files are checked by its manifest.
         key: public ed25519 key in PEM of whom the record must be signed by; None: a signature is checked with the key
             that the record itself names, which says nothing about who made it.
         records: folder in which the earlier records of the model line must be; None: those beside the run folder are
@@ -74,14 +75,13 @@ def verify(
         corpus: its `forget` rows are checked to be in the record's scope.
 
     Raises:
-        ExpungeError: the folder is a release; or there is no record, or nothing that can be read as one; or the key,
-            the salt or the rows are missing or something else.
+        ExpungeError: there is no record, or nothing that can be read as one; or the key, the salt or the rows are
+            missing or something else.
     """
     folder = path_of("run", run)
     trusted = public_key(path_of("key", key)) if key is not None else None
     if (salt is None) != (corpus is None):
         raise ExpungeError("rows are checked with the salt: give both the salt and the forget rows, or neither.")
-    _refuse_release(folder)
     found = read_statement(folder)
     checks = [Check(f"{FILE}: seal", "wrong" if found.fault else "right", found.fault)]
     try:
@@ -92,17 +92,6 @@ def verify(
     except (KeyError, TypeError, AttributeError) as error:
         raise ExpungeError(f"{folder / FILE} is damaged: its fields are others ({error!r}).") from error
     return Verification(tuple(checks))
-
-
-def _refuse_release(folder: Path) -> None:
-    """Raise where the folder is a release, whose files are others than those of the run that a record is about."""
-    if stage_of(folder) != RELEASE:
-        return
-    raise ExpungeError(
-        f"{folder} is a release made by expunge export, and a record is about the files of a run folder. Verify the "
-        f"run: expunge verify <run>. The digests in the release's {MANIFEST} and card show whether it is unchanged; a "
-        f"record made with derivatives={folder} names it, too."
-    )
 
 
 def _signature(folder: Path, found: Statement, trusted: str | None) -> Check:
@@ -127,22 +116,49 @@ def _signature(folder: Path, found: Statement, trusted: str | None) -> Check:
 
 
 def _files(folder: Path, found: Statement) -> Iterator[Check]:
-    for name, digest in sorted(found.files.items()):
-        path = folder / name
-        if not path.is_file():
-            yield Check(name, "wrong", "missing")
-        elif file_digest(path) != digest:
-            yield Check(name, "wrong", "changed since the record was made")
-        else:
-            yield Check(name, "right")
-    there = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not is_left_over(path)
-    }
-    for name in sorted(there - {*found.files, *FILES}):
+    """The files of a run by its record, those of a release by its manifest."""
+    if stage_of(folder) == RELEASE:
+        yield from _released(folder, found)
+        return
+    yield from _unchanged(folder, found.files, "since the record was made")
+    for name in sorted(_there(folder) - {*found.files, *FILES}):
         if any(fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern) for pattern in IN_RUNS):
             yield Check(name, "not checked", "the record does not cover it")
         else:
             yield Check(name, "wrong", "not there when the record was made")
+
+
+def _released(folder: Path, found: Statement) -> Iterator[Check]:
+    """What `export` wrote, and that its weights are the run's where they were taken as they are."""
+    digests: Mapping[str, str] = Manifest.load(folder).results["files"]
+    yield from _unchanged(folder, {n: d for n, d in digests.items() if n not in FILES}, "since it was exported")
+    for name in sorted(_there(folder) - {*digests, MANIFEST}):
+        yield Check(name, "wrong", "not there when it was exported")
+    yield Check(MANIFEST, "not checked", "nothing says what it was")
+    for name in sorted(name for name in digests if name.endswith((".safetensors", ".gguf"))):
+        what = f"{name} in the record"
+        if digests[name] in found.files.values():
+            yield Check(what, "right")
+        elif name in found.files:
+            yield Check(what, "wrong", "not the file that the record is about")
+        else:
+            yield Check(what, "not checked", "it was made from the run's files, which the record is about")
+
+
+def _unchanged(folder: Path, digests: Mapping[str, str], since: str) -> Iterator[Check]:
+    for name, digest in sorted(digests.items()):
+        path = folder / name
+        if not path.is_file():
+            yield Check(name, "wrong", "missing")
+        elif file_digest(path) != digest:
+            yield Check(name, "wrong", f"changed {since}")
+        else:
+            yield Check(name, "right")
+
+
+def _there(folder: Path) -> set[str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not is_left_over(path))
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 def _chain(folder: Path, found: Statement, where: str | Path | None) -> Check:
@@ -167,5 +183,7 @@ def _scope(found: Statement, salt: bytes, corpus: Corpus) -> Check:
         return Check(what, "wrong", "the salt is not the one that the record was made with")
     others = out_of_scope(rows, salt, found.predicate["scope"])
     if others:
-        return Check(what, "wrong", f"{len(others)} of {len(rows)} rows were not in scope: {places(rows, others)}")
+        return Check(
+            what, "wrong", f"{len(others)} of {counted(len(rows), 'row')} were not in it: {places(rows, others)}"
+        )
     return Check(what, "right", f"all {len(rows)} rows were in scope, of {found.predicate['scope']['rows']}")

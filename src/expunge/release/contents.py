@@ -1,7 +1,6 @@
 """What of a run goes into a release: weights, configuration, tokenizer and record, and nothing else."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from expunge.core.checks import ExpungeError
 from expunge.core.json_text import read_object
 from expunge.core.manifest import Manifest
+from expunge.core.places import is_here, is_path, without_places
 from expunge.core.surface import assigned
 from expunge.models.adapter_files import ABOUT
 from expunge.models.adapter_files import CONFIG as ADAPTER_CONFIG
@@ -34,7 +34,6 @@ _NAMES_OF_PLACES = ("_name_or_path", "name_or_path")
 _BASE = "base_model_name_or_path"
 _WITH_PLACES = ("*config.json", ABOUT)
 """Files that may name folders of the machine where they were written."""
-_PATH = re.compile(r"(/|[A-Za-z]:[\\/])[^\n\\/]+[\\/][^\n]+")
 
 
 def files_of(run: Path, form: Form) -> dict[str, Path]:
@@ -103,30 +102,8 @@ def released(path: Path, base_model: str | None) -> str | None:
     plain = {name: value for name, value in content.items() if name not in _NAMES_OF_PLACES or not is_path(value)}
     if plain.get(_BASE) is not None:
         plain[_BASE] = base_model
-    plain = _without_places(plain)
+    plain = without_places(plain, is_here)
     return None if plain == content else json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
-
-
-def is_path(text: Any) -> bool:
-    """Is it written as the path of a file or folder, from the root of a machine on?"""
-    return isinstance(text, str) and _PATH.fullmatch(text) is not None
-
-
-def _is_here(text: str) -> bool:
-    """Is it a path that leads to something on this machine? A token may be written as a path, too."""
-    try:
-        return is_path(text) and Path(text).exists()
-    except (OSError, ValueError):
-        return False  # no name of a file
-
-
-def _without_places(content: Any) -> Any:
-    """A JSON value with the last part of each path in place of the path."""
-    if isinstance(content, str):
-        return Path(content).name if _is_here(content) else content
-    if isinstance(content, dict):
-        return {name: _without_places(value) for name, value in content.items()}
-    return [_without_places(value) for value in content] if isinstance(content, list) else content
 
 
 def _texts(content: Any) -> Iterator[str]:
