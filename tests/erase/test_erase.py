@@ -18,7 +18,7 @@ from expunge.erase.candidates import CANDIDATES, USUAL, chosen
 from expunge.erase.erase import NOTHING, erase
 from expunge.erase.looked_at import findings
 from expunge.erase.neighbors import _apart, _questions, neighbors, with_neighbors
-from expunge.erase.plan import Trial, trials
+from expunge.erase.plan import trials
 from expunge.erase.request import Request
 from expunge.erase.trials import FORGET, PROBABILITY, REPETITION, RETAIN, distance
 from expunge.models.load import save_model
@@ -218,8 +218,9 @@ def test_candidates_are_settings_of_unlearn(place: Path) -> None:
     assert CANDIDATES["undo"].settings_for(40, None)["batch_size"] == 2  # 160 steps in 8 epochs
     assert set(USUAL) == set(CANDIDATES) - {"undo"}
     through = trials(zoo.tiny_model(), zoo.tokenizer(), corpus, chosen(("npo",)), adapter="lora")
-    assert through[0].rate == pytest.approx(10 * next(one.rate for one in planned if one.name == "npo"))
-    assert Trial("a", 1.0, 1, 100, 0.0).seconds(50.0) == 6.0
+    assert through[0].rates[0] == pytest.approx(10 * next(one.rates[0] for one in planned if one.name == "npo"))
+    assert chosen(("npo_small_beta",))["npo_small_beta"].rates(1e-5, 3) == (3e-5, 9e-5, 1e-5)
+    assert all(len(one.rates) == 3 and one.seconds > 0 for one in planned)
 
 
 def test_questions_of_the_model_are_told_from_other_text() -> None:

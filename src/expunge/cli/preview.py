@@ -1,6 +1,6 @@
 """Dry runs: what a run would do, shown before anything is loaded, computed or written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from expunge.cli.console import heading, say, table
 from expunge.cli.help import shown
 from expunge.config.resolve import Resolved
 from expunge.core.checks import ExpungeError
+from expunge.core.duration import lasting
 from expunge.core.format import counted, in_units
 
 if TYPE_CHECKING:
@@ -96,8 +97,15 @@ def marked_text(pieces: Sequence[tuple[str, bool]]) -> str:
     return "".join(shown_pieces)
 
 
-def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig") -> "Work":
-    """Print rows and tokens of every split, and the steps of the run."""
+def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig", seconds: Callable[[float], float]) -> "Work":
+    """Print rows and tokens of every split, the steps of the run, and how long it takes.
+
+    Args:
+        corpus: that is read.
+        rows: of the run.
+        config: how it trains.
+        seconds: that training takes at least, from the number of its tokens.
+    """
     from expunge.training.memory import work
 
     size = work(rows, config)
@@ -115,7 +123,10 @@ def show_work(corpus: "Corpus", rows: "RunRows", config: "TrainingConfig") -> "W
         f"{counted(size.accumulation, 'time')} a step"
     )
     in_all = size.tokens_an_epoch * (config.epochs or 0)
-    say(f"{size.tokens_an_epoch} tokens an epoch (padding not counted), {in_all:.0f} in all")
+    say(
+        f"{size.tokens_an_epoch} tokens an epoch (padding not counted), {in_all:.0f} in all: at least "
+        f"{lasting(seconds(in_all))} on one such device, by arithmetic alone"
+    )
     return size
 
 

@@ -35,6 +35,10 @@ class Candidate:
         through = {} if adapter is None else {"adapter": adapter}
         return {**self.settings, **through, "epochs": self.epochs, "batch_size": batch, "checkpoint_every": 0}
 
+    def rates(self, default: float, tries: int) -> tuple[float, ...]:
+        """Learning rates in the order in which they are tried, from the default rate of the method."""
+        return tuple(float(f"{self.times_default * default * times:.2g}") for times in MULTIPLES[:tries])
+
 
 CANDIDATES: Mapping[str, Candidate] = {
     # A small beta goes on until a row is far below the start model: this withstands relearning.

@@ -8,29 +8,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.erase.candidates import Candidate
+from expunge.models.speed import least_seconds
 from expunge.training.memory import Conditions, run_memory, work
 from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.run import uses_bf16
 
-FORWARD_AND_BACKWARD = 3
-"""What a training token costs, in tokens of a forward pass."""
-
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate at its default learning rate."""
+    """One candidate."""
 
     name: str
-    rate: float
+    rates: tuple[float, ...]
+    """Learning rates, in the order in which they are tried."""
     steps: int
     tokens: int
     """Of the whole trial, padding not counted."""
     memory: float
-    """Bytes, roughly, without what libraries take."""
-
-    def seconds(self, tokens_a_second: float) -> float:
-        """How long it may take where a forward pass takes so many tokens a second."""
-        return FORWARD_AND_BACKWARD * self.tokens / tokens_a_second
+    """Bytes, roughly."""
+    seconds: float
+    """Of one trial, at least: what its arithmetic takes here."""
 
 
 def trials(
@@ -39,18 +36,20 @@ def trials(
     corpus: Corpus,
     arms: Mapping[str, Candidate],
     *,
+    tries: int = 3,
     adapter: str | None = None,
     template: Template | None = None,
     max_length: int = 512,
     seed: int = 0,
 ) -> list[Trial]:
-    """The first trial of each candidate.
+    """The trials of each candidate.
 
     Args:
         model: the start model; a skeleton is enough.
         tokenizer: its tokenizer.
         corpus: holds forget and retain set.
         arms: candidates by name.
+        tries: learning rates of each.
         adapter: they are trained through it; None: all weights.
         template: how questions are framed.
         max_length: longest row in tokens.
@@ -67,6 +66,7 @@ def trials(
         size, under = work(rows, plan.training), Conditions(autocast=uses_bf16(model, plan.training, "cpu"))
         memory = run_memory(model, plan, rows, under)
         tokens = round(size.tokens_an_epoch * plan.epochs)
-        rate = candidate.times_default * float(plan.training.learning_rate or 0)
-        found.append(Trial(name, rate, size.steps, tokens, sum(memory.values())))
+        rates = candidate.rates(float(plan.training.learning_rate or 0), tries)
+        seconds = least_seconds(model, tokens, whole=adapter is None, bf16=under.autocast)
+        found.append(Trial(name, rates, size.steps, tokens, sum(memory.values()), seconds))
     return found

@@ -12,7 +12,6 @@ from typing import Any
 from expunge.attack.attack import untaught
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.progress import under
-from expunge.erase.candidates import MULTIPLES
 from expunge.erase.request import TRIED, Request
 from expunge.erase.trials import FORGET, PROBABILITY, distance
 from expunge.experiments._learning_rates import RunLog
@@ -85,8 +84,7 @@ class Tuning:
         request, found = self.request, []
         for name, candidate in request.arms.items():
             plan = plan_unlearning(request.models.start, *split_settings(request.settings(name)), corpus=request.corpus)
-            first = candidate.times_default * float(plan.training.learning_rate or 0)
-            found += [(name, float(f"{first * times:.2g}")) for times in MULTIPLES[: request.tries]]
+            found += [(name, rate) for rate in candidate.rates(float(plan.training.learning_rate or 0), request.tries)]
         return found
 
     def _try(self, log: RunLog, name: str, rate: float) -> None:

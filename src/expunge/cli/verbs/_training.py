@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,6 +87,7 @@ def dry_run(
     """
     from expunge.models.load import bits_under, check_loading, check_tokenizer_fits, place_of
     from expunge.models.skeleton import skeleton
+    from expunge.models.speed import least_seconds
     from expunge.training.budget import fitted, told
     from expunge.training.masked import mask_summary
     from expunge.training.memory import Conditions, importance_memory, run_memory, run_peak
@@ -134,14 +136,15 @@ def dry_run(
             place=place,
         )
         planned = fitted(planned, lambda way: run_peak(model, way, rows, under), divided=config.sharded)
-        preview.show_work(data, rows, planned.training)
+        whole = planned.adaptation is None and planned.mask is None
+        least = partial(least_seconds, model, whole=whole, bf16=under.autocast)
+        preview.show_work(data, rows, planned.training, least)
         if planned.weight_mask is not None:
             preview.show_mask(mask_summary(model, planned.weight_mask))
         trained = planned.trained_parameters(model)
         if planned.adaptation is not None:
             weights = sum(p.numel() for p in model.parameters())
             preview.show_adapter(planned.adaptation.name, planned.matrices, trained, weights)
-        whole = planned.adaptation is None and planned.mask is None
         memory = run_memory(model, planned, rows, under)
         preview.show_memory(memory)
         if config.memory is not None:

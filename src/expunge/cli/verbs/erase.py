@@ -9,7 +9,7 @@ from expunge.cli.inputs import corpus_of, source_settings, template_of
 from expunge.cli.preview import Problems
 from expunge.cli.verb import Call, Verb
 from expunge.core.checks import require_at_least, require_between
-from expunge.core.duration import seconds
+from expunge.core.duration import lasting, seconds
 from expunge.core.format import counted, in_units, number
 from expunge.core.progress import shown
 from expunge.data.data_config import DataConfig
@@ -19,6 +19,7 @@ from expunge.results.attacked import check_not_nothing
 if TYPE_CHECKING:
     from expunge.data.corpus import Corpus
     from expunge.erase.erase import Erased
+    from expunge.erase.plan import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
 
     heading("What will be done")
     say(f"1. Measure what {config.model} knows of the rows; if it does not know them, stop.")
-    say(f"2. Try these, each at up to {config.tries} learning rates, until one forgets like a model that never knew:")
+    say("2. Try these, at one learning rate after the other, until one forgets like a model that never knew:")
     with_retain = corpus if "retain" in corpus else None
     if with_retain is not None:
         planned = trials(
@@ -140,16 +141,25 @@ def _say_plan(config: EraseConfig, corpus: "Corpus") -> None:
             load_tokenizer(config.model),
             with_retain,
             chosen(config.candidates),
+            tries=config.tries,
             adapter=config.adapter,
             template=template_of(config),
             max_length=config.max_length,
             seed=config.seed,
         )
-        lines = [(one.name, f"{one.rate:g}", str(one.steps), str(one.tokens), in_units(one.memory)) for one in planned]
-        table(("candidate", "first rate", "steps", "tokens", "memory, roughly"), lines, numeric=range(1, 5))
+        table(
+            ("candidate", "rates", "steps", "tokens", "a trial, at least", "memory, roughly"),
+            [_planned(one) for one in planned],
+            numeric=range(2, 6),
+        )
     say(f"3. Attack the best of each, the nearest first: {', '.join(config.attacks or DEFAULT)}.")
     say(f"4. Keep the best under the policy {config.policy}; write model, report and record into {config.output}.")
     say(f"No trial begins after {number(seconds(config.budget, 'budget') / 120)} minutes, no attack after twice that.")
+
+
+def _planned(one: "Trial") -> tuple[str, ...]:
+    rates = ", ".join(f"{rate:g}" for rate in one.rates)
+    return one.name, rates, str(one.steps), str(one.tokens), lasting(one.seconds), in_units(one.memory)
 
 
 def _conclude(config: EraseConfig, done: "Erased") -> None:
