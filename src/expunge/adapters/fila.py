@@ -147,11 +147,9 @@ def row_importance(
     sums: dict[str, Tensor] = {}
 
     def add(name: str, units: Iterator[tuple[tuple[Tensor, ...], float]]) -> None:
-        here = None
-        for (g,), _ in units:
-            here = inverse[name].to(g.device) if here is None else here
-            share = torch.linalg.vecdot(g.square_(), here, dim=1)
-            sums[name] = sums[name] + share if name in sums else share
+        squares = squared(units)  # first over examples, so that the map is read once for all of them
+        share = torch.linalg.vecdot(squares, inverse[name].to(squares.device), dim=1)
+        sums[name] = sums[name] + share if name in sums else share
 
     tokens = gradient_pass(
         model, forget, matrices, gradient=of_weight, fold=add, what="importance: forget set", **common
@@ -176,11 +174,7 @@ def fisher_map(
     maps: dict[str, Tensor] = {}
 
     def add(name: str, units: Iterator[tuple[tuple[Tensor, ...], float]]) -> None:
-        squares = None
-        for (g,), _ in units:
-            squares = g.square() if squares is None else squares.addcmul_(g, g)
-        assert squares is not None
-        found = squares.cpu()
+        found = squared(units).cpu()
         maps[name] = maps[name].add_(found) if name in maps else found
 
     tokens = gradient_pass(
@@ -196,6 +190,15 @@ def fisher_map(
         what=what,
     )
     return {name: value.div_(tokens) for name, value in maps.items()}
+
+
+def squared(units: Iterator[tuple[tuple[Tensor, ...], float]]) -> Tensor:
+    """The sum of the squared gradients of some units, [out, in]."""
+    total = None
+    for (g,), _ in units:
+        total = g.square_() if total is None else total.addcmul_(g, g)
+    assert total is not None
+    return total
 
 
 def of_weight(name: str, x: Tensor, d: Tensor) -> tuple[Tensor, ...]:
