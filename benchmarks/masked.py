@@ -168,15 +168,15 @@ def inputs(arguments: argparse.Namespace) -> tuple[Corpus, PreTrainedTokenizerBa
     return corpus, tiny_tokenizer([f"{e.prompt} {e.completion}" for s in ("forget", "retain") for e in corpus[s]])
 
 
-def made_mask(model: PreTrainedModel) -> Mask:
-    """A random tenth of all value vectors, drawn jointly over the blocks."""
+def made_mask(model: PreTrainedModel, share: float = SHARE) -> Mask:
+    """A random share of all value vectors, drawn jointly over the blocks."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     down = [down_projection(block).weight for block in blocks(model)]
     parts = {name_of[id(w)]: Part(tuple(w.shape), "slices", name_of[id(w)], 1) for w in down}  # type: ignore[arg-type, union-attr]
     layout = Layout("value_vector", parts)
     n = sum(layout.groups.values())
     chosen = torch.zeros(n, dtype=torch.bool)
-    chosen[torch.randperm(n, generator=torch.Generator().manual_seed(0))[: int(SHARE * n)]] = True
+    chosen[torch.randperm(n, generator=torch.Generator().manual_seed(0))[: round(share * n)]] = True
     drawn = chosen.split(list(layout.groups.values()))
     return Mask(layout, {group: pack(bits) for group, bits in zip(layout.groups, drawn, strict=True)})
 
