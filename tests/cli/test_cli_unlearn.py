@@ -1,12 +1,12 @@
 """`expunge unlearn`: what reaches the stage, what a dry run shows, and which mistakes are told."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import shlex
 import pytest
 import torch
 

@@ -11,7 +11,7 @@ import expunge
 import zoo
 from expunge.core.manifest import Manifest
 from expunge.models.load import load_model
-from expunge.training.outcome import Outcome, advice, outcome_text
+from expunge.training.outcome import UNSEEN, Outcome, advice, outcome_text
 
 
 def unlearn(folder: Path | None = None, **changes: Any) -> expunge.Run:
@@ -62,10 +62,18 @@ def test_verdicts_at_their_limits(forget: float, retain: float, verdict: str) ->
     assert worse.verdict == "collapsed"  # one retain set is enough
 
 
+def test_a_verdict_says_that_it_has_not_looked_at_what_the_model_writes() -> None:
+    results = Outcome({"forget": 0.9, "retain": 0.8}, {"forget": 0.1, "retain": 0.7}).as_results()
+    first, second = outcome_text(results).splitlines()
+    assert first.startswith("forgotten, by probabilities alone: mean probability of an answer's token: forget 0.9 befo")
+    assert second == UNSEEN and second.startswith("not looked at: what the model writes")
+
+
 def test_fine_tuning_has_probabilities_and_no_verdict() -> None:
     run = expunge.finetune(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), splits=("forget",), epochs=1, batch_size=3)
     assert "outcome" not in run.manifest.results and {*run.manifest.results["probability"]["after"]} == {"retain"}
     assert outcome_text(run.manifest.results).startswith("mean probability of an answer's token: retain 0.00")
+    assert UNSEEN not in outcome_text(run.manifest.results)
 
 
 def test_a_finished_run_tells_its_outcome_again(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def report(
 
     Raises:
         ExpungeError: the file is there and `overwrite` was not said; nothing to report; a path without an evaluation; a
-            start, retain or baseline model that is neither a label nor a path; an unknown format; a threshold out of its range.
+            start, retain or baseline model that is neither a label nor a path; an unknown format; a threshold out of
+            its range.
     """
     path = path_of("path", path)
     check_texts(texts)

@@ -250,7 +250,10 @@ INLINE = 40
 
 
 def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tuple[int, ...], list[str]]:
-    """An evaluation as header, rows, right-set columns and footnotes; start and retain model and chance have columns if known."""
+    """An evaluation as header, rows, right-set columns and footnotes.
+
+    Start model, retain model and chance have columns where they are known.
+    """
     beside = [name for name in BESIDE if any(BESIDE[name] in measure.details for measure in result.values())]
     header = ["measure", "value", "95 % interval", *beside, "better", "n", "note"]
     footnotes: dict[str, list[str]] = {}
