@@ -65,8 +65,9 @@ def report(call: Call[ReportConfig]) -> int:
     path = Path(config.output or f"report.{html.ENDINGS[config.format]}")
     html.check_file(path, config.format, overwrite=call.overwrite)
     models = [str(model) for named in call.positional for model in models_of(Path(named))]
-    given = {"start": config.start, "retain": config.retain, "baseline": config.baseline}
-    gathered, labels = with_named(distinct(gather(models)), **given)
+    gathered, labels = with_named(
+        distinct(gather(models)), start=config.start, retain=config.retain, baseline=config.baseline
+    )
     more = beside(models, gathered, start=labels["start"], retain=labels["retain"])
     evaluations = (*gathered, *more.evaluations)
     roles = {"start": more.start, "retain": more.retain}
