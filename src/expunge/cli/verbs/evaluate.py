@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
-from expunge.cli.console import heading, say, table
+from expunge.cli.console import complain, heading, say, table
 from expunge.cli.explain import explain
 from expunge.cli.inputs import ShardingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
@@ -433,6 +433,20 @@ def show(result: Evaluation) -> None:
     table(header, rows, numeric=numeric)
     for note in notes:
         say(note)
+    _note_other_rows(result)
+
+
+def _note_other_rows(result: Evaluation) -> None:
+    """Say where records of another model are of other rows, with which nothing can be compared."""
+    own = result.about.get("inputs", {}).get("data.forget")
+    for role in ("start", "reference"):
+        theirs = result.about.get(role, {}).get("data.forget")
+        if None not in (own, theirs) and own != theirs:
+            complain(
+                f"warning: the records of {role}={result.about.get('paths', {}).get(role, '<records>')} are of another "
+                "forget set, so nothing there is compared with them. Evaluate that model on these data, and name its "
+                "records."
+            )
 
 
 VERB = Verb(
