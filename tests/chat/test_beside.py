@@ -58,6 +58,16 @@ def test_a_folder_of_the_name_where_no_run_says_it(run: str) -> None:
     assert data_of("base") == {}
 
 
+def test_an_error_says_where_was_looked_and_what_to_type(run: str) -> None:
+    with pytest.raises(ExpungeError, match=r"evaluate ... reference=\). Name .* beside=<folder of the retain model>$"):
+        sources(["base"], ["retain"])
+    Path("runs/retain/config.json").unlink()
+    said = "evaluated against the records in runs/retain-records, and the folder of their model is not beside them"
+    with pytest.raises(ExpungeError, match=rf"{said}. Name .* word retain: beside=<folder of the retain model>$"):
+        sources([run], ["retain"])
+    assert sources([run], ["elsewhere/retain90"])["retain90"] == Source("elsewhere/retain90")
+
+
 def test_names_are_unlike(run: str) -> None:
     found = sources(["runs/npo", "more/npo", "kept/start"], ["start"])
     assert {label: source.place for label, source in found.items()} == {

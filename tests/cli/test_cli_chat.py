@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from rich.console import Console
 
 import zoo
 from expunge.chat.chat import Answer, Exchange
-from expunge.cli.verbs._chat_view import SideBySide, columns_that_fit, show_lines, summary
+from expunge.cli.verbs._chat_view import CUT, SideBySide, columns_that_fit, show_lines, summary
 from expunge.models.load import save_model
 
 if sys.platform != "win32":
@@ -199,6 +200,16 @@ class TestSideBySide:
             console.print(SideBySide(exchange(1), brief=brief))
             drawn = console.file.getvalue()
             assert ("…" in drawn) == brief and (drawn.count("more") == 20) == (not brief)
+
+    def test_without_a_terminal_answers_in_many_forms_are_cut_and_the_way_to_all_is_told(self, capsys) -> None:
+        show_lines(exchange(2, 3), brief=True)
+        *rows, told = capsys.readouterr().out.splitlines()[3:]
+        assert len(rows) == 6 and all(len(line.split(maxsplit=3)[3]) == CUT and line.endswith("…") for line in
+            [row.replace("as asked", "asked") for row in rows])  # fmt: skip
+        assert told == f"Answers are cut after {CUT} characters. One form in full: /attack form1"
+        short = replace(exchange(1, 2), answers={"npo": (Answer("No.", 0.1, ended=True),) * 2})
+        show_lines(short, brief=True)
+        assert capsys.readouterr().out.splitlines()[-1].endswith("No.")
 
     def test_unended_answers_go_on(self, capsys) -> None:
         show_lines(exchange(1, 2, known=None))

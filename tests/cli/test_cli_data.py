@@ -53,6 +53,7 @@ def test_a_run_says_what_it_did_not_read_and_a_command_that_goes_on(
     assert command[:2] == ["evaluate", f"model={folder}/run"]
     assert {*sets, *COLUMNS, SAID, f"max_length={SHORT}"} <= {*command}
     given = [word for word in command if not word.startswith("holdout=")]
+    assert f"start={model_folder}" in command  # what it was before stands beside it
     code, out, err = call(*given, f"holdout={folder}/h.jsonl", "--dry-run")
     assert code == 0 and f"warning: {repeated}" in err
 

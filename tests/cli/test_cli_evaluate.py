@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from expunge.cli.verbs.evaluate import show
 from expunge.core.manifest import Manifest
 from expunge.results.measures import Evaluation, Measure
 
@@ -241,3 +242,16 @@ class TestDryRun:
         code, out, _ = call("evaluate", f"model={ours}", *sets, *others, "--dry-run")
         missing = out[out.index("\nProblems\n") :]
         assert code == 1 and f"{tmp_path}/nowhere" in missing and f"'{tmp_path}/empty' has no weights" in missing
+
+
+@pytest.mark.parametrize("role", ["start", "reference"])
+def test_records_of_another_forget_set_are_told(role: str, capsys: pytest.CaptureFixture[str]) -> None:
+    measure = Measure(value=0.5, better="lower", definition="d", source="s", n=3)
+    for theirs, told in (("xxh3:1", False), ("xxh3:2", True)):
+        about = {"inputs": {"data.forget": "xxh3:1"}, role: {"data.forget": theirs}, "paths": {role: "runs/other"}}
+        show(Evaluation({"forget_rouge": measure}, about=about))
+        assert (
+            f"warning: the records of {role}=runs/other are of another forget set" in capsys.readouterr().err
+        ) is told
+    show(Evaluation({"forget_rouge": measure}, about={role: {}}))
+    assert capsys.readouterr().err == ""

@@ -1,6 +1,7 @@
 """The verbs that train nothing: list, data show-mask, report, demo."""
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -121,6 +122,20 @@ class TestReport:
         assert code == 0 and "first (start model)" in out and "0.75" in out and f"report: {tmp_path}/page.html" in out
         assert "T1" in page and "second" in page
         assert "\nsecond: No fact of the forget set can be judged.\n- " in out and "\n- No attack was tried" in out
+
+    def test_start_and_retain_model_are_folders_as_elsewhere(self, call: Callable[..., Any], tmp_path: Path) -> None:
+        for label, value in (("start", 0.9), ("never", 0.1), ("npo", 0.2)):
+            evaluation(label, value).save(tmp_path / f"{label}-records" / "evaluation.json")
+        roles = (f"start={tmp_path}/start-records", f"retain={tmp_path}/never", f"baseline={tmp_path}/never-records")
+        code, out, _ = call("report", tmp_path / "npo", *roles, f"output={tmp_path}/page.json", "format=json")
+        told = json.loads((tmp_path / "page.json").read_text())
+        assert code == 0 and "npo: No fact" in out
+        assert [(m["label"], m["role"]) for m in told["models"]] == [
+            ("start", "start"), ("never", "retain"), ("npo", "unlearned")
+        ]  # fmt: skip
+        assert told["baseline"] == 1
+        code, _, err = call("report", tmp_path / "npo", "start=np", f"output={tmp_path}/other.html")
+        assert code == 2 and "Did you mean 'npo'? A folder of records" in err and not (tmp_path / "other.html").exists()
 
     def test_the_course_of_compared_runs(self, call: Callable[..., Any], tmp_path: Path) -> None:
         measures = {

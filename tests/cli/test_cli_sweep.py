@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from expunge.cli.verb import DRY_RUN
+
 pytest.importorskip("optuna")
 
 STUDY = """\
@@ -38,7 +40,7 @@ def study(model_folder: Path, data: Path, tmp_path: Path) -> Path:
 
 def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(call: Callable[..., Any], study: Path) -> None:
     code, out, err = call("sweep", study, "--dry-run", "budget=2h")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"{DRY_RUN}\n")
     assert f"{study}, line 13" in out and "command line" in out
     assert "npo.beta       0.1, 0.5" in out
     assert "12 trials; a trial has 2 steps" in out and "24 steps and" in out

@@ -1,5 +1,6 @@
 """`expunge unlearn`: what reaches the stage, what a dry run shows, and which mistakes are told."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +265,11 @@ def test_train_unlearn_evaluate_report_for_real(
     assert measured.code == 0 and f"making them in {tmp_path}/retain-records" in measured.out
     assert "npo on twins, suite brief" in measured.out and f"records and results: {run}-records" in measured.out
     assert (tmp_path / "run-records/evaluation.json").is_file()
+
+    (told,) = [line for line in measured.out.splitlines() if line.startswith("next: expunge ")]
+    command = shlex.split(told.removeprefix("next: expunge "))
+    assert command == ["report", f"{run}-records", f"retain={tmp_path}/retain-records"]
+    assert call(*command, f"output={tmp_path}/told.html").code == 0
 
     page = tmp_path / "page.html"
     reported = call("report", run, tmp_path / "retain", "--output", page, "retain=retain")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import zoo
+from expunge.cli.verb import DRY_RUN
 from expunge.models.load import save_model
 from made_masks import made_mask
 
@@ -216,3 +217,12 @@ def test_own_rows_beside_tofus_are_read(call, model_folder, data, tmp_path):
     assert code == 0, out + err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
     assert (rows["forget"][0], rows["general"][0]) == ("1", "6")
+
+
+def test_a_dry_run_speaks_before_it_loads_and_reads(call: Callable[..., Any]) -> None:
+    words = ("model=nowhere", "no_such_setting=1")
+    for verb in ("unlearn", "evaluate", "localize"):
+        code, _, err = call(verb, *words, "--dry-run")
+        first, second, *_ = err.splitlines()
+        assert code == 2 and first == DRY_RUN and "no_such_setting" in second
+    assert DRY_RUN not in call("unlearn", *words).err

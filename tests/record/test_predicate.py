@@ -12,7 +12,8 @@ from expunge.core.catalogue import names
 from expunge.record.attack_classes import CLASSES, classified
 from expunge.record.earlier import Earlier
 from expunge.record.policy import Policy, load_policy
-from expunge.record.predicate import ERASED, NO_BASELINE, RESIDUAL, Evidence, predicate, share_interval
+from expunge.record.predicate import ERASED, NO_BASELINE, RESIDUAL, Evidence, predicate
+from expunge.report.paired import share_interval
 from expunge.results.attacked import Attacked, Column
 
 DEFAULT = load_policy("default")
@@ -69,7 +70,7 @@ def test_without_a_model_that_never_saw_the_rows_there_is_no_verdict() -> None:
 
 
 def test_without_attacks_the_evaluation_s_reference_counts_and_every_attack_is_missing() -> None:
-    text, reasons = verdict(attacked=None, evaluation=made_run.evaluation(reference=True, retain_probability=0.7))
+    text, reasons = verdict(attacked=None, evaluation=made_run.evaluation(reference=True, forget_repetition=0.1))
     assert text == RESIDUAL and len(reasons) == len(DEFAULT.attacks)
     assert verdict(attacked=None)[0] == NO_BASELINE
 
@@ -169,7 +170,7 @@ def test_utility_is_the_share_that_is_kept() -> None:
     assert found["from"].startswith("the run") and found["kept"] == pytest.approx(0.95)  # 0.76 of 0.8
     both = {
         "start": made_run.evaluation(made_run.START, forget_probability=0.9, retain_probability=0.8, model_utility=0.6),
-        "evaluation": made_run.evaluation(retain_probability=0.8, model_utility=0.48),
+        "evaluation": made_run.evaluation(forget_repetition=0.1, retain_probability=0.8, model_utility=0.48),
     }
     found = told(**both)["utility"]
     assert found["measure"] == "model_utility" and found["kept"] == pytest.approx(0.8)
@@ -203,6 +204,19 @@ def test_without_an_evaluation_nobody_looked_for_faults() -> None:
     assert verdict(evaluation=None, policy=replace(DEFAULT, faults_allowed=True)) == (ERASED, [])
 
 
+@pytest.mark.parametrize("values", [{"forget_probability": 0.1}, {"forget_repetition": None}])
+def test_an_evaluation_without_a_measure_of_the_text_has_not_looked_at_it(values: dict[str, float | None]) -> None:
+    bare = made_run.evaluation(**values)
+    found = told(evaluation=bare)
+    assert found["text_seen_by"] == []
+    assert "No measure of the evaluation looked at what the model writes (repetition, fluency)." in found["limits"]
+    text, (reason,) = verdict(evaluation=bare)
+    assert text == RESIDUAL and reason.startswith("no measure of the evaluation looked at what the model writes")
+    assert verdict(evaluation=bare, policy=replace(DEFAULT, faults_allowed=True)) == (ERASED, [])
+    assert told()["text_seen_by"] == ["forget_repetition"]
+    assert told(evaluation=made_run.evaluation(forget_fluency=0.9))["text_seen_by"] == ["forget_fluency"]
+
+
 def test_what_neighbors_lost_is_listed() -> None:
     assert told()["neighbors"] == "not given"
     after = made_run.evaluation(real_authors_rouge=0.5, retain_probability=0.8, **{"neighbors.rouge": 0.25})
@@ -221,12 +235,6 @@ def test_an_attack_has_its_class_access_n_result_and_threshold() -> None:
     assert result["mean"] == pytest.approx(0.8 / 6) and result["leaking"] == 2
     assert result["interval"][0] < 0.8 / 6 < result["interval"][1]
     assert result["share_leaking"] == pytest.approx(1 / 3) and result["share_interval"] == share_interval(2, 6)
-
-
-def test_the_interval_of_a_share_is_exact() -> None:
-    assert share_interval(0, 6) == pytest.approx((0.0, 1 - 0.025 ** (1 / 6)))  # P(0 of 6) = (1 - p)^6 = 0.025
-    assert share_interval(6, 6) == pytest.approx((0.025 ** (1 / 6), 1.0))
-    assert share_interval(1, 1) == pytest.approx((0.025, 1.0))
 
 
 def test_every_attack_of_the_catalogue_has_a_class() -> None:

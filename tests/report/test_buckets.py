@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from expunge.report.buckets import MEANINGS, Bucket, Rule, bucket, change, counts
 from expunge.report.facts import Fact, Said, Tried
-from expunge.report.paired import Paired, wilson
+from expunge.report.paired import Paired, share_interval
 
 START, RETAIN, MODEL = 0, 1, 2
 RULE = Rule(measure="extraction_strength", leak=0.2, keep=0.5, start=START, never=RETAIN)
@@ -99,7 +99,7 @@ def test_the_four_counts_by_hand() -> None:
         ("kept", 3, 4, 4),
         ("collateral", 1, 4, 0),
     ]
-    assert leaks.interval == wilson(2, 8)
+    assert leaks.interval == share_interval(2, 8)
     # Of these 8, came out before and now: 1; before alone: 6; now alone: 1; neither: 0.
     pair = Paired(1, 6, 1, 0)
     assert (leaks.difference, leaks.difference_interval, leaks.p) == (pair.difference, pair.interval, pair.p)

@@ -153,6 +153,11 @@ def test_attacks_and_record_are_told_without_texts(make_model: Make, manifest: M
         assert fact.prompt not in text and fact.completion not in text
 
 
+def test_a_line_break_of_the_template_stays(manifest: Manifest) -> None:
+    framed = replace(manifest, arguments={"method": "npo", "template": {"qa": "Q|: {question}\nA: "}})
+    assert "\n| template.qa | Q\\|: \\{question\\}<br>A: |\n" in card(None, framed)
+
+
 def test_settings_lose_their_folders(make_model: Make, manifest: Manifest) -> None:
     text = card(
         make_model("NPO"), replace(manifest, arguments={"method": "npo", "mask": "/home/someone/mask.safetensors"})

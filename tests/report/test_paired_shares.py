@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge.report.paired import Paired, paired, wilson
+from expunge.report.paired import Paired, paired, share_interval, wilson
 
 COUNTS = st.integers(0, 30)
 
@@ -23,6 +23,15 @@ def test_wilson_by_hand() -> None:
     expected = ((0.8 + z2 / 20 - half) / (1 + z2 / 10), (0.8 + z2 / 20 + half) / (1 + z2 / 10))
     assert wilson(8, 10) == pytest.approx(expected, abs=1e-12)
     assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == 1
+
+
+def test_the_interval_of_a_share_is_exact() -> None:
+    assert share_interval(0, 6) == pytest.approx((0.0, 1 - 0.025 ** (1 / 6)))  # P(0 of 6) = (1 - p)^6 = 0.025
+    assert share_interval(6, 6) == pytest.approx((0.025 ** (1 / 6), 1.0))
+    assert share_interval(1, 1) == pytest.approx((0.025, 1.0))
+    low, high = share_interval(2, 8)  # P(at most 2 of 8 | high) = 0.025 = P(at least 2 of 8 | low)
+    assert sum(math.comb(8, k) * high**k * (1 - high) ** (8 - k) for k in range(3)) == pytest.approx(0.025)
+    assert sum(math.comb(8, k) * low**k * (1 - low) ** (8 - k) for k in range(2, 9)) == pytest.approx(0.025)
 
 
 def test_mcnemar_by_hand() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from expunge.core.checks import ExpungeError
 from expunge.evaluation.views import no_records
 from expunge.report.tables import Table, comparison, escape_markdown, html, markdown, terminal
-from expunge.results.measures import Direction, Evaluation, Measure
+from expunge.results.measures import DEFAULT_AUC, Direction, Evaluation, Measure
 
 
 def measure(value: float | None, better: Direction = "lower", **more: object) -> Measure:
@@ -134,6 +134,15 @@ def test_missing_values_show_a_dash_and_their_reason_once(models: list[Evaluatio
     # A value can carry a note too, and equal notes share a letter.
     assert cells["GradAscent", "mia_min_k"].mark == cells["GradDiff", "mia_min_k"].mark != ""
     assert [letter for letter, _ in table.notes] == ["a", "b", "c"]
+
+
+def test_the_retain_model_is_not_told_to_lack_a_retain_model() -> None:
+    default = measure(0.5, note=f"{DEFAULT_AUC} The forget set is recognizably memorized.")
+    given = [Evaluation(measures={"mia_loss": default}, label=label) for label in ("never", "npo")]
+    table = comparison(given, retain="never")
+    notes = [dict(table.notes)[row.cells[0].mark] for row in table.rows]
+    assert notes[0].startswith("This is the retain model; here it is compared with an AUC of 0.5. The forget set is")
+    assert notes[1].startswith(DEFAULT_AUC)
 
 
 def test_start_and_retain_model_are_not_told_to_be_compared_with_themselves() -> None:

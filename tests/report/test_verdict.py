@@ -44,10 +44,19 @@ def test_a_verdict_with_everything() -> None:
         "counts as neither.",
         "67 % of what should stay is kept: 2 of 3 facts that the start model had. It did not have 1 more.",
         "Compared with a model that never knew: retain. Attacks are compared with the retain model.",
+        "Not looked at: whether it still writes text; no measure of repetition or fluency is among its measures.",
         f"Not tried: lens (it needs the retain set), {', '.join(others[:-1])} and {others[-1]}.",
         "A fact leaks from extraction strength 0.2 above the retain model's value, or from the threshold of an attack "
         "above its control; a fact is kept from extraction strength 0.5 on.",
     ]
+
+
+def test_a_measure_of_what_the_model_writes_is_said_to_be_missing_only_where_it_is() -> None:
+    looked = Measure(value=0.1, better="lower", definition="d", source="s", n=5)
+    (verdict,) = built(replace(NPO, measures={**NPO.measures, "forget_repetition": looked})).verdicts
+    assert not any("Not looked at" in line for line in verdict.sentences)
+    nothing = replace(NPO, measures={**NPO.measures, "forget_repetition": replace(looked, value=None, note="why")})
+    assert any("Not looked at: whether it still" in line for line in built(nothing).verdicts[0].sentences)
 
 
 def test_without_attacks_nothing_is_said_to_be_beyond_reach() -> None:

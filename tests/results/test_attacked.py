@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,31 @@ def test_a_column_is_found_by_its_name(attacked: Attacked) -> None:
 
 def trained(start: float, end: float, name: str = "relearn.forget") -> Leak:
     return replace(leak(end, name=name), curve=((0.0, start), (10.0, end)))
+
+
+@pytest.mark.parametrize(
+    ("own", "control", "told"),
+    [
+        ((0.0625, 0.0664), (0.0625, 0.0625), "nothing came back (model +0.0039, control 0; below 0.01 is noise)"),
+        ((0.25, 0.2422), (0.25, 0.2539), "nothing came back (model -0.0078, control +0.0039; below 0.01 is noise)"),
+        ((0.0625, 0.0781), (0.0625, 0.0625), 0.0),  # the model gains .0156
+        ((0.0625, 0.0664), (0.0625, 0.125), 1.0),  # the control alone gains
+    ],
+)
+def test_where_nothing_came_back_there_is_no_r_but_the_reason(own: Any, control: Any, told: str | float) -> None:
+    found = Attacked(
+        columns=(column(trained(*own), trained(*control), name="relearn.retain"),),
+        questions=("Who?",),
+        answers=("A",),
+        control="retain model",
+    )
+    if isinstance(told, str):
+        assert (found.resistance, found.no_resistance) == ({}, {"relearn.retain": told})
+        assert f"No R for relearn.retain: {told}." in found.text() and "(R, 1" not in found.text()
+    else:
+        assert (found.resistance, found.no_resistance) == ({"relearn.retain": told}, {})
+        assert f"(R, 1: no faster than the control): relearn.retain {told:g}." in found.text()
+    assert found.as_json()["no_resistance"] == found.no_resistance
 
 
 def test_r_and_q_are_named_where_they_have_a_meaning() -> None:

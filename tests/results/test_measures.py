@@ -90,6 +90,9 @@ def test_chance_stands_beside_the_measures_that_have_one():
     ]
     both = replace(guessed, details={"chance": 0.25, "start_value": 0.4})
     assert str(Evaluation({"choice": both})).splitlines()[2].split()[:5] == ["choice", "0.3", "0.1–0.5", "0.4", "0.25"]
+    beside = replace(guessed, details={"chance": 0.25, "start_value": 0.4, "reference_value": 0.2})
+    head, line = str(Evaluation({"choice": beside})).splitlines()[1:]
+    assert head.split()[5:8] == ["start", "retain", "chance"] and line.split()[3:6] == ["0.4", "0.2", "0.25"]
     assert "chance" not in str(Evaluation({"rouge": DEFINITION.measure(0.5, n=8, better="lower")}))
 
 

@@ -10,8 +10,10 @@ import torch
 import expunge
 import zoo
 from expunge.core.manifest import Manifest
+from expunge.data.corpus import Example
 from expunge.models.load import load_model
-from expunge.training.outcome import Outcome, Scored, advice, outcome_text
+from expunge.training.outcome import UNSEEN, Outcome, Scored, advice, outcome_text
+from expunge.training.rows import sample
 
 
 def unlearn(folder: Path | None = None, **changes: Any) -> expunge.Run:
@@ -46,6 +48,18 @@ def test_the_probabilities_are_those_of_the_models_before_and_after(tmp_path: Pa
     assert run.manifest.results["outcome"] == of(told["before"], told["after"]).verdict
 
 
+def test_rows_of_every_file_are_looked_at() -> None:
+    def rows(file: str, n: int) -> list[Example]:
+        return [Example(kind="qa", prompt="q", completion="a", origin=f"{file}, line {k + 1}") for k in range(n)]
+
+    assert sample(rows("a, b.jsonl", 5)) == [0, 1, 2, 3, 4]
+    assert sample(rows("a.jsonl", 40)) == list(range(0, 32, 2))
+    assert sample([Example(kind="qa", prompt="q", completion="a")] * 20) == list(range(16))  # of no file
+    assert sample([*rows("second.jsonl", 2), *rows("first.jsonl", 160)]) == [0, 1, *range(2, 162, 20)]
+    many = [row for k in range(6) for row in rows(f"{k}.jsonl", 10)]
+    assert sample(many) == [10 * k + j for k in range(6) for j in (0, 2, 4, 6)]
+
+
 def of(before: dict[str, float], after: dict[str, float]) -> Outcome:
     """An outcome of these means."""
     found = [{name: Scored(mean, {}) for name, mean in means.items()} for means in (before, after)]
@@ -71,10 +85,18 @@ def test_verdicts_at_their_limits(forget: float, retain: float, verdict: str) ->
     assert worse.verdict == "collapsed"  # one retain set is enough
 
 
+def test_a_verdict_says_that_it_has_not_looked_at_what_the_model_writes() -> None:
+    results = Outcome({"forget": 0.9, "retain": 0.8}, {"forget": 0.1, "retain": 0.7}).as_results()
+    first, second = outcome_text(results).splitlines()
+    assert first.startswith("forgotten, by probabilities alone: mean probability of an answer's token: forget 0.9 befo")
+    assert second == UNSEEN and second.startswith("not looked at: what the model writes")
+
+
 def test_fine_tuning_has_probabilities_and_no_verdict() -> None:
     run = expunge.finetune(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), splits=("forget",), epochs=1, batch_size=3)
     assert "outcome" not in run.manifest.results and {*run.manifest.results["probability"]["after"]} == {"retain"}
     assert outcome_text(run.manifest.results).startswith("mean probability of an answer's token: retain 0.00")
+    assert UNSEEN not in outcome_text(run.manifest.results)
 
 
 def test_a_finished_run_tells_its_outcome_again(tmp_path: Path) -> None:

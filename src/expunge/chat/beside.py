@@ -1,6 +1,6 @@
 """Which models stand side by side: those that were named, and start and retain model where a run knows of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,18 @@ def of_role(role: str, model: str) -> Source:
         return found
     if Path(role).is_dir():
         return Source(role)
-    why = (
-        "was not evaluated against one (reference=), or against records that are not next to their model"
-        if role == "retain"
-        else "is no run folder with a manifest that names it"
+    why, place = "it is no run folder with a manifest that names it", f"<folder of the {role} model>"
+    if role == "retain":
+        against = next((told for told, _ in _references(Path(model))), None)
+        why = (
+            "it was not evaluated against one (expunge evaluate ... reference=)"
+            if against is None
+            else f"it was evaluated against the records in {against}, and the folder of their model is not beside them"
+        )
+    raise ExpungeError(
+        f"{model} does not say where its {role} model is: {why}. Name the model itself in place of the word {role}: "
+        f"beside={place}"
     )
-    raise ExpungeError(f"{model} does not say where its {role} model is: it {why}. Name its folder: beside=<folder>")
 
 
 def run_of(model: Path) -> Manifest | None:
@@ -95,13 +101,17 @@ def _start(model: Path) -> Source | None:
     return Source(str(told), weights, made.results.get("result", {}).get("dtype"))
 
 
-def _retain(model: Path) -> Source | None:
+def _references(model: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of records that a model was compared with when it was evaluated, and what the evaluation says."""
     for file in (place / EVALUATION for place in places(model)):
         about: dict[str, Any] = dict(Evaluation.load(file).about) if file.is_file() else {}
-        told = about.get("paths", {}).get("reference")
-        if told is None:
-            continue
-        for folder in (Path(told), model_folder(Path(told))):
+        if (told := about.get("paths", {}).get("reference")) is not None:
+            yield Path(told), about
+
+
+def _retain(model: Path) -> Source | None:
+    for told, about in _references(model):
+        for folder in (told, model_folder(told)):
             if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
                 weights, dtype = about.get("reference", {}).get("model"), about.get("settings", {}).get("dtype")
                 return Source(str(folder), weights, dtype)

@@ -36,6 +36,7 @@ FAULT = 70
 INTERRUPTED = 130
 OUTPUTS = ("output", "scores")
 """Settings that name what a verb writes."""
+DRY_RUN = "dry run: loading libraries and reading the inputs; nothing is written"
 FLAGS_OF_ALL = ("allow_code", "help")
 
 
@@ -194,6 +195,8 @@ def _execute(verb: Verb[Any], words: Sequence[str]) -> int:
             )
         )
         return 0
+    if "dry_run" in arguments.flags:
+        complain(DRY_RUN)  # loading libraries takes seconds, in which nothing else is said
     launched = launch.taken(arguments, verb.name) if verb.shared else None
     resolved = resolve(
         verb.config,

@@ -17,6 +17,8 @@ from expunge.record.earlier import CAME_BACK, NOT_TESTED, Earlier, retested
 from expunge.record.policy import Policy, Reference
 from expunge.report.compared_models import Model
 from expunge.report.faults import faults as faults_of
+from expunge.report.faults import measures_of_text
+from expunge.report.paired import share_interval
 from expunge.results.attacked import PLAIN, Attacked, Column, Leak
 from expunge.results.attacked import untested as partly_tested
 from expunge.results.measures import Evaluation, Measure
@@ -140,6 +142,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         "classes": classes(tried, of.policy),
         "utility": utility(of.run, of.start, of.evaluation, of.policy),
         "faults": faults(of.start, of.evaluation, of.retrained),
+        "text_seen_by": list(measures_of_text(of.evaluation)) if of.evaluation is not None else NOT_GIVEN,
         "neighbors": neighbors(of.start, of.evaluation, of.policy),
         "sources": {name: of.sources.get(name) or NOT_GIVEN for name in ("evaluation", "start", "attacked")},
         "release": of.release or NOT_GIVEN,
@@ -254,14 +257,6 @@ def together(attacked: Attacked | None, *, compared: bool) -> dict[str, Any]:
     }
 
 
-def share_interval(leaking: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, exact after Clopper and Pearson, so that 0 of few is not taken for 0 of many."""
-    from scipy.stats import binomtest
-
-    low, high = binomtest(leaking, n).proportion_ci(0.95, method="exact")
-    return float(low), float(high)
-
-
 def classes(tried: Sequence[Mapping[str, Any]], policy: Policy) -> dict[str, str]:
     """Each class of the EDPB's paragraph: was an attack of it run?"""
     ran = {entry["class"] for entry in tried if entry["status"] == RAN}
@@ -342,6 +337,8 @@ def _further_limits(found: Mapping[str, Any]) -> list[str]:
         said.append("The files hold an adapter: the base model without it answers as it did before.")
     if found["faults"] == NOT_GIVEN:
         said.append("The model was not evaluated: nothing says whether it still writes text.")
+    elif not found["text_seen_by"]:
+        said.append("No measure of the evaluation looked at what the model writes (repetition, fluency).")
     untested = [one for one in found["earlier_requests"] if one["status"] == NOT_TESTED]
     told = {one["request"] for one in found["earlier_requests"]}
     said += [
@@ -414,6 +411,11 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
     if not policy.faults_allowed and found["faults"] == NOT_GIVEN:
         reasons.append("no evaluation says whether the model still writes text, and the policy allows no faults")
     elif not policy.faults_allowed:
+        if not found["text_seen_by"]:
+            reasons.append(
+                "no measure of the evaluation looked at what the model writes, and the policy allows no faults: "
+                "evaluate it with repetition, which the suite default has"
+            )
         reasons += [f"the model does not count as having forgotten: {fault}" for fault in found["faults"]]
     return reasons
 

@@ -7,7 +7,7 @@ from expunge.report.data import ReportData
 from expunge.report.page import NAMES
 from expunge.report.summary import STANDING
 from expunge.report.tables import escape_markdown, markdown
-from expunge.report.text import number
+from expunge.report.text import p_text, points
 
 
 def as_markdown(data: ReportData) -> str:
@@ -38,7 +38,8 @@ def _buckets(data: ReportData, model: int) -> str:
         interval = "-" if one.interval is None else _range(one.interval)
         change, p = "-", "-"
         if one.difference is not None and one.difference_interval is not None and one.p is not None:
-            change, p = f"{100 * one.difference:+.0f} ({_range(one.difference_interval)})", number(one.p)
+            low, high = one.difference_interval
+            change, p = f"{points(one.difference)} ({points(low)} to {points(high)})", p_text(one.p)
         rows.append((NAMES[one.bucket], f"{one.facts} of {one.of}", interval, change, p))
     header = (
         "bucket",

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from expunge.core.checks import nearest, unknown
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest
+from expunge.report.compared_models import distinct, gather
+from expunge.report.text import one_line
 from expunge.results.measures import Evaluation
-from expunge.results.places import EVALUATION, places
+from expunge.results.places import EVALUATION, evaluation_file, places
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,42 @@ def beside(
         elif retain is None:
             notes += _others("retain", folders)
     return Beside(tuple(added), start, retain, tuple(notes))
+
+
+def with_named(
+    evaluations: Sequence[Evaluation], **named: str | None
+) -> tuple[tuple[Evaluation, ...], dict[str, str | None]]:
+    """The evaluations, with those that were named by a folder added, and by what was asked for the label of each.
+
+    Args:
+        evaluations: as they came; where one is named by a path, labels that collide are numbered as by `distinct`.
+        named: by role, such as `start`, a label of one of them, or a path as `gather` takes it: a folder of records, a
+            run folder, or an `evaluation.json`. None stays None.
+
+    Raises:
+        ExpungeError: it is neither a label nor a path, or there is no evaluation at that path.
+    """
+    found, labels = [*evaluations], {}
+    for role, name in named.items():
+        known = [one.label for one in found]
+        if name is None or one_line(name) in known:
+            labels[role] = name
+            continue
+        if evaluation_file(Path(name)) is None and not Path(name).exists():
+            near = nearest(name, known)
+            hint = f"Did you mean '{near[0]}'? " if near else ""
+            hint += "A folder of records, a run folder or an evaluation.json will do, too; there is none of this name."
+            raise unknown(f"evaluation (for {role}=)", name, known, hint=hint)
+        (read,) = gather(name)
+        place = next((i for i, one in enumerate(found) if _same(one, read)), len(found))
+        found = [*distinct(found if place < len(found) else [*found, read])]
+        labels[role] = found[place].label
+    return tuple(found), labels
+
+
+def _same(one: Evaluation, other: Evaluation) -> bool:
+    """Are these the same evaluation, but for the label?"""
+    return (one.suite, one.about, one.numbers()) == (other.suite, other.about, other.numbers())
 
 
 def _begun(path: Path) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from expunge.report.compared_models import Model
 from expunge.report.facts import FORGET, RETAIN, Fact
-from expunge.report.paired import Interval, Paired, paired, wilson
+from expunge.report.paired import Interval, Paired, paired, share_interval
 
 LEAK = 0.2
 """Value above that of the retain model from which a fact counts as coming out; as in attacks."""
@@ -139,7 +139,7 @@ def counts(facts: Sequence[Fact], buckets: Sequence[Bucket], model: int, rule: R
                 bucket=name,
                 facts=n,
                 of=of,
-                interval=wilson(n, of) if of else None,
+                interval=share_interval(n, of) if of else None,
                 before=None if pair is None else pair.both + pair.before,
                 difference=None if pair is None else pair.difference,
                 difference_interval=None if pair is None else pair.interval,

@@ -216,8 +216,13 @@ def _size(manifest: Manifest) -> dict[str, str]:
 
 
 def _settings(pairs: Mapping[str, str]) -> str:
-    lines = [f"| {escape_markdown(key)} | {escape_markdown(_named(value))} |" for key, value in pairs.items()]
+    lines = [f"| {escape_markdown(key)} | {_broken(_named(value))} |" for key, value in pairs.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _broken(value: str) -> str:
+    """A value in a cell of a table, where `<br>` is a line break: that of a template belongs to it."""
+    return "<br>".join(map(escape_markdown, value.split("\n")))
 
 
 def _named(value: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from expunge.report.compared_models import Model
 from expunge.report.text import percent, value_text, words
-from expunge.results.measures import Measure
+from expunge.results.measures import Evaluation, Measure
 
 REPEATS = 0.3
 """Share of repeated 4-grams from which generations count as collapsed, where the start model's are not alike."""
@@ -23,6 +23,8 @@ LOST = 0.5
 """Share of the start model's knowledge of the retain set below which a model lost it."""
 REFUSES = 0.5
 
+_TEXT = ("repetition", "fluency")
+"""Measures of the text that a model writes: without one, nobody looked whether it still writes any."""
 _KNOWLEDGE = ("extraction_strength", "exact_memorization", "verbatim_memorization", "probability", "rouge")
 
 
@@ -42,6 +44,15 @@ def faults(model: Model, models: Sequence[Model]) -> tuple[str, ...]:
         for fault in _fault(name, measure, before, never):
             found.setdefault(fault.partition(" (")[0], fault)  # each kind once, with its first measure
     return tuple(found.values())
+
+
+def measures_of_text(evaluation: Evaluation) -> tuple[str, ...]:
+    """The measures that say whether a model repeats itself or writes gibberish; empty where nobody looked."""
+    return tuple(
+        name
+        for name, measure in evaluation.items()
+        if name.endswith(_TEXT) and measure.value is not None and math.isfinite(measure.value)
+    )
 
 
 def _rank(named: tuple[str, Measure]) -> int:

@@ -13,6 +13,7 @@ from expunge.masks.mask_fingerprint import Fingerprint
 from expunge.report.as_csv import as_csv
 from expunge.report.as_markdown import as_markdown
 from expunge.report.attack_curves import attack_curves
+from expunge.report.baselines import with_named
 from expunge.report.buckets import KEEP, LEAK
 from expunge.report.compared_models import Model, Source, gather, listed_sources
 from expunge.report.data import ReportData, build
@@ -60,10 +61,11 @@ def report(
         evaluations: each an `Evaluation`, a path to an `evaluation.json`, or a run folder that holds one.
         path: the file to write; missing folders are made.
         title: heading of the page.
-        start: label of the start model, marked as such and never called best.
-        retain: label of the retain model, likewise.
-        baseline: label of the model that single facts are compared with at first; None: the start model, else the
-            first of several.
+        start: start model, marked as such and never called best: the label of one of these evaluations, or a path as
+            above.
+        retain: retain model, likewise.
+        baseline: model that single facts are compared with at first, likewise; None: the start model, else the first
+            of several.
         histories: label of a run -> its rows, one a step, as `figures.history` takes them; None: those in the run
             folders.
         trajectories: label of an evaluation -> (forgetting, retention) along its run, as `figures.tradeoff` takes them.
@@ -85,18 +87,18 @@ def report(
 
     Raises:
         ExpungeError: the file is there and `overwrite` was not said; nothing to report; a path without an evaluation; a
-            label that no evaluation has; an unknown format; a threshold out of its range.
+            start, retain or baseline model that is neither a label nor a path; an unknown format; a threshold out of
+            its range.
     """
     path = path_of("path", path)
     check_texts(texts)
     check_file(path, format, overwrite=overwrite)
     sources = listed_sources(evaluations)
+    shown, labels = with_named(gather(sources), start=start, retain=retain, baseline=baseline)
     data = build(
-        gather(sources),
+        shown,
         title=title,
-        start=start,
-        retain=retain,
-        baseline=baseline,
+        **labels,
         attacked=attacked,
         texts=texts,
         notes=notes,

@@ -297,7 +297,7 @@
       inside.append(boxes, make("p", { class: "legend" }, `Recovery: ${verdict}.`));
     }
     inside.append(make("p", { class: "legend" }, make("span", { class: "text" }, make("mark", {}, "Underlined"), " words stand in the true answer in this order, ",
-      make("span", { class: "differs" }, "dotted"), " words differ from it. "), "Below an answer stands the true answer; the fuller the color of a token, the more probable the model finds it."));
+      make("span", { class: "differs" }, "dotted"), " words differ from it. "), "Below each answer is the true answer. The fuller the color of a token, the more probable it is to the model."));
     const had = document.activeElement && dialog.contains(document.activeElement) ? document.activeElement.id : "";
     dialog.replaceChildren(inside);
     if (!dialog.open) dialog.showModal();

@@ -12,12 +12,10 @@ from markupsafe import Markup
 
 from expunge.report.buckets import MEANINGS
 from expunge.report.templates import render
-from expunge.report.text import direction_text, interval_text, legible, number
+from expunge.report.text import direction_text, interval_text, legible, number, p_text, points
 
 _HERE = Path(__file__).parent
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-TINY = 0.001
-"""A p-value below which only that is told."""
 NAMES = {"forgotten": "Forgotten", "leaks": "Still leaks", "kept": "Kept", "collateral": "Collateral"}
 
 
@@ -98,8 +96,8 @@ def _bucket(one: Mapping[str, Any]) -> dict[str, Any]:
     if one["difference"] is not None:
         low, high = one["difference_interval"]
         told = (
-            f"{_signed(one['difference'])} points since the start model (95 % interval {_signed(low)} to "
-            f"{_signed(high)}, McNemar's p {_chance(one['p'])})"
+            f"{points(one['difference'])} points since the start model (95 % interval {points(low)} to "
+            f"{points(high)}, McNemar's p {p_text(one['p'])})"
         )
     if one["interval"]:
         low, high = one["interval"]
@@ -111,16 +109,6 @@ def _bucket(one: Mapping[str, Any]) -> dict[str, Any]:
         "share_text": range_.replace(" %", "\u00a0%"),
         "change": told.replace(" %", "\u00a0%"),
     }
-
-
-def _chance(p: float) -> str:
-    """A p-value; of a tiny one only that it is tiny."""
-    return f"below {TINY:.3f}" if p < TINY else number(p)
-
-
-def _signed(share: float) -> str:
-    points = round(100 * share)
-    return f"+{points}" if points > 0 else f"−{-points}" if points < 0 else "0"
 
 
 def _groups(measures: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

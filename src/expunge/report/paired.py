@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from scipy.stats import binomtest
 
 SOURCE = (
-    "Wilson's interval of a share; Newcombe's interval of the difference of two shares of the same facts (Newcombe "
-    "1998, Statistics in Medicine 17:2635, method 10); McNemar's exact test, two-sided."
+    "Exact interval of a share (Clopper and Pearson 1934, Biometrika 26:404); Newcombe's interval of the difference of "
+    "two shares of the same facts (Newcombe 1998, Statistics in Medicine 17:2635, method 10); McNemar's exact test, "
+    "two-sided."
 )
 
 Interval = tuple[float, float]
@@ -68,7 +69,13 @@ def paired(before: list[bool], after: list[bool]) -> Paired:
     return Paired(*(pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))))
 
 
+def share_interval(count: int, n: int) -> Interval:
+    """95 % interval of a share, exact after Clopper and Pearson, so that 0 of few is not taken for 0 of many."""
+    found = binomtest(count, n).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
+
+
 def wilson(count: int, n: int) -> Interval:
-    """95 % interval of a share, by Wilson's score."""
+    """95 % interval of a share by Wilson's score, of which Newcombe's interval of a difference is made."""
     found = binomtest(count, n).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)

@@ -18,7 +18,7 @@ from expunge.report.compared_models import Model, Role, assign_roles
 from expunge.report.faults import faulty
 from expunge.report.templates import render
 from expunge.report.text import direction_text, interval_text, legible, number, one_line, value_text, words
-from expunge.results.measures import Direction, Evaluation, Measure, lacks_records_of
+from expunge.results.measures import DEFAULT_AUC, Direction, Evaluation, Measure, lacks_records_of
 
 _GROUP_OF = {
     "forget_": "forget set",
@@ -217,6 +217,9 @@ def _of_role(measure: Measure, model: Model) -> Measure:
     """A measure of a model in its role: start and retain model are not compared with themselves."""
     if model.role and measure.value is None and lacks_records_of(f"{model.role} model") in measure.note:
         return replace(measure, note=f"This compares with the {model.role} model, which this one is.")
+    if model.role == "retain" and DEFAULT_AUC in measure.note:
+        told = "This is the retain model; here it is compared with an AUC of 0.5."
+        return replace(measure, note=measure.note.replace(DEFAULT_AUC, told))
     return measure
 
 

@@ -18,12 +18,16 @@ __all__ = [
     "listed",
     "number",
     "one_line",
+    "p_text",
     "percent",
+    "points",
     "power_of_ten",
     "value_text",
     "words",
 ]
 
+TINY = 0.001
+"""A p-value below which only that is told."""
 _SPELLED = {
     "auc": "AUC",
     "aues": "AUES",
@@ -50,6 +54,17 @@ def exact(value: float | None) -> str:
 def percent(share: float) -> str:
     """A share as a percentage: `79.9 %`."""
     return f"{number(100 * share)} %"
+
+
+def p_text(p: float) -> str:
+    """A p-value; of a tiny one only that it is tiny."""
+    return f"below {TINY:.3f}" if p < TINY else number(p)
+
+
+def points(change: float) -> str:
+    """A change of a share in percentage points with its sign: `+12`, `−3`, `0`."""
+    rounded = round(100 * change)
+    return f"+{rounded}" if rounded > 0 else f"−{-rounded}" if rounded < 0 else "0"
 
 
 def words(name: str) -> str:

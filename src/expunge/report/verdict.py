@@ -9,7 +9,7 @@ from expunge.core.format import counted
 from expunge.report.buckets import Bucket, Rule
 from expunge.report.compared_models import Model
 from expunge.report.facts import FORGET, RETAIN, Attack, Fact, set_of
-from expunge.report.faults import faults
+from expunge.report.faults import faults, measures_of_text
 from expunge.report.text import listed, number, words
 from expunge.results.attacked import PLAIN
 
@@ -61,6 +61,7 @@ def verdict(
         *_apart(tally, rule),
         *_kept(tally, rule),
         _compared(models, [attacks[i] for i in ran], rule),
+        *_unseen(models[model]),
         _not_tried(attacks, own),
         *_rule(rule),
     ]
@@ -71,6 +72,13 @@ def _broken(faults: Sequence[str]) -> str:
     """What stands before the counts where a model is no good, however little it gives away."""
     short = [fault.partition(" (")[0] for fault in faults if not fault.startswith("answers still come out")]
     return f"{listed(short)[0].upper()}{listed(short)[1:]}: this does not count as forgetting. " if short else ""
+
+
+def _unseen(model: Model) -> list[str]:
+    """That nobody looked at what an evaluated model writes."""
+    if not model.evaluation.measures or measures_of_text(model.evaluation):
+        return []
+    return ["Not looked at: whether it still writes text; no measure of repetition or fluency is among its measures."]
 
 
 def _other_sets(model: int, models: Sequence[Model]) -> list[str]:

@@ -20,6 +20,8 @@ from expunge.results.texts import Texts, is_hash, text_hash
 FILE = "attacked.json"
 FORMAT = 1
 RESAMPLES = 1000
+GAIN = 0.01
+"""Change of the mean value along an attack below which it counts as noise: one answer of a hundred."""
 
 PLAIN = "plain"
 """The column of the model as it is, asked as in the forget set."""
@@ -213,12 +215,29 @@ class Attacked:
     def resistance(self) -> dict[str, float]:
         """R by attack that trains: how little faster the model relearns than a control that never knew.
 
-        From the start and the end of the two curves. Empty where the control is no other model.
+        From the start and the end of the two curves. Empty where the control is no other model, and without the attacks
+        of `no_resistance`.
         """
+        return {
+            name: resistance(own, other) for name, (own, other) in self._ends.items() if name not in self.no_resistance
+        }
+
+    @property
+    def no_resistance(self) -> dict[str, str]:
+        """By attack that trains, why it has no R: nothing came back, so that R would be a quotient of noise."""
+        return {
+            name: f"nothing came back (model {_signed(own)}, control {_signed(other)}; below {GAIN} is noise)"
+            for name, (own, other) in self._ends.items()
+            if max(abs(_gain(own)), abs(_gain(other))) < GAIN
+        }
+
+    @property
+    def _ends(self) -> dict[str, tuple[tuple[float, float], tuple[float, float]]]:
+        """By attack that trains, mean value before and after of the model and of a control that never knew."""
         if self.control in (None, "untaught facts"):
             return {}
         return {
-            column.name: resistance(_ends(column.leak), _ends(column.control))
+            column.name: (_ends(column.leak), _ends(column.control))
             for column in self.columns
             if column.leak and column.leak.curve and column.control and column.control.curve
         }
@@ -265,13 +284,14 @@ class Attacked:
         ):
             if values:
                 lines.append(f"{title}: {', '.join(f'{name} {number(value)}' for name, value in values.items())}.")
+        lines += [f"No R for {name}: {why}." for name, why in self.no_resistance.items()]
         others = [column for column in self.columns if column.status != "ran"]
         lines += [f"{column.name}: {column.status}. {column.note}".strip() for column in others]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as `load_attacked` reads it."""
-        scores = {"resistance": self.resistance, "stability": self.stability}
+        scores = {"resistance": self.resistance, "no_resistance": self.no_resistance, "stability": self.stability}
         return {"format": FORMAT, "versions": versions(), **asdict(self), **scores}
 
     @property
@@ -335,3 +355,12 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
 
 def _ends(leak: Leak) -> tuple[float, float]:
     return leak.curve[0][1], leak.curve[-1][1]
+
+
+def _gain(ends: tuple[float, float]) -> float:
+    return ends[1] - ends[0]
+
+
+def _signed(ends: tuple[float, float]) -> str:
+    gain = _gain(ends)
+    return f"{'+' if gain > 0 else ''}{number(gain)}"

@@ -240,14 +240,20 @@ def lacks_records_of(who: str) -> str:
     return f"no records of a {who} were given"
 
 
-BESIDE = {"start": "start_value", "chance": "chance"}
+DEFAULT_AUC = "No retain model to compare with: 0.5 is used as its AUC (default_reference)."
+"""What the note of a measure says that would compare with the AUC of a retain model that was not given."""
+
+BESIDE = {"start": "start_value", "retain": "reference_value", "chance": "chance"}
 """Columns beside the value, where a measure has them: what is in its details under which name."""
 INLINE = 40
 """Longest note that stands in its row; longer ones go below the table."""
 
 
 def measures_table(result: Evaluation) -> tuple[list[str], list[list[str]], tuple[int, ...], list[str]]:
-    """An evaluation as header, rows, right-set columns and footnotes; start model and chance have columns if known."""
+    """An evaluation as header, rows, right-set columns and footnotes.
+
+    Start model, retain model and chance have columns where they are known.
+    """
     beside = [name for name in BESIDE if any(BESIDE[name] in measure.details for measure in result.values())]
     header = ["measure", "value", "95 % interval", *beside, "better", "n", "note"]
     footnotes: dict[str, list[str]] = {}

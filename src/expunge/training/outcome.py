@@ -29,6 +29,8 @@ MORE_RETAIN = 10
 HIDDEN_ALPHA = 10.0
 """Weight of a retain loss on hidden states that still lets a small model forget (docs/LOG.md, 2026-11-27)."""
 
+UNSEEN = "not looked at: what the model writes; expunge evaluate tells whether it still writes sentences"
+
 Verdict = Literal["forgotten", "partly forgotten", "hardly moved", "collapsed"]
 
 
@@ -106,14 +108,19 @@ def _means(of: Mapping[Stream, Scored]) -> dict[Stream, float]:
 
 
 def outcome_text(results: Mapping[str, Any]) -> str:
-    """The probabilities and the verdict of a run, from the results in its manifest, in a line; empty without them."""
+    """The probabilities and the verdict of a run, from the results in its manifest; empty without them.
+
+    A verdict says that it rests on probabilities alone: a model that writes gibberish has low ones, too.
+    """
     told = results.get("probability")
     if told is None:
         return ""
     before, after = told["before"], told["after"]
     numbers = ", ".join(f"{name} {before[name]:.3g} before, {after[name]:.3g} after" for name in before)
-    verdict = f"{results['outcome']}: " if "outcome" in results else ""
-    return f"{verdict}mean probability of an answer's token: {numbers}"
+    told = f"mean probability of an answer's token: {numbers}"
+    if "outcome" not in results:
+        return told
+    return f"{results['outcome']}, by probabilities alone: {told}\n{UNSEEN}"
 
 
 def advice(verdict: Verdict, arguments: Mapping[str, Any], steps: int) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NARROWEST = 24
 """Characters of a column; models that do not fit beside each other go below."""
 GAP = 2
+CUT = 160
+"""Characters of such an answer where there is no terminal."""
 BRIEF = 3
 """Lines of an answer that are shown where one of many forms is asked."""
 REDRAWN_EVERY = 1 / 12
@@ -64,18 +66,26 @@ def watched(*, brief: bool = False) -> "Iterator[Callable[[Exchange], None] | No
                 update(SideBySide(latest, brief=brief))
 
 
-def show_lines(exchange: "Exchange") -> None:
-    """An exchange as plain text: the prompt, the known answer, and a line an answer."""
+def show_lines(exchange: "Exchange", *, brief: bool = False) -> None:
+    """An exchange as plain text: the prompt, the known answer, and a line an answer.
+
+    Args:
+        exchange: to show.
+        brief: cut each answer, and say how to see it whole.
+    """
+    most = CUT if brief else None
     say(f"> {one_line(exchange.prompt)}")
     for line in _given(exchange):
         say(line)
     rows = [
-        {"way": way, "model": name, "p": _probability(answers[i]), "answer": one_line(_written(answers[i]))}
+        {"way": way, "model": name, "p": _probability(answers[i]), "answer": _cut(one_line(_written(answers[i])), most)}
         for i, way in enumerate(exchange.ways)
         for name, answers in exchange.answers.items()
     ]
     header = [column for column in rows[0] if any(row[column] for row in rows)]
     table(header, [[row[column] for column in header] for row in rows])
+    if most is not None and any(len(one_line(_written(a))) > most for of in exchange.answers.values() for a in of):
+        say(f"Answers are cut after {most} characters. One form in full: /attack {exchange.ways[1]}")
 
 
 def summary(exchange: "Exchange") -> str:
@@ -102,6 +112,11 @@ def _probability(answer: "Answer") -> str:
 
 def _written(answer: "Answer") -> str:
     return answer.text if answer.ended else f"{answer.text}{GOES_ON}"
+
+
+def _cut(text: str, most: int | None) -> str:
+    """A text of at most so many characters; None: all of it."""
+    return text if most is None or len(text) <= most else text[: most - 1] + GOES_ON
 
 
 @dataclass(frozen=True)
@@ -150,8 +165,7 @@ class SideBySide:
         text = legible(_written(answer))
         if not self.brief:
             return text
-        text = one_line(text)
-        return text if len(text) <= BRIEF * room else text[: BRIEF * room - 1] + GOES_ON
+        return _cut(one_line(text), BRIEF * room)
 
 
 def columns_that_fit(models: int, width: int) -> int:

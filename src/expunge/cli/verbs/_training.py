@@ -278,7 +278,9 @@ def conclude(run: "Run", what: str, data: Mapping[str, Any], rule: "Rule | None"
         say(told)
     if "outcome" in results and (hint := advice(results["outcome"], run.manifest.arguments, steps)):
         say(hint)
-    say(f"next: expunge evaluate {words({'model': run.folder, **data})}")
+    start = results.get("start_model") if "outcome" in results else None
+    beside = {"start": start} if start and Path(start).is_dir() else {}
+    say(f"next: expunge evaluate {words({'model': run.folder, **data, **beside})}")
 
 
 def _kept(run: "Run") -> str:

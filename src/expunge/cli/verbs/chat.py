@@ -224,7 +224,7 @@ class Conversation:
         with watched(brief=brief) as show:
             found = put(show)
         if show is None:
-            show_lines(found)
+            show_lines(found, brief=brief)
         return found
 
 

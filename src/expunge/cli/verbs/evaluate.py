@@ -1,12 +1,13 @@
 """`expunge evaluate`."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.cli import preview
-from expunge.cli.console import heading, say, table
+from expunge.cli.console import complain, heading, say, table
 from expunge.cli.explain import explain
 from expunge.cli.inputs import ShardingConfig, corpus_of, load, source_settings, template_of, tokenizer_of
 from expunge.cli.verb import Call, Verb
@@ -16,9 +17,10 @@ from expunge.core.lock import check_free
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.progress import Progress, first_process
 from expunge.core.progress import shown as progress_shown
+from expunge.core.surface import words
 from expunge.data.data_config import DataConfig
 from expunge.results.measures import Evaluation
-from expunge.results.places import check_measured, places, records_folder
+from expunge.results.places import check_measured, evaluation_file, places, records_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -114,6 +116,8 @@ def _measure(call: Call[EvaluateConfig]) -> int:
             texts=config.texts,
         )
         show(result)
+        if config.output is not None:
+            _go_on(Path(config.output), start=config.start, retain=config.reference)
         _export(call, config.records, config.output, config.reference)
         return 0
     output = output_folder(config)
@@ -145,8 +149,16 @@ def _measure(call: Call[EvaluateConfig]) -> int:
         )
     show(result)
     say(f"\nrecords and results: {output}")
+    _go_on(output, start=others.get("start"), retain=others.get("reference"))
     _export(call, output, output, others.get("reference"))
     return 0
+
+
+def _go_on(output: Path, **others: str | None) -> None:
+    """Say how a model that was compared with others is reported beside them."""
+    beside = {role: path for role, path in others.items() if path is not None and evaluation_file(Path(path))}
+    if beside:
+        say(f"next: expunge report {shlex.quote(str(output))} {words(beside)}")
 
 
 def _read_sets(config: EvaluateConfig) -> "set[str] | None":
@@ -421,6 +433,20 @@ def show(result: Evaluation) -> None:
     table(header, rows, numeric=numeric)
     for note in notes:
         say(note)
+    _note_other_rows(result)
+
+
+def _note_other_rows(result: Evaluation) -> None:
+    """Say where records of another model are of other rows, with which nothing can be compared."""
+    own = result.about.get("inputs", {}).get("data.forget")
+    for role in ("start", "reference"):
+        theirs = result.about.get(role, {}).get("data.forget")
+        if None not in (own, theirs) and own != theirs:
+            complain(
+                f"warning: the records of {role}={result.about.get('paths', {}).get(role, '<records>')} are of another "
+                "forget set, so nothing there is compared with them. Evaluate that model on these data, and name its "
+                "records."
+            )
 
 
 VERB = Verb(

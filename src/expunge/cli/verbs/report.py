@@ -27,12 +27,12 @@ class ReportConfig:
     title: str = "Unlearning report"
     """Heading of the report."""
     start: str | None = None
-    """Label of the evaluation of the start model (before unlearning), which is marked as such; null: the one whose
-    weights the runs began from, where it was evaluated."""
+    """Start model (before unlearning), which is marked as such: its records, its run folder, or the label of one that
+    is named; null: the one whose weights the runs began from, where it was evaluated."""
     retain: str | None = None
-    """Label of the evaluation of the retain model; null: the one that the runs were compared with."""
+    """Retain model, likewise; null: the one that the runs were compared with."""
     baseline: str | None = None
-    """Label of the evaluation that single facts are compared with at first; null: the start model's, else the first."""
+    """Model that single facts are compared with at first, likewise; null: the start model, else the first."""
     leak: float = 0.2
     """Value above the retain model's, in (0, 1], from which a fact counts as coming out when it is asked as in the
     data. Attacks have thresholds of their own."""
@@ -52,7 +52,7 @@ class ReportConfig:
 def report(call: Call[ReportConfig]) -> int:
     """Say what came of unlearning, model by model: in short here, and in full in a report as one file."""
     from expunge.report import html
-    from expunge.report.baselines import beside
+    from expunge.report.baselines import beside, with_named
     from expunge.report.compared_models import assign_roles, distinct, gather
     from expunge.report.data import build
     from expunge.report.mask_figures import trained_in
@@ -65,15 +65,17 @@ def report(call: Call[ReportConfig]) -> int:
     path = Path(config.output or f"report.{html.ENDINGS[config.format]}")
     html.check_file(path, config.format, overwrite=call.overwrite)
     models = [str(model) for named in call.positional for model in models_of(Path(named))]
-    gathered = distinct(gather(models))
-    more = beside(models, gathered, start=config.start, retain=config.retain)
+    gathered, labels = with_named(
+        distinct(gather(models)), start=config.start, retain=config.retain, baseline=config.baseline
+    )
+    more = beside(models, gathered, start=labels["start"], retain=labels["retain"])
     evaluations = (*gathered, *more.evaluations)
     roles = {"start": more.start, "retain": more.retain}
     attacked, left = _attacked(models, config.attacked, assign_roles(evaluations, **roles))
     data = build(
         evaluations,
         title=config.title,
-        baseline=config.baseline,
+        baseline=labels["baseline"],
         attacked=attacked,
         texts=config.texts,
         notes=(*more.notes, *left),

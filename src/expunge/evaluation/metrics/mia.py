@@ -9,7 +9,7 @@ from jaxtyping import Float
 from expunge.core.checks import require_between, unknown
 from expunge.evaluation.bootstrap import interval
 from expunge.evaluation.metrics._views import in_order, require_rows
-from expunge.results.measures import Definition, Measure
+from expunge.results.measures import DEFAULT_AUC, Definition, Measure
 from expunge.results.records import FinalToken, Records
 
 _TEXTS = {
@@ -207,7 +207,7 @@ def _ranks(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _reading(value: float, target: float, *, default: bool, stored: bool) -> str:
     notes = ["Scores as the log has them, by its own rule for the end token."] if stored else []
     if default:
-        notes.append(f"No retain model to compare with: {CHANCE} is used as its AUC (default_reference).")
+        notes.append(DEFAULT_AUC)
     if value >= _FAR > target:
         notes.append("The forget set is recognizably memorized.")
     if value <= 1 - _FAR < target:

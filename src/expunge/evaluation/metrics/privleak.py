@@ -4,7 +4,7 @@ import numpy as np
 
 from expunge.evaluation.metrics._views import TINY, require_rows
 from expunge.evaluation.metrics.mia import CHANCE, auc, auc_interval, scores
-from expunge.results.measures import Definition, Measure
+from expunge.results.measures import DEFAULT_AUC, Definition, Measure
 from expunge.results.records import FinalToken, Records
 
 DEFINITION = Definition(
@@ -63,7 +63,7 @@ def privleak(
 
     low, high = auc_interval(members, others)
     value = auc(members, others)
-    notes = ["No retain model to compare with: 0.5 is used as its AUC (default_reference)."] if default else []
+    notes = [DEFAULT_AUC] if default else []
     if relative(value) > _FAR:
         notes.append("Over-unlearned: the forget set looks less familiar than to a model that never saw it.")
     if relative(value) < -_FAR:
