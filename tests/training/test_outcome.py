@@ -86,7 +86,7 @@ def test_verdicts_at_their_limits(forget: float, retain: float, verdict: str) ->
 
 
 def test_a_verdict_says_that_it_has_not_looked_at_what_the_model_writes() -> None:
-    results = Outcome({"forget": 0.9, "retain": 0.8}, {"forget": 0.1, "retain": 0.7}).as_results()
+    results = of({"forget": 0.9, "retain": 0.8}, {"forget": 0.1, "retain": 0.7}).as_results()
     first, second = outcome_text(results).splitlines()
     assert first.startswith("forgotten, by probabilities alone: mean probability of an answer's token: forget 0.9 befo")
     assert second == UNSEEN and second.startswith("not looked at: what the model writes")
