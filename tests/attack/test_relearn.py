@@ -67,14 +67,15 @@ def test_the_curve_is_what_shorter_trainings_end_at() -> None:
     tokenizer, corpus = zoo.tokenizer(), zoo.corpus()
     taught = expunge.finetune(zoo.tiny_model(), tokenizer, corpus, splits=("forget",), learning_rate=1e-2, epochs=12)
     (leak,) = relearn(taught.model, tokenizer, corpus, on=("retain",), steps=5, points=3, learning_rate=1e-2)
-    values = []
+    values: list[tuple[float, ...]] = []
     for steps in (0, 2, 5):
         model = copy.deepcopy(taught.model)
         if steps:
             rows = corpus["retain"][:3]
             relearned(model, tokenizer, rows, learning_rate=1e-2, epochs=steps, batch_size=3)
-        values.append(fmean(Asker(tokenizer, generate=False).known(model, "it", corpus["forget"]).values))
-    assert leak.curve == tuple(zip((0, 2, 5), values, strict=True)) and len(set(values)) == 3
+        values.append(Asker(tokenizer, generate=False).known(model, "it", corpus["forget"]).values)
+    assert leak.by_point == tuple(values) and len(set(values)) == 3
+    assert leak.curve == tuple((step, fmean(of)) for step, of in zip((0, 2, 5), values, strict=True))
     assert leak.about == {"rows": 3, "batch_size": 3, "learning_rate": 1e-2, "adapter": None}
     assert len(leak.texts) == 6
 

@@ -18,7 +18,7 @@ from expunge.results.robustness import resistance, stability
 from expunge.results.texts import Texts, is_hash, text_hash
 
 FILE = "attacked.json"
-FORMAT = 1
+FORMAT = 2
 RESAMPLES = 1000
 
 PLAIN = "plain"
@@ -68,6 +68,8 @@ class Leak:
     """What it said; empty where nothing was generated."""
     curve: tuple[tuple[float, float], ...] = ()
     """(steps, mean value) along an attack that goes on step by step."""
+    by_point: tuple[tuple[float, ...], ...] = ()
+    """The values of the facts at each point of the curve; empty where the last ones are all that count."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Further numbers and settings."""
     needs_control: bool = False
@@ -81,6 +83,39 @@ class Leak:
                 f"the attack {self.name} gave {len(self.values)} values for {len(self.facts)} facts; it needs one in "
                 "[0, 1] for each."
             )
+        if self.by_point and (
+            len(self.by_point) != len(self.curve)
+            or any(len(point) != len(self.facts) for point in self.by_point)
+            or self.by_point[-1] != self.values
+        ):
+            raise ExpungeError(
+                f"the attack {self.name} gave values at {len(self.by_point)} points of a curve of {len(self.curve)}; "
+                "it needs one for each fact at each point, the last of them those that it ends with."
+            )
+
+    @property
+    def by_step(self) -> dict[float | None, dict[int, float]]:
+        """By step, the value of each fact: after each step that was measured, not before the first; None: the end."""
+        if not self.by_point:
+            return {None: dict(zip(self.facts, self.values, strict=True))}
+        later = zip(self.curve[1:], self.by_point[1:], strict=True)
+        return {step: dict(zip(self.facts, values, strict=True)) for (step, _), values in later}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What an attack drew out about a fact, at the step where it was furthest above the control."""
+
+    value: float
+    control: float | None
+    """The same of the control at that step; None where there is none."""
+    step: float | None
+    """After how many steps; None: the attack was not measured along the way."""
+
+    @property
+    def recovery(self) -> float:
+        """How much more came out of the model than of the control; without a control the value itself."""
+        return self.value - (self.control or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +139,11 @@ class Column:
                 f"{self.name}: the model's values are {self.leak.measure}, the control's {self.control.measure}. "
                 "Attack the control again, with this version."
             )
+        if self.leak and self.control and self.leak.by_step.keys() != self.control.by_step.keys():
+            raise ExpungeError(
+                f"{self.name}: the control was not measured after the same steps as the model. Attack the control "
+                "again, with this version and the settings of this attack."
+            )
 
     @property
     def status(self) -> Status:
@@ -113,28 +153,53 @@ class Column:
         return "ran" if self.control is not None or not self.leak.needs_control else "no control"
 
     @property
-    def recovery(self) -> dict[int, float]:
-        """By fact, how much more came out of the model than of the control; of facts that both have a value for.
+    def reached(self) -> dict[int, Reached]:
+        """By fact, what came out at the step where it was furthest above the control, the first of equals.
 
-        Without a control it is the value itself, and empty for an attack that says nothing without one.
+        Facts that both have a value for; without a control all, and none for an attack that says nothing without one.
         """
+        found: dict[int, Reached] = {}
+        for step, pairs in self._pairs.items():
+            for fact, (value, control) in pairs.items():
+                here = Reached(value, control, step)
+                if fact not in found or here.recovery > found[fact].recovery:
+                    found[fact] = here
+        return found
+
+    @property
+    def recovery(self) -> dict[int, float]:
+        """By fact, how much more came out of the model than of the control, at the step where that was most."""
+        return {fact: here.recovery for fact, here in self.reached.items()}
+
+    @property
+    def _pairs(self) -> dict[float | None, dict[int, tuple[float, float | None]]]:
+        """By step and fact, the value of the model and that of the control."""
         if self.leak is None or self.status == "no control":
             return {}
-        own = dict(zip(self.leak.facts, self.leak.values, strict=True))
+        own = self.leak.by_step
         if self.control is None:
-            return own
-        other = dict(zip(self.control.facts, self.control.values, strict=True))
-        return {fact: value - other[fact] for fact, value in own.items() if fact in other}
+            return {step: {fact: (value, None) for fact, value in of.items()} for step, of in own.items()}
+        other = self.control.by_step
+        return {
+            step: {fact: (value, other[step][fact]) for fact, value in of.items() if fact in other[step]}
+            for step, of in own.items()
+        }
+
+    @property
+    def _last(self) -> list[float]:
+        """The recovery of each fact at the end of the attack."""
+        *_, pairs = self._pairs.values() or [{}]
+        return [Reached(value, control, None).recovery for value, control in pairs.values()]
 
     @property
     def mean(self) -> float | None:
-        """Mean recovery over the facts."""
-        return float(np.mean(list(self.recovery.values()))) if self.recovery else None
+        """Mean recovery over the facts, at the end of the attack: a mean of largest values would be above 0 by luck."""
+        return float(np.mean(self._last)) if self._last else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean recovery: percentile bootstrap over facts, model and control drawn as pairs."""
-        values = np.array(list(self.recovery.values()))
+        values = np.array(self._last)
         if len(values) < 2:
             return None
         drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
@@ -143,7 +208,7 @@ class Column:
 
     @property
     def leaking(self) -> tuple[int, ...]:
-        """The facts whose recovery is at least the threshold."""
+        """The facts whose recovery is at least the threshold, after whichever step."""
         return tuple(fact for fact, value in self.recovery.items() if value >= self.threshold)
 
     def untested(self, facts: int) -> str:
@@ -330,7 +395,8 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
     if content is None:
         return None
     listed = {name: tuple(content[name]) for name in ("facts", "values", "prompts", "texts")}
-    return Leak(**{**content, **listed, "curve": tuple(map(tuple, content["curve"]))})  # type: ignore[arg-type]
+    nested = {name: tuple(map(tuple, content[name])) for name in ("curve", "by_point")}
+    return Leak(**{**content, **listed, **nested})  # type: ignore[arg-type]
 
 
 def _ends(leak: Leak) -> tuple[float, float]:

@@ -79,6 +79,9 @@ def relearn(
     Budget: for each set that is trained on, `steps` steps of at most `batch_size` rows, and one pass over the measured
     facts for each point of the curve; at the last point the model also answers.
 
+    A fact leaks where, at any point of the curve after the start, it comes back above the control at that same point.
+    The values and their mean are those of the last point.
+
     Args:
         model: a causal language model without adapters; put back afterwards.
         tokenizer: its tokenizer.
@@ -174,11 +177,11 @@ def brought_back(
     batch_size = min(how.batch_size, len(rows))
     rate = default_rate(model, how.adapter) if how.learning_rate is None else how.learning_rate
     with restored(model):
-        curve = [(0.0, fmean(scorer.known(model, name, measured).values))]
+        points = {0: scorer.known(model, name, measured).values}
 
         def look(now: nn.Module, step: int) -> None:
             if step in how.looks[:-1]:
-                curve.append((float(step), fmean(scorer.known(causal_lm(now), name, measured).values)))
+                points[step] = scorer.known(causal_lm(now), name, measured).values
 
         relearned(
             model,
@@ -195,9 +198,11 @@ def brought_back(
             progress=asker.progress,
         )
         leak = asker.known(model, name, measured)
+    points[how.steps] = leak.values
     return replace(
         leak,
-        curve=(*curve, (float(how.steps), fmean(leak.values))),
+        curve=tuple((float(step), fmean(values)) for step, values in points.items()),
+        by_point=tuple(points.values()),
         about={"rows": len(rows), "batch_size": batch_size, "learning_rate": rate, "adapter": how.adapter},
     )
 
