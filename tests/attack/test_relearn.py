@@ -96,6 +96,22 @@ def test_what_is_shown_and_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(shown.values()) == [facts, corpus["retain"][:3], tuple(same_form(facts, corpus["forget"], 0))]
 
 
+def test_progress_names_the_set_that_is_learned() -> None:
+    told: list[tuple[str, str]] = []
+
+    def noted(what: str, done: int, total: int, numbers: str) -> None:
+        told.append((what, numbers))
+
+    relearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), steps=2, points=2, progress=noted)
+    trained = [(what, numbers.split()[0]) for what, numbers in told if "training" in what]
+    assert dict.fromkeys(trained) == {
+        ("relearn on forget rows: training", "loss"): None,
+        ("relearn on retain rows: training", "loss"): None,
+        ("relearn on text of the same form: training", "loss"): None,
+    }
+    assert len(trained) == 6
+
+
 @pytest.mark.parametrize(("share", "n"), [(0, 5), (1, 1), (0.5, 3)])
 def test_one_fact_at_least_is_shown_and_one_is_not(share: float, n: int) -> None:
     (leak,) = relearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), on=("forget",), shown=share, steps=1)

@@ -24,7 +24,8 @@ from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.training_config import TrainingConfig, rate_for
 from expunge.training.unlearn import unlearn
 
-ON = ("forget", "retain", "form")
+ON = {"forget": "forget rows", "retain": "retain rows", "form": "text of the same form"}
+"""Sets that are trained on, and what to call them."""
 RATE = 2e-5
 """Published, for all weights of models of 1 billion parameters and more."""
 
@@ -113,7 +114,7 @@ def relearn(
     }
     found = []
     for name, facts in measured.items():
-        asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearn on {name}"))
+        asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearn on {ON[name]}"))
         found.append(brought_back(model, asker, f"relearn.{name}", sets[name](), facts, how))
     return found
 
@@ -136,17 +137,23 @@ def _split(
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
     """Training on each set, and the facts that are measured at each point of its curve."""
-    _, measured = _split(corpus, settings["on"], settings["shown"], settings["seed"])
+    drawn, measured = _split(corpus, settings["on"], settings["shown"], settings["seed"])
     found = Budget(forms=())
     for name, facts in measured.items():
-        found += trained(f"relearn.{name}", len(facts), settings)
+        found += trained(f"relearn.{name}", len(drawn), len(facts), settings)
     return found
 
 
-def trained(name: str, measured: int, settings: Mapping[str, Any]) -> Budget:
-    """What one training computes, with the facts measured along the way and asked at its end."""
+def trained(name: str, shown: int, measured: int, settings: Mapping[str, Any]) -> Budget:
+    """What one training on at most so many rows computes, with the facts measured along the way and at its end."""
     how = Relearning(**{field.name: settings[field.name] for field in fields(Relearning)})
-    return Budget(forms=(name,), scored=len(how.looks) * measured, generated=measured, steps=how.steps)
+    return Budget(
+        forms=(name,),
+        scored=len(how.looks) * measured,
+        generated=measured,
+        steps=how.steps,
+        backward=how.steps * min(how.batch_size, shown),
+    )
 
 
 def some(facts: Mapping[int, Example], share: float, draw: random.Random) -> dict[int, Example]:
@@ -265,7 +272,7 @@ def relearned(
         stop_every=1 / len(rows),  # of an epoch: after every step, however many rows it has
         template=template,
         max_length=max_length,
-        progress=progress,
+        progress=_of_training(progress),
         learning_rate=default_rate(model, adapter) if learning_rate is None else learning_rate,
         epochs=epochs,
         weight_decay=weight_decay,
@@ -274,6 +281,13 @@ def relearned(
         **settings,
     )
     return run.model  # type: ignore[return-value]
+
+
+def _of_training(progress: Progress | None) -> Progress | None:
+    """Progress of a training whose rows go as a forget set, and need not be one."""
+    if progress is None:
+        return None
+    return lambda _, done, total, numbers: progress("training", done, total, numbers.removeprefix("forget "))
 
 
 def default_rate(model: nn.Module, adapter: str | None) -> float:

@@ -63,15 +63,15 @@ def siblings(
     drawn, measured = _split(corpus, shown, how.seed)
     if not drawn:
         raise CannotRun("it needs two facts about the same subject, a name of two words or more")
-    asker = Asker(tokenizer, template, max_length, progress=under(progress, "relearn siblings"))
+    asker = Asker(tokenizer, template, max_length, progress=under(progress, "relearn on siblings"))
     rows, asked = [drawn[i] for i in sorted(drawn)], dict(sorted(measured.items()))
     return [brought_back(model, asker, "siblings", rows, asked, how)]
 
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
     """One training, and the facts that are measured at each point of its curve."""
-    _, measured = _split(corpus, settings["shown"], settings["seed"])
-    return trained("siblings", len(measured), settings) if measured else Budget(forms=())
+    drawn, measured = _split(corpus, settings["shown"], settings["seed"])
+    return trained("siblings", len(drawn), len(measured), settings) if measured else Budget(forms=())
 
 
 def _split(corpus: Corpus, shown: float, seed: int) -> tuple[dict[int, Example], dict[int, Example]]:
