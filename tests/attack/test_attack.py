@@ -282,13 +282,13 @@ def test_the_time_left_follows_the_work_that_attacks_state(
     stated["cheap_again"] = stated["cheap"]
     with progress.shown() as report:
         attack(zoo.tiny_model(), zoo.tokenizer(), corpus, attacks=names, control=zoo.tiny_model(), progress=report)
-    # Model and control: 2 * (30 + 2 + 120 + 2) passes of 5 s. Counted by attacks, the second line would say 7 min 30 s.
-    assert plain == 30 and [line for line in capsys.readouterr().err.splitlines() if "all attacks" in line] == [
-        "all attacks, in passes of a row  0/308  plain",
-        f"all attacks, in passes of a row  60/308  20 min 40 s left  {here}cheap",
-        f"all attacks, in passes of a row  64/308  20 min 20 s left  {here}dear",
-        f"all attacks, in passes of a row  304/308  20 s left  {here}cheap_again",
-        "all attacks, in passes of a row  308/308",
+    # Model and control: 2 * (18 + 2 + 120 + 2) passes of 5 s. Counted by attacks, the second line would say 7 min 30 s.
+    assert plain == 18 and [line for line in capsys.readouterr().err.splitlines() if "all attacks" in line] == [
+        "all attacks, in passes of a row  0/284  plain",
+        f"all attacks, in passes of a row  36/284  20 min 40 s left  {here}cheap",
+        f"all attacks, in passes of a row  40/284  20 min 20 s left  {here}dear",
+        f"all attacks, in passes of a row  280/284  20 s left  {here}cheap_again",
+        "all attacks, in passes of a row  284/284",
     ]
 
 
@@ -315,17 +315,17 @@ def test_what_is_known_of_the_work_weighs_and_the_rest_counts_as_usual(monkeypat
     settings = {**CHEAP, "prune": {"shares": (0.1, 0.2, 0.3)}}
     how: Any = {"attacks": names, "settings": settings, "progress": noted}
     attack(model, zoo.tokenizer(), corpus, control="nothing", **how)
-    # 30 for each time that the facts are asked; probe has too few, and the mean of 30, 30 and 90 stands for the unknown.
+    # 18 for each time that the facts are asked; probe has too few, and the mean of 18, 18 and 54 stands for the unknown.
     assert told == {
-        "plain": (0, 200),
-        "quantize": (30, 200),
-        "probe": (60, 200),
-        f"{__name__}:unstated": (60, 200),
-        "prune": (110, 200),
-        "": (200, 200),
+        "plain": (0, 120),
+        "quantize": (18, 120),
+        "probe": (36, 120),
+        f"{__name__}:unstated": (36, 120),
+        "prune": (66, 120),
+        "": (120, 120),
     }
     attack(model, zoo.tokenizer(), corpus, control=model, **how)
-    assert told["prune"] == (220, 400)
+    assert told["prune"] == (132, 240)
 
 
 def test_mistakes() -> None:
