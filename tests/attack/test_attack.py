@@ -284,11 +284,11 @@ def test_the_time_left_follows_the_work_that_attacks_state(
         attack(zoo.tiny_model(), zoo.tokenizer(), corpus, attacks=names, control=zoo.tiny_model(), progress=report)
     # Model and control: 2 * (18 + 2 + 120 + 2) passes of 5 s. Counted by attacks, the second line would say 7 min 30 s.
     assert plain == 18 and [line for line in capsys.readouterr().err.splitlines() if "all attacks" in line] == [
-        "all attacks, in passes of a row  0/284  plain",
-        f"all attacks, in passes of a row  36/284  20 min 40 s left  {here}cheap",
-        f"all attacks, in passes of a row  40/284  20 min 20 s left  {here}dear",
-        f"all attacks, in passes of a row  280/284  20 s left  {here}cheap_again",
-        "all attacks, in passes of a row  284/284",
+        "all attacks, forward passes  0/284  plain",
+        f"all attacks, forward passes  36/284  20 min 40 s left  {here}cheap",
+        f"all attacks, forward passes  40/284  20 min 20 s left  {here}dear",
+        f"all attacks, forward passes  280/284  20 s left  {here}cheap_again",
+        "all attacks, forward passes  284/284",
     ]
 
 

@@ -68,6 +68,13 @@ def test_a_fact_leaks_at_any_step_above_the_control_at_that_step_and_the_mean_is
     assert found.mean == pytest.approx((0.0 + 0.25 - 0.125) / 3)
     low, high = found.interval or (0, 0)
     assert -0.125 <= low < high <= 0.25
+    assert found.passed == "Under relearn.form, 1 of the 1 leaking facts did so before the last step alone."
+    assert replace(found, threshold=0.05).passed == (  # fact 1 still does
+        "Under relearn.form, 1 of the 2 leaking facts did so before the last step alone."
+    )
+    assert column(leak(0.5, 0.1), leak(0.0, 0.0)).passed == ""
+    whole = Attacked(columns=(found,), questions=("A?", "B?", "C?"), answers=(), control="retain model")
+    assert found.passed in whole.text()
     alone = column(own, None, threshold=0.3)
     assert alone.recovery == {0: 0.75, 1: 0.5, 2: 0.0} and alone.mean == pytest.approx(0.25)
     few = column(own, stepped((0.0,), (0.0,), (0.5,), facts=(0,)), threshold=0.3)

@@ -34,7 +34,7 @@ from expunge.results.texts import Texts, check_texts, text_hash
 DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
 """Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
-WORK = "all attacks, in passes of a row"
+WORK = "all attacks, forward passes"
 """What the progress of an attack counts, so that the time left is that of the work left."""
 COMMON = ("template", "max_length", "seed", "progress")
 

@@ -186,20 +186,20 @@ class Column:
         }
 
     @property
-    def _last(self) -> list[float]:
-        """The recovery of each fact at the end of the attack."""
+    def _last(self) -> dict[int, float]:
+        """By fact, the recovery at the end of the attack."""
         *_, pairs = self._pairs.values() or [{}]
-        return [Reached(value, control, None).recovery for value, control in pairs.values()]
+        return {fact: Reached(value, control, None).recovery for fact, (value, control) in pairs.items()}
 
     @property
     def mean(self) -> float | None:
         """Mean recovery over the facts, at the end of the attack: a mean of largest values would be above 0 by luck."""
-        return float(np.mean(self._last)) if self._last else None
+        return float(np.mean(list(self._last.values()))) if self._last else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean recovery: percentile bootstrap over facts, model and control drawn as pairs."""
-        values = np.array(self._last)
+        values = np.array(list(self._last.values()))
         if len(values) < 2:
             return None
         drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
@@ -210,6 +210,14 @@ class Column:
     def leaking(self) -> tuple[int, ...]:
         """The facts whose recovery is at least the threshold, after whichever step."""
         return tuple(fact for fact, value in self.recovery.items() if value >= self.threshold)
+
+    @property
+    def passed(self) -> str:
+        """That some facts leaked at an earlier step than the last alone, as the means do not show; else empty."""
+        gone = sum(self._last[fact] < self.threshold for fact in self.leaking)
+        if not gone:
+            return ""
+        return f"Under {self.name}, {gone} of the {len(self.leaking)} leaking facts did so before the last step alone."
 
     def untested(self, facts: int) -> str:
         """That this attack draws facts out and says nothing about others, of so many; empty where it does not."""
@@ -324,6 +332,7 @@ class Attacked:
         leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
         lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
         lines += filter(None, (column.untested(len(self.questions)) for column in ran))
+        lines += filter(None, (column.passed for column in ran))
         for title, values in (
             ("Resistance to relearning (R, 1: no faster than the control)", self.resistance),
             ("Stability under quantization (Q, 1: nothing comes back)", self.stability),
