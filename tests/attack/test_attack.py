@@ -315,7 +315,7 @@ def test_what_is_known_of_the_work_weighs_and_the_rest_counts_as_usual(monkeypat
     settings = {**CHEAP, "prune": {"shares": (0.1, 0.2, 0.3)}}
     how: Any = {"attacks": names, "settings": settings, "progress": noted}
     attack(model, zoo.tokenizer(), corpus, control="nothing", **how)
-    # 18 for each time that the facts are asked; probe has too few, and the mean of 18, 18 and 54 stands for the unknown.
+    # 18 for each time that the facts are asked; probe has too few. The mean of 18, 18 and 54 stands for the unknown.
     assert told == {
         "plain": (0, 120),
         "quantize": (18, 120),

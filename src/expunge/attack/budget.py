@@ -9,12 +9,11 @@ from expunge.core import catalogue
 from expunge.core.format import counted
 from expunge.data.corpus import Corpus
 
-
 BACKWARD = 3
 """Forward passes that a forward and a backward pass of the same row cost together."""
 ANSWER = 2
-"""Forward passes of a row with its answer that writing an answer costs, token by token; between 1 and 2.5 in the default
-attacks on the embedded default."""
+"""Forward passes of a row with its answer that writing an answer costs; 1 to 2.5 in the default attacks on the
+embedded default."""
 
 
 @dataclass(frozen=True, kw_only=True)

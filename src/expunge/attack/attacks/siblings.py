@@ -38,7 +38,9 @@ def siblings(
     theirs, are neither shown nor measured. Some facts of each subject are shown, all subjects in one training.
 
     Budget: `steps` steps of at most `batch_size` rows, and one pass over the measured facts for each point of the
-    curve; at the last point the model also answers. Facts leak as under `relearn`, at any of these points but the first.
+    curve; at the last point the model also answers.
+
+    A fact leaks where it comes back at any of these points but the first, as under `relearn`.
 
     Args:
         model: a causal language model without adapters; put back afterwards.
