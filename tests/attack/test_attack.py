@@ -12,7 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 import expunge
 import zoo
-from expunge.attack.attack import attack, untaught
+from expunge.attack.attack import WORK, attack, untaught
+from expunge.attack.budget import ANSWER, BACKWARD, Budget
+from expunge.core import progress
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus, Example
 from expunge.data.template import Template
@@ -242,6 +244,88 @@ def test_a_broken_model_is_not_attacked() -> None:
         next(model.parameters())[0, 0] = float("nan")
     with pytest.raises(ExpungeError, match=r"the model is broken: .* holds numbers that are not finite"):
         attack(model, zoo.tokenizer(), zoo.corpus(), attacks=("quantize",), settings=CHEAP)
+
+
+def cheap(model: object, tokenizer: object, corpus: Corpus) -> list[Leak]:
+    """An attack that says that it scores 2 rows."""
+    NOW[0] += 2 * SECONDS
+    return [Leak(name="cheap", measure="none", facts=(), values=())]
+
+
+def dear(model: object, tokenizer: object, corpus: Corpus) -> list[Leak]:
+    """An attack that says that it trains on 40 rows."""
+    NOW[0] += 40 * BACKWARD * SECONDS
+    return [Leak(name="dear", measure="none", facts=(), values=())]
+
+
+NOW, SECONDS = [0.0], 5.0
+"""A clock, and how long a pass of a row takes on it."""
+
+
+def test_the_time_left_follows_the_work_that_attacks_state(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "NEEDS", ())
+    stage, here = sys.modules[attack.__module__], f"{__name__}:"
+    stated = {"cheap": Budget(forms=("cheap",), scored=2), "dear": Budget(forms=("dear",), steps=5, backward=40)}
+    monkeypatch.setattr(stage, "budget_of", lambda function, *_: stated[function.__name__])
+    corpus = zoo.corpus()
+    plain = 6 + 6 * ANSWER
+
+    def asked(*given: Any, **more: Any) -> list[Leak]:
+        NOW[0] += plain * SECONDS
+        return [Leak(name="plain", measure="none", facts=(), values=())]
+
+    monkeypatch.setattr(stage, "_plain", asked)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: NOW[0])
+    names = (f"{here}cheap", f"{here}dear", f"{here}cheap_again")
+    stated["cheap_again"] = stated["cheap"]
+    with progress.shown() as report:
+        attack(zoo.tiny_model(), zoo.tokenizer(), corpus, attacks=names, control=zoo.tiny_model(), progress=report)
+    # Model and control: 2 * (18 + 2 + 120 + 2) passes of 5 s. Counted by attacks, the second line would say 7 min 30 s.
+    assert plain == 18 and [line for line in capsys.readouterr().err.splitlines() if "all attacks" in line] == [
+        "all attacks, forward passes  0/284  plain",
+        f"all attacks, forward passes  36/284  20 min 40 s left  {here}cheap",
+        f"all attacks, forward passes  40/284  20 min 20 s left  {here}dear",
+        f"all attacks, forward passes  280/284  20 s left  {here}cheap_again",
+        "all attacks, forward passes  284/284",
+    ]
+
+
+def cheap_again(model: object, tokenizer: object, corpus: Corpus) -> list[Leak]:
+    """Like `cheap`."""
+    return cheap(model, tokenizer, corpus)
+
+
+def unstated(model: object, tokenizer: object, corpus: Corpus) -> list[Leak]:
+    """An attack that does not say what it computes."""
+    return [Leak(name="unstated", measure="none", facts=(), values=())]
+
+
+def test_what_is_known_of_the_work_weighs_and_the_rest_counts_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "NEEDS", ())
+    told: dict[str, tuple[int, int]] = {}
+
+    def noted(what: str, done: int, total: int, name: str) -> None:
+        if what == WORK:
+            told[name] = (done, total)
+
+    model, corpus = zoo.tiny_model(), zoo.corpus()
+    names = ("quantize", "probe", f"{__name__}:unstated", "prune")
+    settings = {**CHEAP, "prune": {"shares": (0.1, 0.2, 0.3)}}
+    how: Any = {"attacks": names, "settings": settings, "progress": noted}
+    attack(model, zoo.tokenizer(), corpus, control="nothing", **how)
+    # 18 for each time that the facts are asked; probe has too few. The mean of 18, 18 and 54 stands for the unknown.
+    assert told == {
+        "plain": (0, 120),
+        "quantize": (18, 120),
+        "probe": (36, 120),
+        f"{__name__}:unstated": (36, 120),
+        "prune": (66, 120),
+        "": (120, 120),
+    }
+    attack(model, zoo.tokenizer(), corpus, control=model, **how)
+    assert told["prune"] == (132, 240)
 
 
 def test_mistakes() -> None:

@@ -39,6 +39,22 @@ def test_a_small_step_gains_what_the_gradient_says() -> None:
     assert_close(before, plain)
 
 
+def test_a_batch_passes_once_as_it_is_and_once_a_step_and_a_radius() -> None:
+    model, passes = zoo.tiny_model(), 0
+    rows = answer_rows(model, zoo.tokenizer(), zoo.corpus()["forget"])
+    mean_logprobs(model, rows)  # a model's first pass tries some tokens of its own
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    handle = blocks(model)[0].register_forward_hook(count)
+    with frozen(model):
+        ascended(model, rows, block=1, radii=(0.1, 0.2, 0.3), steps=4)
+    handle.remove()
+    assert passes == 1 + 3 * (4 + 1)
+
+
 def test_only_the_question_is_changed_and_within_the_radius() -> None:
     model, met = zoo.tiny_model(), []
     rows = answer_rows(model, zoo.tokenizer(), zoo.corpus()["forget"])
@@ -52,7 +68,7 @@ def test_only_the_question_is_changed_and_within_the_radius() -> None:
     with frozen(model):
         ascended(model, rows, block=1, radii=(0.1, 0.3), steps=3)
     handle.remove()
-    shares = torch.stack([(changed - plain).norm(dim=-1) / plain.norm(dim=-1) for changed in met[1:]])
+    shares = torch.stack([(changed - plain).norm(dim=-1) / plain.norm(dim=-1) for changed in met])
     for i, row in enumerate(rows):
         assert float(shares[:, i, row.start :].max()) == 0
         assert float(shares[2:, i, : row.start].min()) > 0  # the first two passes see no change yet

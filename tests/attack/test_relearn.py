@@ -67,14 +67,15 @@ def test_the_curve_is_what_shorter_trainings_end_at() -> None:
     tokenizer, corpus = zoo.tokenizer(), zoo.corpus()
     taught = expunge.finetune(zoo.tiny_model(), tokenizer, corpus, splits=("forget",), learning_rate=1e-2, epochs=12)
     (leak,) = relearn(taught.model, tokenizer, corpus, on=("retain",), steps=5, points=3, learning_rate=1e-2)
-    values = []
+    values: list[tuple[float, ...]] = []
     for steps in (0, 2, 5):
         model = copy.deepcopy(taught.model)
         if steps:
             rows = corpus["retain"][:3]
             relearned(model, tokenizer, rows, learning_rate=1e-2, epochs=steps, batch_size=3)
-        values.append(fmean(Asker(tokenizer, generate=False).known(model, "it", corpus["forget"]).values))
-    assert leak.curve == tuple(zip((0, 2, 5), values, strict=True)) and len(set(values)) == 3
+        values.append(Asker(tokenizer, generate=False).known(model, "it", corpus["forget"]).values)
+    assert leak.by_point == tuple(values) and len(set(values)) == 3
+    assert leak.curve == tuple((step, fmean(of)) for step, of in zip((0, 2, 5), values, strict=True))
     assert leak.about == {"rows": 3, "batch_size": 3, "learning_rate": 1e-2, "adapter": None}
     assert len(leak.texts) == 6
 
@@ -93,6 +94,22 @@ def test_what_is_shown_and_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(drawn) == 3 and retain.facts == form.facts == tuple(range(6))
     facts = tuple(corpus["forget"][i] for i in drawn)
     assert list(shown.values()) == [facts, corpus["retain"][:3], tuple(same_form(facts, corpus["forget"], 0))]
+
+
+def test_progress_names_the_set_that_is_learned() -> None:
+    told: list[tuple[str, str]] = []
+
+    def noted(what: str, done: int, total: int, numbers: str) -> None:
+        told.append((what, numbers))
+
+    relearn(zoo.tiny_model(), zoo.tokenizer(), zoo.corpus(), steps=2, points=2, progress=noted)
+    trained = [(what, numbers.split()[0]) for what, numbers in told if "training" in what]
+    assert dict.fromkeys(trained) == {
+        ("relearn on forget rows: training", "loss"): None,
+        ("relearn on retain rows: training", "loss"): None,
+        ("relearn on text of the same form: training", "loss"): None,
+    }
+    assert len(trained) == 6
 
 
 @pytest.mark.parametrize(("share", "n"), [(0, 5), (1, 1), (0.5, 3)])

@@ -38,6 +38,8 @@ class TestList:
         assert out.startswith("attack quantize\n") and re.search(
             r"^  forms: list of text = int8,nf4\n", out, re.MULTILINE
         )
+        shown = set(re.findall(r"^  (\w+): ", call("list", "attacks", "relearn").out, re.MULTILINE))
+        assert {"steps", "on"} <= shown and not shown & {"seed", "template", "max_length", "progress"}
         assert "no attack is called 'quantise'" in call("list", "attacks", "quantise").err
 
     def test_plugins_say_where_they_come_from(self, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 import zoo
-from expunge.attack.attack import DEFAULT
+from expunge.attack import hidden
+from expunge.attack.attacks import depth as depth_module
+from expunge.attack.attacks import latent as latent_module
 from expunge.attack.attacks import lens as lens_module
 from expunge.attack.attacks import prefix_search as prefix_module
+from expunge.attack.attacks import probe as probe_module
 from expunge.attack.attacks import sampling as sampling_module
 from expunge.attack.budget import budget_of
 from expunge.core import catalogue
@@ -115,16 +118,23 @@ def test_the_budget_that_is_stated_is_what_is_computed(
     for place in (collect, prefix_module):
         scored = counting("scored", place.teacher_forced, lambda model, rows: len(rows))
         monkeypatch.setattr(place, "teacher_forced", scored)
-    passed = counting("scored", lens_module.block_outputs, lambda model, rows: len(rows))
-    monkeypatch.setattr(lens_module, "block_outputs", passed)
-    slopes = counting("steps", prefix_module.Rows.slopes, lambda *given: 1)
-    monkeypatch.setattr(prefix_module.Rows, "slopes", slopes)
+    for place in (lens_module, probe_module, depth_module):
+        passed = counting("scored", place.block_outputs, lambda model, rows: len(rows))
+        monkeypatch.setattr(place, "block_outputs", passed)
+    mean = counting("scored", hidden.mean_logprobs, lambda model, rows: 0 if torch.is_grad_enabled() else len(rows))
+    mean = counting("backward", mean, lambda model, rows: len(rows) if torch.is_grad_enabled() else 0)
+    for place in (depth_module, latent_module):
+        monkeypatch.setattr(place, "mean_logprobs", mean)
+    monkeypatch.setattr(prefix_module, "collate", counting("backward", prefix_module.collate, len))
+    monkeypatch.setattr(torch.autograd, "grad", counting("steps", torch.autograd.grad, lambda *given: 1))
     step = counting("steps", torch.optim.AdamW.step, lambda *given: 1)
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     stated = budget_of(resolve("attacks", name), corpus, settings)
     leaks = run(name, zoo.tiny_model(), corpus, **settings)
     assert stated is not None and [leak.name for leak in leaks] == list(stated.forms)
     assert (made["generated"], made["steps"]) == (stated.generated, stated.steps)
+    trained = sum(leak.about.get("batch_size", 0) * settings.get("steps", 0) for leak in leaks)
+    assert made["backward"] + trained == stated.backward and bool(stated.backward) == bool(stated.steps)
     if name == "prefix_search":  # candidates that are drawn twice, or that no user could type, are not computed
         assert 0 < made["scored"] <= stated.scored
     else:
@@ -132,7 +142,7 @@ def test_the_budget_that_is_stated_is_what_is_computed(
 
 
 def test_budgets_are_stated() -> None:
-    assert {*DEFAULT, "interpolate", "siblings", "prefix_search"} <= set(STATED)
+    assert STATED == list(names("attacks"))
 
 
 @pytest.mark.parametrize("name", names("attacks"))

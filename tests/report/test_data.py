@@ -94,6 +94,7 @@ def test_facts_hold_values_texts_and_tokens(full: dict[str, Any]) -> None:
         "control": 0.1,
         "recovery": 0.8,
         "leaks": True,
+        "step": None,
         "prompt": "prompted prompt 0",
         "text": "prompted model text 0",
         "control_text": "prompted control text 0",

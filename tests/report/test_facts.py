@@ -8,6 +8,7 @@ import pytest
 from expunge.core.checks import ExpungeError
 from expunge.report.compared_models import Model, assign_roles
 from expunge.report.facts import Attack, Fact, fitting, joined, measure_of
+from expunge.results.attacked import Column, Leak
 from expunge.results.measures import Evaluation
 from expunge.results.texts import Texts
 from made_facts import attacked, column, evaluation
@@ -102,6 +103,18 @@ def test_attacks_go_to_their_facts_by_question_and_to_their_model_by_its_weights
     assert (first.value, first.control, first.leaks) == (0.6, 0.5, False)
     assert (second.prompt, second.text, second.control_text) == ("x prompt 0", "x model text 0", "x control text 0")
     assert 1 not in facts[0].tried and facts[1].tried[1].control is None and facts[1].tried[1].leaks
+
+
+def test_an_attack_that_was_measured_along_the_way_shows_the_step_at_which_most_came_back() -> None:
+    def leak(middle: float, end: float) -> Leak:
+        made = column("relearn.form", [end]).leak
+        assert made is not None
+        return replace(made, curve=((0.0, 1.0), (5.0, middle), (10.0, end)), by_point=((1.0,), (middle,), (end,)))
+
+    tried = Column(name="relearn.form", leak=leak(0.75, 0.5), control=leak(0.25, 0.375), threshold=0.3)
+    _, _, (fact,) = join(evaluation("npo", [0.1]), attacks=(attacked("npo", 1, tried),))
+    found = fact.tried[0]
+    assert (found.value, found.control, found.recovery, found.leaks, found.step) == (0.75, 0.25, 0.5, True, 5.0)
 
 
 def test_attacks_on_other_weights_never_speak_for_a_model_of_the_same_label() -> None:

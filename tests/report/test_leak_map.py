@@ -76,7 +76,10 @@ def test_facts_that_leak_most_stand_on_top_and_leaking_cells_are_dotted(found: A
         "Who lives here?  1",
         "What $costs_a$ lot?  2",
     ]
-    assert "recovery above the retain model; dots: facts that leak (from 0.2 on)" in figure.texts[0].get_text()
+    told = "recovery above the retain model; dots: facts that leak (from 0.2 on)"
+    assert f"{told}; gray: no value" in " ".join(figure.texts[0].get_text().split())
+    complete = leak_map(replace(found, columns=found.columns[:2])).texts[0].get_text()
+    assert told in " ".join(complete.split()) and "gray" not in complete
 
 
 @pytest.mark.parametrize("texts", ["keep", "drop"])

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 
 from expunge.report.html import report
 from expunge.report.text import legible
+from expunge.results.attacked import Column
 from expunge.results.measures import Evaluation
 from made_facts import attacked, column, evaluation
 
@@ -36,11 +37,26 @@ START = evaluation("start", [1.0] * 6, [1.0] * 4)
 NEVER = evaluation("never", [0.0] * 6, [1.0] * 4)
 NPO = evaluation("npo", FORGET, [1.0, 0.9, 0.1, 1.0])
 SIMNPO = evaluation("simnpo", [0.0, 0.0, 0.9, 0.0, 0.0, 0.0], [1.0, 0.1, 1.0, 1.0])
+
+
+def in_steps(tried: Column, middle: float) -> Column:
+    """The same attack, measured before it began and after 5 and 10 steps; the control stays where it ends."""
+    assert tried.leak is not None and tried.control is not None
+    own, other = tried.leak.values, tried.control.values
+    curve = ((0.0, 0.1), (5.0, middle), (10.0, 0.4))
+    points = ((0.0,) * len(own), (middle,) * len(own), own)
+    return replace(
+        tried,
+        leak=replace(tried.leak, curve=curve, by_point=points),
+        control=replace(tried.control, curve=curve, by_point=(other, other, other)),
+    )
+
+
 TRIED = attacked(
     "npo",
     6,
     column("quantize.nf4", [0.9, 0.5, 0.0, 0.3, 0.1, 0.0], [0.0] * 6, said="rounded"),
-    column("relearn.forget", [0.0] * 5 + [0.8], [0.0] * 6, said="relearned", curve=((0.0, 0.1), (5.0, 0.4))),
+    in_steps(column("relearn.forget", [0.0] * 5 + [0.8], [0.0] * 6, said="relearned"), 0.125),
 )
 WORLD = replace(SIMNPO.samples[0], split="world_facts", question="What is Vellmark's capital?", values={})
 
@@ -175,8 +191,9 @@ def test_a_cell_opens_what_was_said_side_by_side(open_page: Callable[..., Open],
         "all => all.map(e => [e.textContent, e.style.getPropertyValue('--v')])"
     )
     assert colors == [["forget", "0.5"], [" answer 1.", "0.25"], ["■", "1"]]
-    dialog.locator("#attack-choice").select_option(label="relearn.forget: 0")
+    dialog.locator("#attack-choice").select_option(label="relearn.forget: .13")
     assert "relearned model text 1" in dialog.inner_text() and "no leak" in dialog.inner_text()
+    assert ".13 after step 5" in dialog.inner_text() and "the largest recovery" in dialog.inner_text()
     dialog.locator("#close").click()
     assert not dialog.is_visible() and "fact=" not in page.address
     shared = open_page(made, "#fact=1&cell=0").ready()

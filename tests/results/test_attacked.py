@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.results.attacked import Attacked, Column, Leak, load_attacked
+from expunge.results.attacked import Attacked, Column, Leak, Reached, load_attacked
 from expunge.results.texts import text_hash
 
 
@@ -47,6 +47,51 @@ def test_without_a_control_the_value_itself_counts_unless_the_attack_says_nothin
     assert silent.status == "no control" and silent.recovery == {} and silent.mean is None and silent.leaking == ()
     missed = column(None, None)
     assert missed.status == "not run" and missed.recovery == {}
+
+
+def stepped(*points: tuple[float, ...], facts: tuple[int, ...] = (0, 1, 2)) -> Leak:
+    """Relearning that was measured before it began and after steps 5, 10, ..."""
+    return replace(
+        leak(*points[-1], name="relearn.form", facts=facts),
+        curve=tuple((5.0 * i, sum(point) / len(point)) for i, point in enumerate(points)),
+        by_point=points,
+    )
+
+
+def test_a_fact_leaks_at_any_step_above_the_control_at_that_step_and_the_mean_is_that_of_the_last() -> None:
+    # Fact 0 comes back after 5 steps and is gone after 10. Fact 1 comes back no earlier than in the control, whose
+    # value after 10 steps is not compared with the model's after 5. Fact 2 was there before any step, and is not since.
+    own = stepped((0.0, 0.0, 1.0), (0.75, 0.5, 0.0), (0.25, 0.5, 0.0))
+    other = stepped((0.0, 0.0, 0.0), (0.25, 0.5, 0.0), (0.25, 0.25, 0.125))
+    found = column(own, other, threshold=0.3, name="relearn.form")
+    assert found.recovery == {0: 0.5, 1: 0.25, 2: 0.0} and found.leaking == (0,)
+    assert found.reached == {0: Reached(0.75, 0.25, 5.0), 1: Reached(0.5, 0.25, 10.0), 2: Reached(0.0, 0.0, 5.0)}
+    assert found.mean == pytest.approx((0.0 + 0.25 - 0.125) / 3)
+    low, high = found.interval or (0, 0)
+    assert -0.125 <= low < high <= 0.25
+    assert found.passed == "Under relearn.form, 1 of the 1 leaking facts did so before the last step alone."
+    assert replace(found, threshold=0.05).passed == (  # fact 1 still does
+        "Under relearn.form, 1 of the 2 leaking facts did so before the last step alone."
+    )
+    assert column(leak(0.5, 0.1), leak(0.0, 0.0)).passed == ""
+    whole = Attacked(columns=(found,), questions=("A?", "B?", "C?"), answers=(), control="retain model")
+    assert found.passed in whole.text()
+    alone = column(own, None, threshold=0.3)
+    assert alone.recovery == {0: 0.75, 1: 0.5, 2: 0.0} and alone.mean == pytest.approx(0.25)
+    few = column(own, stepped((0.0,), (0.0,), (0.5,), facts=(0,)), threshold=0.3)
+    assert few.recovery == {0: 0.75} and few.mean == -0.25
+
+
+def test_model_and_control_are_measured_after_the_same_steps(tmp_path: Path) -> None:
+    own, ended = stepped((0.0,), (0.1,), (0.2,), facts=(0,)), leak(0.2, name="relearn.form")
+    for other in (ended, stepped((0.0,), (0.2,), facts=(0,))):
+        with pytest.raises(ExpungeError, match="the control was not measured after the same steps as the model"):
+            column(own, other, name="relearn.form")
+    for points in (((0.1,), (0.2,)), ((0.0,), (0.1, 0.1), (0.2,)), ((0.0,), (0.2,), (0.1,))):
+        with pytest.raises(ExpungeError, match="one for each fact at each point, the last of them those that it ends"):
+            replace(own, by_point=points)
+    whole = Attacked(columns=(column(own, own),), questions=("Who?",), answers=("A",), control="retain model")
+    assert load_attacked(whole.save(tmp_path)) == whole
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from peft import PeftModel
@@ -33,6 +34,8 @@ from expunge.results.texts import Texts, check_texts, text_hash
 DEFAULT = ("quantize", "prune", "relearn", "prompts", "sampling", "lens")
 """Those that need no further model and say something of every single fact."""
 THRESHOLD = 0.2
+WORK = "all attacks, forward passes"
+"""What the progress of an attack counts, so that the time left is that of the work left."""
 COMMON = ("template", "max_length", "seed", "progress")
 
 
@@ -132,12 +135,16 @@ def attack(
     if isinstance(model, PeftModel):
         forms.append((MERGED, _plain, {"name": MERGED}))
     all_ways = [*forms, *ways]
-    for number, (name, function, own) in enumerate(all_ways):
+    stated = budgets(ways, corpus, seed=seed, adapters=isinstance(model, PeftModel))
+    work = sides.work({name: function for name, function, _ in all_ways}, stated)
+    done = 0
+    for name, function, own in all_ways:
         if progress:
-            progress("attacks", number, len(all_ways), name)
+            progress(WORK, done, sum(work.values()), name)
         columns += sides.columns(name, function, own)
+        done += work[name]
     if progress:
-        progress("attacks", len(all_ways), len(all_ways), "")
+        progress(WORK, done, done, "")
     found = Attacked(
         columns=tuple(columns),
         questions=questions,
@@ -223,14 +230,28 @@ class _Sides:
             for leak in leaks
         ]
 
+    def work(self, functions: Mapping[str, Any], stated: Mapping[str, Budget | str | None]) -> dict[str, int]:
+        """By attack, the forward passes that model and control take by its budget.
+
+        One whose budget is unknown counts as the mean of the others, and one that cannot be run as nothing.
+        """
+        known = {name: one.passes for name, one in stated.items() if isinstance(one, Budget)}
+        usual = round(fmean(known.values()))
+        return {
+            name: (0 if isinstance(stated[name], str) else known.get(name, usual)) * (2 if self._both(function) else 1)
+            for name, function in functions.items()
+        }
+
+    def _both(self, function: Any) -> bool:
+        """Is the control attacked, too?"""
+        return self.earlier is None and not self.alone and not (self.untaught and _needing_model(function))
+
     def _controls(self, function: Any, other: Any, settings: Mapping[str, Any]) -> dict[str, Leak | None]:
         """What the same attack draws out of the control, by form."""
         if self.earlier is not None:
             known = {column.name: column.leak for column in self.earlier.columns}
             return {MERGED: known.get(PLAIN), **known}
-        if self.alone:
-            return {}
-        if self.untaught and _needing_model(function):
+        if not self._both(function):
             return {}
         run = drawn_out(function, other, self.tokenizer, self.other_corpus, settings, under(self.progress, "control"))
         return {leak.name: leak for leak in run}

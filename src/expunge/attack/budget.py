@@ -9,6 +9,12 @@ from expunge.core import catalogue
 from expunge.core.format import counted
 from expunge.data.corpus import Corpus
 
+BACKWARD = 3
+"""Forward passes that a forward and a backward pass of the same row cost together."""
+ANSWER = 2
+"""Forward passes of a row with its answer that writing an answer costs; 1 to 2.5 in the default attacks on the
+embedded default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -21,7 +27,9 @@ class Budget:
     generated: int = 0
     """Answers that the model writes."""
     steps: int = 0
-    """Steps that change something by a gradient: weights, or tokens of a prompt."""
+    """Steps that change something by a gradient: weights, hidden states, or tokens of a prompt."""
+    backward: int = 0
+    """Rows of these steps, each with a forward and a backward pass."""
 
     def __add__(self, other: "Budget") -> "Budget":
         """Both together."""
@@ -30,7 +38,13 @@ class Budget:
             scored=self.scored + other.scored,
             generated=self.generated + other.generated,
             steps=self.steps + other.steps,
+            backward=self.backward + other.backward,
         )
+
+    @property
+    def passes(self) -> int:
+        """All of it in forward passes of one row, roughly: what its time is reckoned by."""
+        return self.scored + ANSWER * self.generated + BACKWARD * self.backward
 
     @property
     def text(self) -> str:

@@ -1,5 +1,6 @@
 """Progress of anything that takes more than a few seconds: what is happening, how far it is, how long it will take."""
 
+import math
 import os
 import sys
 import time
@@ -63,7 +64,8 @@ def shown() -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[numbers]}", markup=False),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    # From the whole of a piece of work, since one step of it may take longer than the 30 s that rich looks back.
+    with Bars(*columns, console=Console(stderr=True), speed_estimate_period=math.inf) as bars:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int, numbers: str) -> None:

@@ -278,6 +278,7 @@ def _tried(cell: Tried) -> dict[str, Any]:
         "control": _short(cell.control),
         "recovery": _short(cell.recovery),
         "leaks": cell.leaks,
+        "step": cell.step,
         "prompt": cell.prompt,
         "text": cell.text,
         "control_text": cell.control_text,

@@ -42,7 +42,7 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What one attack drew out about a fact."""
+    """What one attack drew out about a fact, at the step where it was furthest above the control."""
 
     value: float | None
     control: float | None
@@ -50,10 +50,12 @@ class Tried:
     recovery: float | None
     """How much more came out than of the control."""
     leaks: bool
+    step: float | None = None
+    """After how many steps of the attack that was; None: it was not measured along the way."""
     prompt: str | None = None
     """What was asked; None: the question itself, or not kept."""
     text: str | None = None
-    """What the model said; None where nothing was generated, or it was not kept."""
+    """What the model said at the end; None where nothing was generated, or it was not kept."""
     control_text: str | None = None
 
 
@@ -352,14 +354,15 @@ def _cells(column: Column) -> dict[int, Tried]:
         return {}
     other = column.control
     theirs = {} if other is None else {fact: i for i, fact in enumerate(other.facts)}
-    recovery, cells = column.recovery, {}
+    reached, cells = column.reached, {}
     for i, fact in enumerate(column.leak.facts):
-        above, j = recovery.get(fact), theirs.get(fact)
+        here, j = reached.get(fact), theirs.get(fact)
         cells[fact] = Tried(
-            value=column.leak.values[i],
-            control=None if other is None or j is None else other.values[j],
-            recovery=above,
-            leaks=above is not None and above >= column.threshold,
+            value=column.leak.values[i] if here is None else here.value,
+            control=None if here is None else here.control,
+            recovery=None if here is None else here.recovery,
+            leaks=here is not None and here.recovery >= column.threshold,
+            step=None if here is None else here.step,
             prompt=_one(column.leak.prompts, i),
             text=_one(column.leak.texts, i),
             control_text=None if other is None or j is None else _one(other.texts, j),

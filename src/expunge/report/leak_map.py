@@ -97,7 +97,8 @@ def leak_map(found: Attacked) -> Figure:
     left, right, top = 0.5 + beside, 1.5, 1.5
     compared = f"recovery above the {found.control}" if found.control else "recovery, without a control"
     threshold = columns[0].threshold if columns else 0.0
-    told = one_line(f"{found.label}: {compared}; dots: facts that leak (from {threshold:g} on)")
+    untested = "; gray: no value" if any(len(column.recovery) < len(facts) for column in columns) else ""
+    told = one_line(f"{found.label}: {compared}; dots: facts that leak (from {threshold:g} on){untested}")
     lines = textwrap.wrap(told, int((left + wide + right) / LETTER))
     bottom = 0.2 + 0.15 * len(lines)
     figure = Figure(figsize=(left + wide + right, top + high + bottom))

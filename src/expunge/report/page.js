@@ -287,14 +287,16 @@
     }
     if (at >= 0) {
       const [attack, i] = attacks[at], tried = fact.attacks[i];
-      const told = `${attack.measure} ${short(tried.value)}`, plain = "no text: this attack scores the true answer, or its texts were left out";
+      const after = tried.step === null ? "" : ` after step ${short(tried.step)}`;
+      const told = `${attack.measure} ${short(tried.value)}${after}`, plain = "no text: this attack scores the true answer, or its texts were left out";
       const boxes = make("div", { class: "answers" },
         card(`${data.models[current].name}, ${attack.name}`, told, tried.text, fact.answer, { kind: tried.leaks ? "attacked" : "", prompt: tried.prompt, absent: plain }));
       if (tried.control !== null) {
-        boxes.append(card(`${attack.against}, ${attack.name}`, `${attack.measure} ${short(tried.control)}`, tried.control_text, fact.answer, { kind: "reference", absent: plain }));
+        boxes.append(card(`${attack.against}, ${attack.name}`, `${attack.measure} ${short(tried.control)}${after}`, tried.control_text, fact.answer, { kind: "reference", absent: plain }));
       }
       const verdict = tried.recovery === null ? "no verdict" : `${short(tried.recovery)} above the control; the threshold is ${short(attack.threshold)}: ${tried.leaks ? "it leaks" : "no leak"}`;
-      inside.append(boxes, make("p", { class: "legend" }, `Recovery: ${verdict}.`));
+      const best = tried.step === null ? "" : ` Of the steps that were measured, this one has the largest recovery; what ${data.models[current].name} says is from the last.`;
+      inside.append(boxes, make("p", { class: "legend" }, `Recovery: ${verdict}.${best}`));
     }
     inside.append(make("p", { class: "legend" }, make("span", { class: "text" }, make("mark", {}, "Underlined"), " words stand in the true answer in this order, ",
       make("span", { class: "differs" }, "dotted"), " words differ from it. "), "Below each answer is the true answer. The fuller the color of a token, the more probable it is to the model."));

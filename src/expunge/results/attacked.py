@@ -18,7 +18,7 @@ from expunge.results.robustness import resistance, stability
 from expunge.results.texts import Texts, is_hash, text_hash
 
 FILE = "attacked.json"
-FORMAT = 1
+FORMAT = 2
 RESAMPLES = 1000
 GAIN = 0.01
 """Change of the mean value along an attack below which it counts as noise: one answer of a hundred."""
@@ -70,6 +70,8 @@ class Leak:
     """What it said; empty where nothing was generated."""
     curve: tuple[tuple[float, float], ...] = ()
     """(steps, mean value) along an attack that goes on step by step."""
+    by_point: tuple[tuple[float, ...], ...] = ()
+    """The values of the facts at each point of the curve; empty where the last ones are all that count."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Further numbers and settings."""
     needs_control: bool = False
@@ -83,6 +85,39 @@ class Leak:
                 f"the attack {self.name} gave {len(self.values)} values for {len(self.facts)} facts; it needs one in "
                 "[0, 1] for each."
             )
+        if self.by_point and (
+            len(self.by_point) != len(self.curve)
+            or any(len(point) != len(self.facts) for point in self.by_point)
+            or self.by_point[-1] != self.values
+        ):
+            raise ExpungeError(
+                f"the attack {self.name} gave values at {len(self.by_point)} points of a curve of {len(self.curve)}; "
+                "it needs one for each fact at each point, the last of them those that it ends with."
+            )
+
+    @property
+    def by_step(self) -> dict[float | None, dict[int, float]]:
+        """By step, the value of each fact: after each step that was measured, not before the first; None: the end."""
+        if not self.by_point:
+            return {None: dict(zip(self.facts, self.values, strict=True))}
+        later = zip(self.curve[1:], self.by_point[1:], strict=True)
+        return {step: dict(zip(self.facts, values, strict=True)) for (step, _), values in later}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What an attack drew out about a fact, at the step where it was furthest above the control."""
+
+    value: float
+    control: float | None
+    """The same of the control at that step; None where there is none."""
+    step: float | None
+    """After how many steps; None: the attack was not measured along the way."""
+
+    @property
+    def recovery(self) -> float:
+        """How much more came out of the model than of the control; without a control the value itself."""
+        return self.value - (self.control or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +141,11 @@ class Column:
                 f"{self.name}: the model's values are {self.leak.measure}, the control's {self.control.measure}. "
                 "Attack the control again, with this version."
             )
+        if self.leak and self.control and self.leak.by_step.keys() != self.control.by_step.keys():
+            raise ExpungeError(
+                f"{self.name}: the control was not measured after the same steps as the model. Attack the control "
+                "again, with this version and the settings of this attack."
+            )
 
     @property
     def status(self) -> Status:
@@ -115,28 +155,53 @@ class Column:
         return "ran" if self.control is not None or not self.leak.needs_control else "no control"
 
     @property
-    def recovery(self) -> dict[int, float]:
-        """By fact, how much more came out of the model than of the control; of facts that both have a value for.
+    def reached(self) -> dict[int, Reached]:
+        """By fact, what came out at the step where it was furthest above the control, the first of equals.
 
-        Without a control it is the value itself, and empty for an attack that says nothing without one.
+        Facts that both have a value for; without a control all, and none for an attack that says nothing without one.
         """
+        found: dict[int, Reached] = {}
+        for step, pairs in self._pairs.items():
+            for fact, (value, control) in pairs.items():
+                here = Reached(value, control, step)
+                if fact not in found or here.recovery > found[fact].recovery:
+                    found[fact] = here
+        return found
+
+    @property
+    def recovery(self) -> dict[int, float]:
+        """By fact, how much more came out of the model than of the control, at the step where that was most."""
+        return {fact: here.recovery for fact, here in self.reached.items()}
+
+    @property
+    def _pairs(self) -> dict[float | None, dict[int, tuple[float, float | None]]]:
+        """By step and fact, the value of the model and that of the control."""
         if self.leak is None or self.status == "no control":
             return {}
-        own = dict(zip(self.leak.facts, self.leak.values, strict=True))
+        own = self.leak.by_step
         if self.control is None:
-            return own
-        other = dict(zip(self.control.facts, self.control.values, strict=True))
-        return {fact: value - other[fact] for fact, value in own.items() if fact in other}
+            return {step: {fact: (value, None) for fact, value in of.items()} for step, of in own.items()}
+        other = self.control.by_step
+        return {
+            step: {fact: (value, other[step][fact]) for fact, value in of.items() if fact in other[step]}
+            for step, of in own.items()
+        }
+
+    @property
+    def _last(self) -> dict[int, float]:
+        """By fact, the recovery at the end of the attack."""
+        *_, pairs = self._pairs.values() or [{}]
+        return {fact: Reached(value, control, None).recovery for fact, (value, control) in pairs.items()}
 
     @property
     def mean(self) -> float | None:
-        """Mean recovery over the facts."""
-        return float(np.mean(list(self.recovery.values()))) if self.recovery else None
+        """Mean recovery over the facts, at the end of the attack: a mean of largest values would be above 0 by luck."""
+        return float(np.mean(list(self._last.values()))) if self._last else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean recovery: percentile bootstrap over facts, model and control drawn as pairs."""
-        values = np.array(list(self.recovery.values()))
+        values = np.array(list(self._last.values()))
         if len(values) < 2:
             return None
         drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
@@ -145,8 +210,16 @@ class Column:
 
     @property
     def leaking(self) -> tuple[int, ...]:
-        """The facts whose recovery is at least the threshold."""
+        """The facts whose recovery is at least the threshold, after whichever step."""
         return tuple(fact for fact, value in self.recovery.items() if value >= self.threshold)
+
+    @property
+    def passed(self) -> str:
+        """That some facts leaked at an earlier step than the last alone, as the means do not show; else empty."""
+        gone = sum(self._last[fact] < self.threshold for fact in self.leaking)
+        if not gone:
+            return ""
+        return f"Under {self.name}, {gone} of the {len(self.leaking)} leaking facts did so before the last step alone."
 
     def untested(self, facts: int) -> str:
         """That this attack draws facts out and says nothing about others, of so many; empty where it does not."""
@@ -278,6 +351,7 @@ class Attacked:
         leaking = f"{len(self.leaking)} of {len(self.questions)} facts leak"
         lines = [f"{leaking} in at least one of {len(ran)} attacks, {compared}."]
         lines += filter(None, (column.untested(len(self.questions)) for column in ran))
+        lines += filter(None, (column.passed for column in ran))
         for title, values in (
             ("Resistance to relearning (R, 1: no faster than the control)", self.resistance),
             ("Stability under quantization (Q, 1: nothing comes back)", self.stability),
@@ -350,7 +424,8 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
     if content is None:
         return None
     listed = {name: tuple(content[name]) for name in ("facts", "values", "prompts", "texts")}
-    return Leak(**{**content, **listed, "curve": tuple(map(tuple, content["curve"]))})  # type: ignore[arg-type]
+    nested = {name: tuple(map(tuple, content[name])) for name in ("curve", "by_point")}
+    return Leak(**{**content, **listed, **nested})  # type: ignore[arg-type]
 
 
 def _ends(leak: Leak) -> tuple[float, float]:

@@ -4,7 +4,8 @@ Where the unlearned model's states serve the start model as well as its own, the
 L = blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget
 from expunge.attack.hidden import answer_rows, batches, block_outputs, frozen, mean_logprobs, rewritten
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least
@@ -22,6 +24,7 @@ from expunge.data.template import Template
 from expunge.models.anatomy import blocks, causal_lm
 from expunge.models.load import load_model
 from expunge.models.rows_fit import check_rows_fit
+from expunge.models.skeleton import skeleton
 from expunge.results.attacked import Leak
 
 NEEDS_MODEL = True
@@ -91,6 +94,13 @@ def depth(
             needs_control=retain is None,
         )
     ]
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """For this model, and for the retain model if there is one: both models as they are, and once for each block."""
+    sources = 1 if settings["retain"] is None else 2
+    passes = 2 + len(blocks(skeleton(settings["start"])))
+    return Budget(forms=("depth",), scored=sources * passes * len(corpus["forget"]))
 
 
 def depth_score(

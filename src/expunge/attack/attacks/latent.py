@@ -1,13 +1,15 @@
 """Latent perturbation: nudge the hidden states of one block towards the answer, within a small ball."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.attack.hidden import answer_rows, batches, block_outputs, frozen, mean_logprobs, rewritten
+from expunge.attack.budget import Budget
+from expunge.attack.hidden import answer_rows, batches, frozen, mean_logprobs, rewritten
 from expunge.core.batch import Encoded
 from expunge.core.checks import ExpungeError, require_at_least, require_between, require_positive
 from expunge.core.distributed import share_of
@@ -92,6 +94,13 @@ def latent(
     ]
 
 
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """Every fact once as it is and once at each radius, and a gradient in each step."""
+    facts, radii = sum(fact.kind != "text" for fact in corpus["forget"]), len(settings["radii"])
+    steps = radii * settings["steps"]
+    return Budget(forms=("latent",), scored=(1 + radii) * facts, steps=steps, backward=steps * facts)
+
+
 def ascended(
     model: PreTrainedModel, rows: Sequence[Encoded], *, block: int, radii: Sequence[float], steps: int
 ) -> Float[Tensor, "r b"]:
@@ -104,7 +113,15 @@ def ascended(
         radii: ascending.
         steps: gradient steps for each radius; each is 2 / steps of the radius long.
     """
-    states = block_outputs(model, rows)[block]
+    kept: list[Tensor] = []
+
+    def keep(states: Tensor) -> Tensor:
+        kept.append(states)
+        return states
+
+    with torch.no_grad(), rewritten(blocks(model)[block], keep):
+        found = [mean_logprobs(model, rows)]
+    states = kept[-1]  # of the batch; a model's first pass tries some tokens of its own
     starts = torch.tensor([row.start for row in rows], device=states.device)
     asked = torch.arange(states.shape[1], device=states.device) < starts[:, None]
     lengths = torch.linalg.vector_norm(states.float(), dim=-1, keepdim=True) * asked.unsqueeze(-1)
@@ -114,8 +131,6 @@ def ascended(
         with rewritten(blocks(model)[block], lambda states: states + change.to(states.dtype)):
             return mean_logprobs(model, rows)
 
-    with torch.no_grad():
-        found = [mean_logprobs(model, rows)]
     for radius in radii:
         best = found[-1]
         for _ in range(steps):

@@ -101,6 +101,7 @@ def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
         scored=computed * len(sought) + len(measured),
         generated=len(measured),
         steps=settings["swaps"],
+        backward=settings["swaps"] * len(sought),
     )
 
 

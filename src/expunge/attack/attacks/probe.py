@@ -4,13 +4,15 @@ F = facts, N = answers in all, L = blocks, D = hidden size.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.attack.budget import Budget
 from expunge.attack.hidden import answer_rows, batches, block_outputs, frozen
 from expunge.core.batch import Encoded
 from expunge.core.checks import require_at_least
@@ -65,6 +67,43 @@ def probe(
     Source: linear classifier probes, arXiv:1610.01644.
     """
     require_at_least("folds", folds, 3)
+    own, facts, wrong, parts = _divided(corpus, folds, seed)
+    numbers = sorted(i for part in parts for i in part)
+    asked = [facts[i].asking(text) for i in numbers for text in (facts[i].completion, *wrong[i])]
+    rows = answer_rows(model, tokenizer, asked, template=template, max_length=max_length)
+    fact = np.array([k for k, i in enumerate(numbers) for _ in range(1 + len(wrong[i]))])
+    right = np.diff(fact, prepend=-1) > 0  # the first answer of each fact
+    fold = np.array([next(k for k, part in enumerate(parts) if i in part) for i in numbers])
+    states = last_states(model, rows, progress=progress)
+    values, about = cross_validated(states, fact, right, fold, progress=progress)
+    return [
+        Leak(
+            name=_name(own),
+            measure="share of wrong answers below the right one",
+            facts=tuple(numbers),
+            values=tuple(values.tolist()),
+            about={"chance": CHANCE, "folds": folds, **about},
+            needs_control=True,
+        )
+    ]
+
+
+def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
+    """The right answer of each fact, and its wrong ones."""
+    own, _, wrong, parts = _divided(corpus, settings["folds"], settings["seed"])
+    return Budget(forms=(_name(own),), scored=sum(1 + len(wrong[i]) for part in parts for i in part))
+
+
+def _name(own: bool) -> str:
+    return "probe.perturbed" if own else "probe.borrowed"
+
+
+Wrong = dict[int, tuple[str, ...]]
+"""By fact, wrong answers."""
+
+
+def _divided(corpus: Corpus, folds: int, seed: int) -> tuple[bool, dict[int, Example], Wrong, list[list[int]]]:
+    """Whether the wrong answers are the facts' own, the facts, their wrong answers, and those of each fold."""
     facts = {i: fact for i, fact in enumerate(corpus["forget"]) if fact.kind != "text"}
     own = bool(facts) and all(fact.perturbed for fact in facts.values())
     _check_enough(len(facts), folds, 2 if own else WRONG + 1)
@@ -77,24 +116,7 @@ def probe(
         raise CannotRun(
             f"it needs wrong answers for facts of each fold; in {len(poor)} of {folds} folds the forget set gives none"
         )
-    numbers = sorted(i for part in parts for i in part)
-    asked = [facts[i].asking(text) for i in numbers for text in (facts[i].completion, *wrong[i])]
-    rows = answer_rows(model, tokenizer, asked, template=template, max_length=max_length)
-    fact = np.array([k for k, i in enumerate(numbers) for _ in range(1 + len(wrong[i]))])
-    right = np.diff(fact, prepend=-1) > 0  # the first answer of each fact
-    fold = np.array([next(k for k, part in enumerate(parts) if i in part) for i in numbers])
-    states = last_states(model, rows, progress=progress)
-    values, about = cross_validated(states, fact, right, fold, progress=progress)
-    return [
-        Leak(
-            name="probe.perturbed" if own else "probe.borrowed",
-            measure="share of wrong answers below the right one",
-            facts=tuple(numbers),
-            values=tuple(values.tolist()),
-            about={"chance": CHANCE, "folds": folds, **about},
-            needs_control=True,
-        )
-    ]
+    return own, facts, wrong, parts
 
 
 def _check_enough(count: int, folds: int, each: int) -> None:
@@ -105,9 +127,9 @@ def _check_enough(count: int, folds: int, each: int) -> None:
         )
 
 
-def _borrowed(facts: dict[int, Example], parts: Sequence[Sequence[int]]) -> dict[int, tuple[str, ...]]:
+def _borrowed(facts: dict[int, Example], parts: Sequence[Sequence[int]]) -> Wrong:
     """Answers to other questions of the same fold, so that no answer is in two folds."""
-    found: dict[int, tuple[str, ...]] = {}
+    found: Wrong = {}
     for part in parts:
         among = [facts[i] for i in part]
         found |= {i: tuple(borrowed_answers(among, k)) for k, i in enumerate(part)}

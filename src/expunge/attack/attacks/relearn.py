@@ -24,7 +24,8 @@ from expunge.training.adapter import LEARNING_RATE as ADAPTER_RATE
 from expunge.training.training_config import TrainingConfig, rate_for
 from expunge.training.unlearn import unlearn
 
-ON = ("forget", "retain", "form")
+ON = {"forget": "forget rows", "retain": "retain rows", "form": "text of the same form"}
+"""Sets that are trained on, and what to call them."""
 RATE = 2e-5
 """Published, for all weights of models of 1 billion parameters and more."""
 
@@ -79,6 +80,9 @@ def relearn(
     Budget: for each set that is trained on, `steps` steps of at most `batch_size` rows, and one pass over the measured
     facts for each point of the curve; at the last point the model also answers.
 
+    A fact leaks where, at any point of the curve after the start, it comes back above the control at that same point.
+    The values and their mean are those of the last point.
+
     Args:
         model: a causal language model without adapters; put back afterwards.
         tokenizer: its tokenizer.
@@ -110,7 +114,7 @@ def relearn(
     }
     found = []
     for name, facts in measured.items():
-        asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearn on {name}"))
+        asker = Asker(tokenizer, template, max_length, progress=under(progress, f"relearn on {ON[name]}"))
         found.append(brought_back(model, asker, f"relearn.{name}", sets[name](), facts, how))
     return found
 
@@ -133,17 +137,23 @@ def _split(
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
     """Training on each set, and the facts that are measured at each point of its curve."""
-    _, measured = _split(corpus, settings["on"], settings["shown"], settings["seed"])
+    drawn, measured = _split(corpus, settings["on"], settings["shown"], settings["seed"])
     found = Budget(forms=())
     for name, facts in measured.items():
-        found += trained(f"relearn.{name}", len(facts), settings)
+        found += trained(f"relearn.{name}", len(drawn), len(facts), settings)
     return found
 
 
-def trained(name: str, measured: int, settings: Mapping[str, Any]) -> Budget:
-    """What one training computes, with the facts measured along the way and asked at its end."""
+def trained(name: str, shown: int, measured: int, settings: Mapping[str, Any]) -> Budget:
+    """What one training on at most so many rows computes, with the facts measured along the way and at its end."""
     how = Relearning(**{field.name: settings[field.name] for field in fields(Relearning)})
-    return Budget(forms=(name,), scored=len(how.looks) * measured, generated=measured, steps=how.steps)
+    return Budget(
+        forms=(name,),
+        scored=len(how.looks) * measured,
+        generated=measured,
+        steps=how.steps,
+        backward=how.steps * min(how.batch_size, shown),
+    )
 
 
 def some(facts: Mapping[int, Example], share: float, draw: random.Random) -> dict[int, Example]:
@@ -174,11 +184,11 @@ def brought_back(
     batch_size = min(how.batch_size, len(rows))
     rate = default_rate(model, how.adapter) if how.learning_rate is None else how.learning_rate
     with restored(model):
-        curve = [(0.0, fmean(scorer.known(model, name, measured).values))]
+        points = {0: scorer.known(model, name, measured).values}
 
         def look(now: nn.Module, step: int) -> None:
             if step in how.looks[:-1]:
-                curve.append((float(step), fmean(scorer.known(causal_lm(now), name, measured).values)))
+                points[step] = scorer.known(causal_lm(now), name, measured).values
 
         relearned(
             model,
@@ -195,9 +205,11 @@ def brought_back(
             progress=asker.progress,
         )
         leak = asker.known(model, name, measured)
+    points[how.steps] = leak.values
     return replace(
         leak,
-        curve=(*curve, (float(how.steps), fmean(leak.values))),
+        curve=tuple((float(step), fmean(values)) for step, values in points.items()),
+        by_point=tuple(points.values()),
         about={"rows": len(rows), "batch_size": batch_size, "learning_rate": rate, "adapter": how.adapter},
     )
 
@@ -260,7 +272,7 @@ def relearned(
         stop_every=1 / len(rows),  # of an epoch: after every step, however many rows it has
         template=template,
         max_length=max_length,
-        progress=progress,
+        progress=_of_training(progress),
         learning_rate=default_rate(model, adapter) if learning_rate is None else learning_rate,
         epochs=epochs,
         weight_decay=weight_decay,
@@ -269,6 +281,13 @@ def relearned(
         **settings,
     )
     return run.model  # type: ignore[return-value]
+
+
+def _of_training(progress: Progress | None) -> Progress | None:
+    """Progress of a training whose rows go as a forget set, and need not be one."""
+    if progress is None:
+        return None
+    return lambda _, done, total, numbers: progress("training", done, total, numbers.removeprefix("forget "))
 
 
 def default_rate(model: nn.Module, adapter: str | None) -> float:

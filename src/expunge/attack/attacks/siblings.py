@@ -40,6 +40,8 @@ def siblings(
     Budget: `steps` steps of at most `batch_size` rows, and one pass over the measured facts for each point of the
     curve; at the last point the model also answers.
 
+    A fact leaks where it comes back at any of these points but the first, as under `relearn`.
+
     Args:
         model: a causal language model without adapters; put back afterwards.
         tokenizer: its tokenizer.
@@ -63,15 +65,15 @@ def siblings(
     drawn, measured = _split(corpus, shown, how.seed)
     if not drawn:
         raise CannotRun("it needs two facts about the same subject, a name of two words or more")
-    asker = Asker(tokenizer, template, max_length, progress=under(progress, "relearn siblings"))
+    asker = Asker(tokenizer, template, max_length, progress=under(progress, "relearn on siblings"))
     rows, asked = [drawn[i] for i in sorted(drawn)], dict(sorted(measured.items()))
     return [brought_back(model, asker, "siblings", rows, asked, how)]
 
 
 def budget(corpus: Corpus, settings: Mapping[str, Any]) -> Budget:
     """One training, and the facts that are measured at each point of its curve."""
-    _, measured = _split(corpus, settings["shown"], settings["seed"])
-    return trained("siblings", len(measured), settings) if measured else Budget(forms=())
+    drawn, measured = _split(corpus, settings["shown"], settings["seed"])
+    return trained("siblings", len(drawn), len(measured), settings) if measured else Budget(forms=())
 
 
 def _split(corpus: Corpus, shown: float, seed: int) -> tuple[dict[int, Example], dict[int, Example]]:

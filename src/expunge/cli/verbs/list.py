@@ -52,6 +52,10 @@ def _describe(kind: str, name: str) -> int:
     """Show what a name is, and its settings."""
     function = catalogue.resolve(kind, name)
     known = parameters(function, owner=name)
+    if kind == "attacks":  # what all attacks share is set once, not for each
+        from expunge.attack.attack import COMMON
+
+        known = tuple(setting for setting in known if setting.name not in COMMON)
     say("\n".join(described(f"{catalogue.KINDS[kind].what} {name}", description(function), known)))
     return 0
 
