@@ -1,6 +1,6 @@
-"""Every benchmark of a CPU, one after the other, and the page of their numbers.
+r"""Every benchmark of a CPU, one after the other, and the page of their numbers.
 
-    python -m benchmarks --model <7 M Llama> --retain-model <its retain model> --data <folder of TOFU files> \\
+    python -m benchmarks --model <7 M Llama> --retain-model <its retain model> --data <folder of TOFU files> \
         --forget forget.jsonl --retain retain.jsonl --larger <135 M chat model>
     python -m benchmarks --only growth,masked --list
 

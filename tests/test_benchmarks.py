@@ -137,3 +137,46 @@ def test_operations_of_a_gpu_benchmark_are_those_of_the_models_matrices() -> Non
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     full, lora = (next(case for case in gpu["CASES"] if case.name == name) for name in ("grad_diff", "grad_diff, lora"))
     assert gpu["operations"]("toy", full) == 6 * weights and gpu["operations"]("toy", lora) == 4 * weights
+
+
+@pytest.mark.slow
+def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
+    found: Any = run(monkeypatch, "growth", tmp_path / "out.json", sizes="toy,1M")
+    assert set(found["exponents"]) == {"parameters", "rows", "ratio", "rank"}
+    assert all(row["peak_mb"] > 0 for row in found["rows"]) and found["exponents"]["parameters"]["seconds_a_step"] > 0
+
+
+def test_an_exponent_by_hand() -> None:
+    growth = runpy.run_path(str(FOLDER / "growth.py"))
+    rows = [{"grows": "rows", "x": x, "seconds_a_step": 3 * x**2, "peak_mb": 5 * x**0.5} for x in (2, 8, 32)]
+    assert growth["exponents"](rows) == {"rows": {"seconds_a_step": 2.0, "peak_mb": 0.5}}
+    assert growth["exponents"](rows[:1]) == {}
+
+
+def test_every_benchmark_has_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    everything = runpy.run_path(str(FOLDER / "__main__.py"))
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"__main__", "gpu"}
+    assert {words[0] for words in everything["BENCHMARKS"].values()} == scripts
+    given = dict.fromkeys(("model", "retain_model", "larger", "data", "forget", "retain"), "there")
+    known = dict(everything["commands"](",".join(everything["BENCHMARKS"]), given))
+    for name, command in known.items():
+        script = runpy.run_path(command[1])
+        monkeypatch.setattr(sys, "argv", [*command[1:], "--help"])
+        with pytest.raises(SystemExit) as ended:  # every flag is one of the script's
+            script["main"]()
+        assert ended.value.code == 0 and command[-1].endswith(f"{name}.json")
+        told = capsys.readouterr().out
+        assert all(word in told for word in command[2:] if word.startswith("--"))
+    with pytest.raises(SystemExit, match="fila needs --model"):
+        everything["commands"]("fila", {})
+    with pytest.raises(SystemExit, match="no result is called 'no'"):
+        everything["commands"]("no", {})
+    (absent,) = everything["commands"]("growth", {})
+    assert absent[0] == "growth"
+
+
+def test_the_page_of_costs_has_the_numbers_of_the_results() -> None:
+    made = runpy.run_path(str(FOLDER.parent / "docs" / "make_cost.py"))
+    assert made["PAGE"].read_text() == made["page"](), "run: python docs/make_cost.py"
+    assert all(f"<!-- {name} -->" in made["PAGE"].read_text() for name in made["TABLES"])
