@@ -37,7 +37,7 @@ def test_a_record_is_made_listed_and_verified(runs: Path, call: Call) -> None:
     listed = call("record", "list", runs)
     assert listed.code == 0 and "REQ-17" in listed.out and "the chain holds" in listed.out
     scope = call("verify", runs / "npo", f"salt={runs / 'npo.salt'}", forget)
-    assert scope.code == 0 and "all 6 rows were in scope, of 6" in scope.out
+    assert scope.code == 0 and "all 6 rows in scope, of 6" in scope.out
 
 
 def test_earlier_requests_are_shown(runs: Path, call: Call) -> None:

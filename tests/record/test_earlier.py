@@ -10,7 +10,7 @@ import expunge
 import made_run
 from expunge.core.checks import ExpungeError
 from expunge.data.corpus import Corpus
-from expunge.record.earlier import Earlier, earlier_requests, retested
+from expunge.record.earlier import IN_PART, Earlier, earlier_requests, retested
 from expunge.results.attacked import Attacked
 
 ROWS = made_run.CORPUS["forget"]
@@ -107,14 +107,14 @@ def test_a_request_that_is_tested_in_part_is_not_retested() -> None:
     (entry,) = retested([Earlier("R", "run", "d", 3, facts=(0, 1, 2))], asked)
     assert (entry["tested"], entry["status"]) == (0, "not tested again")
     (entry,) = retested([Earlier("R", "run", "d", 3, facts=(0, 2, 3))], replace(found, columns=(part,)))
-    assert (entry["tested"], entry["status"]) == (1, "not tested again")
+    assert (entry["tested"], entry["status"]) == (1, IN_PART)
     assert entry["note"] == "2 of its 3 rows had no value in any attack"
 
 
 def test_an_attack_that_leaked_then_must_be_run_again() -> None:
     found = made_run.attacked({})
     (entry,) = retested([Earlier("R", "run", "d", 2, facts=(0, 1), leaked=("prompts.french", "sampling"))], found)
-    assert entry["status"] == "not tested again"
+    assert entry["status"] == IN_PART
     assert entry["note"] == "it leaked under prompts.french then, and that was not run again"
     (entry,) = retested([Earlier("R", "run", "d", 2, facts=(0, 1), leaked=("sampling",))], found)
     assert entry["status"] == "nothing came back"

@@ -14,7 +14,7 @@ from expunge.record.earlier import Earlier
 from expunge.record.policy import Policy, load_policy
 from expunge.record.predicate import ERASED, NO_BASELINE, RESIDUAL, Evidence, predicate
 from expunge.report.paired import share_interval
-from expunge.results.attacked import Attacked, Column
+from expunge.results.attacked import Attacked, Column, Leak
 
 DEFAULT = load_policy("default")
 LEAKING = {"prompts.quiz": (0.0, 0.5, 0.0, 0.2, 0.0, 0.1)}
@@ -25,6 +25,7 @@ def evidence(**changes: Any) -> Evidence:
     sound: dict[str, Any] = {
         "request": "REQ-17",
         "date": date(2026, 1, 31),
+        "received": "2026-01-20",
         "run": made_run.manifest({"model.safetensors": "sha256:00"}),
         "policy": DEFAULT,
         "scope": {"rows": 6},
@@ -98,7 +99,33 @@ def test_rows_of_earlier_requests_do_not_count_for_the_baseline() -> None:
     found = told(run=run, start=None, earlier=(before,))["baseline"]
     assert found["value"] == pytest.approx(0.8) and found["n"] == 2 and found["known"]
     assert found["from"] == "the run, on some rows, those that are new"
-    assert told(run=run, start=None)["baseline"]["value"] == 0.06  # all are of this request
+    assert told(run=run, start=None)["baseline"]["value"] == pytest.approx(0.4075)  # all are of this request
+
+
+def test_utility_counts_from_the_first_request_on() -> None:
+    start = made_run.evaluation(made_run.START, forget_probability=0.9, retain_probability=0.8)
+    after = made_run.evaluation(forget_repetition=0.1, retain_probability=0.76)
+    before = {"digest": "sha256:0", "run": "first", "requests": ["REQ-1"], "verdict": ERASED, "kept": 0.94}
+    found = told(start=start, evaluation=after, predecessor=before)
+    assert found["utility"]["kept"] == pytest.approx(0.95)
+    assert found["utility"]["kept_since_first"] == pytest.approx(0.95 * 0.94)
+    assert found["verdict"]["text"] == RESIDUAL and found["verdict"]["reasons"] == [
+        "89 % of retain_probability was kept since the first request, 95 % by this one; the policy asks for 90 %"
+    ]
+    assert told(start=start, evaluation=after)["utility"]["kept_since_first"] == pytest.approx(0.95)
+
+
+def test_the_upper_end_is_that_of_the_attack_that_reaches_highest() -> None:
+    full = made_run.attacked(LEAKING)
+    ((name, values),) = LEAKING.items()
+    tried = Leak(name=name, measure="extraction strength", facts=(0, 1), values=values[:2])
+    some = tuple(replace(c, leak=tried) if c.name == name else c for c in full.columns)
+    found = told(attacked=replace(full, columns=some))
+    high = share_interval(1, 2)[1]
+    assert (
+        f"up to {100 * high:.0f} % of those may (95 % interval, of the 2 that {name} was tried on)"
+        in (found["residual_risk"][0])
+    )
 
 
 @pytest.mark.parametrize("name", DEFAULT.attacks)
@@ -294,7 +321,7 @@ def test_what_is_missing_is_said_to_be() -> None:
 
 def test_what_is_known_is_told() -> None:
     found = told(ground="GDPR Art. 17(1)(b)", release="open weights")
-    assert found["request"] == {"id": "REQ-17", "date": "2026-01-31", "ground": "GDPR Art. 17(1)(b)"}
+    assert found["request"] == {"id": "REQ-17", "received": "2026-01-20", "ground": "GDPR Art. 17(1)(b)"}
     assert found["method"]["training_seconds"] == 5.0 and found["method"]["seed"] == 7
     assert found["method"]["code"] == {"commit": "abc", "dirty": False} and found["release"] == "open weights"
     assert found["test_again"]["by"] == "2026-07-30"  # 180 days later

@@ -230,7 +230,7 @@ def test_derived_models_are_named_with_their_digests(run: Path) -> None:
         expunge.record(run, **HOW, derivatives=[gguf, twin], overwrite=True)
 
 
-def test_a_record_names_no_place_of_this_machine(tmp_path: Path) -> None:
+def test_a_record_names_no_place_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models" / "start").mkdir(parents=True)
     run = made_run.run(tmp_path / "npo", start_model=str(tmp_path / "models" / "start"))
     manifest = Manifest.load(run)
@@ -238,6 +238,12 @@ def test_a_record_names_no_place_of_this_machine(tmp_path: Path) -> None:
     told = expunge.record(run, **HOW, attacked=made_run.attacked()).predicate
     assert told["start_model"]["name"] == "start" and told["method"]["settings"]["method"] == {"path": "p.txt"}
     assert str(tmp_path) not in (run / "erasure.json").read_text()
+    monkeypatch.chdir(tmp_path)
+    other = made_run.run(tmp_path / "other", start_model="models/start")  # a name on a hub, but for the folder here
+    told = expunge.record(other, **HOW, derivatives=["npo"]).predicate
+    assert told["start_model"]["name"] == "start" and [*told["lineage"]["derivatives"]] == ["npo/model.safetensors"]
+    hub = made_run.run(tmp_path / "hub", start_model="user/model")
+    assert expunge.record(hub, **HOW).predicate["start_model"]["name"] == "user/model"
 
 
 def test_an_adapter_that_the_start_model_brought_is_attacked_under_another_fingerprint(tmp_path: Path) -> None:
@@ -350,6 +356,22 @@ def test_records_of_a_model_line_hold_the_digest_of_the_one_before(line: list[Pa
     assert told["lineage"]["predecessor"]["requests"] == ["REQ-0", "REQ-1"]
     assert told["limits"][-1] == (
         "Rows of the earlier request REQ-0 were not all attacked again: 6 of its 6 rows had no value in any attack."
+    )
+
+
+def test_a_record_that_is_gone_from_its_run_folder_breaks_the_chain(line: list[Path]) -> None:
+    (line[1] / "erasure.json").unlink()
+    found = expunge.verify(line[2])
+    assert [check.note for check in found.wrong] == ["the record of REQ-1 (second) is gone from its run folder"]
+
+
+def test_a_link_to_a_file_elsewhere_is_told(run: Path) -> None:
+    expunge.record(run, **HOW)
+    moved = (run / "config.json").rename(run.parent / "config.json")
+    (run / "config.json").symlink_to(moved)
+    notes = {check.what: (check.result, check.note) for check in expunge.verify(run).checks}
+    assert (
+        notes["config.json"] == ("right", "a link to a file outside the folder") and notes["model.safetensors"][1] == ""
     )
 
 

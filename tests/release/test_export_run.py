@@ -122,6 +122,34 @@ def test_a_release_is_verified_by_its_manifest_and_its_weights_by_the_record(tmp
     assert [check.what for check in expunge.verify(release).wrong] == ["model.safetensors in the record"]
 
 
+def test_a_release_with_other_weights_under_other_names_does_not_pass(tmp_path: Path) -> None:
+    run, release = made_run.run(tmp_path / "npo"), tmp_path / "release"
+    record(run, request="REQ-1", corpus=made_run.CORPUS)
+    export(run, output=release)
+    (release / "model.safetensors").rename(release / "model-00001-of-00001.safetensors")
+    (release / "model-00001-of-00001.safetensors").write_bytes(b"the start model")
+    (release / "tokenizer.json").write_bytes(b"{}")
+    manifest = Manifest.load(release)
+    files = {name: digest for name, digest in file_digests(release).items() if name != "manifest.json"}
+    replace(manifest, results={**manifest.results, "files": files}).save(release)  # anyone can
+    wrong = ["model-00001-of-00001.safetensors in the record", "tokenizer.json in the record"]
+    assert [check.what for check in expunge.verify(release).wrong] == wrong
+
+
+def test_a_release_of_a_model_made_from_the_run_is_vouched_for_where_the_record_names_it(tmp_path: Path) -> None:
+    run, release = made_run.run(tmp_path / "npo"), tmp_path / "release"
+    record(run, request="REQ-1", corpus=made_run.CORPUS)
+    export(run, output=release)
+    (release / "model.safetensors").write_bytes(b"merged")
+    manifest = Manifest.load(release)
+    files = {**manifest.results["files"], "model.safetensors": file_digest(release / "model.safetensors")}
+    replace(manifest, results={**manifest.results, "files": files}).save(release)
+    assert [check.what for check in expunge.verify(release).wrong] == ["model.safetensors in the record"]
+    record(run, request="REQ-1", corpus=made_run.CORPUS, derivatives=[release], overwrite=True)
+    shutil.copy(run / "erasure.json", release / "erasure.json")
+    assert expunge.verify(release).holds
+
+
 def test_an_adapter_is_merged(place: Path, tmp_path: Path) -> None:
     export(place / "runs/lora", output=tmp_path / "release")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "release").state_dict()

@@ -33,7 +33,8 @@ TRIED = attacked(
 def test_a_verdict_with_everything() -> None:
     (verdict,) = built(START, RETAIN, NPO, attacks=(TRIED,), start="start", retain="retain").verdicts
     assert (
-        verdict.headline == "Of 4 facts to be forgotten, 2 can no longer be drawn out by anything tried. 2 still leak."
+        verdict.headline
+        == "Of 4 facts to be forgotten, 2 can no longer be drawn out by what was tried on each. 2 still leak."
     )
     told = [line for line in verdict.sentences if "does not count" not in line]
     others = [name for name in names("attacks") if name not in ("quantize", "relearn", "lens")]

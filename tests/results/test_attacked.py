@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from expunge.core.checks import ExpungeError
-from expunge.results.attacked import Attacked, Column, Leak, Reached, load_attacked
+from expunge.core.sealed import write_sealed
+from expunge.results.attacked import OLD, Attacked, Column, Leak, Reached, load_attacked
 from expunge.results.texts import text_hash
 
 
@@ -69,9 +70,9 @@ def test_a_fact_leaks_at_any_step_above_the_control_at_that_step_and_the_mean_is
     assert found.mean == pytest.approx((0.0 + 0.25 - 0.125) / 3)
     low, high = found.interval or (0, 0)
     assert -0.125 <= low < high <= 0.25
-    assert found.passed == "Under relearn.form, 1 of the 1 leaking facts did so before the last step alone."
+    assert found.passed == "Under relearn.form, 1 of the 1 leaking facts leaked on the way, no longer at the last step."
     assert replace(found, threshold=0.05).passed == (  # fact 1 still does
-        "Under relearn.form, 1 of the 2 leaking facts did so before the last step alone."
+        "Under relearn.form, 1 of the 2 leaking facts leaked on the way, no longer at the last step."
     )
     assert column(leak(0.5, 0.1), leak(0.0, 0.0)).passed == ""
     whole = Attacked(columns=(found,), questions=("A?", "B?", "C?"), answers=(), control="retain model")
@@ -184,6 +185,18 @@ def test_the_file_gives_the_same_again(attacked: Attacked, tmp_path: Path) -> No
     path = attacked.save(tmp_path / "out")
     assert load_attacked(tmp_path / "out") == load_attacked(path) == attacked
     assert [file.name for file in path.parent.iterdir()] == ["attacked.json"]
+    first = json.loads(path.read_text()) | {"format": 1}
+    for column in first["columns"]:
+        for leak in (column["leak"], column["control"]):
+            if leak is not None:
+                del leak["by_point"]
+    old = load_attacked(write_sealed(tmp_path / "old.json", {k: v for k, v in first.items() if k != "digest"}))
+    assert [c.name for c in old.columns] == [c.name for c in attacked.columns]
+    assert all(c.leak.by_point == () for c in old.columns if c.leak is not None)
+    assert {c.note for c in old.columns if c.leak is not None and c.leak.curve} <= {
+        OLD,
+        *(c.note for c in attacked.columns),
+    }
     path.write_text(json.dumps({"format": 99}))
     with pytest.raises(ExpungeError, match="is not the result of an attack"):
         load_attacked(path)

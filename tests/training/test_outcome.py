@@ -53,11 +53,27 @@ def test_rows_of_every_file_are_looked_at() -> None:
         return [Example(kind="qa", prompt="q", completion="a", origin=f"{file}, line {k + 1}") for k in range(n)]
 
     assert sample(rows("a, b.jsonl", 5)) == [0, 1, 2, 3, 4]
-    assert sample(rows("a.jsonl", 40)) == list(range(0, 32, 2))
-    assert sample([Example(kind="qa", prompt="q", completion="a")] * 20) == list(range(16))  # of no file
+    assert sample(rows("a.jsonl", 40)) == [5 * k // 2 for k in range(16)]
+    assert sample([Example(kind="qa", prompt="q", completion="a")] * 20) == [
+        k * 20 // 16 for k in range(16)
+    ]  # of no file
     assert sample([*rows("second.jsonl", 2), *rows("first.jsonl", 160)]) == [0, 1, *range(2, 162, 20)]
     many = [row for k in range(6) for row in rows(f"{k}.jsonl", 10)]
-    assert sample(many) == [10 * k + j for k in range(6) for j in (0, 2, 4, 6)]
+    assert sample(many) == [10 * k + j for k in range(6) for j in (0, 2, 5, 7)]
+
+
+def test_rows_that_were_not_known_say_nothing_of_forgetting() -> None:
+    new, old = dict.fromkeys(range(4), 0.99), dict.fromkeys(range(4, 16), 0.005)
+    gone = dict.fromkeys(range(4, 16), 1e-5)
+    before = {"forget": Scored(0.02, {**new, **old}), "retain": Scored(0.9, {0: 0.9})}
+    after = {"forget": Scored(1e-4, {**new, **gone}), "retain": Scored(0.9, {0: 0.9})}
+    outcome = Outcome(before, after)  # type: ignore[arg-type]
+    assert outcome.verdict == "hardly moved"  # the new rows are as they were
+    assert "the 4 of 16 forget rows that were known: 0.99 before, 0.99 after" in outcome_text(outcome.as_results())
+    forgotten = Scored(1e-4, {**dict.fromkeys(range(4), 0.01), **gone})
+    assert Outcome(before, {**after, "forget": forgotten}).verdict == "forgotten"  # type: ignore[arg-type, dict-item]
+    nothing = {"forget": Scored(0.005, old), "retain": Scored(0.9, {0: 0.9})}
+    assert Outcome(nothing, {**after, "forget": Scored(0.0049, old)}).verdict == "hardly moved"  # type: ignore[arg-type, dict-item]
 
 
 def of(before: dict[str, float], after: dict[str, float]) -> Outcome:

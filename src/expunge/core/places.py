@@ -14,9 +14,14 @@ def is_path(text: Any) -> bool:
 
 
 def is_here(text: Any) -> bool:
-    """Is it a path that leads to something on this machine? A token may be written as a path, too."""
+    """Is it a path from the root on that leads to something here? A token may be written as a path, too."""
+    return is_path(text) and leads_somewhere(text)
+
+
+def leads_somewhere(text: Any) -> bool:
+    """Is it the name of a file or folder here, from where we are or from the root on?"""
     try:
-        return is_path(text) and Path(text).exists()
+        return isinstance(text, str) and text != "" and Path(text).exists()
     except (OSError, ValueError):
         return False  # no name of a file
 

@@ -14,6 +14,7 @@ from expunge.record.statement import FILE, Statement, read_statement
 from expunge.results.attacked import MERGED, PLAIN, Attacked
 
 CAME_BACK, NOTHING_CAME_BACK, NOT_TESTED = "came back", "nothing came back", "not tested again"
+IN_PART = "tested again in part, where nothing came back"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,6 @@ def _told(one: Earlier, tested: Sequence[int], leaking: set[int], ran: set[str])
         "here": len(one.facts),
         "tested": len(tested),
         "leaking": leak if tested else NOT_TESTED,
-        "status": CAME_BACK if leak else NOT_TESTED if why else NOTHING_CAME_BACK,
+        "status": CAME_BACK if leak else NOTHING_CAME_BACK if not why else IN_PART if tested else NOT_TESTED,
         "note": why,
     }

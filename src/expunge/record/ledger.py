@@ -12,7 +12,8 @@ State = Literal["first", "holds", "broken"]
 _UNREADABLE: Mapping[str, Any] = {
     "subject": [],
     "predicate": {
-        "request": {"id": "?", "date": "?"},
+        "date": "?",
+        "request": {"id": "?"},
         "verdict": {"text": "?"},
         "lineage": {"predecessor": None},
     },
@@ -40,7 +41,8 @@ def summary(statement: Statement, folder: Path) -> dict[str, Any]:
     told, before = statement.predicate, predecessor_of(statement)
     requests = [*(before["requests"] if before is not None else ()), told["request"]["id"]]
     known = {"digest": statement.digest, "run": folder.resolve().name}
-    return {**known, "requests": requests, "verdict": told["verdict"]["text"]}
+    kept = told["utility"].get("kept_since_first", told["utility"]["kept"])
+    return {**known, "requests": requests, "verdict": told["verdict"]["text"], "kept": kept}
 
 
 def predecessor_of(statement: Statement) -> Mapping[str, Any] | None:
@@ -72,7 +74,7 @@ def _read(file: Path) -> Statement:
     try:
         found = read_statement(file)
         told, before = found.predicate, predecessor_of(found)
-        shown = [told["request"]["id"], told["request"]["date"], told["verdict"]["text"]]
+        shown = [told["request"]["id"], told["date"], told["verdict"]["text"]]
         shown += [] if before is None else [before["digest"], before["run"], *before["requests"][-1:]]
         if not all(isinstance(one, str) for one in shown) or (before is not None and not before["requests"]):
             raise TypeError("a field is no text")
@@ -90,7 +92,7 @@ def _state(statement: Statement, here: Collection[str]) -> State:
 
 def _in_order(found: Mapping[Path, Statement]) -> list[Path]:
     """Records by date, each after its predecessor."""
-    left = sorted(found, key=lambda place: (str(found[place].predicate["request"]["date"]), str(place)))
+    left = sorted(found, key=lambda place: (str(found[place].predicate["date"]), str(place)))
     ordered: list[Path] = []
     while left:
         waiting = {found[place].digest for place in left}

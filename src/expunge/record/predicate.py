@@ -1,7 +1,6 @@
 """What a record says: a pure function of a finished run, what was measured of it, and a policy. No file is read here.
 
-What is missing is said to be `not given` or `not run`; nothing is filled in. The record is handed on, so of folders
-of this machine it has only the names.
+What is missing is said to be `not given` or `not run`; nothing is filled in.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,9 +10,8 @@ from typing import Any
 
 from expunge.core.format import counted, number
 from expunge.core.manifest import Manifest, versions
-from expunge.core.places import without_places
 from expunge.record.attack_classes import CLASSES, classified
-from expunge.record.earlier import CAME_BACK, NOT_TESTED, Earlier, retested
+from expunge.record.earlier import CAME_BACK, IN_PART, NOT_TESTED, Earlier, retested
 from expunge.record.policy import Policy, Reference
 from expunge.report.compared_models import Model
 from expunge.report.faults import faults as faults_of
@@ -67,6 +65,8 @@ class Evidence:
     policy: Policy
     scope: Mapping[str, Any]
     """From `scope`."""
+    received: str | None = None
+    """Day on which the request came in."""
     ground: str | None = None
     """Legal ground of the request."""
     release: str | None = None
@@ -102,10 +102,11 @@ def predicate(of: Evidence) -> dict[str, Any]:
         "version": VERSION,
         "recorder": versions(),
         "proves": PROVES,
-        "request": {"id": of.request, "date": of.date.isoformat(), "ground": of.ground or NOT_GIVEN},
+        "date": of.date.isoformat(),
+        "request": {"id": of.request, "received": of.received or NOT_GIVEN, "ground": of.ground or NOT_GIVEN},
         "scope": dict(of.scope),
         "start_model": {
-            "name": without_places(results.get("start_model", NOT_GIVEN)),
+            "name": results.get("start_model") or NOT_GIVEN,
             "fingerprint": of.run.inputs.get("model", NOT_GIVEN),
             "files": NOT_GIVEN if of.start_files is None else dict(of.start_files),
         },
@@ -126,7 +127,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         },
         "method": {
             "stage": of.run.stage,
-            "settings": without_places(of.run.arguments),
+            "settings": of.run.arguments,
             "seed": of.run.seed,
             "code": of.run.git or NOT_GIVEN,
             "versions": of.run.versions,
@@ -140,7 +141,7 @@ def predicate(of: Evidence) -> dict[str, Any]:
         "attacks": tried,
         "attacks_together": together(of.attacked, compared=of.weights_compared),
         "classes": classes(tried, of.policy),
-        "utility": utility(of.run, of.start, of.evaluation, of.policy),
+        "utility": in_all(utility(of.run, of.start, of.evaluation, of.policy), of.predecessor),
         "faults": faults(of.start, of.evaluation, of.retrained),
         "text_seen_by": list(measures_of_text(of.evaluation)) if of.evaluation is not None else NOT_GIVEN,
         "neighbors": neighbors(of.start, of.evaluation, of.policy),
@@ -181,6 +182,8 @@ def baseline(
     if earlier and new:
         found = {"from": f"{whole['from']}, those that are new", "value": sum(new) / len(new), "interval": None}
         found["n"] = len(new)
+    elif rows and not earlier:
+        found = {**whole, "value": sum(new) / len(new)}  # a mean over rows, as an evaluation has it
     return {"measure": "forget_probability", **found, "known": found["value"] >= policy.least_known}
 
 
@@ -252,7 +255,7 @@ def together(attacked: Attacked | None, *, compared: bool) -> dict[str, Any]:
         "leaking": leaking,
         "share_leaking": leaking / tested,
         "share_interval": share_interval(leaking, tested),
-        "settings": without_places(attacked.settings),
+        "settings": attacked.settings,
         "weights": SAME if compared else "not compared: the adapter was merged before",
     }
 
@@ -276,6 +279,13 @@ def utility(run: Manifest, start: Evaluation | None, evaluation: Evaluation | No
         return {"from": NOT_GIVEN, "kept": NOT_GIVEN}
     told = {"before": {"value": known}, "after": {"value": kept}, "kept": kept / known}
     return {"from": "the run, on some rows", "measure": "retain_probability", **told}
+
+
+def in_all(utility: Mapping[str, Any], predecessor: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was kept, and what of it is left over all requests of the model line so far: the product of their shares."""
+    before = (predecessor or {}).get("kept", NOT_GIVEN)
+    known = all(isinstance(share, float) for share in (utility["kept"], before))
+    return {**utility, "kept_since_first": utility["kept"] * before if known else utility["kept"]}
 
 
 def faults(start: Evaluation | None, evaluation: Evaluation | None, retrained: Evaluation | None = None) -> Any:
@@ -305,10 +315,10 @@ def residual_risk(found: Mapping[str, Any]) -> list[str]:
     """What is known to be left, and what is not known, in sentences."""
     all_of_them, said = found["attacks_together"], []
     if all_of_them["status"] == RAN:
-        tested, high = all_of_them["tested"], all_of_them["share_interval"][1]
+        tested, (high, under) = all_of_them["tested"], _highest(found)
         said.append(
             f"{all_of_them['leaking']} of {counted(tested, 'fact')} leak in at least one attack. If these were drawn "
-            f"from many, up to {100 * high:.0f} % of those may (95 % interval)."
+            f"from many, up to {100 * high:.0f} % of those may (95 % interval{under})."
         )
         if untested := all_of_them["facts"] - tested:
             said.append(f"{counted(untested, 'fact')} had no value in any attack.")
@@ -331,6 +341,21 @@ def residual_risk(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _highest(found: Mapping[str, Any]) -> tuple[float, str]:
+    """The upper end of the share that may leak, and of which attack it is.
+
+    A fact that the attack which leaks most was not tried on counts among all as one that does not leak, so that the
+    interval of that attack alone may reach higher.
+    """
+    every = [(found["attacks_together"]["share_interval"][1], "")]
+    every += [
+        (one["result"]["share_interval"][1], f", of the {one['n']} that {one['name']} was tried on")
+        for one in found["attacks"]
+        if one["status"] == RAN and one["result"].get("leaking")
+    ]
+    return max(every, key=lambda pair: pair[0])
+
+
 def _further_limits(found: Mapping[str, Any]) -> list[str]:
     said = []
     if found["lineage"]["form"] == "adapter":
@@ -339,7 +364,9 @@ def _further_limits(found: Mapping[str, Any]) -> list[str]:
         said.append("The model was not evaluated: nothing says whether it still writes text.")
     elif not found["text_seen_by"]:
         said.append("No measure of the evaluation looked at what the model writes (repetition, fluency).")
-    untested = [one for one in found["earlier_requests"] if one["status"] == NOT_TESTED]
+    elif not any(name.endswith("fluency") for name in found["text_seen_by"]):
+        said.append("Whether its answers make sense was not measured (fluency): words strung together go unnoticed.")
+    untested = [one for one in found["earlier_requests"] if one["status"] in (NOT_TESTED, IN_PART)]
     told = {one["request"] for one in found["earlier_requests"]}
     said += [
         f"Rows of the earlier request {one['request']} were not all attacked again: {one['note']}." for one in untested
@@ -402,12 +429,13 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
             reasons.append("the weights that were attacked could not be compared with those of the run")
         if all_of_them["tested"] < all_of_them["facts"]:
             reasons.append(f"{all_of_them['facts'] - all_of_them['tested']} of the facts had no value in any attack")
-    kept = found["utility"]["kept"]
+    kept, last = found["utility"]["kept_since_first"], found["utility"]["kept"]
     if kept == NOT_GIVEN:
         reasons.append("nothing says what utility was kept")
     elif kept < policy.least_utility:
         share = f"{100 * kept:.0f} % of {found['utility']['measure']}"
-        reasons.append(f"{share} was kept; the policy asks for {100 * policy.least_utility:.0f} %")
+        since = f" since the first request, {100 * last:.0f} % by this one" if kept != last else ""
+        reasons.append(f"{share} was kept{since}; the policy asks for {100 * policy.least_utility:.0f} %")
     if not policy.faults_allowed and found["faults"] == NOT_GIVEN:
         reasons.append("no evaluation says whether the model still writes text, and the policy allows no faults")
     elif not policy.faults_allowed:

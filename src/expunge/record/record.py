@@ -1,7 +1,7 @@
 """Record: a finished run and what was measured of it in; `erasure.json` in its folder out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date as Date
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from expunge.core.lock import locked
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import check_output_file
-from expunge.core.places import without_places
+from expunge.core.places import is_path, leads_somewhere, without_places
 from expunge.core.surface import assigned
 from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
@@ -62,6 +62,7 @@ def record(
     run: str | Path,
     *,
     request: str,
+    received: str | None = None,
     ground: str | None = None,
     date: str | None = None,
     corpus: Corpus | None = None,
@@ -81,6 +82,7 @@ def record(
     Args:
         run: folder of a finished run.
         request: the name of the request in the controller's files, such as `REQ-17`; no personal data.
+        received: the day on which the request came in, as 2026-01-20.
         ground: the legal ground of the request.
         date: of the record, as 2026-01-31; None: today.
         corpus: holds the forget rows; None: they are read again from where the run read them.
@@ -103,7 +105,7 @@ def record(
     """
     require_type("request", request, str, "text")
     require(bool(request.strip()), "request must name the request, such as REQ-17; it is empty.")
-    folder, chosen, day = path_of("run", run), load_policy(policy), _day(date)
+    folder, chosen, day = path_of("run", run), load_policy(policy), _day(date, "date")
     manifest = finished_run(folder)
     for name in (FILE, ENVELOPE):
         check_output_file(folder / name, overwrite=overwrite)
@@ -123,19 +125,21 @@ def record(
     followed = _predecessor(folder, manifest, predecessor)
     derived = _derived(derivatives)
     salted = path_of("salt", salt) if salt is not None else folder.resolve().with_name(f"{folder.resolve().name}.salt")
+    handed_on, attacks = _handed_on(manifest, found.result)
     with locked(folder):
         evidence = Evidence(
             request=request,
             date=day,
+            received=None if received is None else _day(received, "received").isoformat(),
             ground=ground,
             release=release,
-            run=manifest,
+            run=handed_on,
             policy=chosen,
             scope=scope(rows["forget"], salt_at(salted, folder)),
             evaluation=after.result,
             start=before.result,
             retrained=retrained.result,
-            attacked=found.result,
+            attacked=attacks,
             weights_compared=compared,
             sources={"evaluation": after.digest, "start": before.digest, "attacked": found.digest},
             start_files=_files_of(manifest.results.get("start_model")),
@@ -246,23 +250,40 @@ def _check_followers(folder: Path) -> None:
 
 
 def _derived(derivatives: Sequence[str | Path]) -> dict[str, str]:
-    """SHA-256 of derived models, by their names."""
+    """SHA-256 of derived models, by their names; of a folder with weights that of each of their files."""
     found: dict[str, str] = {}
     for one in derivatives:
         path = path_of("a derivative", one)
         if not path.exists():
             raise ExpungeError(f"no derived model at '{path}'.")
-        name = without_places(str(one))
-        if name in found:
-            raise ExpungeError(f"derivatives names two that are called {name}: rename one, or give relative paths.")
-        found[name] = file_digest(path)
+        name = path.resolve().name
+        if any(known == name or known.startswith(f"{name}/") for known in found):
+            raise ExpungeError(
+                f"derivatives names two that are called {name}, and a record holds no folders: rename one."
+            )
+        weights = sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".gguf"))
+        found |= {f"{name}/{file.relative_to(path).as_posix()}": file_digest(file) for file in weights}
+        found |= {} if weights else {name: file_digest(path)}
     return found
 
 
-def _day(text: str | None) -> Date:
+def _handed_on(manifest: Manifest, attacked: Attacked | None) -> tuple[Manifest, Attacked | None]:
+    """Run and attacks with the names alone of files and folders: a record is handed on."""
+
+    def is_place(text: Any) -> bool:
+        return is_path(text) or leads_somewhere(text)
+
+    results = {**manifest.results, "start_model": without_places(manifest.results.get("start_model"), is_place)}
+    told = replace(manifest, arguments=without_places(manifest.arguments, is_place), results=results)
+    if attacked is None:
+        return told, None
+    return told, replace(attacked, settings=without_places(dict(attacked.settings), is_place))
+
+
+def _day(text: str | None, what: str) -> Date:
     if text is None:
         return Date.today()
     try:
         return Date.fromisoformat(text)
     except (TypeError, ValueError):
-        raise ExpungeError(f"date must be a day, such as 2026-01-31; got {text!r}.") from None
+        raise ExpungeError(f"{what} must be a day, such as 2026-01-31; got {text!r}.") from None

@@ -19,7 +19,12 @@ from expunge.record.signing import NoSigning, fault_of, public_key
 from expunge.record.statement import ENVELOPE, FILE, FILES, Statement, read_statement
 from expunge.results.places import IN_RUNS, RELEASE
 
+REWRITTEN = ("*config.json", "adapter*.json", "*.index.json", MANIFEST)
+"""Files that `export` writes anew, without folders of the machine."""
 Result = Literal["right", "wrong", "not checked"]
+
+
+OWN_KEY = "by the key that the record itself names, which anyone could have put there: name one that you trust, key="
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ class Verification:
         if self.wrong:
             return "\n".join(f"{check.what}: {check.note}" for check in self.wrong)
         left = [check.what for check in self.checks if check.result == "not checked"]
-        return "Everything matches" + (f"; not checked: {', '.join(left)}." if left else ".")
+        said = "Everything matches" + (f"; not checked: {', '.join(left)}." if left else ".")
+        own = any(check.note == OWN_KEY for check in self.checks)
+        return f"{said} The signature is {OWN_KEY}." if own else said
 
 
 def verify(
@@ -112,7 +119,7 @@ def _signature(folder: Path, found: Statement, trusted: str | None) -> Check:
         return Check(what, "not checked", str(error))
     if fault:
         return Check(what, "wrong", fault)
-    return Check(what, "right", "" if trusted else "by the key that the record names; name one that you trust: key=")
+    return Check(what, "right", "" if trusted else OWN_KEY)
 
 
 def _files(folder: Path, found: Statement) -> Iterator[Check]:
@@ -129,20 +136,32 @@ def _files(folder: Path, found: Statement) -> Iterator[Check]:
 
 
 def _released(folder: Path, found: Statement) -> Iterator[Check]:
-    """What `export` wrote, and that its weights are the run's where they were taken as they are."""
+    """What `export` wrote by its manifest, which anyone can write anew; so the record must vouch for the weights."""
     digests: Mapping[str, str] = Manifest.load(folder).results["files"]
     yield from _unchanged(folder, {n: d for n, d in digests.items() if n not in FILES}, "since it was exported")
-    for name in sorted(_there(folder) - {*digests, MANIFEST}):
+    for name in sorted(_there(folder) - {*digests, *FILES, MANIFEST}):
         yield Check(name, "wrong", "not there when it was exported")
     yield Check(MANIFEST, "not checked", "nothing says what it was")
-    for name in sorted(name for name in digests if name.endswith((".safetensors", ".gguf"))):
+    yield from _vouched(digests, found)
+
+
+def _vouched(digests: Mapping[str, str], found: Statement) -> Iterator[Check]:
+    """Are the files of a release those that the record is about, or models that it names as made from them?"""
+    known = {*found.files.values(), *_derivatives(found).values()}
+    for name, digest in sorted(digests.items()):
         what = f"{name} in the record"
-        if digests[name] in found.files.values():
+        weights = fnmatchcase(name, "*.safetensors") or fnmatchcase(name, "*.gguf")
+        if digest in known:
             yield Check(what, "right")
-        elif name in found.files:
+        elif weights:
+            yield Check(what, "wrong", "the record is not about this file, and names no such model made from its own")
+        elif name in found.files and not any(fnmatchcase(name, pattern) for pattern in REWRITTEN):
             yield Check(what, "wrong", "not the file that the record is about")
-        else:
-            yield Check(what, "not checked", "it was made from the run's files, which the record is about")
+
+
+def _derivatives(found: Statement) -> Mapping[str, str]:
+    told = found.predicate["lineage"]["derivatives"]
+    return told if isinstance(told, Mapping) else {}
 
 
 def _unchanged(folder: Path, digests: Mapping[str, str], since: str) -> Iterator[Check]:
@@ -153,7 +172,8 @@ def _unchanged(folder: Path, digests: Mapping[str, str], since: str) -> Iterator
         elif file_digest(path) != digest:
             yield Check(name, "wrong", f"changed {since}")
         else:
-            yield Check(name, "right")
+            outside = not path.resolve().is_relative_to(folder.resolve())
+            yield Check(name, "right", "a link to a file outside the folder" if outside else "")
 
 
 def _there(folder: Path) -> set[str]:
@@ -170,9 +190,10 @@ def _chain(folder: Path, found: Statement, where: str | Path | None) -> Check:
     while before is not None:
         if (earlier := known.get(before["digest"])) is None:
             changed = any(entry.folder.name == before["run"] for entry in entries)
-            named = f"the record of {before['requests'][-1]} ({before['run']})"
-            note = f"{named} {'was changed' if changed else 'is not here'}"
-            return Check(what, "wrong" if changed or where is not None else "not checked", note)
+            gone = not changed and (folder.resolve().parent / before["run"]).is_dir()
+            why = "was changed" if changed else "is gone from its run folder" if gone else "is not here"
+            note = f"the record of {before['requests'][-1]} ({before['run']}) {why}"
+            return Check(what, "wrong" if changed or gone or where is not None else "not checked", note)
         before, length = predecessor_of(earlier), length + 1
     return Check(what, "right", f"{length} records")
 
@@ -186,4 +207,4 @@ def _scope(found: Statement, salt: bytes, corpus: Corpus) -> Check:
         return Check(
             what, "wrong", f"{len(others)} of {counted(len(rows), 'row')} were not in it: {places(rows, others)}"
         )
-    return Check(what, "right", f"all {len(rows)} rows were in scope, of {found.predicate['scope']['rows']}")
+    return Check(what, "right", f"all {counted(len(rows), 'row')} in scope, of {found.predicate['scope']['rows']}")

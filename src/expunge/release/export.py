@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, file_digest, file_digests
+from expunge.core.places import is_path, leads_somewhere
 from expunge.core.progress import Progress
 from expunge.core.whole import whole_folder, write_whole
 from expunge.data.corpus import Corpus
@@ -187,9 +188,11 @@ def _write_gguf(made: Plan, aside: Path, kind: Kind, progress: Progress | None) 
 
 def _card(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> str:
     """The text of the card, once it was read again as a hub reads it."""
+    began = str(made.manifest.results.get("start_model") or "not recorded")
+    called = made.base_model or (Path(began).name if leads_somewhere(began) or is_path(began) else began)
     text = card(
         made.evidence.evaluation,
-        made.manifest,
+        replace(made.manifest, results={**made.manifest.results, "start_model": called}),
         name=made.name,
         start=made.evidence.start,
         retain=made.evidence.retain,

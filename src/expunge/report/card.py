@@ -17,7 +17,7 @@ from expunge.report.compared_models import Model, assign_roles
 from expunge.report.faults import faults
 from expunge.report.summary import STANDING, warnings_of
 from expunge.report.tables import Table, escape_markdown, markdown_cell, measured, table_of
-from expunge.report.text import flat, words
+from expunge.report.text import flat, listed, words
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation, Measure
 
@@ -152,7 +152,9 @@ def _measured(models: tuple[Model, ...]) -> str:
         return "Nothing was measured of this model, so nothing here says whether it forgot anything."
     held = measured(models)
     table = table_of(models, [name for name in held if any(one.value is not None for one in held[name].values())])
-    return f"{_reading(table)}\n\n{_scores(table)}\n\n{_meanings(models, table)}"
+    lacking = [f"the {role} model" for role in ("start", "retain") if role not in {model.role for model in models}]
+    beside = f" Not measured beside it: {listed(lacking)}." if lacking else ""
+    return f"{_reading(table)}{beside}\n\n{_scores(table)}\n\n{_meanings(models, table)}"
 
 
 def _attacks(attacked: Attacked | None) -> str:

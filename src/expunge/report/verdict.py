@@ -65,7 +65,11 @@ def verdict(
         _not_tried(attacks, own),
         *_rule(rule),
     ]
-    return Verdict(model, f"{_broken(found)}{_headline(tally, bool(ran))}", tuple(sentences))
+    return Verdict(
+        model,
+        f"{_broken(found)}{_headline(tally, bool(ran), partly=bool(_partly(model, facts, attacks, ran)))}",
+        tuple(sentences),
+    )
 
 
 def _broken(faults: Sequence[str]) -> str:
@@ -92,11 +96,13 @@ def _other_sets(model: int, models: Sequence[Model]) -> list[str]:
     ]
 
 
-def _headline(tally: Counter[tuple[str, Bucket]], attacked: bool) -> str:
+def _headline(tally: Counter[tuple[str, Bucket]], attacked: bool, *, partly: bool) -> str:
     gone, out = tally[FORGET, "forgotten"], tally[FORGET, "leaks"]
     if not gone + out:
         return "No fact of the forget set can be judged."
     tried = "can no longer be drawn out by anything tried"
+    if partly:
+        tried = "can no longer be drawn out by what was tried on each"
     if not attacked:
         tried = f"no longer {'comes' if gone == 1 else 'come'} out when asked as in the data"
     if not gone:
@@ -127,9 +133,14 @@ def _leaking(
     most = under.most_common(NAMED)
     told += [f"{n} under {attacks[i].column.name}" for i, n in most]
     more = f"; {counted(len(under) - NAMED, 'other attack')} draw facts out, too" if len(under) > NAMED else ""
-    forgotten = sum(fact.split.startswith(FORGET) for fact in facts)
-    partly = [attacks[i].column.untested(forgotten) for i in ran]
-    return [f"They leak: {listed(told)}{more}.", *filter(None, partly)]
+    return [f"They leak: {listed(told)}{more}.", *_partly(model, facts, attacks, ran)]
+
+
+def _partly(model: int, facts: Sequence[Fact], attacks: Sequence[Attack], ran: Sequence[int]) -> list[str]:
+    """Which attacks drew facts of this model out and were not tried on others."""
+    own = [fact for fact in facts if fact.split.startswith(FORGET)]
+    n = sum(fact.said[model] is not None or any(i in fact.tried for i in ran) for fact in own)
+    return [sentence for i in ran if (sentence := attacks[i].column.untested(n))]
 
 
 def _apart(tally: Counter[tuple[str, Bucket]], rule: Rule) -> list[str]:

@@ -19,6 +19,9 @@ from expunge.results.texts import Texts, is_hash, text_hash
 
 FILE = "attacked.json"
 FORMAT = 2
+READABLE = (1, 2)
+"""Formats that are read; the first one has the values of the last step alone."""
+OLD = "an earlier version counted the last step alone"
 RESAMPLES = 1000
 GAIN = 0.01
 """Change of the mean value along an attack below which it counts as noise: one answer of a hundred."""
@@ -216,10 +219,12 @@ class Column:
     @property
     def passed(self) -> str:
         """That some facts leaked at an earlier step than the last alone, as the means do not show; else empty."""
-        gone = sum(self._last[fact] < self.threshold for fact in self.leaking)
+        last, leaking = self._last, self.leaking
+        gone = sum(last[fact] < self.threshold for fact in leaking)
         if not gone:
             return ""
-        return f"Under {self.name}, {gone} of the {len(self.leaking)} leaking facts did so before the last step alone."
+        of = f"{gone} of the {len(leaking)} leaking facts"
+        return f"Under {self.name}, {of} leaked on the way, no longer at the last step."
 
     def untested(self, facts: int) -> str:
         """That this attack draws facts out and says nothing about others, of so many; empty where it does not."""
@@ -410,12 +415,16 @@ def load_attacked(path: str | Path) -> Attacked:
     if not path.is_file():
         raise ExpungeError(f"no result of an attack at {path}. {cure}")
     content = read_sealed(path, "the result of an attack", cure)
-    if content.get("format") != FORMAT:
+    if content.get("format") not in READABLE:
         raise ExpungeError(f"{path} is not the result of an attack in format {FORMAT}. {cure}")
     columns = tuple(
         Column(**{**column, "leak": _leak(column["leak"]), "control": _leak(column["control"])})
         for column in content["columns"]
     )
+    if content["format"] == 1:
+        columns = tuple(
+            replace(one, note=OLD) if one.leak and one.leak.curve and not one.note else one for one in columns
+        )
     known = {name: content[name] for name in ("control", "label", "settings", "inputs")}
     return Attacked(columns=columns, questions=tuple(content["questions"]), answers=tuple(content["answers"]), **known)
 
@@ -424,7 +433,7 @@ def _leak(content: Mapping[str, Any] | None) -> Leak | None:
     if content is None:
         return None
     listed = {name: tuple(content[name]) for name in ("facts", "values", "prompts", "texts")}
-    nested = {name: tuple(map(tuple, content[name])) for name in ("curve", "by_point")}
+    nested = {name: tuple(map(tuple, content[name])) for name in ("curve", "by_point") if name in content}
     return Leak(**{**content, **listed, **nested})  # type: ignore[arg-type]
 
 

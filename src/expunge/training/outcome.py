@@ -1,7 +1,7 @@
 """What a run did: how probable answers are to the model before and after it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ FORGOTTEN = 0.25
 COLLAPSED = 0.5
 """Share that the retain set keeps at most where the model collapsed."""
 KNOWN = 0.05
-"""Probability below which a retain set was not known before, and cannot be lost."""
+"""Probability below which a set or a row was not known before, and cannot be lost."""
+TINY = 1e-12
 FEW_STEPS = 20
 MORE_RETAIN = 10
 """Retain rows for a forget row with which perturbed weights learned the retain set again (docs/LOG.md, 2026-11-28)."""
@@ -86,10 +87,24 @@ class Outcome:
         kept = {name: after[name] / before[name] for name in before if before[name] > 0}
         if any(kept[name] < COLLAPSED for name in kept if name != "forget" and before[name] > KNOWN):
             return "collapsed"
-        share = kept.get("forget", 0.0)
+        share = self._left if self._left is not None else kept.get("forget", 0.0)
         if share > HARDLY:
             return "hardly moved"
         return "partly forgotten" if share > FORGOTTEN else "forgotten"
+
+    @property
+    def _left(self) -> float | None:
+        """The share that is left of the rows that were known, where others were not: they say nothing of forgetting.
+
+        Where a run goes on from an earlier one, the rows of that one are hardly probable from the start.
+        """
+        if "forget" not in self.before:
+            return None
+        before, after = self.before["forget"].rows, self.after["forget"].rows
+        known = [row for row, value in before.items() if value > KNOWN]
+        if not known or len(known) == len(before):
+            return None
+        return math.exp(sum(math.log(max(after[row], TINY) / before[row]) for row in known) / len(known))
 
     def as_results(self) -> dict[str, Any]:
         """For the manifest; the verdict where there is something to forget, and its rows one by one."""
@@ -117,10 +132,19 @@ def outcome_text(results: Mapping[str, Any]) -> str:
         return ""
     before, after = told["before"], told["after"]
     numbers = ", ".join(f"{name} {before[name]:.3g} before, {after[name]:.3g} after" for name in before)
-    told = f"mean probability of an answer's token: {numbers}"
+    told = f"mean probability of an answer's token: {numbers}{_of_known(told.get('forget_rows', ()))}"
     if "outcome" not in results:
         return told
     return f"{results['outcome']}, by probabilities alone: {told}\n{UNSEEN}"
+
+
+def _of_known(rows: Sequence[Mapping[str, float]]) -> str:
+    """The same of the forget rows that were known before, where others were not: the verdict is about these."""
+    known = [row for row in rows if row["before"] > KNOWN]
+    if not known or len(known) == len(rows):
+        return ""
+    before, after = (sum(row[when] for row in known) / len(known) for when in ("before", "after"))
+    return f"; the {len(known)} of {len(rows)} forget rows that were known: {before:.3g} before, {after:.3g} after"
 
 
 def advice(verdict: Verdict, arguments: Mapping[str, Any], steps: int) -> str:

@@ -156,4 +156,4 @@ def sample(examples: Sequence[Example]) -> list[int]:
     for number, example in enumerate(examples):
         files.setdefault(example.file, []).append(number)
     each = max(AT_LEAST, SAMPLE // len(files))
-    return [number for of in files.values() for number in of[:: max(1, len(of) // each)][:each]]
+    return [of[k * len(of) // min(each, len(of))] for of in files.values() for k in range(min(each, len(of)))]

@@ -19,7 +19,7 @@ const number = (value) => (typeof value === "number" ? value.toFixed(3).replace(
 function progress(run) {
   const cell = element("td");
   if (run.state === "finished") {
-    cell.textContent = [`finished, ${run.step} steps`, run.outcome].filter(Boolean).join(": ");
+    cell.textContent = [`finished, ${run.step} steps`, run.outcome && `${run.outcome}, by probabilities alone`].filter(Boolean).join(": ");
     return cell;
   }
   const steps = run.steps ? `step ${run.step} of ${run.steps}` : "has not begun its steps";

@@ -27,6 +27,8 @@ class RecordConfig(CorpusConfig):
     """Name of the request in your files, such as `REQ-17`; no personal data."""
     ground: str | None = None
     """Legal ground of the request, such as `GDPR Art. 17(1)(b)`."""
+    received: str | None = None
+    """Day on which the request came in, such as `2026-01-20`."""
     date: str | None = None
     """Day of the record, such as `2026-01-31`; null: today."""
     evaluation: str | None = None
@@ -65,6 +67,7 @@ def record(call: Call[RecordConfig]) -> int:
     made = stage(
         call.positional[0],
         request=config.request,
+        received=config.received,
         ground=config.ground,
         date=config.date,
         corpus=forget_rows(config, call.resolved.extra),
@@ -155,7 +158,7 @@ def listed(call: Call[ListConfig]) -> int:
             (
                 str(entry.folder.relative_to(Path(call.positional[0]))),
                 told["request"]["id"],
-                told["request"]["date"],
+                told["date"],
                 told["verdict"]["text"],
                 "-" if before is None else f"{before['requests'][-1]} ({before['run']})",
                 f"changed: {entry.statement.fault}" if entry.statement.fault else _STATES[entry.state],
