@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from expunge.core.distributed import ranks
 from expunge.core.progress import Progress
 
 
@@ -88,8 +90,10 @@ class StopWhenAsked(TrainerCallback):
                 signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint and the end of training once a signal came."""
-        if self.asked:
+        """Ask for a checkpoint and the end of training once a signal came, to whichever process."""
+        # Signals come between two steps for one process and after them for another; all must end at the same step.
+        if ranks().summed(torch.tensor(int(self.asked))):
+            self.asked = True
             control.should_save = True
             control.should_training_stop = True
 
