@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.core.distributed import ranks
-from expunge.core.progress import Progress
+from expunge.core.progress import Progress, first_process
 
 
 class ReportProgress(TrainerCallback):
@@ -76,10 +76,11 @@ class StopWhenAsked(TrainerCallback):
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
-            print(
-                "\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once",
-                file=sys.stderr,
-            )
+            if first_process():
+                print(
+                    "\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once",
+                    file=sys.stderr,
+                )
 
         for number in before:
             signal.signal(number, handle)

@@ -34,7 +34,8 @@ def project(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> tuple[list[Te
     """
 
     def inner(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-        return float(sum((a.double() * b.double()).sum() for a, b in zip(one, other, strict=True)))
+        products = [(a.double() * b.double()).sum() for a, b in zip(one, other, strict=True)]
+        return float(whole(sum(products[1:], products[0])))  # divided gradients have a part of it on each process
 
     product, lengths = inner(forget, retain), (inner(forget, forget), inner(retain, retain))
     if not all(lengths):
