@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -266,8 +265,8 @@ def after_a_step(process: subprocess.Popen[str], run: Path, *, steps: int) -> No
 
 @pytest.mark.slow
 def test_divided_weights_are_resumed_after_ctrl_c_and_a_kill(here: Path) -> None:
-    """To the bits of an undisturbed run with as many processes, and to its numbers with one."""
-    words = ["unlearn", *WORDS, "epochs=16", "checkpoint_every=2", "keep_checkpoints=2"]
+    """To the bits of an undisturbed run."""
+    words = ["unlearn", *WORDS, "epochs=8", "checkpoint_every=2"]
     two = ["--launch", "fsdp2", "--processes", "2"]
     whole = done(*words, "output=whole", *two)
     assert whole.returncode == 0, whole.stderr[-3000:]
@@ -278,7 +277,7 @@ def test_divided_weights_are_resumed_after_ctrl_c_and_a_kill(here: Path) -> None
     _, err = process.communicate(timeout=200)
     assert process.returncode == 128 + signal.SIGINT, err[-2000:]
     assert err.count("interrupted: stopped at step") == 1 and "SIGINT was passed on to all processes" in err
-    (latest,) = [int(found) for found in re.findall(r"stopped at step (\d+) of 20", err)]
+    (latest,) = [int(found) for found in re.findall(r"stopped at step (\d+) of 10", err)]
 
     process = expunge(*words, "output=run", "--resume", *two)
     after_a_step(process, here / "run", steps=latest + 2)
@@ -288,16 +287,8 @@ def test_divided_weights_are_resumed_after_ctrl_c_and_a_kill(here: Path) -> None
     assert f"going on from step {latest}" in out
     assert "process 1 of 2 was killed by SIGKILL, and the others were ended with it." in err
 
-    shutil.copytree(here / "run", here / "alone")
-    expected = load_file(here / "whole" / "model.safetensors")
-    for name, how in (("run", two), ("alone", [])):
-        resumed = done(*words, f"output={name}", "--resume", *how)
-        assert resumed.returncode == 0, resumed.stderr[-3000:]
-        assert "going on from step" in resumed.stdout
-        found = load_file(here / name / "model.safetensors")
-        assert found.keys() == expected.keys()
-        for key, weight in expected.items():
-            if how:
-                assert torch.equal(found[key], weight), key
-            else:
-                torch.testing.assert_close(found[key], weight, rtol=1e-2, atol=1e-3, msg=key)
+    resumed = done(*words, "output=run", "--resume", *two)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    found, expected = (load_file(here / name / "model.safetensors") for name in ("run", "whole"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], weight) for key, weight in expected.items())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from resume_run import left_by_a_kill
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -16,7 +17,6 @@ from expunge.core.checkpoints import checkpoints
 from expunge.masks.mask import Mask
 from launched import run_ranks
 from made_masks import made_mask
-from resume_run import left_by_a_kill
 
 pytestmark = [pytest.mark.xdist_group("distributed"), pytest.mark.slow]  # one pair of processes serves all
 
@@ -94,3 +94,47 @@ def test_the_same_number_of_processes_ends_with_the_same_bits(name: str, folder:
         # What a mask selects is held whole by each process.
         kind = "Tensor" if "unit" in CASES[name] else "DTensor"
         assert set(json.loads((here / f"moments.{rank}.json").read_text())) <= {kind, "Parameter"}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_one_process_goes_on_with_the_same_pairs(name: str, folder: Path, tmp_path: Path) -> None:
+    """From a checkpoint of divided weights with whole ones, and the other way round."""
+    here = folder / name
+    expected = load_file(here / "one/model.safetensors")
+    with_one = alone(here, name, output_dir=here / "for one", resume=True)
+    for found in (with_one.model.state_dict(), load_file(here / "of one.0.safetensors")):
+        for key, weight in expected.items():
+            torch.testing.assert_close(found[key], weight, rtol=1e-9, atol=1e-12, msg=key)
+    history = [row["loss"] for row in json.loads((here / "of one.1.json").read_text())]
+    assert history == pytest.approx([row["loss"] for row in with_one.history], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_checkpoint_is_that_of_one_process(name: str, folder: Path) -> None:
+    """It loads alone as a model, and the optimizer's moments are whole, in no file of pickles."""
+    *_, divided = checkpoints(folder / name / "undisturbed")
+    *_, one = checkpoints(folder / name / "one")
+    assert divided.name == one.name == "checkpoint-3"
+    assert {p.name for p in one.iterdir()} - {"optimizer.pt", "rng_state.pth"} == {
+        p.name for p in divided.iterdir()
+    } - {"optimizer.safetensors", "rng_state_0.pth", "rng_state_1.pth"}
+    model = AutoModelForCausalLM.from_pretrained(divided)
+    for key, weight in AutoModelForCausalLM.from_pretrained(one).state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], weight, rtol=1e-9, atol=1e-12, msg=key)
+    stock = torch.load(one / "optimizer.pt", weights_only=True)["state"]
+    ours = load_file(divided / "optimizer.safetensors")
+    assert ours.keys() == {f"state.{number}.{key}" for number, values in stock.items() for key in values}
+    for number, values in stock.items():
+        for key, value in values.items():
+            torch.testing.assert_close(ours[f"state.{number}.{key}"], value, rtol=1e-6, atol=1e-12)
+
+
+def test_masters_of_what_is_stored_in_16_bits_are_kept(folder: Path) -> None:
+    *_, latest = checkpoints(folder / "masked matrices in 16 bits" / "undisturbed")
+    masters = {key: value for key, value in load_file(latest / "optimizer.safetensors").items() if "masters" in key}
+    weights = load_file(latest / "model.safetensors")
+    assert masters
+    for key, value in masters.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value.bfloat16(), weights[key.removeprefix("masters.")])
+        assert not torch.equal(value, weights[key.removeprefix("masters.")].float())

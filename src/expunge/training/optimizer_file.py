@@ -57,7 +57,8 @@ def write_optimizer(optimizer: Optimizer, folder: Path) -> None:
             _check_divided(values)
     tensors: dict[str, Tensor] = {}
     rest: dict[str, Any] = {}
-    for name, value in flattened(state).items():
+    numbered = {str(number): values for number, values in state["state"].items()}
+    for name, value in flattened({**state, "state": numbered}).items():
         if not isinstance(value, Tensor):
             rest[name] = value
             continue
@@ -126,9 +127,7 @@ def _whole_state(folder: Path) -> dict[str, Any]:
     """The state dict in a checkpoint, with whole tensors that are read once they are used."""
     path = folder / FILE
     if not path.is_file():
-        stock: dict[str, Any] = torch.load(
-            folder / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True
-        )
+        stock: dict[str, Any] = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
         return stock
     with reading(path, "optimizer state"), safe_open(path, framework="pt") as file:
         found = json.loads(file.metadata()[_REST]) | {name: file.get_tensor(name) for name in file.keys()}

@@ -99,6 +99,5 @@ class Surgery:
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         self.mean = {
-            name: divided_as(tensor, self.parameters[name])
-            for name, tensor in load_file(folder / FILE).items()
+            name: divided_as(tensor, self.parameters[name]) for name, tensor in load_file(folder / FILE).items()
         }
