@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
@@ -40,12 +42,29 @@ def note_moments(optimizer: Any, folder: Path) -> None:
     RESUMED.append(",".join({type(values["exp_avg"]).__name__ for values in state}))
 
 
-def run(folder: Path, name: str, *, dtype: str, **how: Any) -> None:
+def look(model: nn.Module, step: int) -> None:
+    """A rule that never stops a run; its forward pass leaves weights whole, and a checkpoint comes right after it."""
+    with torch.no_grad():
+        model(input_ids=torch.tensor([[1, 17, 40, 3]]))
+
+
+look.about = "a look"  # type: ignore[attr-defined]
+
+
+def interrupt(what: str, done: int, total: int, text: str) -> None:
+    """Ctrl-C in the second step, to the second process alone."""
+    if what == "npo" and done == 2 and dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def run(folder: Path, name: str, *, dtype: str, looks: bool = False, **how: Any) -> None:
     """Unlearn; leave this rank's weights, whole, and history under a name in the folder that holds the start model."""
     model = AutoModelForCausalLM.from_pretrained(
         folder / "start", dtype=getattr(torch, dtype), distributed_config=DistributedConfig(fsdp_size=2)
     )
     assert all(isinstance(p, DTensor) for p in model.parameters()), "the model is not sharded"
+    if looks:
+        how["stop"] = look
     done = expunge.unlearn(model, zoo.tokenizer(), zoo.corpus(), output_dir=folder / name, **how)
     whole = {key: p.full_tensor().detach().clone().contiguous() for key, p in done.model.named_parameters()}  # type: ignore[attr-defined]
     save_file(whole, folder / f"{name}.{dist.get_rank()}.safetensors")
@@ -63,6 +82,11 @@ def resume(folder: Path, *, step: int, **how: Any) -> None:
     for name in ("resumed", "of one"):
         if (folder / name).is_dir():
             run(folder, name, resume=True, **how)
+    if (folder / "of one").is_dir() and "mask" not in how:
+        try:
+            run(folder, "interrupted", progress=interrupt, **{**how, "checkpoint_every": 0})
+        except KeyboardInterrupt as stopped:
+            (folder / f"interrupted.{dist.get_rank()}.txt").write_text(str(stopped))
     (folder / f"moments.{dist.get_rank()}.json").write_text(json.dumps(RESUMED))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from resume_run import left_by_a_kill
+from resume_run import left_by_a_kill, look
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -32,8 +32,8 @@ SETTINGS: dict[str, Any] = {
 }
 """Four steps, with a checkpoint after each but the last; three rows do not divide among two processes."""
 CASES: dict[str, dict[str, Any]] = {
-    "npo": {"method": "npo"},
-    "gru": {"method": "grad_diff", "surgery": "gru"},
+    "npo": {"method": "npo", "looks": True},
+    "gru": {"method": "grad_diff", "surgery": "gru", "architecture": "gpt2"},  # all of it is one unit of FSDP2
     "masked weights": {"method": "npo", "unit": "weight"},
     "masked matrices in 16 bits": {"method": "grad_diff", "unit": "matrix", "dtype": "bfloat16"},
 }
@@ -54,6 +54,8 @@ def alone(folder: Path, case: str, **how: Any) -> expunge.Run:
     """The run of a case in this process."""
     settings = {**SETTINGS, **CASES[case], **how}
     model = zoo.tiny_model().to(getattr(torch, settings.pop("dtype")))
+    if settings.pop("looks", False):
+        settings["stop"] = look
     if settings.pop("unit", None):
         settings["mask"] = Mask.load(folder / "mask.safetensors")
     return expunge.unlearn(model, zoo.tokenizer(), zoo.corpus(), **settings)
@@ -66,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = {}
     for name, how in CASES.items():
         here, settings = folder / name, {**SETTINGS, **how}
-        start = zoo.tiny_model().to(getattr(torch, settings["dtype"]))
+        start = zoo.tiny_model(settings.pop("architecture", "llama")).to(getattr(torch, settings["dtype"]))
         start.save_pretrained(here / "start")
         if "unit" in settings:
             mask = made_mask(start, settings.pop("unit"), "layers")
@@ -138,3 +140,15 @@ def test_masters_of_what_is_stored_in_16_bits_are_kept(folder: Path) -> None:
         assert value.dtype == torch.float32
         assert torch.equal(value.bfloat16(), weights[key.removeprefix("masters.")])
         assert not torch.equal(value, weights[key.removeprefix("masters.")].float())
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(folder: Path) -> None:
+    said = [(folder / "npo" / f"interrupted.{rank}.txt").read_text() for rank in (0, 1)]
+    assert said[0] == said[1] and said[0].startswith("stopped at step 2 of 4; the checkpoint ")
+    (latest,) = checkpoints(folder / "npo" / "interrupted")
+    assert latest.name == "checkpoint-2"
+    *_, other, _ = checkpoints(folder / "npo" / "undisturbed")
+    assert other.name == latest.name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        before, after = load_file(other / name), load_file(latest / name)
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)

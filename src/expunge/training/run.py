@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.checkpoints import checkpoints, manifest_of, step
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import barrier, sharded
+from expunge.core.distributed import barrier
 from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.core.nested import flattened
 from expunge.core.progress import Progress, first_process
@@ -356,13 +356,13 @@ def train(
     narrow(model, stored)
     if stored:
         trainer.check_weights()  # what float32 holds may be infinite in float16
-    writes, parted = trainer.is_world_process_zero(), sharded(model)
+    writes = trainer.is_world_process_zero()
     # Divided weights are gathered from all processes, of which the first writes.
-    aside = folder / RESULT if folder is not None and (writes or parted) else None
+    aside = folder / RESULT if folder is not None and (writes or trainer.divided) else None
     if aside is not None and writes:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-    if parted:
+    if trainer.divided:
         barrier()
     if keep is not None:
         model = keep(model, aside)

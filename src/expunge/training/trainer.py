@@ -91,6 +91,8 @@ class ObjectiveTrainer(Trainer):
 
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=_on_host)  # type: ignore[arg-type]
         self.objective = objective
+        self.divided = sharded(model)
+        """Does each process hold a part of each weight? Asked before steps, which may leave weights whole meanwhile."""
         self.reference = reference
         self.rows_a_step = rows_a_step
         self.selected: Selected | None = None
@@ -246,7 +248,7 @@ class ObjectiveTrainer(Trainer):
     # Called when a checkpoint is written and read: the running mean of surgery is state like the optimizer's moments.
     # The stock methods store and take the part of each weight that one process holds, where weights are divided.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if sharded(cast(nn.Module, self.model)):
+        if self.divided:
             assert self.optimizer is not None and self.lr_scheduler is not None
             write_optimizer(self.optimizer, Path(output_dir))
             if self.args.should_save:
@@ -257,7 +259,7 @@ class ObjectiveTrainer(Trainer):
             self.surgery.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and (sharded(cast(nn.Module, self.model)) or holds_gathered(Path(checkpoint))):
+        if checkpoint is not None and (self.divided or holds_gathered(Path(checkpoint))):
             assert self.optimizer is not None and self.lr_scheduler is not None
             read_optimizer(self.optimizer, Path(checkpoint))
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
@@ -313,8 +315,8 @@ class ObjectiveTrainer(Trainer):
         if isinstance(self.model, PeftModel):
             read_adapter_into(self.model, resume_from_checkpoint)
             return
-        if sharded(own := cast(PreTrainedModel, self.model)):
-            read_weights_into(own, resume_from_checkpoint)
+        if self.divided:
+            read_weights_into(cast(PreTrainedModel, self.model), resume_from_checkpoint)
             return
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
