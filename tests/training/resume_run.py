@@ -48,9 +48,6 @@ def look(model: nn.Module, step: int) -> None:
         model(input_ids=torch.tensor([[1, 17, 40, 3]]))
 
 
-look.about = "a look"  # type: ignore[attr-defined]
-
-
 def interrupt(what: str, done: int, total: int, text: str) -> None:
     """Ctrl-C in the second step, to the second process alone."""
     if what == "npo" and done == 2 and dist.get_rank() == 1:

@@ -495,7 +495,6 @@ def read_weights_into(model: PreTrainedModel, folder: str | Path) -> None:
     Raises:
         ExpungeError: the weights do not fit the model.
     """
-    reshard(model)
     plain = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
     with quiet():
         stored, found = plain.from_pretrained(  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.models.fingerprint import whole
 from expunge.models.finite import non_finite_parameter
-from expunge.models.load import read_weights_into, reshard
+from expunge.models.load import read_weights_into
 from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
@@ -219,7 +219,6 @@ class ObjectiveTrainer(Trainer):
         if writes:
             self.run_log.clear(number)
         barrier()
-        reshard(model)  # a rule to stop by may have left weights whole
         rows, self.state.log_history = self.state.log_history, []
         try:
             super()._save_checkpoint(model, trial)
