@@ -227,6 +227,7 @@ class ObjectiveTrainer(Trainer):
         barrier()
         if writes:
             self.run_log.close(number, steps=self.state.max_steps)
+        barrier()  # all may name the checkpoint now
         self.unproven = True
 
     def check_weights(self) -> None:
