@@ -21,6 +21,7 @@ from transformers.distributed import DistributedConfig
 import expunge
 import expunge.training.trainer
 import zoo
+from expunge.training.stopping import NoValue
 
 RESUMED: list[str] = []
 """What the moments of each resumed run were, in one word."""
@@ -46,6 +47,10 @@ def look(model: nn.Module, step: int) -> None:
     """A rule that never stops a run; its forward pass leaves weights whole, and a checkpoint comes right after it."""
     with torch.no_grad():
         model(input_ids=torch.tensor([[1, 17, 40, 3]]))
+
+
+def fail(model: nn.Module, step: int) -> None:
+    raise NoValue("a measure has no value.")
 
 
 def interrupt(what: str, done: int, total: int, text: str) -> None:
@@ -84,6 +89,10 @@ def resume(folder: Path, *, step: int, **how: Any) -> None:
             run(folder, "interrupted", progress=interrupt, **{**how, "checkpoint_every": 0})
         except KeyboardInterrupt as stopped:
             (folder / f"interrupted.{dist.get_rank()}.txt").write_text(str(stopped))
+        try:
+            run(folder, "failed", **{**how, "checkpoint_every": 0, "epochs": 1, "stop": fail})
+        except NoValue as failed:
+            (folder / f"failed.{dist.get_rank()}.txt").write_text(str(failed))
     (folder / f"moments.{dist.get_rank()}.json").write_text(json.dumps(RESUMED))
 
 

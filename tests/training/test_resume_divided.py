@@ -151,3 +151,10 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(folder: Path) -> No
     for name in ("model.safetensors", "optimizer.safetensors"):
         before, after = load_file(other / name), load_file(latest / name)
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_run_that_failed_leaves_its_last_good_weights(folder: Path) -> None:
+    said = [(folder / "npo" / f"failed.{rank}.txt").read_text() for rank in (0, 1)]
+    (latest,) = checkpoints(folder / "npo" / "failed")
+    assert said == [f"a measure has no value. The last good weights are in {latest}."] * 2
+    AutoModelForCausalLM.from_pretrained(latest)

@@ -1,4 +1,4 @@
-"""The state of an optimizer over divided weights, as one file of whole tensors, of which any number of processes takes.
+"""The state of an optimizer over divided weights, as one file of whole tensors for any number of processes.
 
 transformers stores what the first process holds, which is only its part of each weight.
 """
