@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "short last step": {"method": "grad_diff", "epochs": 1.5},
     "micro-batches": {"method": "grad_diff", "micro_batch_size": 1},
     "gru": {"method": "grad_diff", "surgery": "gru"},
+    "gru, sharded": {"method": "grad_diff", "surgery": "gru", "sharded": True},
     "gru, micro-batches": {"method": "grad_diff", "surgery": "gru", "micro_batch_size": 1},
     "pdu": {"method": "pdu", "eps": 1.0, "dual_step": 0.5, "dual_warmup": 0.5, "alpha": 2.0},
     "sharded": {"method": "grad_diff", "sharded": True},

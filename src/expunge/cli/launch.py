@@ -196,7 +196,11 @@ def start(config: LaunchConfig, verb: str, words: Sequence[str]) -> int:
         config: how many, and where.
         verb: as it is called.
         words: that follow it in each process.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or another signal to end, which torchrun has passed on to the processes.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     module, command = config.command(verb, words)
@@ -209,6 +213,11 @@ def start(config: LaunchConfig, verb: str, words: Sequence[str]) -> int:
                 launcher.run(launcher.parse_args(command))
             else:
                 launcher.launch_command(launcher.launch_command_parser().parse_args(command))
+    except SignalException as error:
+        raise KeyboardInterrupt(
+            f"{error.sigval.name} was passed on to all processes; one that still ran after launcher.shutdown-timeout "
+            f"(30 seconds unless set) was killed.{_again()}"
+        ) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         complain(_failed(rank, config.all, failure.exitcode))
@@ -220,5 +229,8 @@ def _failed(rank: int, ranks: int, exitcode: int) -> str:
     how = f"ended with exit code {exitcode}"
     if exitcode < 0:
         how = f"was killed by {signal.Signals(-exitcode).name}"
-    again = " A run goes on from its last checkpoint with --resume." if "--resume" not in sys.argv else ""
-    return f"process {rank} of {ranks} {how}, and the others were ended with it.{again}"
+    return f"process {rank} of {ranks} {how}, and the others were ended with it.{_again()}"
+
+
+def _again() -> str:
+    return " A run goes on from its last checkpoint with --resume." if "--resume" not in sys.argv else ""

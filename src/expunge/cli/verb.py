@@ -149,7 +149,8 @@ def execute(verb: Verb[Any], words: Sequence[str]) -> int:
             complain(f"error: {said}")
             return USER_ERROR
         except KeyboardInterrupt as interrupt:
-            complain(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
+            if first_process():
+                complain(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
             return INTERRUPTED
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -482,6 +483,31 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         give_usual_mode(*folder.glob("*.safetensors"))
         tokenizer.save_pretrained(folder)
     return folder
+
+
+def read_weights_into(model: PreTrainedModel, folder: str | Path) -> None:
+    """Take the weights of a model whose weights are divided among processes from a folder; each reads its part.
+
+    Args:
+        model: changed in place; its parameters stay the same objects.
+        folder: what `save_model` wrote of this architecture.
+
+    Raises:
+        ExpungeError: the weights do not fit the model.
+    """
+    plain = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+    with quiet():
+        stored, found = plain.from_pretrained(  # type: ignore[attr-defined]
+            str(folder),
+            config=deepcopy(model.config),
+            dtype=max((p.dtype for p in model.parameters()), key=lambda dtype: dtype.itemsize),  # all fit into it
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are reported with the others; `check_weights` refuses them
+            distributed_config=model.config.distributed_config,
+        )
+    check_weights(folder, plain.__name__, found)
+    model.load_state_dict(stored.state_dict())
 
 
 def reshard(model: nn.Module) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from expunge.core.progress import Progress
+from expunge.core.distributed import ranks
+from expunge.core.progress import Progress, first_process
 
 
 class ReportProgress(TrainerCallback):
@@ -74,10 +76,11 @@ class StopWhenAsked(TrainerCallback):
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
-            print(
-                "\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once",
-                file=sys.stderr,
-            )
+            if first_process():
+                print(
+                    "\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once",
+                    file=sys.stderr,
+                )
 
         for number in before:
             signal.signal(number, handle)
@@ -88,8 +91,10 @@ class StopWhenAsked(TrainerCallback):
                 signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint and the end of training once a signal came."""
-        if self.asked:
+        """Ask for a checkpoint and the end of training once a signal came, to whichever process."""
+        # Signals come between two steps for one process and after them for another; all must end at the same step.
+        if ranks().summed(torch.tensor(int(self.asked))):
+            self.asked = True
             control.should_save = True
             control.should_training_stop = True
 

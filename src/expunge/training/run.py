@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from expunge.core.checkpoints import FOLDER as CHECKPOINTS
 from expunge.core.checkpoints import checkpoints, manifest_of, step
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import barrier, sharded
+from expunge.core.distributed import barrier
 from expunge.core.manifest import Manifest, file_digest, file_digests
 from expunge.core.nested import flattened
 from expunge.core.progress import Progress, first_process
@@ -278,14 +278,7 @@ def train(
             trainer.add_callback(stop)
         trainer.add_callback(clock)
         trainer.add_callback(WarnOfCollapse())
-        parted = sharded(model)
-        if parted and folder is not None and config.checkpoint_every and first_process():
-            warnings.warn(
-                "no checkpoints are written: a model whose weights are divided among processes cannot be resumed by "
-                "transformers yet. A run that is killed starts anew.",
-                stacklevel=2,
-            )
-        if folder is not None and not parted:
+        if folder is not None:
             per_epoch, every = rows.pairs.n_forget, config.checkpoint_every
             trainer.add_callback(
                 CheckpointAtEpochs(rows_per_epoch=per_epoch, batch_size=config.rows_a_step, every=every)
@@ -299,7 +292,7 @@ def train(
         choice = around.enter_context(
             packing(model, plan.packing, config.packing, longest=longest, autocast=arguments.bf16)
         )
-        if folder is not None and not parted:
+        if folder is not None:
             around.enter_context(asked.listening())
         around.enter_context(_engine_taken_off(model, checkpointing=config.gradient_checkpointing))
         if mask is not None:
@@ -365,11 +358,11 @@ def train(
         trainer.check_weights()  # what float32 holds may be infinite in float16
     writes = trainer.is_world_process_zero()
     # Divided weights are gathered from all processes, of which the first writes.
-    aside = folder / RESULT if folder is not None and (writes or parted) else None
+    aside = folder / RESULT if folder is not None and (writes or trainer.divided) else None
     if aside is not None and writes:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-    if parted:
+    if trainer.divided:
         barrier()
     if keep is not None:
         model = keep(model, aside)
@@ -398,7 +391,7 @@ def _last_good(trainer: ObjectiveTrainer, folder: Path, error: ExpungeError) -> 
     if step_now == 0:
         return ""
     good = isinstance(error, NoValue) or (isinstance(error, NonFiniteLoss) and error.gradient_alone)
-    if good and not sharded(cast(nn.Module, trainer.model)):
+    if good:
         try:
             # The Trainer saves between steps only; this is the state before the step that was refused.
             trainer._save_checkpoint(cast(nn.Module, trainer.model), None)

@@ -7,7 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from expunge.core.distributed import is_main
 from expunge.core.tensor_file import save_tensors
+from expunge.models.fingerprint import whole
+from expunge.training.optimizer_file import divided_as
 
 FILE = "surgery.safetensors"
 
@@ -31,7 +34,8 @@ def project(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> tuple[list[Te
     """
 
     def inner(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-        return float(sum((a.double() * b.double()).sum() for a, b in zip(one, other, strict=True)))
+        products = [(a.double() * b.double()).sum() for a, b in zip(one, other, strict=True)]
+        return float(whole(sum(products[1:], products[0])))  # divided gradients have a part of it on each process
 
     product, lengths = inner(forget, retain), (inner(forget, forget), inner(retain, retain))
     if not all(lengths):
@@ -83,9 +87,17 @@ class Surgery:
         return cosine
 
     def save(self, folder: Path) -> None:
-        """Write the running mean next to a checkpoint."""
-        save_tensors({name: tensor.contiguous() for name, tensor in self.mean.items()}, folder / FILE)
+        """Write the running mean next to a checkpoint, whole; all processes must ask for it, and the first writes."""
+        gathered = {}
+        for name, tensor in self.mean.items():
+            in_one = whole(tensor)
+            if is_main():
+                gathered[name] = in_one.cpu().contiguous()
+        if is_main():
+            save_tensors(gathered, folder / FILE)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
-        self.mean = {name: t.to(self.parameters[name].device) for name, t in load_file(folder / FILE).items()}
+        self.mean = {
+            name: divided_as(tensor, self.parameters[name]) for name, tensor in load_file(folder / FILE).items()
+        }

@@ -11,20 +11,30 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import SCHEDULER_NAME
 
 from expunge.core.batch import Batch
 from expunge.core.checks import ExpungeError
-from expunge.core.distributed import barrier
+from expunge.core.distributed import barrier, sharded
 from expunge.core.surface import flag
 from expunge.core.tensor_file import give_usual_mode
 from expunge.models.adapter_files import read_adapter_into, write_adapter
 from expunge.models.fingerprint import whole
 from expunge.models.finite import non_finite_parameter
+from expunge.models.load import read_weights_into
 from expunge.models.reference import Reference
 from expunge.objectives.combine import Objective, Side, Stream
 from expunge.training.loss import batch_terms, denominators
 from expunge.training.masked import Selected
+from expunge.training.optimizer_file import holds_gathered, read_optimizer, write_optimizer
 from expunge.training.recomputed import recomputed
 from expunge.training.rows import Item, RunRows
 from expunge.training.run_log import RunLog
@@ -81,6 +91,8 @@ class ObjectiveTrainer(Trainer):
 
         super().__init__(model=model, args=args, train_dataset=cast(Dataset, rows), data_collator=_on_host)  # type: ignore[arg-type]
         self.objective = objective
+        self.divided = sharded(model)
+        """Does each process hold a part of each weight? Asked before steps, which may leave weights whole meanwhile."""
         self.reference = reference
         self.rows_a_step = rows_a_step
         self.selected: Selected | None = None
@@ -215,6 +227,7 @@ class ObjectiveTrainer(Trainer):
         barrier()
         if writes:
             self.run_log.close(number, steps=self.state.max_steps)
+        barrier()  # all may name the checkpoint now
         self.unproven = True
 
     def check_weights(self) -> None:
@@ -233,13 +246,25 @@ class ObjectiveTrainer(Trainer):
         self.unproven = False
 
     # Called when a checkpoint is written and read: the running mean of surgery is state like the optimizer's moments.
+    # The stock methods store and take the part of each weight that one process holds, where weights are divided.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.surgery is not None and self.args.should_save:
+        if self.divided:
+            assert self.optimizer is not None and self.lr_scheduler is not None
+            write_optimizer(self.optimizer, Path(output_dir))
+            if self.args.should_save:
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+        if self.surgery is not None:
             self.surgery.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (self.divided or holds_gathered(Path(checkpoint))):
+            assert self.optimizer is not None and self.lr_scheduler is not None
+            read_optimizer(self.optimizer, Path(checkpoint))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
         if self.surgery is not None and checkpoint is not None:
             self.surgery.load(Path(checkpoint))
 
@@ -289,6 +314,9 @@ class ObjectiveTrainer(Trainer):
         # The stock method looks for adapters by name in sub-folders and warns where there are none.
         if isinstance(self.model, PeftModel):
             read_adapter_into(self.model, resume_from_checkpoint)
+            return
+        if self.divided:
+            read_weights_into(cast(PreTrainedModel, self.model), resume_from_checkpoint)
             return
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
