@@ -142,6 +142,7 @@ def test_the_csv_has_a_row_for_each_fact_and_model(tmp_path: Path) -> None:
     assert [row["bucket"] for row in npo] == ["leaks", "leaks", "leaks", "kept", "collateral"]
     assert [row["change"] for row in npo] == ["still", "still", "still", "unchanged", "regressed"]
     assert [row["relearn.forget recovery"] for row in npo] == ["0.8", "0.0", repr(math.pi / 4), "", ""]
+    assert {row["relearn.forget step"] for row in npo} == {""}  # measured at its end alone
     assert [row["forget_extraction_strength"] for row in npo] == ["0.0", "0.9", repr(1 / 3), "", ""]
     by_model = {name: [row["bucket"] for row in rows if row["model"] == name] for name in ("start", "retain")}
     assert all(by_model["start"]) and by_model["retain"] == [""] * 5  # which could neither forget nor lose

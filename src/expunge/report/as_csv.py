@@ -20,7 +20,7 @@ def as_csv(data: ReportData) -> str:
     measures = list(dict.fromkeys(name for fact in data.facts for one in fact.said if one for name in one.values))
     attacks = list(dict.fromkeys(attack.column.name for attack in data.attacks))
     header = ["set", "number", "question", "answer", "model", "role", "bucket", "change", "generation", *measures]
-    header += [f"{name} {what}" for name in attacks for what in ("value", "recovery", "leaks")]
+    header += [f"{name} {what}" for name in attacks for what in ("value", "recovery", "leaks", "step")]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([_inert(name) for name in header])
@@ -42,7 +42,7 @@ def _attacked(data: ReportData, fact: Fact, model: int, names: list[str]) -> lis
     cells: list[object] = []
     for name in names:
         cell = own.get(name)
-        cells += [None] * 3 if cell is None else [cell.value, cell.recovery, cell.leaks]
+        cells += [None] * 4 if cell is None else [cell.value, cell.recovery, cell.leaks, cell.step]
     return cells
 
 
