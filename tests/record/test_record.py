@@ -242,7 +242,10 @@ def test_a_record_names_no_place_of_this_machine(tmp_path: Path, monkeypatch: py
     other = made_run.run(tmp_path / "other", start_model="models/start")  # a name on a hub, but for the folder here
     told = expunge.record(other, **HOW, derivatives=["npo"]).predicate
     assert told["start_model"]["name"] == "start" and [*told["lineage"]["derivatives"]] == ["npo/model.safetensors"]
+    gone = made_run.run(tmp_path / "gone", start_model="clients/someone/model")  # moved away, or seen from elsewhere
+    assert expunge.record(gone, **HOW).predicate["start_model"]["name"] == "model"
     hub = made_run.run(tmp_path / "hub", start_model="user/model")
+    monkeypatch.setattr("expunge.models.cached.try_to_load_from_cache", lambda *_: "/cache/config.json")
     assert expunge.record(hub, **HOW).predicate["start_model"]["name"] == "user/model"
 
 

@@ -80,7 +80,7 @@ def test_the_name_of_the_start_model(place: Path) -> None:
 
 
 def test_a_start_model_that_came_from_a_hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("expunge.release.contents.try_to_load_from_cache", lambda name, file: "/cache/config.json")
+    monkeypatch.setattr("expunge.models.cached.try_to_load_from_cache", lambda name, file: "/cache/config.json")
     npo = place / "runs/npo"
     manifest = Manifest(stage="unlearn", arguments={}, results={"start_model": "user/start"})
     assert base_of(npo, manifest, "gguf", None) == "user/start"

@@ -136,6 +136,47 @@ def test_a_release_with_other_weights_under_other_names_does_not_pass(tmp_path: 
     assert [check.what for check in expunge.verify(release).wrong] == wrong
 
 
+@pytest.mark.parametrize(
+    "name", ["a.bin", "sub/model.bin", "x.SAFETENSORS", "evil.py", "adapter_model.bin"]
+)
+def test_a_release_holds_no_file_that_the_record_does_not_know(tmp_path: Path, name: str) -> None:
+    run, release = made_run.run(tmp_path / "npo"), tmp_path / "release"
+    record(run, request="REQ-1", corpus=made_run.CORPUS)
+    export(run, output=release)
+    (release / "config.json").write_text('{"num_hidden_layers": 1}')  # cannot be compared, and is told
+    (release / name).parent.mkdir(exist_ok=True)
+    (release / name).write_bytes(b"others")
+    manifest = Manifest.load(release)
+    files = {path: digest for path, digest in file_digests(release).items() if path != "manifest.json"}
+    replace(manifest, results={**manifest.results, "files": files}).save(release)
+    found = expunge.verify(release)
+    assert [check.what for check in found.wrong] == [f"{name} in the record"]
+    assert {check.what: check.result for check in found.checks}["config.json in the record"] == "not checked"
+    (release / name).unlink()
+    (release / "model.safetensors").unlink()
+    files = {path: digest for path, digest in files.items() if path not in (name, "model.safetensors")}
+    replace(manifest, results={**manifest.results, "files": files}).save(release)
+    assert [check.what for check in expunge.verify(release).wrong] == ["weights in the record"]
+
+
+def test_a_release_beside_other_folders_is_not_mistaken(tmp_path: Path) -> None:
+    first = made_run.run(tmp_path / "runs/first", result="xxh3:1")
+    record(first, request="REQ-0", corpus=made_run.CORPUS)
+    second = made_run.run(tmp_path / "runs/second", start="xxh3:1", start_model=str(first))
+    record(second, request="REQ-1", corpus=made_run.CORPUS)
+    export(second, output=tmp_path / "release")
+    (tmp_path / "first").mkdir()
+    found = expunge.verify(tmp_path / "release")
+    assert found.holds and {c.what: c.result for c in found.checks}["chain"] == "not checked"
+    # Where the run began elsewhere than beside it, its manifest says where.
+    moved = tmp_path / "old"
+    moved.mkdir()
+    shutil.move(second, moved / "second")
+    assert {c.what: c.result for c in expunge.verify(moved / "second").checks}["chain"] == "right"
+    (first / "erasure.json").write_text((first / "erasure.json").read_text().replace("REQ-0", "REQ-9"))
+    assert [check.what for check in expunge.verify(moved / "second").wrong] == ["chain"]
+
+
 def test_a_release_of_a_model_made_from_the_run_is_vouched_for_where_the_record_names_it(tmp_path: Path) -> None:
     run, release = made_run.run(tmp_path / "npo"), tmp_path / "release"
     record(run, request="REQ-1", corpus=made_run.CORPUS)

@@ -72,6 +72,10 @@ def test_rows_that_were_not_known_say_nothing_of_forgetting() -> None:
     assert "the 4 of 16 forget rows that were known: 0.99 before, 0.99 after" in outcome_text(outcome.as_results())
     forgotten = Scored(1e-4, {**dict.fromkeys(range(4), 0.01), **gone})
     assert Outcome(before, {**after, "forget": forgotten}).verdict == "forgotten"  # type: ignore[arg-type, dict-item]
+    one = Scored(1e-4, {**new, 0: 1e-12, **gone})
+    assert Outcome(before, {**after, "forget": one}).verdict == "partly forgotten"  # type: ignore[arg-type, dict-item]
+    lost = {"forget": Scored(math.nan, dict.fromkeys(before["forget"].rows, math.nan)), "retain": Scored(math.nan, {})}
+    assert Outcome(before, lost).verdict == "collapsed"  # type: ignore[arg-type]
     nothing = {"forget": Scored(0.005, old), "retain": Scored(0.9, {0: 0.9})}
     assert Outcome(nothing, {**after, "forget": Scored(0.0049, old)}).verdict == "hardly moved"  # type: ignore[arg-type, dict-item]
 

@@ -45,6 +45,12 @@ def summary(statement: Statement, folder: Path) -> dict[str, Any]:
     return {**known, "requests": requests, "verdict": told["verdict"]["text"], "kept": kept}
 
 
+def day_of(statement: Statement) -> str:
+    """The day of a record, which version 1 has with its request."""
+    told = statement.predicate
+    return str(told["date"] if "date" in told else told["request"]["date"])
+
+
 def predecessor_of(statement: Statement) -> Mapping[str, Any] | None:
     """What a record says of the one before it; None where it is the first."""
     before: Mapping[str, Any] | None = statement.predicate["lineage"]["predecessor"]
@@ -74,7 +80,7 @@ def _read(file: Path) -> Statement:
     try:
         found = read_statement(file)
         told, before = found.predicate, predecessor_of(found)
-        shown = [told["request"]["id"], told["date"], told["verdict"]["text"]]
+        shown = [told["request"]["id"], day_of(found), told["verdict"]["text"]]
         shown += [] if before is None else [before["digest"], before["run"], *before["requests"][-1:]]
         if not all(isinstance(one, str) for one in shown) or (before is not None and not before["requests"]):
             raise TypeError("a field is no text")
@@ -92,7 +98,7 @@ def _state(statement: Statement, here: Collection[str]) -> State:
 
 def _in_order(found: Mapping[Path, Statement]) -> list[Path]:
     """Records by date, each after its predecessor."""
-    left = sorted(found, key=lambda place: (str(found[place].predicate["date"]), str(place)))
+    left = sorted(found, key=lambda place: (day_of(found[place]), str(place)))
     ordered: list[Path] = []
     while left:
         waiting = {found[place].digest for place in left}

@@ -21,7 +21,7 @@ from expunge.results.attacked import PLAIN, Attacked, Column, Leak
 from expunge.results.attacked import untested as partly_tested
 from expunge.results.measures import Evaluation, Measure
 
-VERSION = 1
+VERSION = 2
 NOT_GIVEN, NOT_RUN, RAN = "not given", "not run", "ran"
 SAME = "those of the run"
 ERASED = "ERASED (against what was tried)"
@@ -232,7 +232,8 @@ def _of_column(column: Column) -> dict[str, Any]:
         "share_leaking": leaking / n,
         "share_interval": share_interval(leaking, n),
     }
-    return _entry(column.name, status=RAN, n=n, threshold=column.threshold, result=result, note=column.note)
+    note = " ".join(filter(None, (column.note, column.passed)))
+    return _entry(column.name, status=RAN, n=n, threshold=column.threshold, result=result, note=note)
 
 
 def _mean(leak: Leak) -> float:
@@ -283,9 +284,11 @@ def utility(run: Manifest, start: Evaluation | None, evaluation: Evaluation | No
 
 def in_all(utility: Mapping[str, Any], predecessor: Mapping[str, Any] | None) -> dict[str, Any]:
     """What was kept, and what of it is left over all requests of the model line so far: the product of their shares."""
-    before = (predecessor or {}).get("kept", NOT_GIVEN)
+    if predecessor is None:
+        return {**utility, "kept_since_first": utility["kept"]}
+    before = predecessor.get("kept", NOT_GIVEN)
     known = all(isinstance(share, float) for share in (utility["kept"], before))
-    return {**utility, "kept_since_first": utility["kept"] * before if known else utility["kept"]}
+    return {**utility, "kept_since_first": utility["kept"] * before if known else NOT_GIVEN}
 
 
 def faults(start: Evaluation | None, evaluation: Evaluation | None, retrained: Evaluation | None = None) -> Any:
@@ -431,7 +434,8 @@ def _left(found: Mapping[str, Any], policy: Policy) -> Sequence[str]:
             reasons.append(f"{all_of_them['facts'] - all_of_them['tested']} of the facts had no value in any attack")
     kept, last = found["utility"]["kept_since_first"], found["utility"]["kept"]
     if kept == NOT_GIVEN:
-        reasons.append("nothing says what utility was kept")
+        since = "" if last == NOT_GIVEN else " since the first request"
+        reasons.append(f"nothing says what utility was kept{since}")
     elif kept < policy.least_utility:
         share = f"{100 * kept:.0f} % of {found['utility']['measure']}"
         since = f" since the first request, {100 * last:.0f} % by this one" if kept != last else ""

@@ -13,10 +13,11 @@ from expunge.core.lock import locked
 from expunge.core.manifest import FILE as MANIFEST
 from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import check_output_file
-from expunge.core.places import is_path, leads_somewhere, without_places
+from expunge.core.places import without_places
 from expunge.core.surface import assigned
 from expunge.core.whole import write_whole
 from expunge.data.corpus import Corpus, check_corpus, load_corpus
+from expunge.models.cached import may_be_place
 from expunge.record.earlier import before_it, earlier_requests
 from expunge.record.ledger import ledger, predecessor_of, summary
 from expunge.record.measured import Read, check_measured, read_attacked, read_evaluation
@@ -237,9 +238,7 @@ def _check_followers(folder: Path) -> None:
         return
     digest = read_statement(folder).digest
     after = [
-        entry
-        for entry in ledger(folder.resolve().parent, below=False)
-        if (predecessor_of(entry.statement) or {}).get("digest") == digest
+        entry for entry in ledger(folder.resolve().parent, below=False) if _follows(entry.statement, folder, digest)
     ]
     if after:
         requests = ", ".join(f"{one.statement.predicate['request']['id']} ({one.folder.name})" for one in after)
@@ -247,6 +246,15 @@ def _check_followers(folder: Path) -> None:
             f"the record in {folder} is the one before that of {requests}, which names it by its digest: replacing it "
             f"would break the chain. Move the later {FILE} away, write this record, and then the later one again."
         )
+
+
+def _follows(later: Statement, folder: Path, digest: str) -> bool:
+    """Does a record name that of this run folder as the one before it, as it is or as it was?"""
+    if (before := predecessor_of(later)) is None:
+        return False
+    made = Manifest.load(folder).results.get("result", {}).get("model")
+    same = before["run"] == folder.resolve().name and later.predicate["start_model"]["fingerprint"] == made
+    return bool(before["digest"] == digest or same)
 
 
 def _derived(derivatives: Sequence[str | Path]) -> dict[str, str]:
@@ -269,15 +277,11 @@ def _derived(derivatives: Sequence[str | Path]) -> dict[str, str]:
 
 def _handed_on(manifest: Manifest, attacked: Attacked | None) -> tuple[Manifest, Attacked | None]:
     """Run and attacks with the names alone of files and folders: a record is handed on."""
-
-    def is_place(text: Any) -> bool:
-        return is_path(text) or leads_somewhere(text)
-
-    results = {**manifest.results, "start_model": without_places(manifest.results.get("start_model"), is_place)}
-    told = replace(manifest, arguments=without_places(manifest.arguments, is_place), results=results)
+    results = {**manifest.results, "start_model": without_places(manifest.results.get("start_model"), may_be_place)}
+    told = replace(manifest, arguments=without_places(manifest.arguments, may_be_place), results=results)
     if attacked is None:
         return told, None
-    return told, replace(attacked, settings=without_places(dict(attacked.settings), is_place))
+    return told, replace(attacked, settings=without_places(dict(attacked.settings), may_be_place))
 
 
 def _day(text: str | None, what: str) -> Date:

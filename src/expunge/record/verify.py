@@ -13,14 +13,24 @@ from expunge.core.manifest import Manifest, file_digest
 from expunge.core.output import stage_of
 from expunge.core.whole import is_left_over
 from expunge.data.corpus import Corpus, check_corpus, places
+from expunge.record.earlier import before_it
 from expunge.record.ledger import ledger, predecessor_of
 from expunge.record.scope import out_of_scope, read_salt, salt_digest
 from expunge.record.signing import NoSigning, fault_of, public_key
 from expunge.record.statement import ENVELOPE, FILE, FILES, Statement, read_statement
 from expunge.results.places import IN_RUNS, RELEASE
 
-REWRITTEN = ("*config.json", "adapter*.json", "*.index.json", MANIFEST)
-"""Files that `export` writes anew, without folders of the machine."""
+CARD = "README.md"
+REWRITTEN = (
+    CARD,
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "adapter*.json",
+    "model.safetensors.index.json",
+)
+"""Files that `export` writes itself, or without folders of the machine."""
+WEIGHTS = (".safetensors", ".gguf")
 Result = Literal["right", "wrong", "not checked"]
 
 
@@ -146,17 +156,28 @@ def _released(folder: Path, found: Statement) -> Iterator[Check]:
 
 
 def _vouched(digests: Mapping[str, str], found: Statement) -> Iterator[Check]:
-    """Are the files of a release those that the record is about, or models that it names as made from them?"""
+    """Are the files of a release those that the record is about, or models that it names as made from them?
+
+    What `export` writes anew cannot be compared with the run's; any other file that the record does not know is wrong,
+    as a program may take its weights or its code from there.
+    """
     known = {*found.files.values(), *_derivatives(found).values()}
     for name, digest in sorted(digests.items()):
         what = f"{name} in the record"
-        weights = fnmatchcase(name, "*.safetensors") or fnmatchcase(name, "*.gguf")
+        if name in FILES:
+            continue
         if digest in known:
             yield Check(what, "right")
-        elif weights:
+        elif any(fnmatchcase(name, pattern) for pattern in REWRITTEN):
+            yield Check(what, "not checked", "export writes it anew: compare it with the run's")
+        else:
             yield Check(what, "wrong", "the record is not about this file, and names no such model made from its own")
-        elif name in found.files and not any(fnmatchcase(name, pattern) for pattern in REWRITTEN):
-            yield Check(what, "wrong", "not the file that the record is about")
+    if not any(name.endswith(WEIGHTS) for name in digests):
+        yield Check("weights in the record", "wrong", "there is no file of weights")
+    whole = any(name.endswith(".safetensors") for name in digests)
+    for name in sorted(found.files):
+        if whole and name.startswith(("tokenizer", "chat_template")) and name not in digests:
+            yield Check(f"{name} in the record", "wrong", "missing")
 
 
 def _derivatives(found: Statement) -> Mapping[str, str]:
@@ -177,25 +198,50 @@ def _unchanged(folder: Path, digests: Mapping[str, str], since: str) -> Iterator
 
 
 def _there(folder: Path) -> set[str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not is_left_over(path))
+    """Files in a folder and below it; a link to a folder counts as one, which no record is about."""
+    files = (path for path in folder.rglob("*") if (path.is_file() or path.is_symlink()) and not is_left_over(path))
     return {path.relative_to(folder).as_posix() for path in files}
 
 
 def _chain(folder: Path, found: Statement, where: str | Path | None) -> Check:
-    before, what, length = predecessor_of(found), "chain", 1
-    if before is None:
+    """Is every record before this one as the next one names it? Looked for beside the run, and where the run began."""
+    what, length, here = "chain", 1, folder
+    if predecessor_of(found) is None:
         return Check(what, "right", "the first record of its line")
     entries = ledger(where) if where is not None else ledger(folder.resolve().parent, below=False)
-    known = {entry.statement.digest: entry.statement for entry in entries}
-    while before is not None:
-        if (earlier := known.get(before["digest"])) is None:
-            changed = any(entry.folder.name == before["run"] for entry in entries)
-            gone = not changed and (folder.resolve().parent / before["run"]).is_dir()
-            why = "was changed" if changed else "is gone from its run folder" if gone else "is not here"
-            note = f"the record of {before['requests'][-1]} ({before['run']}) {why}"
-            return Check(what, "wrong" if changed or gone or where is not None else "not checked", note)
-        before, length = predecessor_of(earlier), length + 1
+    known = {entry.statement.digest: entry for entry in entries}
+    while (before := predecessor_of(found)) is not None:
+        if (entry := known.get(before["digest"])) is not None:
+            found, here = entry.statement, entry.folder
+        elif (place := _began_at(here, found)) is not None and read_statement(place).digest == before["digest"]:
+            found, here = read_statement(place), place
+        else:
+            named = f"the record of {before['requests'][-1]} ({before['run']})"
+            if where is not None:
+                return Check(what, "wrong", f"{named} is not here unchanged")
+            if place is not None:
+                return Check(what, "wrong", f"{named} was changed")
+            gone = stage_of(here) != RELEASE and _made(here.resolve().parent / before["run"], found)
+            note = "is gone from its run folder" if gone else "is not here"
+            return Check(what, "wrong" if gone else "not checked", f"{named} {note}")
+        length += 1
     return Check(what, "right", f"{length} records")
+
+
+def _began_at(folder: Path, found: Statement) -> Path | None:
+    """The run folder with a record in which the start model of a run was made; None where it is not here."""
+    if stage_of(folder) == RELEASE:
+        return None
+    place = before_it(folder)
+    return place if place is not None and _made(place, found) else None
+
+
+def _made(folder: Path, found: Statement) -> bool:
+    """Did the run in this folder make the model that another one began with?"""
+    if not (folder / MANIFEST).is_file():
+        return False
+    made = Manifest.load(folder).results.get("result", {})
+    return bool(made) and made.get("model") == found.predicate["start_model"]["fingerprint"]
 
 
 def _scope(found: Statement, salt: bytes, corpus: Corpus) -> Check:

@@ -6,8 +6,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from expunge.core.checks import ExpungeError
 from expunge.core.json_text import read_object
 from expunge.core.manifest import Manifest
@@ -16,6 +14,7 @@ from expunge.core.surface import assigned
 from expunge.models.adapter_files import ABOUT
 from expunge.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from expunge.models.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
+from expunge.models.cached import is_cached
 from expunge.models.load import adapter_base, bits_under, holds_adapter_alone
 from expunge.models.weight_files import INDEX, weight_files
 from expunge.record.statement import FILES as RECORD
@@ -132,7 +131,7 @@ def base_of(run: Path, manifest: Manifest, form: Form, named: str | None) -> str
     start = str(manifest.results.get("start_model") or "")
     if form == "adapter":
         start = adapter_base(_adapter(run))
-    if start and _is_cached(start):
+    if start and is_cached(start):
         return start
     if form == "adapter":
         raise ExpungeError(
@@ -140,13 +139,3 @@ def base_of(run: Path, manifest: Manifest, form: Form, named: str | None) -> str
             f"as others find it: {assigned(base_model='user/model')}"
         )
     return None
-
-
-def _is_cached(name: str) -> bool:
-    """Was a model loaded from a hub under this name?"""
-    if Path(name).exists():
-        return False
-    try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
-    except ValueError:
-        return False  # no name on a hub

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from expunge.core.lock import locked
 from expunge.core.manifest import Manifest, file_digest, file_digests
-from expunge.core.places import is_path, leads_somewhere
+from expunge.core.places import without_places
 from expunge.core.progress import Progress
 from expunge.core.whole import whole_folder, write_whole
 from expunge.data.corpus import Corpus
+from expunge.models.cached import may_be_place
 from expunge.models.load import load_model, load_tokenizer, save_model
 from expunge.release.contents import released
 from expunge.release.gguf_file import Kind, write_gguf
@@ -189,7 +190,7 @@ def _write_gguf(made: Plan, aside: Path, kind: Kind, progress: Progress | None) 
 def _card(made: Plan, files: Mapping[str, str], parity: tuple[Parity, ...]) -> str:
     """The text of the card, once it was read again as a hub reads it."""
     began = str(made.manifest.results.get("start_model") or "not recorded")
-    called = made.base_model or (Path(began).name if leads_somewhere(began) or is_path(began) else began)
+    called = made.base_model or without_places(began, may_be_place)
     text = card(
         made.evidence.evaluation,
         replace(made.manifest, results={**made.manifest.results, "start_model": called}),

@@ -133,7 +133,8 @@ def _leaking(
     most = under.most_common(NAMED)
     told += [f"{n} under {attacks[i].column.name}" for i, n in most]
     more = f"; {counted(len(under) - NAMED, 'other attack')} draw facts out, too" if len(under) > NAMED else ""
-    return [f"They leak: {listed(told)}{more}.", *_partly(model, facts, attacks, ran)]
+    passed = [sentence for i in ran if (sentence := attacks[i].column.passed)]
+    return [f"They leak: {listed(told)}{more}.", *_partly(model, facts, attacks, ran), *passed]
 
 
 def _partly(model: int, facts: Sequence[Fact], attacks: Sequence[Attack], ran: Sequence[int]) -> list[str]:

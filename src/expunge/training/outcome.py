@@ -23,7 +23,6 @@ COLLAPSED = 0.5
 """Share that the retain set keeps at most where the model collapsed."""
 KNOWN = 0.05
 """Probability below which a set or a row was not known before, and cannot be lost."""
-TINY = 1e-12
 FEW_STEPS = 20
 MORE_RETAIN = 10
 """Retain rows for a forget row with which perturbed weights learned the retain set again (docs/LOG.md, 2026-11-28)."""
@@ -84,6 +83,8 @@ class Outcome:
     def verdict(self) -> Verdict:
         """Collapsed where a retain set lost half of its probability; else by how much the forget set lost."""
         before, after = _means(self.before), _means(self.after)
+        if any(map(math.isnan, after.values())):
+            return "collapsed"
         kept = {name: after[name] / before[name] for name in before if before[name] > 0}
         if any(kept[name] < COLLAPSED for name in kept if name != "forget" and before[name] > KNOWN):
             return "collapsed"
@@ -104,7 +105,7 @@ class Outcome:
         known = [row for row, value in before.items() if value > KNOWN]
         if not known or len(known) == len(before):
             return None
-        return math.exp(sum(math.log(max(after[row], TINY) / before[row]) for row in known) / len(known))
+        return sum(after[row] for row in known) / sum(before[row] for row in known)
 
     def as_results(self) -> dict[str, Any]:
         """For the manifest; the verdict where there is something to forget, and its rows one by one."""

@@ -143,7 +143,7 @@ class ListConfig:
 
 def listed(call: Call[ListConfig]) -> int:
     """List the erasure records of a folder, and say whether their chain holds."""
-    from expunge.record.ledger import ledger
+    from expunge.record.ledger import day_of, ledger
 
     if len(call.positional) != 1:
         raise ExpungeError("name the folder that holds the run folders: expunge record list runs")
@@ -158,7 +158,7 @@ def listed(call: Call[ListConfig]) -> int:
             (
                 str(entry.folder.relative_to(Path(call.positional[0]))),
                 told["request"]["id"],
-                told["date"],
+                day_of(entry.statement),
                 told["verdict"]["text"],
                 "-" if before is None else f"{before['requests'][-1]} ({before['run']})",
                 f"changed: {entry.statement.fault}" if entry.statement.fault else _STATES[entry.state],
