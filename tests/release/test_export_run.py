@@ -136,9 +136,7 @@ def test_a_release_with_other_weights_under_other_names_does_not_pass(tmp_path: 
     assert [check.what for check in expunge.verify(release).wrong] == wrong
 
 
-@pytest.mark.parametrize(
-    "name", ["a.bin", "sub/model.bin", "x.SAFETENSORS", "evil.py", "adapter_model.bin"]
-)
+@pytest.mark.parametrize("name", ["a.bin", "sub/model.bin", "x.SAFETENSORS", "evil.py", "adapter_model.bin"])
 def test_a_release_holds_no_file_that_the_record_does_not_know(tmp_path: Path, name: str) -> None:
     run, release = made_run.run(tmp_path / "npo"), tmp_path / "release"
     record(run, request="REQ-1", corpus=made_run.CORPUS)
