@@ -33,7 +33,7 @@ from masked import made_mask, resident
 from memory import inputs
 
 SIZES = {  # vocabulary, hidden size, intermediate size, blocks, heads
-    "toy": (2048, 16, 32, 1, 2),
+    "toy": (2048, 64, 64, 1, 2),
     "1M": (2048, 96, 256, 6, 4),
     "7M": (2048, 256, 704, 8, 4),
     "25M": (8192, 384, 1024, 12, 6),
