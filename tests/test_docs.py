@@ -22,7 +22,10 @@ from expunge.core.catalogue import KINDS, resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LONG = ("attacks.md", "chat.md", "compare.md", "distributed.md", "guide.md", "migration.md", "record.md", "sweep.md")
+LONG = (
+    *("adapters.md", "attacks.md", "chat.md", "compare.md", "distributed.md", "evaluation.md", "guide.md", "migration.md"),
+    *("record.md", "report.md", "sweep.md"),
+)
 """Pages whose commands take more than ten seconds."""
 
 

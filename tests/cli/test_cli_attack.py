@@ -103,6 +103,7 @@ def test_the_model_may_stand_alone(call: Callable[..., Any], words: tuple[str, .
     assert again.code == 0 and "warning: model is given 2 times" in again.err
 
 
+@pytest.mark.slow
 def test_the_result_goes_next_to_the_run_and_replaces_nothing(
     call: Callable[..., Any], words: tuple[str, ...], model_folder: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def test_runs_compare_without_naming_anything_else(call, runs, model_folder, tmp
     assert "a ring at the calibrated mixture" in (tmp_path / "mixed" / "comparison.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_dry_run_says_what_compare_needs_and_what_it_says_is_so(call, model_folder, data, tmp_path):
     files = (f"model={model_folder}", f"forget={data}/forget.jsonl", f"retain={data}/retain.jsonl")
     words = (*files, "method=npo", "learning_rate=1e-3", "epochs=1", "batch_size=6")

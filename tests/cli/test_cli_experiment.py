@@ -42,6 +42,7 @@ def test_tables_and_page(call, words, tmp_path):
     assert {"curves.png", "comparison.html", "cells.png", "cells.svg"} <= {p.name for p in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
 def test_attributions_are_unlearned_in(call, words, tmp_path):
     code, text, err = call(
         "experiment", "attributions", *words, "seeds=1", "places=[random,magnitude]", "attributions=[]"

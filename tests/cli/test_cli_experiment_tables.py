@@ -48,6 +48,7 @@ def test_a_run_stops_by_a_suite_of_its_own(call: Callable[..., Any], model_folde
     assert code == 2 and "only by a suite with this metric, such as tdec" in out + err
 
 
+@pytest.mark.slow
 def test_wagle_prints_its_columns_and_why_some_are_missing(
     call: Callable[..., Any], model_folder: Path, tmp_path: Path
 ) -> None:

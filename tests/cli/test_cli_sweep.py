@@ -49,6 +49,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(call: Callable[..
     assert [path.name for path in study.parent.iterdir()] == ["study.yaml"]
 
 
+@pytest.mark.slow
 def test_a_study_from_end_to_end(call: Callable[..., Any], study: Path, tmp_path: Path) -> None:
     assert call("sweep", study, "trials=2").code == 0  # as if its time was up
     folder = tmp_path / "study"
