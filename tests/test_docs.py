@@ -23,7 +23,16 @@ from expunge.core.catalogue import KINDS, resolve
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LONG = (
-    *("adapters.md", "attacks.md", "chat.md", "compare.md", "distributed.md", "evaluation.md", "guide.md", "migration.md"),
+    *(
+        "adapters.md",
+        "attacks.md",
+        "chat.md",
+        "compare.md",
+        "distributed.md",
+        "evaluation.md",
+        "guide.md",
+        "migration.md",
+    ),
     *("record.md", "report.md", "sweep.md"),
 )
 """Pages whose commands take more than ten seconds."""
