@@ -421,6 +421,7 @@ def test_an_earlier_record_that_is_elsewhere_is_not_checked_unless_its_folder_is
     assert found.holds and "chain" in str(found)
     assert expunge.verify(line[1], records=line[0].parent / "archive").checks[-1].result == "right"
     assert wrong(line[1], records=line[2]) == ["chain"]
+    assert wrong(line[2], records=line[0].parent / "archive") == ["chain"]  # which must hold all of them
 
 
 def test_a_record_of_another_model_is_no_predecessor(line: list[Path], tmp_path: Path) -> None:

@@ -213,14 +213,16 @@ def _chain(folder: Path, found: Statement, where: str | Path | None) -> Check:
     while (before := predecessor_of(found)) is not None:
         if (entry := known.get(before["digest"])) is not None:
             found, here = entry.statement, entry.folder
-        elif (place := _began_at(here, found)) is not None and read_statement(place).digest == before["digest"]:
-            found, here = read_statement(place), place
         else:
             named = f"the record of {before['requests'][-1]} ({before['run']})"
             if where is not None:
-                return Check(what, "wrong", f"{named} is not here unchanged")
-            if place is not None:
+                return Check(what, "wrong", f"{named} is not in {where}, or was changed")
+            place = _began_at(here, found)
+            if place is not None and read_statement(place).digest != before["digest"]:
                 return Check(what, "wrong", f"{named} was changed")
+            if place is not None:
+                found, here, length = read_statement(place), place, length + 1
+                continue
             gone = stage_of(here) != RELEASE and _made(here.resolve().parent / before["run"], found)
             note = "is gone from its run folder" if gone else "is not here"
             return Check(what, "wrong" if gone else "not checked", f"{named} {note}")
