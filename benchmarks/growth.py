@@ -11,33 +11,28 @@ as much costs twice as much.
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 import expunge
-from expunge.core.manifest import versions
+from _stored import about, in_own_process, store
 from masked import made_mask, resident
-from memory import inputs
+from memory import Shape, configuration, inputs
 
-SIZES = {  # vocabulary, hidden size, intermediate size, blocks, heads
-    "toy": (2048, 64, 64, 1, 2),
-    "1M": (2048, 96, 256, 6, 4),
-    "7M": (2048, 256, 704, 8, 4),
-    "25M": (8192, 384, 1024, 12, 6),
-    "135M": (49152, 576, 1536, 30, 9),
+SIZES: dict[str, Shape] = {
+    "toy": (2048, 64, 64, 1, 2, 2),
+    "1M": (2048, 96, 256, 6, 4, 4),
+    "7M": (2048, 256, 704, 8, 4, 4),
+    "25M": (8192, 384, 1024, 12, 6, 6),
+    "135M": (49152, 576, 1536, 30, 9, 9),
 }
 
 
@@ -86,20 +81,12 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measured(Case(**json.loads(arguments.case)))))
         return
-    about = {
-        "what": __doc__.splitlines()[0],
-        "machine": f"{platform.machine()}, {arguments.threads} threads",
-        "measured": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions(),
-    }
     rows: list[dict[str, Any]] = []
     for case in cases(arguments.sizes.split(",")):
-        rows.append({**asdict(case), **in_own_process(case, arguments.threads)})
+        rows.append({**asdict(case), **in_own_process(__file__, case, MALLOC_MMAP_THRESHOLD_=str(2**16))})
         print(json.dumps(rows[-1]), flush=True)
-        if arguments.output:  # after each case, so that a run that is stopped leaves what it measured
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            content = {"about": about, "exponents": exponents(rows), "rows": rows}
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+        if arguments.output:
+            store(arguments.output, about(__doc__), rows, exponents=exponents(rows))
 
 
 def exponents(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -111,17 +98,6 @@ def exponents(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         if len(own) > 1:
             slopes = {of: np.polyfit(x, np.log([row[of] for row in own]), 1)[0] for of in ("seconds_a_step", "peak_mb")}
             found[grows] = {of: round(float(slope), 3) for of, slope in slopes.items()}
-    return found
-
-
-def in_own_process(case: Case, threads: int) -> dict[str, Any]:
-    """What a case takes."""
-    command = [sys.executable, __file__, "--threads", str(threads), "--case", json.dumps(asdict(case))]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{case}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -137,19 +113,8 @@ def measured(case: Case) -> dict[str, Any]:
 
 def made(size: str) -> LlamaForCausalLM:
     """A random Llama."""
-    vocabulary, hidden, inner, depth, heads = SIZES[size]
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=hidden,
-            intermediate_size=inner,
-            num_hidden_layers=depth,
-            num_attention_heads=heads,
-            tie_word_embeddings=True,
-            max_position_embeddings=512,
-        )
-    )
+    return LlamaForCausalLM(configuration(SIZES[size]))
 
 
 def seconds(case: Case, *, steps: int) -> float:

@@ -16,7 +16,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,6 @@ import tempfile
 import time
 import warnings
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,8 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 import expunge
+from _stored import about, store
 from expunge.adapters.lora import lora
-from expunge.core.manifest import versions
 from expunge.data.corpus import Corpus
 from expunge.data.template import Template
 from expunge.masks.mask import Mask
@@ -85,17 +83,9 @@ def main() -> None:
     rows = [row for size in sizes for row in measured(arguments, size)]
     show(rows)
     if arguments.output:
-        about = {
-            "what": __doc__.splitlines()[0],
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "measured": datetime.now(timezone.utc).date().isoformat(),
-            "versions": versions(),
-            "rounds": arguments.rounds,
-            "steps": arguments.steps,
-            "rows_a_step": f"{arguments.rows} forget + {arguments.rows} retain",
-        }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+        at_once = f"{arguments.rows} forget + {arguments.rows} retain"
+        told = about(__doc__, rounds=arguments.rounds, steps=arguments.steps, rows_a_step=at_once)
+        store(arguments.output, told, rows)
 
 
 def measured(arguments: argparse.Namespace, size: str) -> list[dict[str, Any]]:

@@ -10,14 +10,9 @@ is the peak of its resident memory over that of the loaded interpreter, with an 
 import argparse
 import itertools
 import json
-import os
-import platform
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +21,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer  # noqa: F401
 
 import expunge
-from expunge.core.manifest import versions
+from _stored import about, in_own_process, store
 from expunge.data.corpus import Corpus
 from expunge.models.tiny import tiny_tokenizer
 from expunge.training.memory import Conditions, run_peak
@@ -34,6 +29,8 @@ from expunge.training.plan import plan_unlearning, split_settings
 from expunge.training.unlearn import unlearn
 from masked import made_mask, resident
 
+Shape = tuple[int, int, int, int, int, int]
+"""Vocabulary, hidden size, intermediate size, blocks, heads, heads of keys and values."""
 SIZES = {  # vocabulary, hidden size, intermediate size, blocks, heads, key-value heads
     "7M": (4096, 256, 704, 8, 8, 4),
     "135M": (49152, 576, 1536, 30, 9, 3),
@@ -72,20 +69,13 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measured(Case(**json.loads(arguments.case)))))
         return
-    about = {
-        "what": __doc__.splitlines()[0],
-        "machine": f"{platform.machine()}, {arguments.threads} threads",
-        "measured": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions(),
-    }
     rows: list[dict[str, Any]] = []
     sizes, kinds = arguments.sizes.split(","), arguments.kinds.split(",")
     for case in cases(sizes, kinds, [int(batch) for batch in arguments.batches.split(",")]):
         rows.append(compared(replace(case, packing=arguments.packing), heap=arguments.heap))
         print(json.dumps(rows[-1]), flush=True)
-        if arguments.output:  # after each case, so that a run that is stopped leaves what it measured
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+        if arguments.output:
+            store(arguments.output, about(__doc__), rows)
 
 
 def cases(sizes: list[str], kinds: list[str], batches: list[int]) -> Iterator[Case]:
@@ -100,24 +90,15 @@ def cases(sizes: list[str], kinds: list[str], batches: list[int]) -> Iterator[Ca
 def compared(case: Case, *, heap: bool = False) -> dict[str, Any]:
     """A row of the result: estimated and measured MB, and their ratio."""
     estimate = estimated(case)
-    found = in_own_process(case, MALLOC_MMAP_THRESHOLD_=str(2**16))
+    found = float(in_own_process(__file__, case, MALLOC_MMAP_THRESHOLD_=str(2**16)))
     row = {**asdict(case), "estimated_mb": round(estimate), "measured_mb": round(found)}
     row["ratio"] = round(estimate / found, 3)
-    return row | ({"measured_heap_mb": round(in_own_process(case))} if heap else {})
+    return row | ({"measured_heap_mb": round(in_own_process(__file__, case))} if heap else {})
 
 
-def in_own_process(case: Case, **environment: str) -> float:
-    """MB that a case takes at its peak."""
-    command = [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--case", json.dumps(asdict(case))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
-    if done.returncode:
-        raise RuntimeError(f"{case}: {done.stderr[-2000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
-
-
-def configuration(size: str) -> LlamaConfig:
+def configuration(shape: Shape) -> LlamaConfig:
     """Of a random Llama."""
-    vocabulary, hidden, inner, depth, heads, few = SIZES[size]
+    vocabulary, hidden, inner, depth, heads, few = shape
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -155,7 +136,7 @@ def settings(case: Case, model: LlamaForCausalLM, rows: int) -> dict[str, Any]:
 def estimated(case: Case) -> float:
     """MB at the peak, as a dry run has them."""
     with torch.device("meta"):
-        model = LlamaForCausalLM(configuration(case.size))
+        model = LlamaForCausalLM(configuration(SIZES[case.size]))
     corpus, tokenizer = inputs()
     given = settings(case, model, len(corpus["forget"]))
     mask = given.pop("mask", None)
@@ -169,7 +150,7 @@ def measured(case: Case) -> float:
     corpus, tokenizer = inputs()
     before = resident("VmRSS")
     torch.manual_seed(0)
-    model = LlamaForCausalLM(configuration(case.size))
+    model = LlamaForCausalLM(configuration(SIZES[case.size]))
     unlearn(model, tokenizer, corpus, **settings(case, model, len(corpus["forget"])))
     return (resident("VmHWM") - before) * 2**20 / 1e6
 

@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 
 import expunge
+from _stored import about, store
 from expunge.core.batch import collate
-from expunge.core.manifest import versions
 from expunge.data.template import Template
 from expunge.models.anatomy import blocks
 from expunge.models.load import load_model, load_tokenizer
@@ -48,6 +46,8 @@ from expunge.training.training_config import TrainingConfig
 
 PLAIN = "plain fine-tuning"
 METHODS = ("grad_ascent", "grad_diff", "npo", "simnpo", "dpo", "idk", "wga", "tnpo", "satimp", "ihl", "undial", "rmu")
+RANDOM = "random Llama, 20 M parameters, vocabulary 32000"
+"""The model where none is named."""
 
 
 def main() -> None:
@@ -99,19 +99,14 @@ def main() -> None:
         )
     show(rows)
     if arguments.output:
-        about = {
-            "what": __doc__.splitlines()[0],
-            "model": (arguments.model and Path(arguments.model).name)
-            or "random Llama, 20 M parameters, vocabulary 32000",
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "measured": datetime.now(timezone.utc).date().isoformat(),
-            "versions": versions(),
-            "rounds": arguments.rounds,
-            "steps": arguments.steps,
-            "one_off_spread_over_steps": steps_in_all,
-        }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+        told = about(
+            __doc__,
+            model=Path(arguments.model).name if arguments.model else RANDOM,
+            rounds=arguments.rounds,
+            steps=arguments.steps,
+            one_off_spread_over_steps=steps_in_all,
+        )
+        store(arguments.output, told, rows)
 
 
 def load(arguments: argparse.Namespace) -> tuple[Any, Any, expunge.Corpus]:

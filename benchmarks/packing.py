@@ -13,23 +13,21 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expunge.core.manifest import versions
+from _stored import about, store
 from expunge.training.packing import choose_packing, packing
 from expunge.training.training_config import PackingPolicy, TrainingConfig
-from objectives import PLAIN, StepTimes, set_up, status_mb
+from objectives import PLAIN, RANDOM, StepTimes, set_up, status_mb
 
 VARIANTS: dict[str, PackingPolicy] = {PLAIN: "off", "padded": "off", "packed": "on"}
 
@@ -85,20 +83,15 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if arguments.output:
-        about = {
-            "what": __doc__.splitlines()[0],
-            "model": (arguments.model and Path(arguments.model).name)
-            or "random Llama, 20 M parameters, vocabulary 32000",
-            "method": arguments.method,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "measured": datetime.now(timezone.utc).date().isoformat(),
-            "versions": versions(),
-            "rounds": arguments.rounds,
-            "steps": arguments.steps,
-            "rows_a_step": f"{arguments.rows} forget + {arguments.rows} retain",
-        }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+        told = about(
+            __doc__,
+            model=Path(arguments.model).name if arguments.model else RANDOM,
+            method=arguments.method,
+            rounds=arguments.rounds,
+            steps=arguments.steps,
+            rows_a_step=f"{arguments.rows} forget + {arguments.rows} retain",
+        )
+        store(arguments.output, told, rows)
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:

@@ -8,18 +8,16 @@ making them, measured in a process of its own. Sorting: concatenate, argsort, ar
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expunge.core.manifest import versions
+from _stored import about, store
 from expunge.masks.scores import Scores
 from expunge.masks.units import Layout, Part
 
@@ -44,14 +42,7 @@ def main() -> None:
             rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
             print("{scores:>13,} scores  {way:5s}  {seconds:7.2f} s  {gib_over_scores:6.2f} GiB".format(**rows[-1]))
     if arguments.output:
-        about = {
-            "what": __doc__.splitlines()[0],
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "measured": datetime.now(timezone.utc).date().isoformat(),
-            "versions": versions(),
-        }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+        store(arguments.output, about(__doc__), rows)
 
 
 def measured(way: str, size: int) -> dict[str, Any]:

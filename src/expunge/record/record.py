@@ -28,7 +28,7 @@ from expunge.record.signing import Signer
 from expunge.record.statement import ENVELOPE, FILE, Statement, read_statement, statement, text_of
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import evaluation_file, finished_run
+from expunge.results.places import HANDED_ON, evaluation_file, finished_run
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _derived(derivatives: Sequence[str | Path]) -> dict[str, str]:
             raise ExpungeError(
                 f"derivatives names two that are called {name}, and a record holds no folders: rename one."
             )
-        weights = sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".gguf"))
+        weights = sorted(file for file in path.rglob("*") if file.name.endswith(HANDED_ON))
         found |= {f"{name}/{file.relative_to(path).as_posix()}": file_digest(file) for file in weights}
         found |= {} if weights else {name: file_digest(path)}
     return found

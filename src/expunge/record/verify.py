@@ -18,9 +18,8 @@ from expunge.record.ledger import ledger, predecessor_of
 from expunge.record.scope import out_of_scope, read_salt, salt_digest
 from expunge.record.signing import NoSigning, fault_of, public_key
 from expunge.record.statement import ENVELOPE, FILE, FILES, Statement, read_statement
-from expunge.results.places import IN_RUNS, RELEASE
+from expunge.results.places import CARD, HANDED_ON, IN_RUNS, RELEASE
 
-CARD = "README.md"
 REWRITTEN = (
     CARD,
     "config.json",
@@ -30,7 +29,6 @@ REWRITTEN = (
     "model.safetensors.index.json",
 )
 """Files that `export` writes itself, or without folders of the machine."""
-WEIGHTS = (".safetensors", ".gguf")
 Result = Literal["right", "wrong", "not checked"]
 
 
@@ -172,7 +170,7 @@ def _vouched(digests: Mapping[str, str], found: Statement) -> Iterator[Check]:
             yield Check(what, "not checked", "export writes it anew: compare it with the run's")
         else:
             yield Check(what, "wrong", "the record is not about this file, and names no such model made from its own")
-    if not any(name.endswith(WEIGHTS) for name in digests):
+    if not any(name.endswith(HANDED_ON) for name in digests):
         yield Check("weights in the record", "wrong", "there is no file of weights")
     whole = any(name.endswith(".safetensors") for name in digests)
     for name in sorted(found.files):

@@ -22,11 +22,11 @@ from expunge.release.contents import released
 from expunge.release.gguf_file import Kind, write_gguf
 from expunge.release.hub import upload
 from expunge.release.parity import Parity, check_parity, compared, read_model, scored, tolerance
-from expunge.release.plan import CARD, ROWS, Plan, gguf_name, plan_export
+from expunge.release.plan import ROWS, Plan, gguf_name, plan_export
 from expunge.report.card import Published, card
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import RELEASE
+from expunge.results.places import CARD, RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,9 +36,8 @@ from expunge.release.parity import SETS, Rows, check_tokens, rows_of
 from expunge.report.card import Form
 from expunge.results.attacked import Attacked
 from expunge.results.measures import Evaluation
-from expunge.results.places import RELEASE, finished_run
+from expunge.results.places import CARD, RELEASE, finished_run
 
-CARD = "README.md"
 ROWS = 256
 """Rows of each set that are compared by default."""
 NAMES = (CARD, "*.safetensors", "*.safetensors.index.json", "*.gguf", *CONFIGURATION, *TOKENIZER, "adapter*.json")

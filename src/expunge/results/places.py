@@ -13,6 +13,10 @@ RUNS = ("train", "unlearn")
 """Stages whose folder is a model folder."""
 RELEASE = "export"
 """Stage whose folder is handed on."""
+CARD = "README.md"
+"""Its model card."""
+HANDED_ON = (".safetensors", ".gguf")
+"""How the weights in it end."""
 LOG = "history.jsonl"
 """History rows of an unfinished run, one JSON object a line, appended at each step."""
 RESULT = "result.partial"
